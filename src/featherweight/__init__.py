@@ -1,0 +1,41 @@
+"""Featherweight: lightweight fine-tuning of foundation models, with proof.
+
+    >>> import featherweight
+    >>> recipe = featherweight.load_recipe("recipes/demo.toml")
+    >>> record = featherweight.run(recipe, output_dir="runs/demo")
+    >>> record.metrics["comparison"]["verdict"]
+    'better'
+
+Importing this package imports neither torch nor transformers; calling it does, when it has to.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "load_recipe": "featherweight.recipe:load",
+    "Recipe": "featherweight.recipe:Recipe",
+    "run": "featherweight.workflow:run",
+    "evaluate": "featherweight.workflow:evaluate",
+    "compare": "featherweight.workflow:compare",
+    "predict": "featherweight.workflow:predict",
+    "load_predictor": "featherweight.serving.predictor:load_predictor",
+    "FeatherweightError": "featherweight.errors:FeatherweightError",
+}
+
+__all__ = ["__version__", *_PUBLIC]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'featherweight' has no attribute {name!r}")
+    module, _, attribute = _PUBLIC[name].partition(":")
+    return getattr(import_module(module), attribute)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

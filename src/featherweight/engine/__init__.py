@@ -1,0 +1,23 @@
+"""Training and evaluation. Knows no task and no method by name: it asks them, and reports events as they happen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import torch
+
+Event = dict[str, Any]
+Observer = Callable[[Event], None]
+StopRequested = Callable[[], bool]
+
+
+class Task(Protocol):
+    """What the engine asks of a task."""
+
+    @property
+    def metrics(self) -> Sequence[str]: ...
+
+    def losses(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor: ...
+
+    def probabilities(self, logits: torch.Tensor) -> torch.Tensor: ...

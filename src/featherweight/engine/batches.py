@@ -1,0 +1,84 @@
+"""Which rows a step sees, and the tensors that they become."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from featherweight.records import Encoding
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The order of all batches of a run, as a function of the step alone, so that resuming needs no iterator state.
+
+    The order of an epoch is that of Accelerate's ``SeedableRandomSampler``, and thus of ``transformers.Trainer``.
+    """
+
+    rows: int
+    batch_size: int
+    accumulation: int
+    seed: int
+
+    @property
+    def batches_per_epoch(self) -> int:
+        return -(-self.rows // self.batch_size)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return -(-self.batches_per_epoch // self.accumulation)
+
+    def epoch_order(self, epoch: int) -> NDArray[np.int64]:
+        """A permutation of the rows; int64, shape (rows,)."""
+        return _permutation(self.rows, self.seed + epoch)
+
+    def step_batches(self, step: int) -> list[NDArray[np.int64]]:
+        """Row indices of each micro-batch of the optimizer step ``step``, counted from 0; the last one of an epoch
+        may be smaller."""
+        epoch, position = divmod(step, self.steps_per_epoch)
+        order = self.epoch_order(epoch)
+        first = position * self.accumulation
+        last = min(first + self.accumulation, self.batches_per_epoch)
+        return [order[index * self.batch_size : (index + 1) * self.batch_size] for index in range(first, last)]
+
+
+@lru_cache(maxsize=1)  # every step of an epoch asks for the same one
+def _permutation(rows: int, seed: int) -> NDArray[np.int64]:
+    return torch.randperm(rows, generator=torch.Generator().manual_seed(seed)).numpy()
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows of tokens, padded on the right to the longest. All tensors int64: ``input_ids`` and ``attention_mask``
+    (rows, length), ``labels`` (rows,)."""
+
+    input_ids: torch.Tensor
+    attention_mask: torch.Tensor
+    labels: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def collate(encoding: Encoding, rows: Sequence[int] | NDArray[np.int64], pad: int, device: torch.device) -> Batch:
+    """The batch of the given rows, in that order."""
+    tokens = [encoding.row(int(row)) for row in rows]
+    longest = max(len(row) for row in tokens)
+    input_ids = np.full((len(tokens), longest), pad, dtype=np.int64)
+    mask = np.zeros((len(tokens), longest), dtype=np.int64)
+    for index, row in enumerate(tokens):
+        input_ids[index, : len(row)] = row
+        mask[index, : len(row)] = 1
+    labels = encoding.labels[np.asarray(rows)]
+    return Batch(*(torch.from_numpy(array).to(device) for array in (input_ids, mask, labels)))
+
+
+def by_length(encoding: Encoding, batch_size: int) -> list[NDArray[np.int64]]:
+    """All rows in batches of like length, longest first, so that little is padding and memory peaks at the start."""
+    order = np.argsort(-encoding.lengths, kind="stable")
+    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]

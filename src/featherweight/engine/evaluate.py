@@ -1,0 +1,68 @@
+"""Measuring a model on one split."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+import torch
+
+from featherweight.engine import Observer, StopRequested, Task
+from featherweight.engine.batches import by_length, collate
+from featherweight.errors import Interrupted
+from featherweight.records import Encoding, Evaluation
+from featherweight.registry import METRICS
+
+
+@torch.no_grad()
+def evaluate(
+    model: Any,
+    task: Task,
+    encoding: Encoding,
+    *,
+    batch_size: int,
+    pad_token_id: int,
+    what: str,
+    observer: Observer,
+    stop: StopRequested = lambda: False,
+) -> Evaluation:
+    """Run ``model`` over every row, in batches of like length, and return results in the order of the rows.
+
+    Dropout is off; the model's training mode is put back afterwards.
+
+    Args:
+        what: names this evaluation in progress events.
+
+    Raises:
+        Interrupted: ``stop`` said so between two batches.
+    """
+    was_training = model.training
+    model.eval()
+    started = time.perf_counter()
+    device = next(model.parameters()).device
+    probabilities: Any = None
+    losses = np.empty(len(encoding), dtype=np.float64)
+    batches = by_length(encoding, batch_size)
+    done = 0
+    for rows in batches:
+        if stop():
+            raise Interrupted("stopped while evaluating")
+        batch = collate(encoding, rows, pad_token_id, device)
+        logits = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
+        if probabilities is None:
+            probabilities = np.empty((len(encoding), logits.shape[-1]), dtype=np.float32)
+        probabilities[rows] = task.probabilities(logits).cpu().numpy()
+        losses[rows] = task.losses(logits, batch.labels).double().cpu().numpy()
+        done += len(rows)
+        observer({"event": "evaluating", "what": what, "rows": done, "total": len(encoding)})
+    runtime = time.perf_counter() - started
+    model.train(was_training)
+    metrics = {"eval_loss": float(losses.mean())}
+    metrics |= {f"eval_{name}": METRICS[name](probabilities, encoding.labels) for name in task.metrics}
+    metrics |= {
+        "eval_runtime": runtime,
+        "eval_samples_per_second": len(encoding) / runtime,
+        "eval_steps_per_second": len(batches) / runtime,
+    }
+    return Evaluation(metrics, probabilities, encoding.labels)

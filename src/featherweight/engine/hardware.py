@@ -1,0 +1,87 @@
+"""What this machine is, and what it can do for a run."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from typing import Any
+
+import torch
+
+from featherweight.errors import ConfigError
+from featherweight.recipe import TrainingSection
+
+
+def accelerator_for(settings: TrainingSection) -> Any:
+    """Accelerate's view of the machine under the recipe's precision.
+
+    Raises:
+        ConfigError: the machine lacks the precision, or the run was started as several processes.
+    """
+    from accelerate import Accelerator
+
+    cuda = torch.cuda.is_available()
+    if settings.fp16 and not cuda:
+        raise ConfigError(
+            "training.fp16: this machine has no CUDA device, and processors don't train in fp16; unset it"
+        )
+    if settings.bf16 and not (torch.cuda.is_bf16_supported() if cuda else _cpu_has_bf16()):
+        raise ConfigError("training.bf16: this machine has no bf16 instructions, so it would be far slower; unset it")
+    accelerator = Accelerator(mixed_precision="bf16" if settings.bf16 else "fp16" if settings.fp16 else "no")
+    if accelerator.num_processes > 1:
+        raise ConfigError("several processes (torchrun, accelerate launch) are not supported yet; start one")
+    return accelerator
+
+
+def describe() -> dict[str, Any]:
+    """Processor, memory and device, as recorded in ``environment.json``."""
+    cuda = torch.cuda.is_available()
+    return {
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "torch_threads": torch.get_num_threads(),
+        "memory_bytes": _memory(),
+        "device": torch.cuda.get_device_name() if cuda else "cpu",
+        "cuda": torch.version.cuda if cuda else None,
+    }
+
+
+def peak_memory_bytes() -> int:
+    """Peak of this process so far: of the device's allocator on CUDA, else resident memory."""
+    if torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated())
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(peak if sys.platform == "darwin" else peak * 1024)
+
+
+def _cpu_has_bf16() -> bool:
+    capabilities = torch.backends.cpu.get_cpu_capability()
+    return capabilities == "AVX512" and _flag("avx512_bf16")
+
+
+def _flag(name: str) -> bool:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:  # noqa: PTH123
+            return any(name in line for line in file if line.startswith("flags"))
+    except OSError:
+        return False
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:  # noqa: PTH123
+            names = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
+        return names[0] if names else platform.machine()
+    except OSError:
+        return platform.processor() or platform.machine()
+
+
+def _memory() -> int | None:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError, AttributeError):
+        return None

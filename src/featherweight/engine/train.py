@@ -1,0 +1,295 @@
+"""The training loop.
+
+It owns its few hundred lines because resuming to the same bytes and choosing batches exactly are what the project is
+for; the meaning of every setting is ``TrainingArguments``', and a test holds it to ``transformers.Trainer`` step by
+step. One place differs on purpose: with gradient accumulation the loss of a step is the mean over all its rows, so
+that 4 batches of 8 are 1 batch of 32. (The Trainer, for models whose ``forward`` takes ``**kwargs``, sums the means
+of the micro-batches, see ``loss_is_scaled_for_ga``.)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+
+from featherweight.engine import Observer, StopRequested, Task
+from featherweight.engine.batches import Schedule, collate
+from featherweight.engine.checkpoints import Checkpoint, Checkpoints
+from featherweight.engine.optimizer import build_optimizer, build_scheduler
+from featherweight.errors import DivergedError, Interrupted
+from featherweight.recipe import TrainingSection
+from featherweight.records import Encoding, EpochRecord, Evaluation, TrainingResult
+
+
+@dataclass
+class Progress:
+    """Where a run stands, apart from its tensors. Everything here goes into a checkpoint."""
+
+    step: int = 0
+    evaluated_step: int = 0
+    best_step: int | None = None
+    best_metric: float | None = None
+    loss_sum: float = 0.0
+    loss_steps: int = 0
+    seconds: float = 0.0
+    epochs: list[dict[str, Any]] = field(default_factory=list)
+
+
+def best_metric_name(settings: TrainingSection) -> str:
+    """``metric_for_best_model`` as the key that it has among an evaluation's metrics."""
+    name = settings.metric_for_best_model or "loss"
+    return name if name.startswith("eval_") else f"eval_{name}"
+
+
+class Trainer:
+    """Trains the parameters of ``model`` that require gradients.
+
+    Args:
+        model: what a method made ready; moved to the device here.
+        task: gives the losses.
+        train: rows to train on.
+        evaluate: measures the model on the validation split, in whatever state it is.
+        settings: with ``learning_rate`` and ``metric_for_best_model`` set.
+        accelerator: device and precision.
+        checkpoints: where to save.
+        pad_token_id: fills rows of unequal length.
+        observer: is told of every logged step, evaluation and checkpoint.
+        stop: is asked between steps whether to stop.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        task: Task,
+        train: Encoding,
+        *,
+        evaluate: Callable[[], Evaluation],
+        settings: TrainingSection,
+        accelerator: Any,
+        checkpoints: Checkpoints,
+        pad_token_id: int,
+        observer: Observer,
+        stop: StopRequested = lambda: False,
+    ) -> None:
+        self.settings = settings
+        self.task = task
+        self.encoding = train
+        self.evaluate = evaluate
+        self.checkpoints = checkpoints
+        self.pad_token_id = pad_token_id
+        self.observer = observer
+        self.stop = stop
+        self.accelerator = accelerator
+        self.schedule = Schedule(
+            len(train), settings.per_device_train_batch_size, settings.gradient_accumulation_steps, settings.seed
+        )
+        epochs_steps = math.ceil(settings.num_train_epochs * self.schedule.steps_per_epoch)
+        self.total_steps = settings.max_steps if settings.max_steps > 0 else epochs_steps
+        optimizer = build_optimizer(model, settings)
+        self.scheduler = build_scheduler(optimizer, settings, self.total_steps)
+        self.model, self.optimizer = accelerator.prepare(model, optimizer)
+        self.trained = {name: value for name, value in self.model.named_parameters() if value.requires_grad}
+        self.progress = Progress()
+        self._logged_losses: list[torch.Tensor] = []
+        self._logged_rows = 0
+        self._logged_at = time.perf_counter()
+
+    def fit(self, resume: Checkpoint | None = None) -> TrainingResult:
+        """Train to the last step, evaluating and saving on the way, and leave the best weights in the model.
+
+        Raises:
+            DivergedError: the loss is not finite any more.
+            Interrupted: ``stop`` said so; a checkpoint was saved first.
+        """
+        if resume is not None:
+            self._restore(resume)
+        started = time.perf_counter() - self.progress.seconds
+        self.model.train()
+        while True:
+            self.progress.seconds = time.perf_counter() - started
+            if self._evaluation_is_due():
+                self._evaluate()
+            elif self._save_is_due():
+                self._save()
+            if self.progress.step >= self.total_steps:
+                break
+            if self.stop():
+                self._save()
+                raise Interrupted(f"stopped after step {self.progress.step} of {self.total_steps}")
+            self._train_step()
+        self.progress.seconds = time.perf_counter() - started
+        best = self.progress.best_step
+        if self.settings.load_best_model_at_end and best is not None and best != self.progress.step:
+            self._copy_into_model(self.checkpoints.load(best).tensors["trainable"])
+        self.model.eval()
+        return self._result()
+
+    def _train_step(self) -> None:
+        """One optimizer step: forward and backward for each micro-batch, clip, update."""
+        device = self.accelerator.device
+        batches = self.schedule.step_batches(self.progress.step)
+        rows = sum(map(len, batches))
+        step_loss = torch.zeros((), device=device)
+        for index, indices in enumerate(batches):
+            batch = collate(self.encoding, indices, self.pad_token_id, device)
+            last = index == len(batches) - 1
+            with contextlib.nullcontext() if last else self.accelerator.no_sync(self.model):
+                with self.accelerator.autocast():
+                    logits = self.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
+                loss = self.task.losses(logits, batch.labels).sum() / rows
+                self.accelerator.backward(loss)
+            step_loss += loss.detach()
+        norm = None
+        if self.settings.max_grad_norm > 0:
+            norm = self.accelerator.clip_grad_norm_(self.trained.values(), self.settings.max_grad_norm)
+        rate = self.scheduler.get_last_lr()[0]
+        self.optimizer.step()
+        if not self.accelerator.optimizer_step_was_skipped:
+            self.scheduler.step()
+        self.optimizer.zero_grad()
+        self.progress.step += 1
+        self._logged_losses.append(step_loss)
+        self._logged_rows += rows
+        if self.progress.step % self.settings.logging_steps == 0 or self.progress.step == self.total_steps:
+            self._log(rate, norm)
+
+    def _log(self, rate: float | None = None, norm: torch.Tensor | None = None) -> None:
+        """Settle the losses since the last call, refusing any that is not finite, and report where there is a rate."""
+        losses = [float(loss) for loss in self._logged_losses]
+        for step, loss in enumerate(losses, start=self.progress.step - len(losses) + 1):
+            if not math.isfinite(loss):
+                raise DivergedError(
+                    f"training diverged: the loss is {loss} at step {step}; lower training.learning_rate "
+                    f"(now {self.settings.learning_rate})"
+                )
+        self.progress.loss_sum += sum(losses)
+        self.progress.loss_steps += len(losses)
+        now = time.perf_counter()
+        if rate is not None and losses:
+            self.observer(
+                {
+                    "event": "step",
+                    "step": self.progress.step,
+                    "steps": self.total_steps,
+                    "epoch": self.progress.step / self.schedule.steps_per_epoch,
+                    "loss": sum(losses) / len(losses),
+                    "learning_rate": rate,
+                    "grad_norm": None if norm is None else float(norm),
+                    "samples_per_second": self._logged_rows / (now - self._logged_at),
+                }
+            )
+        self._logged_losses, self._logged_rows, self._logged_at = [], 0, now
+
+    def _is_point(self, strategy: str, every: int) -> bool:
+        step = self.progress.step
+        if step == 0:
+            return False
+        return step == self.total_steps or step % (self.schedule.steps_per_epoch if strategy == "epoch" else every) == 0
+
+    def _evaluation_is_due(self) -> bool:
+        return self.progress.evaluated_step != self.progress.step and self._is_point(
+            self.settings.eval_strategy, self.settings.eval_steps
+        )
+
+    def _save_is_due(self) -> bool:
+        return self.progress.evaluated_step != self.progress.step and self._is_point(
+            self.settings.save_strategy, self.settings.save_steps
+        )
+
+    def _evaluate(self) -> None:
+        """Measure on validation, remember whether it is the best so far, and save."""
+        self._log()
+        try:
+            metrics = self.evaluate().metrics
+        except Interrupted:
+            self._save()  # before the evaluation, which the resumed run makes first
+            raise
+        progress = self.progress
+        record = EpochRecord(
+            epoch=progress.step / self.schedule.steps_per_epoch,
+            step=progress.step,
+            training_loss=progress.loss_sum / max(progress.loss_steps, 1),
+            metrics=metrics,
+        )
+        progress.epochs.append(asdict(record))
+        progress.loss_sum, progress.loss_steps, progress.evaluated_step = 0.0, 0, progress.step
+        value = metrics[best_metric_name(self.settings)]
+        if progress.best_metric is None or self._is_better(value, progress.best_metric):
+            progress.best_metric, progress.best_step = value, progress.step
+        self.observer({"event": "evaluation", **progress.epochs[-1], "is_best": progress.best_step == progress.step})
+        self._save()
+        self._logged_at = time.perf_counter()
+
+    def _is_better(self, value: float, best: float) -> bool:
+        greater = self.settings.greater_is_better
+        if greater is None:
+            greater = not best_metric_name(self.settings).endswith("loss")
+        return value > best if greater else value < best
+
+    def _save(self) -> None:
+        self._log()
+        started = time.perf_counter()
+        checkpoint = Checkpoint(
+            self.progress.step, self._tensors(), asdict(self.progress) | {"scheduler": self.scheduler.state_dict()}
+        )
+        self.checkpoints.save(checkpoint, self.progress.best_step)
+        seconds = time.perf_counter() - started
+        self.observer({"event": "checkpoint", "step": self.progress.step, "seconds": seconds})
+
+    def _tensors(self) -> dict[str, dict[str, torch.Tensor]]:
+        trainable = {name: value.detach().cpu().clone() for name, value in self.trained.items()}
+        moments = {
+            f"{index}.{key}": value.detach().cpu().clone()
+            for index, entries in self.optimizer.state_dict()["state"].items()
+            for key, value in entries.items()
+        }
+        rng = {"cpu": torch.get_rng_state()}
+        if torch.cuda.is_available():
+            rng["cuda"] = torch.cuda.get_rng_state()
+        return {"trainable": trainable, "optimizer": moments, "rng": rng}
+
+    def _restore(self, checkpoint: Checkpoint) -> None:
+        state = dict(checkpoint.state)
+        scheduler = state.pop("scheduler")
+        self.scheduler.load_state_dict(scheduler)
+        self._copy_into_model(checkpoint.tensors["trainable"])
+        entries: dict[int, dict[str, torch.Tensor]] = {}
+        for name, value in checkpoint.tensors["optimizer"].items():
+            index, _, key = name.partition(".")
+            entries.setdefault(int(index), {})[key] = value
+        groups = self.optimizer.state_dict()["param_groups"]
+        for group, rate in zip(groups, scheduler["_last_lr"], strict=True):
+            group["lr"] = rate
+        self.optimizer.load_state_dict({"state": entries, "param_groups": groups})
+        torch.set_rng_state(checkpoint.tensors["rng"]["cpu"])
+        if "cuda" in checkpoint.tensors["rng"] and torch.cuda.is_available():
+            torch.cuda.set_rng_state(checkpoint.tensors["rng"]["cuda"])
+        self.progress = Progress(**state)
+
+    @torch.no_grad()
+    def _copy_into_model(self, tensors: dict[str, torch.Tensor]) -> None:
+        for name, parameter in self.trained.items():
+            parameter.copy_(tensors[name])
+
+    def _result(self) -> TrainingResult:
+        progress = self.progress
+        return TrainingResult(
+            epochs=[EpochRecord(**record) for record in progress.epochs],
+            best_step=progress.best_step or progress.step,
+            steps=progress.step,
+            metrics={
+                "train_runtime": progress.seconds,
+                "train_samples_per_second": self._rows_seen() / progress.seconds,
+                "train_steps_per_second": progress.step / progress.seconds,
+            },
+        )
+
+    def _rows_seen(self) -> int:
+        epochs, steps = divmod(self.total_steps, self.schedule.steps_per_epoch)
+        return epochs * self.schedule.rows + steps * self.schedule.batch_size * self.schedule.accumulation

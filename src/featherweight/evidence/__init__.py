@@ -1,0 +1,1 @@
+"""Is it really better? Baselines and paired statistics."""

@@ -1,0 +1,40 @@
+"""Which parameters train. A method is one file here and one line in the ``METHODS`` table, and has this shape."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+from featherweight.recipe import MethodOptions
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """A model ready to train.
+
+    Attributes:
+        model: only the parameters that the method trains require gradients.
+        chosen: option name to (value, reason), for what the recipe left to the method.
+    """
+
+    model: Any
+    chosen: dict[str, tuple[Any, str]]
+
+
+class Method(Protocol):
+    """What the engine and the workflow ask of a method.
+
+    ``artefact`` is the name of the folder in the run directory that :meth:`save` fills: ``adapter`` where PEFT loads
+    it on top of the base model, ``model`` where it is a whole transformers model.
+    """
+
+    Options: ClassVar[type[MethodOptions]]
+    artefact: ClassVar[str]
+    learning_rate: ClassVar[tuple[float, str]]
+
+    def __init__(self, options: Any) -> None: ...
+
+    def apply(self, model: Any, task_type: str, head: list[str]) -> Adapted: ...
+
+    def save(self, model: Any, folder: Path, base_model: str, revision: str | None) -> None: ...

@@ -1,0 +1,34 @@
+"""Full fine-tuning: every parameter trains. The reference point that lighter methods are held against."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from featherweight.methods import Adapted
+from featherweight.recipe import MethodOptions
+
+
+class FullOptions(MethodOptions):
+    """Full fine-tuning has no options."""
+
+    name: Literal["full"] = "full"
+
+
+class Full:
+    """All parameters; what is published is a whole transformers model."""
+
+    Options: ClassVar[type[MethodOptions]] = FullOptions
+    artefact: ClassVar[str] = "model"
+    learning_rate: ClassVar[tuple[float, str]] = (2e-5, "chosen automatically: usual for full fine-tuning")
+
+    def __init__(self, options: FullOptions) -> None:
+        self.options = options
+
+    def apply(self, model: Any, task_type: str, head: list[str]) -> Adapted:
+        for parameter in model.parameters():
+            parameter.requires_grad_(True)
+        return Adapted(model, {})
+
+    def save(self, model: Any, folder: Path, base_model: str, revision: str | None) -> None:
+        model.save_pretrained(str(folder))

@@ -1,0 +1,36 @@
+"""Linear probe: only the head trains, on frozen features."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from featherweight.methods import Adapted, adapters
+from featherweight.recipe import MethodOptions
+
+
+class LinearProbeOptions(MethodOptions):
+    """A linear probe has no options."""
+
+    name: Literal["linear-probe"] = "linear-probe"
+
+
+class LinearProbe:
+    """The head alone. It travels as a PEFT adapter without adapter layers, so stock PEFT loads it like any other."""
+
+    Options: ClassVar[type[MethodOptions]] = LinearProbeOptions
+    artefact: ClassVar[str] = "adapter"
+    learning_rate: ClassVar[tuple[float, str]] = (1e-3, "chosen automatically: usual for a head on frozen features")
+
+    def __init__(self, options: LinearProbeOptions) -> None:
+        self.options = options
+
+    def apply(self, model: Any, task_type: str, head: list[str]) -> Adapted:
+        from peft import LoraConfig
+        from peft.utils.constants import DUMMY_TARGET_MODULES
+
+        config = LoraConfig(task_type=task_type, target_modules=DUMMY_TARGET_MODULES, modules_to_save=head)
+        return Adapted(adapters.inject(model, config), {})
+
+    def save(self, model: Any, folder: Path, base_model: str, revision: str | None) -> None:
+        adapters.save(model, folder, base_model, revision)

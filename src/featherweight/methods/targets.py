@@ -1,0 +1,43 @@
+"""Target modules for any architecture, found from its structure instead of a table of names."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def linear_targets(model: Any) -> list[str]:
+    """The shortest module-name suffixes that match every linear layer of the repeated blocks and nothing else.
+
+    All linear layers, because adapters on attention alone do worse at the same number of parameters (Schulman et al.,
+    "LoRA Without Regret", 2025).
+
+    Returns:
+        Sorted suffixes such as ``["c_attn", "c_fc", "c_proj"]``; PEFT matches them at the end of a module's name.
+    """
+    linear = {name for name, module in model.named_modules() if _is_linear(module)}
+    wanted = {name: inner for name in linear if (inner := _name_in_block(name))}
+    others = linear - set(wanted)
+    return sorted({_shortest_suffix(inner, others) for inner in wanted.values()})
+
+
+def _is_linear(module: Any) -> bool:
+    from torch.nn import Linear
+    from transformers.pytorch_utils import Conv1D
+
+    return isinstance(module, Linear | Conv1D)
+
+
+def _name_in_block(name: str) -> str | None:
+    """``encoder.layer.3.attention.self.query`` is ``attention.self.query`` in its block; None outside of blocks."""
+    parts = name.split(".")
+    numbers = [index for index, part in enumerate(parts) if part.isdecimal()]
+    return ".".join(parts[numbers[-1] + 1 :]) if numbers else None
+
+
+def _shortest_suffix(name: str, others: set[str]) -> str:
+    parts = name.split(".")
+    for length in range(1, len(parts)):
+        suffix = ".".join(parts[-length:])
+        if not any(other == suffix or other.endswith(f".{suffix}") for other in others):
+            return suffix
+    return name

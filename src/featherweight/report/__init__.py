@@ -1,0 +1,1 @@
+"""What people read: terminal tables, progress, the model card. Made from ``metrics.json`` and the predictions alone."""

@@ -1,0 +1,123 @@
+"""The model card that travels with what a run publishes: Hugging Face metadata, results, and how to load it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from featherweight.recipe import PACKAGE_PREFIX, Recipe
+from featherweight.sources.models import ModelSource
+
+
+def model_card(
+    recipe: Recipe, source: ModelSource, labels: list[str], metrics: Mapping[str, Any], artefact: str
+) -> str:
+    """Markdown with a YAML header.
+
+    Args:
+        source: the base model.
+        metrics: content of ``metrics.json``.
+        artefact: ``adapter`` or ``model``.
+    """
+    tuned, comparison = metrics["tuned"], metrics["comparison"]
+    low, high = comparison["confidence_interval"]
+    shown_data = recipe.data.name or recipe.data.train_file
+    lines = [
+        "---",
+        *_metadata(recipe, source, metrics, artefact),
+        "---",
+        "",
+        f"# {_inline(recipe.name)}",
+        "",
+        f"{_inline(source.name)}, tuned for {recipe.task} on {_inline(str(shown_data))} by "
+        f"{recipe.method.name} ({metrics['trainable_parameters']:,} of {metrics['total_parameters']:,} parameters).",
+        "",
+        "| | base | tuned |",
+        "|---|---|---|",
+        *(
+            f"| {name} | {metrics['base'][name]:.4f} | {tuned[name]:.4f} |"
+            for name in tuned
+            if isinstance(tuned[name], float) and name in {"eval_loss", "eval_accuracy"}
+        ),
+        "",
+        f"Measured on {comparison['n']:,} {metrics['evaluated_split']} rows: {comparison['difference']:+.4f} "
+        f"{comparison['metric']} ({comparison['confidence']:.0%} interval {low:+.4f} to {high:+.4f}, exact McNemar "
+        f"p = {comparison['p_value']:.3g}; {comparison['fixed']} fixed, {comparison['broken']} broken).",
+        "",
+        f"Labels: {', '.join(_inline(label) for label in labels)}.",
+        "",
+        "## Load it",
+        "",
+        "```python",
+        *_loading(source, labels, artefact, metrics["pad_token_id"]),
+        "```",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _metadata(recipe: Recipe, source: ModelSource, metrics: Mapping[str, Any], artefact: str) -> list[str]:
+    on_hub = source.revision is not None
+    library = "peft" if artefact == "adapter" else "transformers"
+    return [
+        f"library_name: {library}",
+        "pipeline_tag: text-classification",
+        *([f"base_model: {json.dumps(source.name)}"] if on_hub else []),
+        *([f"base_model_relation: {'adapter' if artefact == 'adapter' else 'finetune'}"] if on_hub else []),
+        "tags:",
+        "- featherweight",
+        f"- {recipe.method.name}",
+        "model-index:",
+        f"- name: {json.dumps(recipe.name)}",
+        "  results:",
+        "  - task:",
+        "      type: text-classification",
+        "    dataset:",
+        f"      name: {json.dumps(str(recipe.data.name or recipe.data.train_file))}",
+        f"      type: {json.dumps(str(recipe.data.name or 'local'))}",
+        f"      split: {metrics['evaluated_split']}",
+        "    metrics:",
+        "    - type: accuracy",
+        f"      value: {metrics['tuned']['eval_accuracy']}",
+    ]
+
+
+def _loading(source: ModelSource, labels: list[str], artefact: str, pad_token_id: int) -> list[str]:
+    """Stock transformers and PEFT, nothing of ours."""
+    if artefact == "model":
+        return [
+            "from transformers import AutoModelForSequenceClassification, AutoTokenizer",
+            "",
+            'model = AutoModelForSequenceClassification.from_pretrained("path/to/this/folder")',
+            'tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")',
+        ]
+    id2label = {index: label for index, label in enumerate(labels)}  # noqa: C416 - reads as what it prints
+    label2id = {label: index for index, label in enumerate(labels)}
+    extra = ""
+    imports = []
+    if source.name.startswith(PACKAGE_PREFIX):
+        package, _, inner = source.name.removeprefix(PACKAGE_PREFIX).partition("/")
+        folder = inner.rpartition("/")[0] if source.gguf_file else inner
+        imports = ["from importlib.resources import files", ""]
+        where = f"str(files({package.replace('-', '_')!r}) / {folder!r})"
+    else:
+        where = repr(str(source.folder) if source.gguf_file else source.name)
+    if source.gguf_file:
+        extra = f', gguf_file={source.gguf_file!r}, dtype="float32"'
+    return [
+        *imports,
+        "from peft import PeftModel",
+        "from transformers import AutoModelForSequenceClassification, AutoTokenizer",
+        "",
+        f"labels = dict(id2label={id2label!r}, label2id={label2id!r})",
+        f"base = AutoModelForSequenceClassification.from_pretrained({where}{extra}, pad_token_id={pad_token_id}, **labels)",
+        'model = PeftModel.from_pretrained(base, "path/to/this/folder").eval()',
+        'tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")',
+    ]
+
+
+def _inline(text: str) -> str:
+    """Text of the user's on one line of Markdown, with nothing in it that Markdown or HTML would act on."""
+    flat = " ".join(text.split())
+    return "".join(f"\\{char}" if char in "\\`*_{}[]<>#|!" else char for char in flat)

@@ -1,0 +1,214 @@
+"""The run directory: the contract between the stages. Whatever is in it under its own name is complete."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featherweight.errors import ConfigError, DataError, ModelError, ResourceError
+from featherweight.records import Evaluation, Examples
+
+SCHEMA_VERSION = 1
+RECORDED_PACKAGES = ("featherweight", "torch", "transformers", "peft", "accelerate", "datasets", "tokenizers", "numpy")
+
+
+class RunDirectory:
+    """One run's folder.
+
+    Args:
+        path: the folder; it may not exist yet.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.recipe = self.path / "recipe.toml"
+        self.environment = self.path / "environment.json"
+        self.checkpoints = self.path / "checkpoints"
+        self.history = self.path / "history.jsonl"
+        self.predictions = self.path / "predictions"
+        self.metrics = self.path / "metrics.json"
+
+    @property
+    def is_complete(self) -> bool:
+        return self.metrics.is_file()
+
+    def refuse_occupied(self, resume: bool) -> None:
+        """Raises ConfigError where the folder holds something that a new run would overwrite."""
+        occupied = self.path.is_dir() and any(self.path.iterdir())
+        if occupied and not resume:
+            raise ConfigError(
+                f"{self.path}: holds a run already; continue it with --resume, or choose another --output-dir"
+            )
+        if occupied and not self.environment.is_file():
+            raise ConfigError(f"{self.path}: holds files but no run to resume; choose another --output-dir")
+
+    def create(self, identity: dict[str, Any], environment: dict[str, Any]) -> None:
+        """Make the folder for a run, or take up the same run again.
+
+        Args:
+            identity: flat facts that decide the run's outcome: settings, data and model fingerprints.
+            environment: recorded beside them.
+
+        Raises:
+            ConfigError: the run that is there has another identity; each difference is named.
+            ResourceError: the folder can't be written.
+        """
+        if self.environment.is_file():
+            found = json.loads(self.environment.read_text(encoding="utf-8"))["identity"]
+            if different := sorted(key for key in {*found, *identity} if found.get(key) != identity.get(key)):
+                changes = "; ".join(f"{key} was {found.get(key)!r}, is {identity.get(key)!r}" for key in different)
+                raise ConfigError(
+                    f"{self.path}: holds a run with other settings: {changes}; choose another --output-dir"
+                )
+            return
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ResourceError(f"{self.path}: can't be written ({error.strerror}); choose --output-dir") from error
+        self.write_json(self.environment, {**environment, "identity": identity})
+
+    def write_text(self, path: Path, text: str) -> None:
+        """Write a file so that it is there whole or not at all."""
+        aside = path.with_name(f".{path.name}")
+        try:
+            with aside.open("w", encoding="utf-8") as stream:
+                stream.write(text)
+                stream.flush()
+                os.fsync(stream.fileno())
+            aside.replace(path)
+        except OSError as error:
+            aside.unlink(missing_ok=True)
+            raise ResourceError(f"{path}: can't be written: {error.strerror}") from error
+
+    def write_json(self, path: Path, content: Any) -> None:
+        self.write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+    def append_history(self, event: dict[str, Any]) -> None:
+        with self.history.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(event) + "\n")
+
+    def read_history(self) -> list[dict[str, Any]]:
+        """Every whole line; a last one that was cut short is left out."""
+        events = []
+        if self.history.is_file():
+            for line in self.history.read_text(encoding="utf-8").splitlines():
+                with contextlib.suppress(ValueError):
+                    events.append(json.loads(line))
+        return events
+
+    def forget_history_after(self, step: int) -> None:
+        """Drop the lines of steps that a resumed run does again."""
+        kept = [json.dumps(event) for event in self.read_history() if event.get("step", 0) <= step]
+        self.write_text(self.history, "".join(f"{line}\n" for line in kept))
+
+    def publish_folder(self, name: str, fill: Callable[[Path], None]) -> Path:
+        """Fill a folder aside and give it its name when it is complete."""
+        aside = self.path / f".{name}"
+        target = self.path / name
+        try:
+            shutil.rmtree(aside, ignore_errors=True)
+            aside.mkdir()
+            fill(aside)
+            shutil.rmtree(target, ignore_errors=True)  # left by a run that was stopped before metrics.json
+            aside.rename(target)
+        except OSError as error:
+            raise ResourceError(f"{target}: can't be written: {error.strerror}") from error
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+        return target
+
+    def write_predictions(self, model: str, examples: Examples, evaluation: Evaluation, labels: Sequence[str]) -> None:
+        """``predictions/<model>-<split>.parquet``: id, label, prediction and one probability for each label."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        names = pa.array(labels)
+        table = pa.table(
+            {
+                "id": pa.array(examples.ids),
+                "label": names.take(pa.array(examples.labels)),
+                "prediction": names.take(pa.array(evaluation.predictions)),
+                "probabilities": pa.array(list(evaluation.probabilities), pa.list_(pa.float32())),
+            },
+            metadata={"labels": json.dumps(list(labels))},
+        )
+        self.predictions.mkdir(exist_ok=True)
+        path = self.predictions / f"{model}-{examples.name}.parquet"
+        aside = path.with_name(f".{path.name}")
+        pq.write_table(table, aside)
+        aside.replace(path)
+
+    def read_predictions(self, model: str, split: str) -> Predictions:
+        """Raises DataError where the run has no such predictions."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        path = self.predictions / f"{model}-{split}.parquet"
+        if not path.is_file():
+            raise DataError(f"{path}: no such predictions; the run did not finish, or measured another split")
+        try:
+            table = pq.read_table(path)
+            return Predictions(
+                ids=table["id"].to_numpy(),
+                labels=table["label"].to_pylist(),
+                predictions=table["prediction"].to_pylist(),
+                probabilities=np.asarray(table["probabilities"].to_pylist(), dtype=np.float32),
+            )
+        except (pa.ArrowException, KeyError, OSError) as error:
+            raise DataError(f"{path}: not readable as predictions: {error}") from error
+
+    def read_metrics(self) -> dict[str, Any]:
+        """What a complete run says of itself. Raises ModelError where it is not complete."""
+        if not self.path.is_dir():
+            raise ModelError(f"{self.path}: no such run")
+        if not self.is_complete:
+            raise ModelError(f"{self.path}: not a complete run (no metrics.json); finish it with --resume")
+        try:
+            content: dict[str, Any] = json.loads(self.metrics.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ModelError(f"{self.metrics}: can't be read: {error}") from error
+        if content.get("schema_version") != SCHEMA_VERSION:
+            raise ModelError(f"{self.metrics}: schema_version {content.get('schema_version')} is not known here")
+        return content
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Saved predictions of one model on one split.
+
+    Attributes:
+        ids: int64, shape (rows,), the row's number in its source.
+        labels: name of each row's label.
+        predictions: name of each row's most probable label.
+        probabilities: float32, shape (rows, classes).
+    """
+
+    ids: NDArray[np.int64]
+    labels: list[str]
+    predictions: list[str]
+    probabilities: NDArray[np.float32]
+
+    @property
+    def correct(self) -> NDArray[np.bool_]:
+        return np.asarray([label == found for label, found in zip(self.labels, self.predictions, strict=True)])
+
+
+def package_versions(names: Iterable[str] = RECORDED_PACKAGES) -> dict[str, str | None]:
+    """Installed version of each package, or None."""
+    found: dict[str, str | None] = {}
+    for name in names:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = None
+    return found

@@ -1,0 +1,71 @@
+"""The Hugging Face hub, through its own client: ``HF_HOME``, ``HF_TOKEN``, ``HF_HUB_OFFLINE`` and ``HF_ENDPOINT``
+mean here what they mean everywhere. Its errors are mapped to one line each; a token never appears in them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from featherweight.errors import ConfigError, ModelError
+
+if TYPE_CHECKING:
+    import datasets
+
+# What a model needs at the top of its repository; other frameworks' weights and pickles are not even downloaded.
+_MODEL_FILES = ["*.json", "*.safetensors", "*.model", "merges.txt", "vocab.txt", "*.jinja"]
+
+
+def download_model(name: str, revision: str | None) -> tuple[Path, str]:
+    """Bring a model repository into the hub cache.
+
+    Returns:
+        Its folder, and the commit it was resolved to.
+    """
+    from huggingface_hub import snapshot_download
+
+    with _explained("model", name, revision):
+        folder = Path(snapshot_download(name, revision=revision, allow_patterns=_MODEL_FILES, ignore_patterns=["*/*"]))
+    return folder, folder.name
+
+
+def load_dataset(name: str, config: str | None, revision: str | None) -> dict[str, tuple[datasets.Dataset, str]]:
+    """Bring a data set into the cache, memory-mapped.
+
+    Returns:
+        Split name to rows and the fingerprint that identifies their content.
+    """
+    import datasets as library
+
+    with _explained("data set", name, revision):
+        loaded = library.load_dataset(name, config, revision=revision)
+    return {str(split): (rows, rows._fingerprint) for split, rows in loaded.items()}
+
+
+@contextmanager
+def _explained(kind: str, name: str, revision: str | None) -> Iterator[None]:
+    from datasets.exceptions import DatasetNotFoundError, DatasetsError
+    from huggingface_hub import errors
+
+    where = f"{kind} {name!r}" + (f" at revision {revision!r}" if revision else "")
+    try:
+        yield
+    except errors.HFValidationError:
+        raise ConfigError(f"{name!r} is neither a file or folder here nor a hub id such as 'owner/name'") from None
+    except errors.GatedRepoError:
+        raise ModelError(f"{where}: access is gated; accept its terms on the hub, then set HF_TOKEN") from None
+    except (errors.RepositoryNotFoundError, DatasetNotFoundError):
+        token = "the HF_TOKEN given has no access to it" if os.environ.get("HF_TOKEN") else "it needs HF_TOKEN"
+        raise ModelError(f"{where}: the hub has none of that name, or it is private and {token}") from None
+    except errors.RevisionNotFoundError:
+        raise ModelError(f"{where}: the hub has no such revision") from None
+    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled):
+        if os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}:
+            raise ModelError(f"{where}: HF_HUB_OFFLINE is set and the cache has no complete copy of it") from None
+        raise ModelError(f"{where}: the hub can't be reached, and the cache has no complete copy of it") from None
+    except (errors.HfHubHTTPError, DatasetsError, OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelError(f"{where}: can't be loaded from the hub: {reason}") from error

@@ -1,0 +1,181 @@
+"""Foundation models and their tokenizers: hub id, folder, ``.gguf`` file, or a file that a package ships.
+
+Whatever the kind, a model ends as a local folder that transformers reads: safetensors (or GGUF) and JSON only. Remote
+code is never run and nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from featherweight.errors import ConfigError, ModelError
+from featherweight.recipe import PACKAGE_PREFIX
+from featherweight.sources import hub, packages
+from featherweight.sources.cache import file_hash, key_of
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """Where a model lies.
+
+    Attributes:
+        name: as the recipe has it; what model cards and adapters record.
+        folder: local folder with ``config.json`` and weights, or with the GGUF file.
+        gguf_file: the file's name in ``folder``, for GGUF.
+        revision: the hub's commit, where it came from a hub.
+    """
+
+    name: str
+    folder: Path
+    gguf_file: str | None = None
+    revision: str | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        """The hub's commit, or a hash of the configuration and the weights."""
+        if self.revision is not None:
+            return self.revision
+        if self.gguf_file is not None:
+            return file_hash(self.folder / self.gguf_file)
+        files = sorted([self.folder / "config.json", *self.folder.glob("*.safetensors")])
+        return key_of(*(file_hash(path) for path in files))
+
+    @property
+    def from_pretrained(self) -> dict[str, Any]:
+        """Arguments for transformers' ``from_pretrained`` that find this model and nothing else."""
+        arguments: dict[str, Any] = {
+            "pretrained_model_name_or_path": str(self.folder),
+            "local_files_only": True,
+            "trust_remote_code": False,
+        }
+        return arguments | ({"gguf_file": self.gguf_file} if self.gguf_file else {})
+
+
+def find(name: str, revision: str | None = None) -> ModelSource:
+    """Find a model, downloading it where it lies on the hub.
+
+    Raises:
+        ConfigError: a package or path that isn't there.
+        ModelError: the hub has no such model, can't be reached, or what it has can't be trusted.
+    """
+    if name.startswith(PACKAGE_PREFIX):
+        path = packages.locate(name)
+    else:
+        path = Path(name)
+        if not path.exists():
+            if path.is_absolute() or name.startswith((".", "~")) or path.suffix == ".gguf":
+                raise ConfigError(f"model.name: {name}: no such file or folder")
+            folder, commit = hub.download_model(name, revision)
+            return _checked(ModelSource(name, folder, revision=commit))
+    if path.is_file():
+        if path.suffix != ".gguf":
+            raise ConfigError(f"model.name: {name}: name the model's folder, or a .gguf file")
+        return _checked(ModelSource(name, path.parent, gguf_file=path.name))
+    return _checked(ModelSource(name, path))
+
+
+def load_tokenizer(source: ModelSource) -> Any:
+    """The model's own fast tokenizer."""
+    from transformers import AutoTokenizer
+
+    with _explained(source, "tokenizer"):
+        return AutoTokenizer.from_pretrained(**source.from_pretrained)
+
+
+def load_model(source: ModelSource, auto_class: str, **config: Any) -> tuple[Any, list[str]]:
+    """Load the weights in fp32 under a task's head.
+
+    Args:
+        auto_class: name of the transformers Auto class, such as ``AutoModelForSequenceClassification``.
+        config: what the task sets in the model's configuration.
+
+    Returns:
+        The model in evaluation mode, and the names of the parameters that the checkpoint lacks and that are
+        therefore freshly initialised from torch's global generator.
+    """
+    import torch
+    import transformers
+
+    with _explained(source, "model"):
+        model, loading = getattr(transformers, auto_class).from_pretrained(
+            **source.from_pretrained,
+            dtype=torch.float32,
+            use_safetensors=None if source.gguf_file else True,
+            output_loading_info=True,
+            **config,
+        )
+    return model.eval(), sorted(loading["missing_keys"])
+
+
+def load_config(source: ModelSource) -> Any:
+    """The model's configuration, without its weights."""
+    from transformers import AutoConfig
+
+    with _explained(source, "configuration"):
+        return AutoConfig.from_pretrained(**source.from_pretrained)
+
+
+def refuse_remote_code(folder: Path) -> None:
+    """Refuse a folder whose JSON files ask transformers to import code that they name."""
+    for path in sorted(folder.glob("*.json")):
+        if path.name not in {"config.json", "tokenizer_config.json", "adapter_config.json", "processor_config.json"}:
+            continue
+        if "auto_map" in read_json(path):
+            raise ModelError(f"{path}: asks to run code of its own ('auto_map'), which Featherweight never does")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a model's or adapter's folder. Raises ModelError that names the file."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelError(f"{path}: can't be read as JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise ModelError(f"{path}: a JSON object was expected")
+    return content
+
+
+def _checked(source: ModelSource) -> ModelSource:
+    if source.gguf_file is not None:
+        return source
+    folder = source.folder
+    if not (folder / "config.json").is_file():
+        hint = "; it is an adapter: run `featherweight evaluate` on it" if _is_adapter(folder) else ""
+        raise ModelError(f"{source.name}: {folder} has no config.json, so it is no model folder{hint}")
+    refuse_remote_code(folder)
+    if not any(folder.glob("*.safetensors")):
+        pickles = sorted(path.name for end in ("*.bin", "*.pt", "*.pth", "*.pkl") for path in folder.glob(end))
+        if pickles:
+            raise ModelError(
+                f"{source.name}: the weights are only there as {pickles[0]}, a pickle, which can run code when it is "
+                "read; convert them to safetensors first"
+            )
+        raise ModelError(f"{source.name}: {folder} holds no weights (*.safetensors)")
+    return source
+
+
+def _is_adapter(folder: Path) -> bool:
+    return (folder / "adapter_config.json").is_file()
+
+
+@contextmanager
+def _explained(source: ModelSource, what: str) -> Iterator[None]:
+    """Map whatever transformers raises for a broken model to one line, and keep its load reports quiet."""
+    from safetensors import SafetensorError
+
+    logger = logging.getLogger("transformers")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    except (OSError, ValueError, KeyError, ImportError, AttributeError, RuntimeError, SafetensorError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelError(f"{source.name}: the {what} can't be loaded: {reason}") from error
+    finally:
+        logger.setLevel(level)
