@@ -104,6 +104,9 @@ class TrainingSection(Section):
     metric_for_best_model: str | None = Field(None, description="an eval metric; chosen by the task if unset")
     greater_is_better: bool | None = Field(None, description="false where the metric is a loss, else true, if unset")
     logging_steps: PositiveInt = 10
+    train_sampling_strategy: Literal["random", "group_by_length"] = Field(
+        "random", description="group_by_length: batches of like length, so that less is padding"
+    )
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 42
     bf16: bool = False
     fp16: bool = False
@@ -340,6 +343,9 @@ def _write_value(table: Any, key: str, value: Any, reason: str | None) -> None:
     if value is None:
         table.add(tomlkit.comment(f"{key} is not set"))
         return
-    table.add(key, value)
+    item = tomlkit.inline_table() if isinstance(value, dict) else tomlkit.item(value)
+    if isinstance(value, dict):
+        item.update(value)
     if reason:
-        table[key].comment(reason)
+        item.comment(reason)
+    table.add(key, item)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 import torch
@@ -13,29 +12,38 @@ from numpy.typing import NDArray
 from featherweight.records import Encoding
 
 
-@dataclass(frozen=True)
 class Schedule:
     """The order of all batches of a run, as a function of the step alone, so that resuming needs no iterator state.
 
-    The order of an epoch is that of Accelerate's ``SeedableRandomSampler``, and thus of ``transformers.Trainer``.
+    Args:
+        lengths: tokens of each row; int64, shape (rows,).
+        batch_size: rows of a micro-batch.
+        accumulation: micro-batches of an optimizer step.
+        seed: with the epoch it decides the order.
+        sampling: ``random``, in the order of Accelerate's ``SeedableRandomSampler`` and thus of
+            ``transformers.Trainer``, or ``group_by_length``, batches of like length in random order.
     """
 
-    rows: int
-    batch_size: int
-    accumulation: int
-    seed: int
-
-    @property
-    def batches_per_epoch(self) -> int:
-        return -(-self.rows // self.batch_size)
-
-    @property
-    def steps_per_epoch(self) -> int:
-        return -(-self.batches_per_epoch // self.accumulation)
+    def __init__(
+        self, lengths: NDArray[np.int64], batch_size: int, accumulation: int, seed: int, sampling: str = "random"
+    ) -> None:
+        self.lengths = lengths
+        self.rows = len(lengths)
+        self.batch_size = batch_size
+        self.accumulation = accumulation
+        self.seed = seed
+        self.batches_per_epoch = -(-self.rows // batch_size)
+        self.steps_per_epoch = -(-self.batches_per_epoch // accumulation)
+        self._draw = {"random": self._random, "group_by_length": self._grouped}[sampling]
+        self._epoch = -1
+        self._order = np.empty(0, dtype=np.int64)
 
     def epoch_order(self, epoch: int) -> NDArray[np.int64]:
         """A permutation of the rows; int64, shape (rows,)."""
-        return _permutation(self.rows, self.seed + epoch)
+        if epoch != self._epoch:  # every step of an epoch asks for the same one
+            self._order = self._draw(torch.Generator().manual_seed(self.seed + epoch))
+            self._epoch = epoch
+        return self._order
 
     def step_batches(self, step: int) -> list[NDArray[np.int64]]:
         """Row indices of each micro-batch of the optimizer step ``step``, counted from 0; the last one of an epoch
@@ -46,10 +54,15 @@ class Schedule:
         last = min(first + self.accumulation, self.batches_per_epoch)
         return [order[index * self.batch_size : (index + 1) * self.batch_size] for index in range(first, last)]
 
+    def _random(self, generator: torch.Generator) -> NDArray[np.int64]:
+        return torch.randperm(self.rows, generator=generator).numpy()
 
-@lru_cache(maxsize=1)  # every step of an epoch asks for the same one
-def _permutation(rows: int, seed: int) -> NDArray[np.int64]:
-    return torch.randperm(rows, generator=torch.Generator().manual_seed(seed)).numpy()
+    def _grouped(self, generator: torch.Generator) -> NDArray[np.int64]:
+        from transformers.trainer_pt_utils import get_length_grouped_indices
+
+        step_rows = self.batch_size * self.accumulation
+        indices = get_length_grouped_indices(self.lengths.tolist(), step_rows, generator=generator)
+        return np.asarray(indices, dtype=np.int64)
 
 
 @dataclass(frozen=True)

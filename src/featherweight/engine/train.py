@@ -87,7 +87,11 @@ class Trainer:
         self.stop = stop
         self.accelerator = accelerator
         self.schedule = Schedule(
-            len(train), settings.per_device_train_batch_size, settings.gradient_accumulation_steps, settings.seed
+            train.lengths,
+            settings.per_device_train_batch_size,
+            settings.gradient_accumulation_steps,
+            settings.seed,
+            settings.train_sampling_strategy,
         )
         epochs_steps = math.ceil(settings.num_train_epochs * self.schedule.steps_per_epoch)
         self.total_steps = settings.max_steps if settings.max_steps > 0 else epochs_steps

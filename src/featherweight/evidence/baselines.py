@@ -39,7 +39,7 @@ class TfidfLogisticRegression:
         rows = np.arange(len(train))
         if len(rows) > _MOST_ROWS:
             rows = np.sort(np.random.default_rng(0).choice(rows, _MOST_ROWS, replace=False))
-        vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=1, token_pattern=r"(?u)\S+")
+        vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
         try:
             features = vectorizer.fit_transform(_texts(train.texts.select(rows)))
         except ValueError:  # no word at all

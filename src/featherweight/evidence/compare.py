@@ -83,7 +83,7 @@ def newcombe_paired(both: int, fixed: int, broken: int, n: int, confidence: floa
     margins = (both + fixed) * (broken + neither) * (both + broken) * (fixed + neither)
     phi = 0.0
     if margins:
-        excess = both * neither - fixed * broken
+        excess: float = both * neither - fixed * broken
         # The continuity correction keeps a positive correlation from being overstated.
         excess = max(excess - n / 2, 0) if excess > 0 else excess
         phi = excess / math.sqrt(margins)

@@ -30,7 +30,7 @@ def inject(model: Any, config: Any) -> Any:
 
 
 def save(model: Any, folder: Path, base_model: str, revision: str | None) -> None:
-    """Write ``adapter_model.safetensors`` and ``adapter_config.json``, lists sorted so that equal runs give equal bytes.
+    """Write ``adapter_model.safetensors`` and ``adapter_config.json``; equal runs give equal bytes.
 
     Args:
         base_model: what stock PEFT is to load the adapter on: hub id, path, or the recipe's name for it.

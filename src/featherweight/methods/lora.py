@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -107,8 +108,9 @@ class LoRA:
             chosen["fan_in_fan_out"] = (given["fan_in_fan_out"], "seen from the model's layers")
         given["modules_to_save"] = sorted({*given.get("modules_to_save", []), *head})
         chosen["modules_to_save"] = (given["modules_to_save"], "the head always trains and travels with the adapter")
-        given |= _sub_configs(given)
-        return Adapted(adapters.inject(model, LoraConfig(task_type=task_type, **given)), chosen)
+        # PEFT writes into the lists that it is given.
+        config = LoraConfig(task_type=task_type, **copy.deepcopy(given | _sub_configs(given)))
+        return Adapted(adapters.inject(model, config), chosen)
 
     def save(self, model: Any, folder: Path, base_model: str, revision: str | None) -> None:
         adapters.save(model, folder, base_model, revision)

@@ -30,6 +30,7 @@ class Console:
         self._bar: Any = None
         self._what = ""
         self._started = self._spoke = 0.0
+        self._first = 0
 
     def show(self, *renderables: Any) -> None:
         """Print tables and paragraphs."""
@@ -69,11 +70,11 @@ class Console:
         now = time.monotonic()
         if what != self._what:
             self._end_progress()
-            self._what, self._started, self._spoke = what, now, now
+            self._what, self._started, self._spoke, self._first = what, now, now, done
         if sys.stderr.isatty():
             self._draw_bar(what, done, total, detail)
         elif now - self._spoke >= _SECONDS_BETWEEN_LINES:
-            left = (now - self._started) / max(done, 1) * (total - done)
+            left = (now - self._started) / max(done - self._first, 1) * (total - done)
             print(f"{what}: {done:,} of {total:,}{detail}, {_clock(left)} left", file=sys.stderr, flush=True)  # noqa: T201
             self._spoke = now
         if done >= total:
@@ -94,7 +95,7 @@ class Console:
                 transient=True,
             )
             self._live.start()
-            self._bar = self._live.add_task(what, total=total, detail=detail)
+            self._bar = self._live.add_task(what, total=total, completed=done, detail=detail)
         self._live.update(self._bar, completed=done, detail=detail)
 
     def _end_progress(self) -> None:

@@ -111,7 +111,9 @@ def _loading(source: ModelSource, labels: list[str], artefact: str, pad_token_id
         "from transformers import AutoModelForSequenceClassification, AutoTokenizer",
         "",
         f"labels = dict(id2label={id2label!r}, label2id={label2id!r})",
-        f"base = AutoModelForSequenceClassification.from_pretrained({where}{extra}, pad_token_id={pad_token_id}, **labels)",
+        "base = AutoModelForSequenceClassification.from_pretrained(",
+        f"    {where}{extra}, pad_token_id={pad_token_id}, **labels",
+        ")",
         'model = PeftModel.from_pretrained(base, "path/to/this/folder").eval()',
         'tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")',
     ]

@@ -13,7 +13,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, ClassVar, NoReturn, Protocol
+from typing import Any, BinaryIO, ClassVar, Literal, NoReturn, Protocol
 
 from featherweight.errors import ConfigError, DataError
 from featherweight.registry import FORMATS
@@ -48,7 +48,8 @@ def format_of(path: str | Path) -> Format:
 
 def decode(stream: BinaryIO, origin: str) -> io.TextIOWrapper:
     """UTF-8 with or without a byte-order mark, line ends kept as they are, errors with their byte offset."""
-    return io.TextIOWrapper(_Utf8Checked(stream, origin), encoding="utf-8-sig", newline="")
+    checked = io.BufferedReader(_Utf8Checked(stream, origin), buffer_size=1 << 20)
+    return io.TextIOWrapper(checked, encoding="utf-8-sig", newline="")
 
 
 class _Utf8Checked(io.RawIOBase):
@@ -87,14 +88,14 @@ class _Delimited:
 
     streams: ClassVar[bool] = True
     suffixes: ClassVar[tuple[str, ...]]
-    quoting: ClassVar[int]
+    quoting: ClassVar[Literal[0, 3]]
     delimiters: ClassVar[str]
 
     def read(self, stream: BinaryIO, origin: str) -> Iterator[tuple[int, Row]]:
         text = decode(stream, origin)
         first = text.readline()
         delimiter = next((one for one in self.delimiters if one in first), self.delimiters[0])
-        lines = csv.reader(_chain(first, text), delimiter=delimiter, quoting=self.quoting, strict=True)  # type: ignore[arg-type]
+        lines = csv.reader(_chain(first, text), delimiter=delimiter, quoting=self.quoting, strict=True)
         number = 0
         start = 1
         try:
@@ -126,13 +127,15 @@ class _Delimited:
             flat = flatten(row)
             if writer is None:
                 writer = csv.DictWriter(
-                    text, list(flat), delimiter=self.delimiters[0], quoting=self.quoting, lineterminator="\n"
+                    text,
+                    list(flat),
+                    delimiter=self.delimiters[0],
+                    quoting=self.quoting,
+                    quotechar=None if self.quoting == csv.QUOTE_NONE else '"',
+                    lineterminator="\n",
                 )
                 writer.writeheader()
-            try:
-                writer.writerow({key: self.cell(value) for key, value in flat.items()})
-            except csv.Error as error:
-                raise DataError(f"row {count + 1} can't be written in this format: {error}") from None
+            writer.writerow({key: self.cell(value) for key, value in flat.items()})
             count += 1
         text.flush()
         text.detach()

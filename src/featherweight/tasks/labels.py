@@ -60,13 +60,11 @@ def read_label_column(split: Split, column: str) -> LabelColumn:
     """Read and check one split's label column, whatever its type, in one pass over Arrow batches."""
     known: dict[str, int] = {}
     codes = [np.empty(0, dtype=np.int64)]
-    kinds: set[str] = set()
     for batch in split.rows.select_columns(column).with_format("arrow").iter(batch_size=100_000):
         encoded = batch.column(column).combine_chunks().dictionary_encode()
         mapping = []
         for value in encoded.dictionary.to_pylist():
-            text = _as_text(value, split, column)
-            kinds.add(type(value).__name__)
+            text = _as_text(value)
             mapping.append(known.setdefault(text, len(known)) if text else _MISSING)
         indices = encoded.indices.fill_null(len(mapping)).to_numpy(zero_copy_only=False)
         codes.append(np.asarray([*mapping, _MISSING], dtype=np.int64)[indices])
@@ -90,6 +88,11 @@ def label_names(train: LabelColumn, configured: Sequence[str] | None, column: st
                 f"{len(train.codes)} rows; is it the label? Set data.label"
             )
         whole = all(_is_integer(value) for value in train.values)
+        if not whole and all(_is_number(value) for value in train.values):
+            raise DataError(
+                f"{train.split.origin}: the label column {column!r} holds numbers such as {train.values[0]}, which "
+                "are no classes; classes are texts or integers"
+            )
         names = sorted(train.values, key=int) if whole else sorted(train.values)
     rows = len(train.codes)
     present = len(train.values)
@@ -131,21 +134,24 @@ def describe_counts(values: Counter[str]) -> str:
     return shown + (f" and {len(values) - 12} more" if len(values) > 12 else "")
 
 
-def _as_text(value: Any, split: Split, column: str) -> str:
+def _as_text(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, float):
-        if not value.is_integer():
-            raise DataError(
-                f"{split.origin}: the label column {column!r} holds {value}, which is no class; classes are texts or "
-                "integers"
-            )
+    if isinstance(value, float) and value.is_integer():
         return str(int(value))
     return "" if value is None else str(value)
 
 
 def _is_integer(value: str) -> bool:
     return value.removeprefix("-").isdecimal()
+
+
+def _is_number(value: str) -> bool:
+    try:
+        float(value)
+    except ValueError:
+        return False
+    return True
 
 
 def _refuse_missing(labels: LabelColumn, column: str) -> None:

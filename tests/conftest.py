@@ -1,0 +1,71 @@
+"""Fixtures. Every test has a cache of its own, sees no hub, and leaves the process as it found it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import tiny
+
+ROOT = Path(__file__).parent.parent
+SST2 = ROOT.parent / "shared" / "data" / "sst2"
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TRANSFORMERS_VERBOSITY"] = "error"
+os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> None:
+    """Tiny tensors gain nothing from a second thread and lose much to a busy machine."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    os.environ["FEATHERWEIGHT_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    os.environ["HF_HOME"] = str(tmp_path_factory.mktemp("hf"))
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """A tiny headless model folder of the kind asked for, made once."""
+    made: dict[str, Path] = {}
+
+    def get(kind: str) -> Path:
+        if kind not in made:
+            made[kind] = tiny.save_model(tmp_path_factory.mktemp(kind), kind, dropout=0.1)
+        return made[kind]
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def train_csv(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.save_csv(tmp_path_factory.mktemp("data") / "train.csv", tiny.rows(96))
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """The installed command, as a process of its own, in the test's folder."""
+
+    def call(*arguments: str | Path, **options: object) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "featherweight", *map(str, arguments)]
+        return subprocess.run(  # type: ignore[call-overload,no-any-return]
+            command, **{"capture_output": True, "text": True, "cwd": tmp_path, "timeout": 600, **options}
+        )
+
+    return call
+
+
+@pytest.fixture
+def sst2() -> Path:
+    if not (SST2 / "train.tsv").is_file():
+        pytest.skip(f"the real SST-2 is not at {SST2}")
+    return SST2

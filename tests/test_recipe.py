@@ -1,0 +1,178 @@
+"""Recipes: strict, all errors at once, and what is saved reads back to the same."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import jsonschema
+import pytest
+import tomllib
+from conftest import ROOT
+
+from featherweight import recipe as recipes
+from featherweight.errors import ConfigError
+from featherweight.registry import METHODS
+
+MINIMAL = {"model": {"name": "m"}, "data": {"name": "d"}}
+
+
+def test_every_shipped_recipe_is_valid_and_fits_the_published_schema() -> None:
+    schema = json.loads((ROOT / "docs" / "recipe.schema.json").read_text(encoding="utf-8"))
+    shipped = sorted((ROOT / "recipes").glob("*.toml"))
+    assert [path.name for path in shipped] == ["demo-decoder.toml", "demo.toml", "gpt2-sst2.toml"]
+    for path in shipped:
+        recipes.load(path)
+        jsonschema.validate(tomllib.loads(path.read_text(encoding="utf-8")), schema)
+
+
+def test_the_published_schema_is_the_code() -> None:
+    published = json.loads((ROOT / "docs" / "recipe.schema.json").read_text(encoding="utf-8"))
+    assert published == json.loads(json.dumps(recipes.json_schema())), "run: make docs"
+
+
+def test_the_schema_refuses_what_the_code_refuses() -> None:
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({**MINIMAL, "method": {"name": "lora", "rank": 8}}, recipes.json_schema())
+
+
+def test_the_reference_recipe_is_exact() -> None:
+    recipe = recipes.load(ROOT / "recipes" / "gpt2-sst2.toml")
+    assert recipe.model.name == "openai-community/gpt2"
+    assert (recipe.data.name, recipe.data.text, recipe.data.label) == ("stanfordnlp/sst2", "sentence", "label")
+    assert recipe.data.labels == ["NEGATIVE", "POSITIVE"]
+    assert recipe.data.max_length == 512
+    method = recipe.method.model_dump(exclude_none=True)
+    assert {key: method[key] for key in ("r", "lora_alpha", "lora_dropout", "bias", "target_modules")} == {
+        "r": 8,
+        "lora_alpha": 32,
+        "lora_dropout": 0.1,
+        "bias": "none",
+        "target_modules": ["c_attn", "c_proj"],
+    }
+    training = recipe.training
+    assert training.learning_rate == 2e-5
+    assert (training.per_device_train_batch_size, training.per_device_eval_batch_size) == (32, 32)
+    assert (training.num_train_epochs, training.weight_decay) == (2, 0.01)
+    assert (training.eval_strategy, training.save_strategy, training.load_best_model_at_end) == ("epoch", "epoch", True)
+    # What the reference run left to TrainingArguments.
+    assert (training.lr_scheduler_type, training.warmup_ratio, training.max_grad_norm) == ("linear", 0.0, 1.0)
+    assert (training.adam_beta1, training.adam_beta2, training.adam_epsilon) == (0.9, 0.999, 1e-8)
+
+
+def test_every_problem_is_named_at_once_with_its_key() -> None:
+    with pytest.raises(ConfigError) as caught:
+        recipes.parse(
+            {
+                "model": {"name": "m", "revison": "main"},
+                "data": {"name": "d", "max_length": "long"},
+                "method": {"name": "lora", "lora_alfa": 3, "r": 0},
+                "training": {"learning_rate": -1.0},
+                "task": "sequence-clasification",
+            }
+        )
+    text = "\n".join(caught.value.problems)
+    assert len(caught.value.problems) == 6
+    assert "model.revison: unknown key (did you mean 'revision'?)" in text
+    assert "method.lora_alfa: unknown key (did you mean 'lora_alpha'?)" in text
+    assert "data.max_length" in text
+    assert "method.r" in text
+    assert "training.learning_rate" in text
+    assert "did you mean 'sequence-classification'?" in text
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"data": {}}, "train_file"),
+        ({"data": {"name": "d", "train_file": "t.csv"}}, "not both"),
+        ({"data": {"name": "d", "labels": ["a", "a"]}}, "twice"),
+        ({"training": {"bf16": True, "fp16": True}}, "not both"),
+        ({"training": {"learning_rate": float("nan")}}, "training.learning_rate"),
+        ({"training": {"seed": -1}}, "training.seed"),
+        ({"training": {"num_train_epochs": "2"}}, "training.num_train_epochs"),
+        ({"method": {"name": "lorra"}}, "did you mean 'lora'?"),
+        ({"method": {"r": 8}}, "method.name"),
+        ({"method": {"name": "full", "r": 8}}, "method.r: unknown key"),
+        ({"name": "../up"}, "name"),
+        ({"model": {}}, "model.name: missing"),
+        ({"model": None}, "model"),
+    ],
+)
+def test_wrong_values_are_refused(change: dict[str, object], named: str) -> None:
+    with pytest.raises(ConfigError, match=named.replace("?", r"\?").replace(".", r"\.")):
+        recipes.parse({**MINIMAL, **change})
+
+
+def test_set_reads_toml_and_plain_text() -> None:
+    given = recipes.parse_set(
+        ["training.learning_rate=1e-3", "data.text=sentence", 'method.target_modules=["a", "b"]', "name=x"]
+    )
+    assert given == {
+        "training": {"learning_rate": 1e-3},
+        "data": {"text": "sentence"},
+        "method": {"target_modules": ["a", "b"]},
+        "name": "x",
+    }
+    with pytest.raises(ConfigError, match="write it as"):
+        recipes.parse_set(["learning_rate"])
+
+
+def test_paths_in_a_file_are_relative_to_it_and_those_given_to_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "there"
+    folder.mkdir()
+    (folder / "base").mkdir()
+    path = folder / "r.toml"
+    path.write_text('[model]\nname = "base"\n[data]\ntrain_file = "train.csv"\n', encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    recipe = recipes.load(path, {"data": {"validation_file": "v.csv"}})
+    assert recipe.model.name == str(folder / "base")
+    assert recipe.data.train_file == str(folder / "train.csv")
+    assert recipe.data.validation_file == str(tmp_path / "v.csv")
+    assert recipe.name == "r"
+    assert recipes.load(path, {"model": {"name": "owner/model"}}).model.name == "owner/model"
+
+
+def test_the_saved_recipe_reads_back_to_the_same_with_its_reasons(tmp_path: Path) -> None:
+    recipe = recipes.parse(
+        {
+            "model": {"name": str(tmp_path / "models" / "a")},
+            "data": {"train_file": str(tmp_path / "train.csv"), "filter": {"source": 'x"y'}},
+            "method": {"name": "lora", "rank_pattern": {"a.b": 4}},
+        }
+    )
+    folder = tmp_path / "runs" / "one"
+    folder.mkdir(parents=True)
+    text = recipes.dump(recipe, {"training.learning_rate": "because", "method.r": "why not"}, folder)
+    (folder / "recipe.toml").write_text(text, encoding="utf-8")
+    assert recipes.load(folder / "recipe.toml") == recipe
+    assert str(tmp_path) not in text, "a saved recipe holds no absolute path, so that the tree can move"
+    assert "# why not" in text
+    for key in type(recipe.training).model_fields:
+        assert key in text
+
+
+@pytest.mark.parametrize("content", ["[model\n", "\xff"])
+def test_a_broken_file_is_named(content: str, tmp_path: Path) -> None:
+    path = tmp_path / "r.toml"
+    path.write_bytes(content.encode("latin-1"))
+    with pytest.raises(ConfigError, match=r"r\.toml"):
+        recipes.load(path)
+
+
+def test_every_option_of_pefts_lora_config_has_its_name_and_default_here() -> None:
+    from dataclasses import MISSING, fields
+
+    from peft import LoraConfig
+
+    filled_in_by_peft = {
+        "task_type", "peft_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision", "inference_mode",
+    }  # fmt: skip
+    theirs = {field.name: field for field in fields(LoraConfig) if field.name not in filled_in_by_peft}
+    ours = METHODS["lora"].Options.model_fields
+    assert set(ours) - {"name"} == set(theirs)
+    for name, field in ours.items():
+        if name != "name" and field.default is not None and theirs[name].default is not MISSING:
+            assert field.default == theirs[name].default, name

@@ -1,0 +1,147 @@
+"""Tiny models with random weights from the stock classes, and tiny data, for tests."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+GOOD = ["great", "lovely", "superb", "moving", "warm", "funny"]
+BAD = ["awful", "dull", "boring", "lazy", "cold", "stupid"]
+PLAIN = ["film", "plot", "cast", "story", "scene", "music", "the", "a", "with", "and", "this", "very"]
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "<|endoftext|>"]
+
+_SIZES: dict[str, dict[str, Any]] = {
+    "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64},
+    "bert": {
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 64,
+        "max_position_embeddings": 64,
+    },
+    "llama": {
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "intermediate_size": 64,
+        "max_position_embeddings": 64,
+    },
+    "roberta": {
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 64,
+        "max_position_embeddings": 66,
+        "pad_token_id": 0,
+    },
+    "distilbert": {"dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 64, "max_position_embeddings": 64},
+}
+_DROPOUTS = {
+    "gpt2": ["resid_pdrop", "embd_pdrop", "attn_pdrop"],
+    "bert": ["hidden_dropout_prob", "attention_probs_dropout_prob"],
+    "roberta": ["hidden_dropout_prob", "attention_probs_dropout_prob"],
+    "llama": ["attention_dropout"],
+    "distilbert": ["dropout", "attention_dropout", "seq_classif_dropout"],
+}
+DECODERS = {"gpt2", "llama"}
+
+
+def config(kind: str, dropout: float = 0.0, **more: Any) -> Any:
+    from transformers import AutoConfig
+
+    rates = dict.fromkeys(_DROPOUTS[kind], dropout)
+    return AutoConfig.for_model(kind, **{"vocab_size": len(vocabulary()), **_SIZES[kind], **rates, **more})
+
+
+def vocabulary() -> dict[str, int]:
+    return {word: index for index, word in enumerate([*SPECIAL, *GOOD, *BAD, *PLAIN])}
+
+
+def tokenizer(kind: str) -> Any:
+    """A word-level tokenizer; decoders get no pad token and no special tokens around a text, as GPT-2 has it."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    backend = Tokenizer(models.WordLevel(vocabulary(), unk_token="[UNK]"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    if kind in DECODERS:
+        return PreTrainedTokenizerFast(
+            tokenizer_object=backend, eos_token="<|endoftext|>", unk_token="[UNK]", model_max_length=64
+        )
+    words = vocabulary()
+    backend.post_processor = processors.BertProcessing(("[SEP]", words["[SEP]"]), ("[CLS]", words["[CLS]"]))
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        model_max_length=64,
+    )
+
+
+def save_model(folder: Path, kind: str, *, head: Sequence[str] | None = None, dropout: float = 0.0, seed: int = 0) -> Path:
+    """A model folder as a hub has it: an encoder without a head, or a classifier where ``head`` names its labels."""
+    import torch
+    from transformers import AutoModel, AutoModelForSequenceClassification
+
+    torch.manual_seed(seed)
+    if head is None:
+        model = AutoModel.from_config(config(kind, dropout))
+    else:
+        labels = {"id2label": dict(enumerate(head)), "label2id": {name: index for index, name in enumerate(head)}}
+        model = AutoModelForSequenceClassification.from_config(config(kind, dropout, pad_token_id=0, **labels))
+    model.save_pretrained(folder)
+    tokenizer(kind).save_pretrained(folder)
+    return folder
+
+
+def rows(count: int, seed: int = 0, labels: Sequence[Any] = ("neg", "pos")) -> list[dict[str, Any]]:
+    """Separable sentences of 2 to 12 words, the classes in turn."""
+    draw = random.Random(seed)
+    made = []
+    for index in range(count):
+        telling = draw.choice(GOOD if index % 2 else BAD)
+        words = [*draw.choices(PLAIN, k=draw.randint(1, 11)), telling]
+        draw.shuffle(words)
+        made.append({"text": " ".join(words), "label": labels[index % 2]})
+    return made
+
+
+def save_csv(path: Path, content: Sequence[dict[str, Any]]) -> Path:
+    import csv
+
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, list(content[0]))
+        writer.writeheader()
+        writer.writerows(content)
+    return path
+
+
+def save_jsonl(path: Path, content: Sequence[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in content), encoding="utf-8")
+    return path
+
+
+def recipe(model: Path | str, train: Path | str, **sections: dict[str, Any]) -> dict[str, Any]:
+    """Content of a small, quick recipe; sections given are laid over it."""
+    content: dict[str, Any] = {
+        "name": "tiny",
+        "model": {"name": str(model)},
+        "data": {"train_file": str(train), "max_length": 16, "validation_fraction": 0.25},
+        "method": {"name": "lora", "r": 4, "lora_alpha": 8},
+        "training": {
+            "learning_rate": 1e-2,
+            "per_device_train_batch_size": 8,
+            "num_train_epochs": 2,
+            "logging_steps": 1,
+        },
+    }
+    for section, values in sections.items():
+        below = content.get(section) if section != "method" or "name" not in values else {}
+        content[section] = {**(below or {}), **values}
+    return content
