@@ -10,9 +10,13 @@ from pathlib import Path
 
 import pytest
 import tiny
+from hypothesis import settings
 
 ROOT = Path(__file__).parent.parent
 SST2 = ROOT.parent / "shared" / "data" / "sst2"
+
+settings.register_profile("steady", deadline=None, derandomize=True)
+settings.load_profile("steady")
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TRANSFORMERS_VERBOSITY"] = "error"
@@ -48,7 +52,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
 @pytest.fixture(scope="session")
 def train_csv(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny.save_csv(tmp_path_factory.mktemp("data") / "train.csv", tiny.rows(96))
+    return tiny.save_csv(tmp_path_factory.mktemp("data") / "train.csv", tiny.rows(240))
 
 
 @pytest.fixture

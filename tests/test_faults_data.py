@@ -206,10 +206,10 @@ def test_row_40_a_trained_head_in_another_order_is_mapped_by_name(
     model, tokenizer, _ = SequenceClassification(configured).load_model(models.find(str(folder)), ModelSection(name="m"))
     stock = AutoModelForSequenceClassification.from_pretrained(folder).eval()
     ids = torch.tensor([[7, 8, 9, 10]])
-    ours, theirs = model(input_ids=ids).logits[0], stock(input_ids=ids).logits[0]
+    ours, theirs = model(input_ids=ids).logits[0].detach(), stock(input_ids=ids).logits[0].detach()
     for index, name in enumerate(configured):
-        assert float(ours[index]) == pytest.approx(float(theirs[stored.index(name)]), abs=1e-6)
-    assert float((ours[0] - ours[1]).abs()) > 1e-4  # else any order would pass
+        assert float(ours[index]) == pytest.approx(float(theirs[stored.index(name)]), abs=1e-5)
+    assert float((ours[0] - ours[1]).abs()) > 1e-3  # else any order would pass
     assert model.config.id2label == dict(enumerate(configured))
     assert tokenizer.pad_token is not None
 

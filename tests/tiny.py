@@ -91,22 +91,22 @@ def save_model(folder: Path, kind: str, *, head: Sequence[str] | None = None, dr
 
     torch.manual_seed(seed)
     if head is None:
-        model = AutoModel.from_config(config(kind, dropout))
+        model = AutoModel.from_config(config(kind, dropout, initializer_range=0.3))
     else:
         labels = {"id2label": dict(enumerate(head)), "label2id": {name: index for index, name in enumerate(head)}}
-        model = AutoModelForSequenceClassification.from_config(config(kind, dropout, pad_token_id=0, **labels))
+        model = AutoModelForSequenceClassification.from_config(config(kind, dropout, pad_token_id=0, initializer_range=0.3, **labels))
     model.save_pretrained(folder)
     tokenizer(kind).save_pretrained(folder)
     return folder
 
 
 def rows(count: int, seed: int = 0, labels: Sequence[Any] = ("neg", "pos")) -> list[dict[str, Any]]:
-    """Separable sentences of 2 to 12 words, the classes in turn."""
+    """Separable sentences of 1 to 5 words, the classes in turn."""
     draw = random.Random(seed)
     made = []
     for index in range(count):
         telling = draw.choice(GOOD if index % 2 else BAD)
-        words = [*draw.choices(PLAIN, k=draw.randint(1, 11)), telling]
+        words = [*draw.choices(PLAIN, k=draw.randint(0, 4)), telling]
         draw.shuffle(words)
         made.append({"text": " ".join(words), "label": labels[index % 2]})
     return made

@@ -38,6 +38,7 @@ class Examples:
     Attributes:
         name: ``train``, ``validation`` or ``test``.
         texts: memory-mapped Arrow rows with one string column, ``text``.
+        text_column: what the source calls that column.
         labels: int64, shape (rows,).
         ids: int64, shape (rows,), the row's number in its source, counted from 0.
         dropped: how many rows of the source are left out because their text is empty or only white space.
@@ -47,6 +48,7 @@ class Examples:
 
     name: str
     texts: datasets.Dataset
+    text_column: str
     labels: NDArray[np.int64]
     ids: NDArray[np.int64]
     dropped: int

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -45,12 +45,15 @@ def save(model: Any, folder: Path, base_model: str, revision: str | None) -> Non
     config |= {"base_model_name_or_path": base_model, "revision": revision, "inference_mode": True}
     for key, value in config.items():
         if isinstance(value, list) and all(isinstance(part, str) for part in value):
-            config[key] = sorted(value)
+            config[key] = sorted(set(value))
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def load(model: Any, folder: Path) -> Any:
+def load(model: Any, folder: Path, fresh: Sequence[str]) -> Any:
     """Put the adapter in ``folder`` on a model, refusing one that does not fit it in every tensor.
+
+    Args:
+        fresh: modules of ``model`` that its own checkpoint lacks, so that the adapter must bring them.
 
     Raises:
         ModelError: the adapter is a pickle, is damaged, lacks its head, or was made for another base model.
@@ -64,18 +67,18 @@ def load(model: Any, folder: Path) -> Any:
             stored = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise ModelError(f"{folder / WEIGHTS}: not readable as safetensors: {error}") from None
+    for module in sorted({*fresh, *(config.get("modules_to_save") or [])}):
+        if _has_module(model, module) and not any(f".{module}." in name for name in stored):
+            raise ModelError(
+                f"{folder}: the adapter lacks the head {module!r}, so its answers would be random; "
+                "save it with modules_to_save"
+            )
     with _quiet():
         try:
             adapted = PeftModel.from_pretrained(model, str(folder))
         except (ValueError, TypeError, RuntimeError, KeyError, NotImplementedError) as error:
             raise ModelError(f"{folder}: the adapter does not fit this base model: {_first_line(error)}") from error
     expected = {name: tuple(value.shape) for name, value in get_peft_model_state_dict(adapted).items()}
-    heads = [name for name in expected if ".lora_" not in name and name not in stored]
-    if heads:
-        raise ModelError(
-            f"{folder}: the adapter lacks the head {heads[0]!r}, so its answers would be random; "
-            f"save it with modules_to_save (it has: {config.get('modules_to_save')})"
-        )
     different = sorted(name for name in {*expected, *stored} if expected.get(name) != stored.get(name))
     if different:
         name = different[0]
@@ -113,6 +116,10 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
+
+
+def _has_module(model: Any, name: str) -> bool:
+    return any(f".{known}".endswith(f".{name}") for known, _ in model.named_modules())
 
 
 def _first_line(error: BaseException) -> str:

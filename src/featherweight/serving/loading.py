@@ -97,9 +97,9 @@ def _load_tuned(name: str, folder: Path, base: tuple[str, str | None] | None, fi
                 f"({source.fingerprint[:12]}); bring that version back"
             )
     task = TASKS[known.get("task", "sequence-classification")](known.get("labels") or _stored_labels(source, folder))
-    model, tokenizer, _ = task.load_model(source, ModelSection(name=source.name))
+    model, tokenizer, head = task.load_model(source, ModelSection(name=source.name))
     if (folder / adapters.CONFIG).is_file():
-        model = adapters.load(model, folder)
+        model = adapters.load(model, folder, [] if task.has_head(models.load_config(source)) else head)
     max_length, _ = task.max_length(tokenizer, model, known.get("max_length"))
     return LoadedModel(name, task, model, tokenizer, max_length)
 

@@ -168,10 +168,13 @@ def _is_adapter(folder: Path) -> bool:
 def _explained(source: ModelSource, what: str) -> Iterator[None]:
     """Map whatever transformers raises for a broken model to one line, and keep its load reports quiet."""
     from safetensors import SafetensorError
+    from transformers.utils import logging as verbosity
 
     logger = logging.getLogger("transformers")
     level = logger.level
+    bars = verbosity.is_progress_bar_enabled()
     logger.setLevel(logging.ERROR)
+    verbosity.disable_progress_bar()
     try:
         yield
     except (OSError, ValueError, KeyError, ImportError, AttributeError, RuntimeError, SafetensorError) as error:
@@ -179,3 +182,5 @@ def _explained(source: ModelSource, what: str) -> Iterator[None]:
         raise ModelError(f"{source.name}: the {what} can't be loaded: {reason}") from error
     finally:
         logger.setLevel(level)
+        if bars:
+            verbosity.enable_progress_bar()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -149,8 +150,7 @@ class SequenceClassification:
     def encode(self, examples: Examples, tokenizer: Any, max_length: int) -> Encoding:
         """Tokenise one split into the cache, memory-mapped from there; a split is tokenised once."""
         rows = hashlib.sha256(examples.ids.tobytes()).hexdigest()
-        text = hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest()
-        key = key_of(examples.fingerprint, rows, examples.texts.column_names, text, max_length)
+        key = key_of(examples.fingerprint, rows, examples.text_column, _tokenizer_hash(tokenizer), max_length)
         folder = cached("tokens", key, lambda aside: _write_tokens(examples, tokenizer, max_length, aside))
         offsets = np.load(folder / "offsets.npy")
         tokens: Any = np.memmap(folder / "tokens.bin", dtype=np.int32, mode="r", shape=(int(offsets[-1]),))
@@ -231,7 +231,16 @@ def _examples(split: Split, labels: NDArray[np.int64], column: str) -> Examples:
     dropped = len(rows) - len(keep)
     if dropped:
         rows = rows.select(keep)
-    return Examples(split.name, rows, labels[keep], row_ids(split.rows)[keep], dropped, split.origin, split.fingerprint)
+    return Examples(
+        name=split.name,
+        texts=rows,
+        text_column=column,
+        labels=labels[keep],
+        ids=row_ids(split.rows)[keep],
+        dropped=dropped,
+        origin=split.origin,
+        fingerprint=split.fingerprint,
+    )
 
 
 def _select(examples: Examples, indices: NDArray[np.int64], **changes: Any) -> Examples:
@@ -305,6 +314,12 @@ def _tokenise(texts: Sequence[str], tokenizer: Any, max_length: int) -> tuple[li
         raise ModelError("this tokenizer marks single texts with token types other than 0, which is not supported yet")
     truncated = sum(1 for encoding in encoded.encodings if encoding.overflowing)
     return ids, truncated
+
+
+def _tokenizer_hash(tokenizer: Any) -> str:
+    """Of all that decides token ids; the last call's truncation and padding, which it remembers, are not among it."""
+    content = json.loads(tokenizer.backend_tokenizer.to_str())
+    return key_of({key: value for key, value in content.items() if key not in {"truncation", "padding"}})
 
 
 def _write_tokens(examples: Examples, tokenizer: Any, max_length: int, folder: Path) -> None:

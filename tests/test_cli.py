@@ -1,0 +1,226 @@
+"""The command line as its users meet it: real processes, exit codes, streams."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+
+from featherweight import recipe as recipes
+from featherweight import workflow
+from featherweight.cli import build_parser
+
+Cli = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="module")
+def run(models: Callable[[str], Path], train_csv: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "one"
+    content = tiny.recipe(models("bert"), train_csv, method={"r": 8}, training={"num_train_epochs": 16})
+    workflow.run(recipes.parse(content), folder)
+    return folder
+
+
+def test_importing_the_command_line_loads_nothing_heavy() -> None:
+    code = (
+        "import sys, featherweight.cli, featherweight.recipe; featherweight.cli.build_parser();"
+        "heavy = {'torch', 'transformers', 'peft', 'datasets', 'sklearn', 'pyarrow', 'rich'} & set(sys.modules);"
+        "raise SystemExit(f'loaded: {heavy}' if heavy else 0)"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+
+
+def test_a_config_error_loads_nothing_heavy(tmp_path: Path) -> None:
+    code = (
+        "import sys; from featherweight.cli import main;"
+        "code = main(['run', 'nowhere.toml']);"
+        "raise SystemExit(99 if {'torch', 'transformers'} & set(sys.modules) else code)"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert ended.returncode == 2
+    assert "nowhere.toml: no such recipe" in ended.stderr
+
+
+def commands() -> list[list[str]]:
+    return [[], ["run"], ["evaluate"], ["compare"], ["predict"], ["inspect"], ["inspect", "data"], ["doctor"]]
+
+
+@pytest.mark.parametrize("command", commands(), ids=" ".join)
+def test_every_command_has_help_with_an_example_that_parses(command: list[str], cli: Cli) -> None:
+    ended = cli(*command, "--help")
+    assert ended.returncode == 0
+    if command in ([], ["inspect"]):
+        return
+    example = ended.stdout.partition("example:\n")[2].strip()
+    assert example.startswith(f"featherweight {' '.join(command)}")
+    import shlex
+
+    build_parser().parse_args(shlex.split(example)[1:])
+    for option in ("--json", "--quiet", "--debug"):
+        assert option in ended.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ([], "COMMAND"),
+        (["rum"], "rum"),
+        (["run"], "RECIPE"),
+        (["run", "--modle", "x"], "--modle"),
+        (["predict", "x"], "--text"),
+        (["run", "--model", "m", "--data", "d", "--set", "oops"], "--set oops"),
+        (["evaluate", "no-run-here"], "--data"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_exit_2(arguments: list[str], named: str, cli: Cli) -> None:
+    ended = cli(*arguments)
+    assert ended.returncode == 2
+    assert named in ended.stderr
+    assert len(ended.stderr.strip().splitlines()) == 1
+    assert ended.stdout == ""
+
+
+def test_debug_shows_the_traceback(cli: Cli) -> None:
+    assert "Traceback" not in cli("run", "nowhere.toml").stderr
+    assert "Traceback" in cli("run", "nowhere.toml", "--debug").stderr
+
+
+def test_a_run_prints_its_tables_and_no_control_characters(
+    cli: Cli, models: Callable[[str], Path], train_csv: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "small.toml"
+    path.write_text(
+        f'[model]\nname = "{models("bert")}"\n[data]\ntrain_file = "{train_csv}"\n[training]\nnum_train_epochs = 2\n'
+    )
+    ended = cli("run", path)
+    assert ended.returncode == 0, ended.stderr
+    assert (tmp_path / "runs" / "small" / "metrics.json").exists(), "the default folder is runs/<recipe's name>"
+    assert "\x1b" not in ended.stdout + ended.stderr
+    assert "\r" not in ended.stdout + ended.stderr
+    for part in (
+        "Label shares", "Trainable parameters: ", "training loss", "validation loss", "accuracy", "eval_loss",
+        "eval_accuracy", "eval_runtime", "eval_samples_per_second", "eval_steps_per_second", "base model", "tuned model",
+        "majority", "tfidf-logistic-regression", "exact McNemar p", "fixed", "broken",
+    ):  # fmt: skip
+        assert part in ended.stdout, part
+
+
+def test_json_is_alone_on_standard_output(
+    cli: Cli, run: Path, models: Callable[[str], Path], train_csv: Path
+) -> None:
+    made = cli(
+        "run", "--json", "--model", models("bert"), "--data", train_csv, "--output-dir", "out",
+        "--set", "training.max_steps=1",
+    )  # fmt: skip
+    assert made.returncode == 0, made.stderr
+    assert json.loads(made.stdout)["schema_version"] == 1
+    assert "Label shares" in made.stderr
+    assert json.loads(cli("evaluate", run, "--json").stdout)["n"] == 60
+    assert json.loads(cli("compare", run, "--json").stdout)["comparisons"][0]["n"] == 60
+    assert json.loads(cli("doctor", "--json").stdout)["hardware"]["cores"] >= 1
+    assert json.loads(cli("inspect", "data", train_csv, "--json").stdout)["splits"]["train"]["rows"] == 240
+
+
+def test_predict_texts(cli: Cli, run: Path) -> None:
+    plain = cli("predict", run, "--text", "great film", "--text", "dull plot")
+    assert plain.returncode == 0, plain.stderr
+    assert [line.split()[0] for line in plain.stdout.splitlines()] == ["pos", "neg"]
+    answer = json.loads(cli("predict", run, "--text", "great film", "--json").stdout)
+    (prediction,) = answer["predictions"]
+    assert prediction["label"] == "pos"
+    assert set(prediction["probabilities"]) == {"neg", "pos"}
+    assert abs(sum(prediction["probabilities"].values()) - 1) < 1e-6
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".parquet"])
+def test_predict_gives_a_row_for_each_row(suffix: str, cli: Cli, run: Path, tmp_path: Path) -> None:
+    from featherweight.sources.formats import format_of
+
+    rows = [{"id": str(index), "text": text} for index, text in enumerate(["great film", "", "dull plot", "superb"])]
+    source, target = tmp_path / f"in{suffix}", tmp_path / f"out{suffix}"
+    with source.open("wb") as stream:
+        format_of(source).write(stream, iter(rows))
+    ended = cli("predict", run, "--input", source, "--output", target)
+    assert ended.returncode == 0, ended.stderr
+    with target.open("rb") as stream:
+        answered = [row for _, row in format_of(target).read(stream, "out")]
+    assert [row["id"] for row in answered] == ["0", "1", "2", "3"]
+    assert [answered[index]["prediction"] for index in (0, 2, 3)] == ["pos", "neg", "pos"]
+    key = "probabilities" if suffix in {".jsonl", ".parquet"} else "probability_pos"
+    assert all(key in row for row in answered)
+
+
+def test_predict_in_a_pipe(cli: Cli, run: Path) -> None:
+    piped = cli("predict", run, "--input", "-", input='{"text": "great film"}\n{"text": "dull"}\n')
+    assert [json.loads(line)["prediction"] for line in piped.stdout.splitlines()] == ["pos", "neg"]
+    wrong = cli("predict", run, "--input", "-", input='{"txet": "great film"}\n')
+    assert wrong.returncode == 3
+    assert "'txet'" in wrong.stderr
+
+
+def test_predict_leaves_no_half_written_file(cli: Cli, run: Path, tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_text('{"text": "great film"}\n' * 3000 + '{"text": "cut')
+    ended = cli("predict", run, "--input", "in.jsonl", "--output", "out.csv")
+    assert ended.returncode == 3
+    assert "line 3001" in ended.stderr
+    assert not [path for path in tmp_path.iterdir() if "out" in path.name]
+
+
+def test_inspect_data_shows_shares_lengths_and_repeats(cli: Cli, tmp_path: Path) -> None:
+    rows = [*tiny.rows(40), {"text": "the same", "label": "pos"}, {"text": "The  same ", "label": "pos"}]
+    tiny.save_csv(tmp_path / "a.csv", rows)
+    tiny.save_csv(tmp_path / "b.csv", [{"text": "the SAME", "label": "pos"}, *tiny.rows(4, seed=77)])
+    found = json.loads(cli("inspect", "data", "a.csv", "b.csv", "--json").stdout)
+    assert found["splits"]["train"]["rows"] == 42
+    assert found["splits"]["train"]["label_shares"]["pos"] == pytest.approx(22 / 42)
+    assert found["splits"]["train"]["repeated_texts"] >= 1
+    assert found["shared_texts"]["train and validation"] >= 1
+    assert "a.csv" in cli("inspect", "data", "a.csv", "b.csv").stdout
+
+
+def test_no_color_and_terminal(run: Path, tmp_path: Path) -> None:
+    """On a terminal there is colour unless NO_COLOR is set."""
+    import pty
+
+    def in_terminal(**environment: str) -> str:
+        parent, child = pty.openpty()
+        process = subprocess.Popen(
+            [sys.executable, "-m", "featherweight", "compare", str(run)],
+            stdout=child, stderr=child, env={**os.environ, "TERM": "xterm-256color", **environment}, cwd=tmp_path,
+        )  # fmt: skip
+        os.close(child)
+        output = b""
+        while True:
+            try:
+                chunk = os.read(parent, 65536)
+            except OSError:
+                break
+            if not chunk:
+                break
+            output += chunk
+        process.wait(timeout=60)
+        os.close(parent)
+        return output.decode()
+
+    assert re.search(r"\x1b\[[0-9;]*m", in_terminal())
+    assert not re.search(r"\x1b\[[0-9;]*3[0-9]m", in_terminal(NO_COLOR="1"))
+
+
+def test_public_names_are_pinned() -> None:
+    import featherweight
+
+    assert sorted(featherweight.__all__) == [
+        "FeatherweightError", "Recipe", "__version__", "compare", "evaluate", "load_predictor", "load_recipe", "predict",
+        "run",
+    ]  # fmt: skip
+    for name in featherweight.__all__:
+        assert getattr(featherweight, name) is not None
