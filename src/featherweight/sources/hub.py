@@ -47,6 +47,7 @@ def load_dataset(name: str, config: str | None, revision: str | None) -> dict[st
 
 @contextmanager
 def _explained(kind: str, name: str, revision: str | None) -> Iterator[None]:
+    import httpx2
     from datasets.exceptions import DatasetNotFoundError, DatasetsError
     from huggingface_hub import errors
 
@@ -62,10 +63,10 @@ def _explained(kind: str, name: str, revision: str | None) -> Iterator[None]:
         raise ModelError(f"{where}: the hub has none of that name, or it is private and {token}") from None
     except errors.RevisionNotFoundError:
         raise ModelError(f"{where}: the hub has no such revision") from None
-    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled):
+    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, ConnectionError):
         if os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}:
             raise ModelError(f"{where}: HF_HUB_OFFLINE is set and the cache has no complete copy of it") from None
         raise ModelError(f"{where}: the hub can't be reached, and the cache has no complete copy of it") from None
-    except (errors.HfHubHTTPError, DatasetsError, OSError, ValueError) as error:
+    except (errors.HfHubHTTPError, httpx2.HTTPError, DatasetsError, OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(f"{where}: can't be loaded from the hub: {reason}") from error
