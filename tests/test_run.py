@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import stock
 import tiny
 import torch
 
@@ -293,17 +294,10 @@ def test_stock_libraries_load_what_every_method_publishes(
     np.testing.assert_allclose(ours, alone, atol=1e-5, err_msg="a batch of one equals a padded batch")
 
     artefact = tmp_path / "run" / ("model" if method == "full" else "adapter")
-    card = (artefact / "README.md").read_text()
-    code = card.partition("```python\n")[2].partition("```")[0].replace("path/to/this/folder", str(artefact))
-    names: dict[str, Any] = {}
-    exec(code, names)  # noqa: S102 - the card's own lines are what is tested
-    model, tokenizer = names["model"].eval(), names["tokenizer"]
+    model, tokenizer = stock.by_card(artefact)
     assert {**model.config.id2label} == {0: "neg", 1: "pos"}
-    inputs = tokenizer(texts, truncation=True, max_length=16, padding=True, return_tensors="pt")
-    inputs.pop("token_type_ids", None)
-    with torch.no_grad():
-        stock = model(**inputs).logits.softmax(-1).numpy()
-    np.testing.assert_allclose(ours, stock, atol=1e-5)
+    theirs = stock.logits(model, tokenizer, texts, max_length=16).softmax(-1).numpy()
+    np.testing.assert_allclose(ours, theirs, atol=1e-5)
     assert metrics["trainable_parameters"] <= metrics["total_parameters"]
 
 

@@ -1,0 +1,60 @@
+# make demo           set up, then tune the embedded default and compare it with its original
+# make demo-decoder   the same with a 135 M decoder read from GGUF
+# make test           lint, format, types, layers, pins, all tests
+# make docs           write what is generated in docs/
+# make lock           resolve the pinned versions anew
+#
+# Nothing is installed again until a pinned version changes. Set PYTHON to pick an interpreter (3.11 or later).
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help demo demo-decoder test check docs lock clean
+help:
+	@sed -n '/^#/!q;s/^# \{0,1\}//p' Makefile
+
+demo: $(VENV)/run.stamp
+	$(BIN)/featherweight run recipes/demo.toml --resume
+
+demo-decoder: $(VENV)/decoder.stamp
+	$(BIN)/featherweight run recipes/demo-decoder.toml --resume
+
+check: $(VENV)/dev.stamp
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python tools/pins.py check
+
+test: check $(VENV)/decoder.stamp
+	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -m slow
+
+docs: $(VENV)/dev.stamp
+	$(BIN)/python tools/docs.py
+
+lock: $(VENV)/dev.stamp
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python tools/pins.py lock
+
+clean:
+	rm -rf $(VENV) runs
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Featherweight needs Python 3.11 or later; this is $$($(PYTHON) --version). Try: make PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/run.stamp: requirements.txt pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --requirement requirements.txt
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/dev.stamp: requirements-dev.txt $(VENV)/run.stamp
+	$(BIN)/python -m pip install --quiet --requirement requirements-dev.txt
+	@touch $@
+
+$(VENV)/decoder.stamp: requirements-decoder.txt $(VENV)/run.stamp
+	$(BIN)/python -m pip install --quiet --no-deps --requirement requirements-decoder.txt
+	@touch $@

@@ -1,0 +1,117 @@
+"""One source of pinned versions: ``pins.toml``.
+
+``make lock`` resolves ``pyproject.toml`` anew and writes ``pins.toml`` and the files below from it; ``make test`` checks
+that none of them drifted, without a network.
+
+| file | for |
+|---|---|
+| ``requirements.txt`` | ``make demo``: what runs, and the embedded default's model and data |
+| ``requirements-dev.txt`` | ``make test``: that and the tools |
+| ``requirements-decoder.txt`` | ``make demo-decoder``: installed with ``--no-deps`` |
+| ``environment.yml`` | the same as ``requirements.txt``, for conda |
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parent.parent
+PINS = ROOT / "pins.toml"
+PYTHON = "3.11"
+NOTE = "# Generated from pins.toml: change pyproject.toml, then run `make lock`."
+
+
+def main(arguments: list[str]) -> int:
+    match arguments:
+        case ["lock"]:
+            PINS.write_text(_as_toml(_resolve()), encoding="utf-8")
+            for name, content in generated(_read(PINS)).items():
+                (ROOT / name).write_text(content, encoding="utf-8")
+            return 0
+        case ["check"]:
+            problems = drift()
+            print("\n".join(problems) or "pins: no drift")
+            return 1 if problems else 0
+    print("usage: pins.py lock | check", file=sys.stderr)
+    return 2
+
+
+def generated(pins: dict[str, Any]) -> dict[str, str]:
+    """File name to content."""
+    everything = sorted([*pins["run"], *pins["dev"]])
+    conda = ["name: featherweight", "channels: [conda-forge]", "dependencies:", f"  - python={PYTHON}", "  - pip"]
+    conda += ["  - pip:", *(f'      - "{pin}"' for pin in pins["run"]), "      - -e ."]
+    return {
+        "requirements.txt": _lines(NOTE, *pins["run"]),
+        "requirements-dev.txt": _lines(NOTE, *everything),
+        "requirements-decoder.txt": _lines(NOTE, *pins["without-dependencies"]),
+        "environment.yml": _lines(NOTE, *conda),
+    }
+
+
+def drift() -> list[str]:
+    """One line for each file or pin that is not what it should be."""
+    pins = _read(PINS)
+    problems = [
+        f"{name}: differs from pins.toml; run `make lock`"
+        for name, content in generated(pins).items()
+        if not (ROOT / name).is_file() or (ROOT / name).read_text(encoding="utf-8") != content
+    ]
+    project = _read(ROOT / "pyproject.toml")["project"]
+    extras = project["optional-dependencies"]
+    for wanted, pinned in [
+        (project["dependencies"] + extras["demo"], pins["run"]),
+        (extras["dev"], pins["dev"]),
+    ]:
+        versions: dict[str, list[str]] = {}
+        for pin in map(Requirement, pinned):
+            (version,) = pin.specifier
+            versions.setdefault(canonicalize_name(pin.name), []).append(version.version)
+        for requirement in map(Requirement, wanted):
+            found = versions.get(canonicalize_name(requirement.name), [])
+            if not found or not all(requirement.specifier.contains(version) for version in found):
+                problems.append(f"pins.toml: {requirement} is pinned to {found or 'nothing'}; run `make lock`")
+    return problems
+
+
+def _resolve() -> dict[str, Any]:
+    run = _compile("demo")
+    everything = _compile("demo", "dev")
+    if changed := set(run) - set(everything):
+        raise SystemExit(f"the development tools change what runs: {sorted(changed)}; loosen their ranges")
+    extra = _read(ROOT / "pyproject.toml")["tool"]["featherweight"]["without-dependencies"]
+    return {"run": run, "dev": sorted(set(everything) - set(run)), "without-dependencies": extra}
+
+
+def _compile(*extras: str) -> list[str]:
+    chosen = [argument for extra in extras for argument in ("--extra", extra)]
+    command = ["uv", "pip", "compile", "pyproject.toml", "--universal", "--python-version", PYTHON, *chosen]
+    command += ["--no-header", "--no-annotate", "--no-emit-index-url", "--quiet"]
+    result = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    return sorted(line for line in result.stdout.splitlines() if line and not line.startswith("#"))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return tomllib.loads(path.read_text(encoding="utf-8"))
+
+
+def _as_toml(pins: dict[str, Any]) -> str:
+    parts = ["# The one source of pinned versions, written by `make lock` out of pyproject.toml."]
+    for key, values in pins.items():
+        parts += ["", f"{key} = [", *(f'  "{value}",' for value in values), "]"]
+    return _lines(*parts)
+
+
+def _lines(*lines: str) -> str:
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
