@@ -6,9 +6,10 @@
 #
 # Nothing is installed again until a pinned version changes. Set PYTHON to pick an interpreter (3.11 or later).
 
-PYTHON ?= python3
-VENV   ?= .venv
-BIN    := $(VENV)/bin
+PYTHON   ?= python3
+VENV     ?= .venv
+BIN      := $(VENV)/bin
+PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: help demo demo-decoder test check docs lock clean
@@ -29,8 +30,8 @@ check: $(VENV)/dev.stamp
 	$(BIN)/python tools/pins.py check
 
 test: check $(VENV)/decoder.stamp
-	$(BIN)/pytest -m "not slow"
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest $(PARALLEL) -m "not slow"
+	$(BIN)/pytest $(PARALLEL) -m slow
 
 docs: $(VENV)/dev.stamp
 	$(BIN)/python tools/docs.py

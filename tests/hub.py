@@ -18,7 +18,9 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 _RESOLVE = re.compile(r"^/(?P<kind>datasets/)?(?P<id>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<path>.+)$")
-_API = re.compile(r"^/api/(?P<kind>models|datasets)/(?P<id>[^/]+/[^/]+?)(?:/(?P<what>revision|tree|paths-info)/(?P<rest>.*))?$")
+_API = re.compile(
+    r"^/api/(?P<kind>models|datasets)/(?P<id>[^/]+/[^/]+?)(?:/(?P<what>revision|tree|paths-info)/(?P<rest>.*))?$"
+)
 
 
 @dataclass

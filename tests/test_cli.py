@@ -9,7 +9,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import tiny
@@ -114,9 +113,7 @@ def test_a_run_prints_its_tables_and_no_control_characters(
         assert part in ended.stdout, part
 
 
-def test_json_is_alone_on_standard_output(
-    cli: Cli, run: Path, models: Callable[[str], Path], train_csv: Path
-) -> None:
+def test_json_is_alone_on_standard_output(cli: Cli, run: Path, models: Callable[[str], Path], train_csv: Path) -> None:
     made = cli(
         "run", "--json", "--model", models("bert"), "--data", train_csv, "--output-dir", "out",
         "--set", "training.max_steps=1",

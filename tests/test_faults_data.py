@@ -203,7 +203,9 @@ def test_row_40_a_trained_head_in_another_order_is_mapped_by_name(
     from featherweight.sources import models
 
     folder = tiny.save_model(tmp_path / "m", kind, head=stored)
-    model, tokenizer, _ = SequenceClassification(configured).load_model(models.find(str(folder)), ModelSection(name="m"))
+    model, tokenizer, _ = SequenceClassification(configured).load_model(
+        models.find(str(folder)), ModelSection(name="m")
+    )
     stock = AutoModelForSequenceClassification.from_pretrained(folder).eval()
     ids = torch.tensor([[7, 8, 9, 10]])
     ours, theirs = model(input_ids=ids).logits[0].detach(), stock(input_ids=ids).logits[0].detach()
@@ -314,7 +316,9 @@ def test_label_shares_of_the_real_sst2(sst2: Path) -> None:
         labels=["NEGATIVE", "POSITIVE"],
     )
     task, examples = SequenceClassification.prepare(data.load(section), section, seed=42)
-    shares = {name: {label: round(share, 4) for label, share in task.shares(one).items()} for name, one in examples.items()}
+    shares = {
+        name: {label: round(share, 4) for label, share in task.shares(one).items()} for name, one in examples.items()
+    }
     assert shares == {
         "train": {"NEGATIVE": 0.4422, "POSITIVE": 0.5578},
         "validation": {"NEGATIVE": 0.4908, "POSITIVE": 0.5092},

@@ -200,7 +200,9 @@ def test_an_unfinished_run_and_a_headless_model_do_not_answer(run: Path, models:
     refused(ModelError, models("bert"), "no classification head")
 
 
-@pytest.mark.parametrize("name", ["./nowhere", "/nowhere/at/all", "model.gguf", "package:not-installed/x", "package:peft/../x"])
+@pytest.mark.parametrize(
+    "name", ["./nowhere", "/nowhere/at/all", "model.gguf", "package:not-installed/x", "package:peft/../x"]
+)
 def test_what_is_not_there_is_exit_2(name: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(name)):
         sources.find(name)

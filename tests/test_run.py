@@ -103,9 +103,7 @@ def test_no_run_is_overwritten(finished: Path, models: Models, train_csv: Path, 
     with pytest.raises(ConfigError, match="--resume"):
         run(recipe_of_finished(models, train_csv), finished)
     with pytest.raises(ConfigError, match=r"training\.seed was 42, is 1"):
-        run(
-            recipe_of_finished(models, train_csv, training={"num_train_epochs": 6, "seed": 1}), finished, resume=True
-        )
+        run(recipe_of_finished(models, train_csv, training={"num_train_epochs": 6, "seed": 1}), finished, resume=True)
     run(recipe_of_finished(models, train_csv), finished, resume=True)
     assert files_of(finished / "adapter") == before
     stranger = tmp_path / "mine"
@@ -210,7 +208,7 @@ def test_a_signal_leaves_nothing_half_written_and_the_run_resumes(
     assert "Traceback" not in errors
     assert not (tmp_path / "out" / "metrics.json").exists()
     assert not (tmp_path / "out" / "adapter").exists()
-    assert not [path for path in (tmp_path / "out").rglob(".*")]
+    assert not list((tmp_path / "out").rglob(".*"))
     assert Checkpoints(tmp_path / "out" / "checkpoints", 1).newest() is not None
     refused = cli(*arguments)
     assert refused.returncode == 2, "without --resume nothing is touched"
@@ -346,7 +344,9 @@ def test_lora_variants_reload_to_the_same_answers(models: Models, train_csv: Pat
         assert again["eval_loss"] == pytest.approx(metrics["tuned"]["eval_loss"], abs=1e-5), variant
 
 
-def test_evaluate_and_compare_agree_with_the_run(finished: Path, models: Models, train_csv: Path, tmp_path: Path) -> None:
+def test_evaluate_and_compare_agree_with_the_run(
+    finished: Path, models: Models, train_csv: Path, tmp_path: Path
+) -> None:
     metrics = json.loads((finished / "metrics.json").read_text())
     assert workflow.evaluate(str(finished))["eval_loss"] == pytest.approx(metrics["tuned"]["eval_loss"], abs=1e-6)
     (alone,) = workflow.compare([str(finished)])

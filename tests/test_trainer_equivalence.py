@@ -81,9 +81,7 @@ def train_stock(model: Any, encoding: Encoding, folder: Path) -> list[float]:
     """The Trainer as its documentation has it, with the loss that makes accumulation the mean over a step's rows."""
     import transformers
 
-    data = [
-        {"input_ids": encoding.row(index).tolist(), "labels": int(encoding.labels[index])} for index in range(ROWS)
-    ]
+    data = [{"input_ids": encoding.row(index).tolist(), "labels": int(encoding.labels[index])} for index in range(ROWS)]
     settings = {key: value for key, value in SETTINGS.items() if key != "warmup_ratio"}
     arguments = transformers.TrainingArguments(
         output_dir=str(folder), use_cpu=True, report_to=[], save_strategy="no", disable_tqdm=True,

@@ -84,7 +84,9 @@ def tokenizer(kind: str) -> Any:
     )
 
 
-def save_model(folder: Path, kind: str, *, head: Sequence[str] | None = None, dropout: float = 0.0, seed: int = 0) -> Path:
+def save_model(
+    folder: Path, kind: str, *, head: Sequence[str] | None = None, dropout: float = 0.0, seed: int = 0
+) -> Path:
     """A model folder as a hub has it: an encoder without a head, or a classifier where ``head`` names its labels."""
     import torch
     from transformers import AutoModel, AutoModelForSequenceClassification
@@ -94,7 +96,9 @@ def save_model(folder: Path, kind: str, *, head: Sequence[str] | None = None, dr
         model = AutoModel.from_config(config(kind, dropout, initializer_range=0.3))
     else:
         labels = {"id2label": dict(enumerate(head)), "label2id": {name: index for index, name in enumerate(head)}}
-        model = AutoModelForSequenceClassification.from_config(config(kind, dropout, pad_token_id=0, initializer_range=0.3, **labels))
+        model = AutoModelForSequenceClassification.from_config(
+            config(kind, dropout, pad_token_id=0, initializer_range=0.3, **labels)
+        )
     model.save_pretrained(folder)
     tokenizer(kind).save_pretrained(folder)
     return folder

@@ -1,6 +1,6 @@
 """One source of pinned versions: ``pins.toml``.
 
-``make lock`` resolves ``pyproject.toml`` anew and writes ``pins.toml`` and the files below from it; ``make test`` checks
+``make lock`` resolves ``pyproject.toml`` anew and writes ``pins.toml`` and the files below; ``make test`` checks
 that none of them drifted, without a network.
 
 | file | for |

@@ -78,7 +78,8 @@ def load(model: Any, folder: Path, fresh: Sequence[str]) -> Any:
             adapted = PeftModel.from_pretrained(model, str(folder))
         except (ValueError, TypeError, RuntimeError, KeyError, NotImplementedError) as error:
             raise ModelError(f"{folder}: the adapter does not fit this base model: {_first_line(error)}") from error
-    expected = {name: tuple(value.shape) for name, value in get_peft_model_state_dict(adapted).items()}
+    state = get_peft_model_state_dict(adapted, save_embedding_layers=False)  # "auto" would ask the hub
+    expected = {name: tuple(value.shape) for name, value in state.items()}
     different = sorted(name for name in {*expected, *stored} if expected.get(name) != stored.get(name))
     if different:
         name = different[0]

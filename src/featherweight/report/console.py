@@ -59,7 +59,9 @@ class Console:
 
     def observe(self, event: dict[str, Any]) -> None:
         """Follow the engine's events."""
-        if not self.quiet and (draw := _DRAWN.get(event["event"])):
+        if event["event"] == "evaluation":
+            self.say(_evaluated(event))
+        elif not self.quiet and (draw := _DRAWN.get(event["event"])):
             what, done, total, detail = draw(event)
             self._progress(what, done, total, detail)
 
@@ -112,6 +114,15 @@ def _draw_step(event: dict[str, Any]) -> tuple[str, int, int, str]:
 
 def _draw_evaluating(event: dict[str, Any]) -> tuple[str, int, int, str]:
     return event["what"], event["rows"], event["total"], " rows"
+
+
+def _evaluated(event: dict[str, Any]) -> str:
+    metrics = event["metrics"]
+    best = ", the best so far" if event["is_best"] else ""
+    return (
+        f"epoch {event['epoch']:g}: training loss {event['training_loss']:.4f}, validation loss "
+        f"{metrics['eval_loss']:.4f}, accuracy {metrics['eval_accuracy']:.4f}{best}"
+    )
 
 
 _DRAWN: dict[str, Callable[[dict[str, Any]], tuple[str, int, int, str]]] = {

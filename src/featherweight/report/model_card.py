@@ -98,13 +98,15 @@ def _loading(source: ModelSource, labels: list[str], artefact: str, pad_token_id
     imports = []
     if source.name.startswith(PACKAGE_PREFIX):
         package, _, inner = source.name.removeprefix(PACKAGE_PREFIX).partition("/")
-        folder = inner.rpartition("/")[0] if source.gguf_file else inner
-        imports = ["from importlib.resources import files", ""]
-        where = f"str(files({package.replace('-', '_')!r}) / {folder!r})"
+        folder = inner.rpartition("/")[0] if source.gguf else inner
+        # Found without importing it: a package that ships weights may want more than is installed.
+        imports = ["from importlib.util import find_spec", ""]
+        where = f"find_spec({package.replace('-', '_')!r}).submodule_search_locations[0]"
+        where += f" + {'/' + folder!r}" if folder else ""
     else:
-        where = repr(str(source.folder) if source.gguf_file else source.name)
-    if source.gguf_file:
-        extra = f', gguf_file={source.gguf_file!r}, dtype="float32"'
+        where = repr(str(source.gguf.parent) if source.gguf else source.name)
+    if source.gguf:
+        extra = f', gguf_file={source.gguf.name!r}, dtype="float32"'
     return [
         *imports,
         "from peft import PeftModel",

@@ -1,7 +1,7 @@
 """Foundation models and their tokenizers: hub id, folder, ``.gguf`` file, or a file that a package ships.
 
-Whatever the kind, a model ends as a local folder that transformers reads: safetensors (or GGUF) and JSON only. Remote
-code is never run and nothing is unpickled.
+Whatever the kind, a model ends as a local folder that transformers reads: safetensors and JSON only. Remote code is
+never run and nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 from featherweight.errors import ConfigError, ModelError
 from featherweight.recipe import PACKAGE_PREFIX
 from featherweight.sources import hub, packages
-from featherweight.sources.cache import file_hash, key_of
+from featherweight.sources.cache import cached, file_hash, key_of
 
 
 @dataclass(frozen=True)
@@ -26,14 +26,14 @@ class ModelSource:
 
     Attributes:
         name: as the recipe has it; what model cards and adapters record.
-        folder: local folder with ``config.json`` and weights, or with the GGUF file.
-        gguf_file: the file's name in ``folder``, for GGUF.
+        folder: local folder with ``config.json`` and weights.
+        gguf: the file that ``folder`` was unpacked from, for GGUF.
         revision: the hub's commit, where it came from a hub.
     """
 
     name: str
     folder: Path
-    gguf_file: str | None = None
+    gguf: Path | None = None
     revision: str | None = None
 
     @property
@@ -41,20 +41,19 @@ class ModelSource:
         """The hub's commit, or a hash of the configuration and the weights."""
         if self.revision is not None:
             return self.revision
-        if self.gguf_file is not None:
-            return file_hash(self.folder / self.gguf_file)
+        if self.gguf is not None:
+            return file_hash(self.gguf)
         files = sorted([self.folder / "config.json", *self.folder.glob("*.safetensors")])
         return key_of(*(file_hash(path) for path in files))
 
     @property
     def from_pretrained(self) -> dict[str, Any]:
         """Arguments for transformers' ``from_pretrained`` that find this model and nothing else."""
-        arguments: dict[str, Any] = {
+        return {
             "pretrained_model_name_or_path": str(self.folder),
             "local_files_only": True,
             "trust_remote_code": False,
         }
-        return arguments | ({"gguf_file": self.gguf_file} if self.gguf_file else {})
 
 
 def find(name: str, revision: str | None = None) -> ModelSource:
@@ -76,7 +75,7 @@ def find(name: str, revision: str | None = None) -> ModelSource:
     if path.is_file():
         if path.suffix != ".gguf":
             raise ConfigError(f"model.name: {name}: name the model's folder, or a .gguf file")
-        return _checked(ModelSource(name, path.parent, gguf_file=path.name))
+        return ModelSource(name, _unpack_gguf(name, path), gguf=path)
     return _checked(ModelSource(name, path))
 
 
@@ -84,7 +83,7 @@ def load_tokenizer(source: ModelSource) -> Any:
     """The model's own fast tokenizer."""
     from transformers import AutoTokenizer
 
-    with _explained(source, "tokenizer"):
+    with _explained(source.name, "tokenizer"):
         return AutoTokenizer.from_pretrained(**source.from_pretrained)
 
 
@@ -102,11 +101,11 @@ def load_model(source: ModelSource, auto_class: str, **config: Any) -> tuple[Any
     import torch
     import transformers
 
-    with _explained(source, "model"):
+    with _explained(source.name, "model"):
         model, loading = getattr(transformers, auto_class).from_pretrained(
             **source.from_pretrained,
             dtype=torch.float32,
-            use_safetensors=None if source.gguf_file else True,
+            use_safetensors=True,
             output_loading_info=True,
             **config,
         )
@@ -117,7 +116,7 @@ def load_config(source: ModelSource) -> Any:
     """The model's configuration, without its weights."""
     from transformers import AutoConfig
 
-    with _explained(source, "configuration"):
+    with _explained(source.name, "configuration"):
         return AutoConfig.from_pretrained(**source.from_pretrained)
 
 
@@ -141,9 +140,30 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
+def _unpack_gguf(name: str, path: Path) -> Path:
+    """A GGUF file as a folder of safetensors in fp32 and JSON, in the cache.
+
+    Reading GGUF takes transformers tens of seconds for a model of 135 M parameters, and what needs the model reads it
+    more than once.
+    """
+    import torch
+    import transformers
+    from safetensors.torch import save_file
+
+    def build(folder: Path) -> None:
+        source = {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name, "local_files_only": True}
+        with _explained(name, "GGUF file"):
+            transformers.AutoTokenizer.from_pretrained(**source).save_pretrained(str(folder))
+            model = transformers.AutoModel.from_pretrained(**source, dtype=torch.float32)
+        # transformers takes the model for quantised and would not save it, but the weights are plain fp32 by now.
+        model.config.__dict__.pop("quantization_config", None)
+        model.config.save_pretrained(str(folder))
+        save_file(dict(model.state_dict()), folder / "model.safetensors", metadata={"format": "pt"})
+
+    return cached("gguf", key_of(file_hash(path), transformers.__version__), build)
+
+
 def _checked(source: ModelSource) -> ModelSource:
-    if source.gguf_file is not None:
-        return source
     folder = source.folder
     if not (folder / "config.json").is_file():
         hint = "; it is an adapter: run `featherweight evaluate` on it" if _is_adapter(folder) else ""
@@ -165,7 +185,7 @@ def _is_adapter(folder: Path) -> bool:
 
 
 @contextmanager
-def _explained(source: ModelSource, what: str) -> Iterator[None]:
+def _explained(name: str, what: str) -> Iterator[None]:
     """Map whatever transformers raises for a broken model to one line, and keep its load reports quiet."""
     from safetensors import SafetensorError
     from transformers.utils import logging as verbosity
@@ -179,7 +199,7 @@ def _explained(source: ModelSource, what: str) -> Iterator[None]:
         yield
     except (OSError, ValueError, KeyError, ImportError, AttributeError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelError(f"{source.name}: the {what} can't be loaded: {reason}") from error
+        raise ModelError(f"{name}: the {what} can't be loaded: {reason}") from error
     finally:
         logger.setLevel(level)
         if bars:

@@ -1,0 +1,77 @@
+"""The repository's own promises: pins, generated files, what the README tells a newcomer to type."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import ROOT
+
+sys.path.insert(0, str(ROOT / "tools"))
+import pins
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_nothing_drifted_from_the_pins() -> None:
+    assert pins.drift() == []
+
+
+def test_drift_is_seen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Negative control: a file edited by hand, a range that the pin does not satisfy, a requirement without a pin."""
+    for name in ("pins.toml", "pyproject.toml", *pins.generated(pins._read(pins.PINS))):
+        (tmp_path / name).write_text((ROOT / name).read_text(encoding="utf-8"), encoding="utf-8")
+    monkeypatch.setattr(pins, "ROOT", tmp_path)
+    monkeypatch.setattr(pins, "PINS", tmp_path / "pins.toml")
+    assert pins.drift() == []
+    with (tmp_path / "environment.yml").open("a") as stream:
+        stream.write("# by hand\n")
+    project = (tmp_path / "pyproject.toml").read_text().replace('"peft>=0.21"', '"peft>=99", "no-such-thing>=1"')
+    (tmp_path / "pyproject.toml").write_text(project)
+    found = "\n".join(pins.drift())
+    for named in ("environment.yml", "peft>=99", "no-such-thing"):
+        assert named in found
+
+
+def test_no_file_names_a_registry_host() -> None:
+    for name in pins.generated(pins._read(pins.PINS)):
+        assert "://" not in (ROOT / name).read_text(encoding="utf-8")
+
+
+def test_every_command_that_the_readme_shows_exists(cli: Any) -> None:
+    shown = set(re.findall(r"^featherweight ((?:inspect )?\w+)", README, flags=re.MULTILINE))
+    assert {"run", "predict", "evaluate", "compare", "inspect data", "doctor"} <= shown
+    for command in shown:
+        ended = cli(*command.split(), "--help")
+        assert ended.returncode == 0, ended.stderr
+        assert "example:" in ended.stdout
+
+
+def test_make_targets_and_ci_are_those_of_the_readme() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for target in set(re.findall(r"(?:^|`)make ([a-z-]+)", README, flags=re.MULTILINE)):
+        assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
+    commands = [
+        line for line in (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines() if line.startswith("make ")
+    ]
+    assert commands == ["make demo", "make test"]
+
+
+def test_files_named_in_the_readme_exist() -> None:
+    for target in re.findall(r"\]\(([^)#:]+)\)", README):
+        assert (ROOT / target).is_file(), target
+
+
+def test_nothing_that_git_tracks_names_this_machine() -> None:
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode != 0:
+        pytest.skip("not a git checkout")
+    home = str(ROOT)
+    for name in filter(None, listed.stdout.split("\0")):
+        path = ROOT / name
+        if path.is_file() and path != Path(__file__):
+            assert home not in path.read_text(encoding="utf-8", errors="replace"), name
