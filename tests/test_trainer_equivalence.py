@@ -11,6 +11,7 @@ import tiny
 import torch
 
 from featherweight.engine.checkpoints import Checkpoints
+from featherweight.engine.execution import Execution
 from featherweight.engine.train import Trainer
 from featherweight.recipe import TrainingSection
 from featherweight.records import Encoding, Evaluation
@@ -38,8 +39,11 @@ def make_encoding() -> Encoding:
     return Encoding(tokens, offsets, draw.integers(0, 2, ROWS).astype(np.int64), 0)
 
 
-def make_model(kind: str) -> Any:
-    """A tiny classifier with LoRA whose B is not zero, so that every gradient matters from the first step on."""
+def make_model(kind: str, bias: str = "lora_only") -> Any:
+    """A tiny classifier with LoRA whose B is not zero, so that every gradient matters from the first step on.
+
+    With ``bias`` none our loop fuses the LoRA layers; with biases that train they stay PEFT's own.
+    """
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForSequenceClassification
 
@@ -47,7 +51,7 @@ def make_model(kind: str) -> Any:
     model = AutoModelForSequenceClassification.from_config(tiny.config(kind, num_labels=2, pad_token_id=0))
     targets = {"gpt2": ["c_attn", "c_proj"], "bert": ["query", "value"], "llama": ["q_proj", "v_proj"]}[kind]
     config = LoraConfig(
-        task_type="SEQ_CLS", r=4, lora_alpha=8, target_modules=targets, bias="lora_only",
+        task_type="SEQ_CLS", r=4, lora_alpha=8, target_modules=targets, bias=bias,
         init_lora_weights=False, fan_in_fan_out=kind == "gpt2",
     )  # fmt: skip
     return get_peft_model(model, config)
@@ -70,7 +74,7 @@ def train_ours(model: Any, encoding: Encoding, folder: Path, **changes: Any) -> 
         settings=TrainingSection(**{**SETTINGS, **changes}, load_best_model_at_end=False),
         accelerator=Accelerator(cpu=True),
         checkpoints=Checkpoints(folder, keep=1),
-        pad_token_id=0,
+        execution=Execution(model.get_base_model(), pad_token_id=0),
         observer=observe,
     )
     trainer.fit()
@@ -120,7 +124,12 @@ def _padding_tokenizer() -> Any:
 def trained(model: Any) -> dict[str, torch.Tensor]:
     from peft import get_peft_model_state_dict
 
-    return {name: value.detach().clone() for name, value in get_peft_model_state_dict(model).items()}
+    state = {name: value.detach().clone() for name, value in get_peft_model_state_dict(model).items()}
+    for name, value in state.items():
+        if name.endswith("c_attn.base_layer.bias"):
+            # The softmax does not feel the key's bias: its gradient is rounding alone, which Adam blows up to a step.
+            value[len(value) // 3 : 2 * len(value) // 3] = 0
+    return state
 
 
 def largest_difference(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
@@ -129,9 +138,10 @@ def largest_difference(one: dict[str, torch.Tensor], other: dict[str, torch.Tens
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("bias", ["none", "lora_only"])
 @pytest.mark.parametrize("kind", ["gpt2", "bert", "llama"])
-def test_same_losses_and_same_adapter_as_the_trainer(kind: str, tmp_path: Path) -> None:
-    ours, stock, encoding = make_model(kind), make_model(kind), make_encoding()
+def test_same_losses_and_same_adapter_as_the_trainer(kind: str, bias: str, tmp_path: Path) -> None:
+    ours, stock, encoding = make_model(kind, bias), make_model(kind, bias), make_encoding()
     start = trained(ours)
     our_losses = train_ours(ours, encoding, tmp_path / "ours")
     stock_losses = train_stock(stock, encoding, tmp_path / "stock")

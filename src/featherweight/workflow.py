@@ -22,6 +22,7 @@ from featherweight.sources.models import ModelSource
 
 if TYPE_CHECKING:
     from featherweight.engine.checkpoints import Checkpoint
+    from featherweight.engine.execution import Execution
 
 EVALUATED_SPLIT = "validation"
 _EXAMPLES_SHOWN = 3
@@ -75,6 +76,7 @@ class Prepared:
     examples: dict[str, Examples]
     encodings: dict[str, Encoding]
     accelerator: Any
+    execution: Execution
     max_length: int
 
     def identity(self) -> dict[str, Any]:
@@ -94,6 +96,7 @@ class Prepared:
         return {
             "versions": package_versions(),
             "hardware": hardware.describe(),
+            "execution": self.execution.describe(),
             "precision": str(self.accelerator.mixed_precision).replace("no", "fp32"),
             "seed": self.recipe.training.seed,
             "model": {
@@ -128,6 +131,7 @@ def prepare(recipe: Recipe, console: Console) -> Prepared:
     import transformers
 
     from featherweight.engine import hardware
+    from featherweight.engine.execution import Execution
 
     accelerator = hardware.accelerator_for(training)
     transformers.set_seed(training.seed)  # a fresh head is drawn while loading
@@ -140,18 +144,22 @@ def prepare(recipe: Recipe, console: Console) -> Prepared:
         reasons["data.labels"] = "read from the data"
     encodings = {name: task.encode(one, tokenizer, max_length) for name, one in examples.items()}
     resolved = recipe.model_copy(update={"training": training, "data": section})
+    model = accelerator.prepare_model(model, evaluation_mode=True)
+    execution = Execution(model, tokenizer.pad_token_id, training.seed)
+    console.say("batches: {batches} ({reason})".format(**execution.describe()))
     return Prepared(
         recipe=resolved,
         reasons=reasons,
         task=task,
         method=method_class(recipe.method),
         source=source,
-        model=accelerator.prepare_model(model, evaluation_mode=True),
+        model=model,
         tokenizer=tokenizer,
         head=head,
         examples=examples,
         encodings=encodings,
         accelerator=accelerator,
+        execution=execution,
         max_length=max_length,
     )
 
@@ -192,6 +200,7 @@ def _tune(
     training = prepared.recipe.training
     transformers.set_seed(training.seed)  # so that what was measured before has no say in what is drawn now
     adapted = prepared.method.apply(prepared.model, prepared.task.peft_task_type, prepared.head)
+    prepared.execution.adopt(adapted.model)
     _record_choices(prepared, directory, adapted.chosen)
     trainable, total = count_parameters(adapted.model)
     console.show(tables.parameters(trainable, total))
@@ -213,7 +222,7 @@ def _tune(
         settings=training,
         accelerator=prepared.accelerator,
         checkpoints=checkpoints,
-        pad_token_id=prepared.tokenizer.pad_token_id,
+        execution=prepared.execution,
         observer=observe,
         stop=stop,
     )
@@ -340,12 +349,13 @@ def evaluate(
         loaded = loading.load(target, lambda: task_class.labels_of(splits[split], section))
         examples = task_class.measure_only(splits[split], section, loaded.task.labels, seed)
     accelerator = hardware.accelerator_for(TrainingSection())
+    model = accelerator.prepare_model(loaded.model, evaluation_mode=True)
     evaluation = measure(
-        accelerator.prepare_model(loaded.model, evaluation_mode=True),
+        model,
         loaded.task,
         loaded.task.encode(examples, loaded.tokenizer, loaded.max_length),
+        execution=loading.execution_of(loaded),
         batch_size=TrainingSection().per_device_eval_batch_size,
-        pad_token_id=loaded.tokenizer.pad_token_id,
         what="evaluating",
         observer=console.observe,
     )
@@ -461,8 +471,8 @@ def _evaluate(prepared: Prepared, model: Any, what: str, console: Console, stop:
         model,
         prepared.task,
         prepared.encodings[EVALUATED_SPLIT],
+        execution=prepared.execution,
         batch_size=prepared.recipe.training.per_device_eval_batch_size,
-        pad_token_id=prepared.tokenizer.pad_token_id,
         what=what,
         observer=console.observe,
         stop=stop,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any
 
@@ -9,7 +10,8 @@ import numpy as np
 import torch
 
 from featherweight.engine import Observer, StopRequested, Task
-from featherweight.engine.batches import by_length, collate
+from featherweight.engine.batches import by_tokens
+from featherweight.engine.execution import Execution
 from featherweight.errors import Interrupted
 from featherweight.records import Encoding, Evaluation
 from featherweight.registry import METRICS
@@ -21,8 +23,8 @@ def evaluate(
     task: Task,
     encoding: Encoding,
     *,
+    execution: Execution,
     batch_size: int,
-    pad_token_id: int,
     what: str,
     observer: Observer,
     stop: StopRequested = lambda: False,
@@ -32,6 +34,7 @@ def evaluate(
     Dropout is off; the model's training mode is put back afterwards.
 
     Args:
+        batch_size: the recipe's, which ``eval_steps_per_second`` counts in; what is run together is chosen by tokens.
         what: names this evaluation in progress events.
 
     Raises:
@@ -43,17 +46,16 @@ def evaluate(
     device = next(model.parameters()).device
     probabilities: Any = None
     losses = np.empty(len(encoding), dtype=np.float64)
-    batches = by_length(encoding, batch_size)
     done = 0
-    for rows in batches:
+    for rows in by_tokens(encoding.lengths):
         if stop():
             raise Interrupted("stopped while evaluating")
-        batch = collate(encoding, rows, pad_token_id, device)
-        logits = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
+        logits = execution.logits(model, encoding, rows)
         if probabilities is None:
             probabilities = np.empty((len(encoding), logits.shape[-1]), dtype=np.float32)
         probabilities[rows] = task.probabilities(logits).cpu().numpy()
-        losses[rows] = task.losses(logits, batch.labels).double().cpu().numpy()
+        labels = torch.from_numpy(encoding.labels[rows]).to(device)
+        losses[rows] = task.losses(logits, labels).double().cpu().numpy()
         done += len(rows)
         observer({"event": "evaluating", "what": what, "rows": done, "total": len(encoding)})
     runtime = time.perf_counter() - started
@@ -63,6 +65,6 @@ def evaluate(
     metrics |= {
         "eval_runtime": runtime,
         "eval_samples_per_second": len(encoding) / runtime,
-        "eval_steps_per_second": len(batches) / runtime,
+        "eval_steps_per_second": math.ceil(len(encoding) / batch_size) / runtime,
     }
     return Evaluation(metrics, probabilities, encoding.labels)

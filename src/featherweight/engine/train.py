@@ -19,8 +19,9 @@ from typing import Any
 import torch
 
 from featherweight.engine import Observer, StopRequested, Task
-from featherweight.engine.batches import Schedule, collate
+from featherweight.engine.batches import Schedule
 from featherweight.engine.checkpoints import Checkpoint, Checkpoints
+from featherweight.engine.execution import Execution
 from featherweight.engine.optimizer import build_optimizer, build_scheduler
 from featherweight.errors import DivergedError, Interrupted
 from featherweight.recipe import TrainingSection
@@ -58,7 +59,7 @@ class Trainer:
         settings: with ``learning_rate`` and ``metric_for_best_model`` set.
         accelerator: device and precision.
         checkpoints: where to save.
-        pad_token_id: fills rows of unequal length.
+        execution: runs the model on rows.
         observer: is told of every logged step, evaluation and checkpoint.
         stop: is asked between steps whether to stop.
     """
@@ -73,7 +74,7 @@ class Trainer:
         settings: TrainingSection,
         accelerator: Any,
         checkpoints: Checkpoints,
-        pad_token_id: int,
+        execution: Execution,
         observer: Observer,
         stop: StopRequested = lambda: False,
     ) -> None:
@@ -82,7 +83,7 @@ class Trainer:
         self.encoding = train
         self.evaluate = evaluate
         self.checkpoints = checkpoints
-        self.pad_token_id = pad_token_id
+        self.execution = execution
         self.observer = observer
         self.stop = stop
         self.accelerator = accelerator
@@ -137,16 +138,17 @@ class Trainer:
     def _train_step(self) -> None:
         """One optimizer step: forward and backward for each micro-batch, clip, update."""
         device = self.accelerator.device
+        self.execution.start(self.progress.step)
         batches = self.schedule.step_batches(self.progress.step)
         rows = sum(map(len, batches))
         step_loss = torch.zeros((), device=device)
         for index, indices in enumerate(batches):
-            batch = collate(self.encoding, indices, self.pad_token_id, device)
             last = index == len(batches) - 1
             with contextlib.nullcontext() if last else self.accelerator.no_sync(self.model):
                 with self.accelerator.autocast():
-                    logits = self.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
-                loss = self.task.losses(logits, batch.labels).sum() / rows
+                    logits = self.execution.logits(self.model, self.encoding, indices)
+                labels = torch.from_numpy(self.encoding.labels[indices]).to(device)
+                loss = self.task.losses(logits, labels).sum() / rows
                 self.accelerator.backward(loss)
             step_loss += loss.detach()
         norm = None

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from featherweight import recipe as recipes
 from featherweight.errors import ModelError
@@ -16,6 +16,9 @@ from featherweight.registry import METHODS, TASKS
 from featherweight.runs import RunDirectory
 from featherweight.sources import models
 from featherweight.sources.models import ModelSource, read_json
+
+if TYPE_CHECKING:
+    from featherweight.engine.execution import Execution
 
 FACTS = "featherweight.json"
 
@@ -73,6 +76,15 @@ def load(name: str, fresh_labels: Callable[[], Sequence[str]] | None = None) -> 
     if (path / adapters.CONFIG).is_file() or (path / FACTS).is_file():
         return _load_tuned(name, path, None, None)
     return _load_plain(name, fresh_labels)
+
+
+def execution_of(loaded: LoadedModel) -> Execution:
+    """How the loaded model is run, on the device that it is on by now."""
+    from featherweight.engine.execution import Execution
+
+    model = loaded.model
+    plain = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return Execution(plain, loaded.tokenizer.pad_token_id)
 
 
 def _load_tuned(name: str, folder: Path, base: tuple[str, str | None] | None, fingerprint: str | None) -> LoadedModel:

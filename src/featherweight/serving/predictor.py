@@ -6,11 +6,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
+import numpy as np
 import torch
 
-from featherweight.serving.loading import LoadedModel, load
+from featherweight.engine.batches import by_tokens
+from featherweight.records import Encoding
+from featherweight.serving.loading import LoadedModel, execution_of, load
 
-_ROWS = 32
 _BLOCK = 32 * 32  # texts sorted by length together; bounds the memory of a stream
 
 
@@ -24,7 +26,7 @@ class Predictor:
     def __init__(self, loaded: LoadedModel) -> None:
         self.loaded = loaded
         self.labels: tuple[str, ...] = loaded.task.labels
-        self._device = next(loaded.model.parameters()).device
+        self._execution = execution_of(loaded)
 
     def predict(self, texts: Sequence[str]) -> list[dict[str, Any]]:
         """``{"label": ..., "probabilities": {label: probability}}`` for each text."""
@@ -43,16 +45,13 @@ class Predictor:
         """float32, shape (texts, classes)."""
         loaded = self.loaded
         rows = loaded.task.tokenise(texts, loaded.tokenizer, loaded.max_length)
-        order = sorted(range(len(rows)), key=lambda index: -len(rows[index]))
+        lengths = np.asarray([len(row) for row in rows], dtype=np.int64)
+        tokens = np.asarray([token for row in rows for token in row], dtype=np.int32)
+        encoding = Encoding(tokens, np.concatenate([[0], np.cumsum(lengths)]), np.zeros(len(rows), dtype=np.int64), 0)
         result = torch.empty(len(rows), len(self.labels))
-        for start in range(0, len(order), _ROWS):
-            chosen = order[start : start + _ROWS]
-            longest = len(rows[chosen[0]])
-            pad = loaded.tokenizer.pad_token_id
-            ids = torch.tensor([rows[index] + [pad] * (longest - len(rows[index])) for index in chosen])
-            mask = torch.tensor([[1] * len(rows[index]) + [0] * (longest - len(rows[index])) for index in chosen])
-            logits = loaded.model(input_ids=ids.to(self._device), attention_mask=mask.to(self._device)).logits
-            result[chosen] = loaded.task.probabilities(logits).cpu()
+        for chosen in by_tokens(lengths):
+            logits = self._execution.logits(loaded.model, encoding, chosen)
+            result[torch.from_numpy(chosen)] = loaded.task.probabilities(logits).cpu()
         return result
 
 

@@ -1,0 +1,174 @@
+"""Attention over a packed row: texts end to end, each attending to itself alone, without mask, padding or gather.
+
+The texts of a packed row lie in order of length, so that texts of equal length form a *run*: a plain view of shape
+(texts, heads, length, head size). Registered with transformers as the attention implementation ``NAME``, so no model
+file is touched; outside of :func:`packed` it is transformers' own ``sdpa``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+from featherweight.engine.dropout import Masks
+
+NAME = "featherweight"
+
+# Options of attention that change its result in ways that the runs below know. Any other that is set is refused.
+_HARMLESS = {
+    "position_ids", "output_attentions", "output_hidden_states", "use_cache", "return_dict", "is_causal",
+    "cache_position", "cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k", "deterministic",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Run:
+    """``texts`` texts of ``length`` tokens each."""
+
+    texts: int
+    length: int
+
+    @property
+    def tokens(self) -> int:
+        return self.texts * self.length
+
+
+class UnsupportedAttention(Exception):
+    """The model asks for attention that runs don't do; it takes the padded path."""
+
+
+@dataclass(frozen=True)
+class _Active:
+    runs: Sequence[Run]
+    masks: Masks
+
+
+_active: _Active | None = None
+
+
+@contextmanager
+def packed(runs: Sequence[Run], masks: Masks) -> Iterator[None]:
+    """Within this context every attention layer set to ``NAME`` sees a packed row of these runs."""
+    global _active  # noqa: PLW0603 - attention layers give an implementation no other way to know the batch
+    before, _active = _active, _Active(runs, masks)
+    try:
+        yield
+    finally:
+        _active = before
+
+
+def attention(
+    module: Any,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    **options: Any,
+) -> tuple[torch.Tensor, None]:
+    """transformers' attention interface.
+
+    Args:
+        query: (1, heads, tokens, head size).
+        key: (1, key-value heads, tokens, head size), as ``value``.
+
+    Returns:
+        (1, tokens, heads, head size), and None for the weights.
+    """
+    active = _active
+    if active is None:
+        return sdpa_attention_forward(  # type: ignore[no-any-return]
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **options
+        )
+    if unknown := [name for name, given in options.items() if given is not None and name not in _HARMLESS]:
+        raise UnsupportedAttention(f"attention with {unknown[0]!r}")
+    groups = query.shape[1] // key.shape[1]
+    if groups > 1:
+        key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
+    causal = options.get("is_causal")
+    causal = getattr(module, "is_causal", True) if causal is None else causal
+    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+    sizes = [run.tokens for run in active.runs]
+    parts = zip(*(torch.split(states[0], sizes, dim=1) for states in (query, key, value)), strict=True)
+    outputs = []
+    for run, part in zip(active.runs, parts, strict=True):
+        # (heads, texts * length, size) seen as (texts, heads, length, size): views, nothing is copied.
+        q, k, v = (states.unflatten(1, (run.texts, run.length)).transpose(0, 1) for states in part)
+        mask = _window(run.length, sliding_window, causal, query)
+        if dropout > 0 and active.masks.fast:
+            result = _DroppingAttention.apply(q, k, v, mask, causal, scaling, dropout, active.masks)  # type: ignore[no-untyped-call]
+        else:
+            result = torch.nn.functional.scaled_dot_product_attention(
+                q, k, v, mask, dropout, is_causal=causal and mask is None and run.length > 1, scale=scaling
+            )
+        outputs.append(result.transpose(1, 2).flatten(0, 1))
+    return torch.cat(outputs).unsqueeze(0), None
+
+
+def _window(length: int, window: int | None, causal: bool, like: torch.Tensor) -> torch.Tensor | None:
+    """Additive mask of a sliding window, (length, length), where it cuts anything off."""
+    if window is None or length <= window:
+        return None
+    positions = torch.arange(length, device=like.device)
+    behind = positions[:, None] - positions[None, :]
+    # The flash-attention convention, which the interface follows: a window of 1 is the token itself.
+    seen = (behind >= 0) & (behind < window) if causal else behind.abs() < window
+    return torch.zeros((), dtype=like.dtype, device=like.device).where(seen, float("-inf"))
+
+
+class _DroppingAttention(torch.autograd.Function):
+    """softmax(q k' * scale) with dropout, times v, with the few passes over memory that a processor needs.
+
+    PyTorch's own attention falls back to a chain of separate operations where there is dropout, and draws its random
+    numbers one by one.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        mask: torch.Tensor | None,
+        causal: bool,
+        scaling: float,
+        rate: float,
+        masks: Masks,
+    ) -> torch.Tensor:
+        scores = torch.matmul(query, key.transpose(2, 3)).mul_(scaling)
+        if mask is not None:
+            scores.add_(mask)
+        elif causal and scores.shape[-1] > 1:
+            length = scores.shape[-1]
+            scores.masked_fill_(torch.ones(length, length, dtype=torch.bool).triu_(1), float("-inf"))
+        weights = torch.softmax(scores, dim=-1)
+        keep = masks.draw(weights.shape, rate)
+        ctx.save_for_backward(query, key, value, weights, keep)
+        ctx.scaling = scaling
+        return torch.matmul(weights * keep, value)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[Any, ...]:
+        query, key, value, weights, keep = ctx.saved_tensors
+        d_value = torch.matmul((weights * keep).transpose(2, 3), gradient)
+        d_weights = torch.matmul(gradient, value.transpose(2, 3)).mul_(keep)
+        d_weights.sub_((d_weights * weights).sum(-1, keepdim=True)).mul_(weights).mul_(ctx.scaling)
+        return torch.matmul(d_weights, key), torch.matmul(d_weights.transpose(2, 3), query), d_value, *(None,) * 5
+
+
+def _mask(*arguments: Any, **options: Any) -> Any:
+    """What transformers asks for a mask: none within a packed row, ``sdpa``'s otherwise."""
+    return None if _active is not None else sdpa_mask(*arguments, **options)
+
+
+AttentionInterface.register(NAME, attention)
+AttentionMaskInterface.register(NAME, _mask)

@@ -1,0 +1,49 @@
+"""How one model is run: packed or padded, with which dropout masks and which exchanged modules. Chosen once a run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from featherweight.engine.dropout import Masks
+from featherweight.engine.forward import Packed, choose
+from featherweight.engine.speedups import speed_up
+from featherweight.records import Encoding
+
+
+class Execution:
+    """Makes a model ready and runs it.
+
+    Args:
+        model: a transformers model with a head, on its device; changed in place.
+        pad_token_id: fills rows of unequal length where they are padded.
+        seed: of the dropout masks.
+    """
+
+    def __init__(self, model: Any, pad_token_id: int, seed: int = 0) -> None:
+        on_processor = next(model.parameters()).device.type == "cpu"
+        self.masks = Masks(seed, fast=on_processor)
+        self.forward = choose(model, pad_token_id, self.masks)
+        self.adopt(model)
+
+    def adopt(self, model: Any) -> None:
+        """Exchange the modules that a method put into the model since."""
+        speed_up(model, self.masks)
+
+    def start(self, step: int) -> None:
+        """Begin an optimizer step, counted from 0: its dropout masks depend on the seed and on it alone."""
+        self.masks.start(step)
+
+    def logits(self, model: Any, encoding: Encoding, rows: Sequence[int] | NDArray[np.int64]) -> torch.Tensor:
+        """Logits of the rows, in their order; shape (rows, classes)."""
+        return self.forward(model, encoding, rows)
+
+    def describe(self) -> dict[str, str]:
+        """For ``environment.json`` and the log."""
+        if isinstance(self.forward, Packed):
+            return {"batches": "packed", "reason": "packed and padded logits agree on this model"}
+        return {"batches": "padded", "reason": self.forward.reason}

@@ -1,0 +1,210 @@
+"""From rows to logits: packed where that is proven on this very model, padded where it is not.
+
+A packed batch is one row of tokens, text after text, without padding. The model's own code runs on it unchanged:
+attention goes through :mod:`featherweight.engine.attention`, hooks hand the trunk its tokens and positions, and give
+the head the one token of each text that it reads.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from featherweight.engine.attention import NAME, Run, UnsupportedAttention, packed
+from featherweight.engine.batches import collate
+from featherweight.engine.dropout import Masks
+from featherweight.records import Encoding
+
+_TOLERANCE = 1e-4
+_LONGEST_WINDOW_TRIED = 1024
+
+
+class Forward(Protocol):
+    """Runs a model on rows."""
+
+    def __call__(self, model: Any, encoding: Encoding, rows: Sequence[int] | NDArray[np.int64]) -> torch.Tensor:
+        """Logits of the rows, in their order; shape (rows, classes)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Padded:
+    """Rows padded on the right to the longest: what every architecture can do.
+
+    Attributes:
+        reason: why rows are not packed.
+    """
+
+    pad_token_id: int
+    device: torch.device
+    reason: str
+
+    def __call__(self, model: Any, encoding: Encoding, rows: Sequence[int] | NDArray[np.int64]) -> torch.Tensor:
+        batch = collate(encoding, rows, self.pad_token_id, self.device)
+        return model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits  # type: ignore[no-any-return]
+
+
+class Packed:
+    """Rows end to end, for a model whose trunk carries our hooks.
+
+    Args:
+        model: a transformers model with a head.
+        reads: which token of each text the head reads, ``first`` or ``last``.
+        masks: dropout masks for attention.
+    """
+
+    def __init__(self, model: Any, pad_token_id: int, reads: str, masks: Masks) -> None:
+        self.trunk = getattr(model, model.base_model_prefix)
+        self.pad_token_id = pad_token_id
+        self.reads = reads
+        self.masks = masks
+        self.device = next(model.parameters()).device
+        self.first_position = _first_position(self.trunk)
+        accepted = inspect.signature(self.trunk.forward).parameters
+        self.fixed: dict[str, Any] = {"attention_mask": None}
+        if "use_cache" in accepted:
+            self.fixed["use_cache"] = False
+        self._batch: _Batch | None = None
+        layers = getattr(self.trunk, "encoder", self.trunk)  # behind it a trunk may have a pooler, which reads too
+        self._hooks = [
+            self.trunk.register_forward_pre_hook(self._give_tokens, with_kwargs=True),
+            layers.register_forward_hook(self._take_read_tokens),
+        ]
+
+    def __call__(self, model: Any, encoding: Encoding, rows: Sequence[int] | NDArray[np.int64]) -> torch.Tensor:
+        batch = self._pack(encoding, np.asarray(rows, dtype=np.int64))
+        self._batch = batch
+        try:
+            with packed(batch.runs, self.masks):
+                # The head sees one token a text: the trunk's hooks put the real ones in and take the read ones out.
+                logits = model(input_ids=batch.input_ids[0, batch.read].unsqueeze(1)).logits
+        finally:
+            self._batch = None
+        return logits[batch.restore]  # type: ignore[no-any-return]
+
+    def remove(self) -> None:
+        """Take the hooks off the model."""
+        for hook in self._hooks:
+            hook.remove()
+
+    def _pack(self, encoding: Encoding, rows: NDArray[np.int64]) -> _Batch:
+        lengths = encoding.offsets[rows + 1] - encoding.offsets[rows]
+        order = np.argsort(-lengths, kind="stable")
+        lengths = lengths[order]
+        tokens = np.concatenate([encoding.row(int(row)) for row in rows[order]]).astype(np.int64)
+        starts = np.cumsum(lengths) - lengths
+        positions = np.arange(len(tokens)) - np.repeat(starts, lengths) + self.first_position
+        if self.reads == "first":
+            read = starts
+        else:
+            # As transformers' heads do: the last token that is not the pad token, which may be a real one too.
+            real = np.where(tokens != self.pad_token_id, np.arange(len(tokens)), -1)
+            read = np.maximum(np.maximum.reduceat(real, starts), starts)
+        restore = np.empty_like(order)
+        restore[order] = np.arange(len(order))
+        as_tensor = (torch.from_numpy(array).to(self.device) for array in (tokens, positions, read, restore))
+        input_ids, position_ids, read_at, restored = as_tensor
+        runs = [Run(len(list(group)), int(length)) for length, group in groupby(lengths)]
+        return _Batch(input_ids.unsqueeze(0), position_ids.unsqueeze(0), read_at, restored, runs)
+
+    def _give_tokens(self, module: Any, arguments: Any, options: dict[str, Any]) -> Any:
+        batch = self._batch
+        if batch is None:
+            return None
+        return (), options | self.fixed | {"input_ids": batch.input_ids, "position_ids": batch.position_ids}
+
+    def _take_read_tokens(self, module: Any, arguments: Any, output: Any) -> Any:
+        batch = self._batch
+        if batch is not None:
+            states = output["last_hidden_state"]
+            output["last_hidden_state"] = states[0, batch.read].unsqueeze(1)
+        return output
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """One packed row: ``input_ids`` and ``position_ids`` (1, tokens), ``read`` and ``restore`` (texts,), all int64."""
+
+    input_ids: torch.Tensor
+    position_ids: torch.Tensor
+    read: torch.Tensor
+    restore: torch.Tensor
+    runs: list[Run]
+
+
+def choose(model: Any, pad_token_id: int, masks: Masks) -> Padded | Packed:
+    """Packed if this very model then gives the logits that it gives padded; padded otherwise.
+
+    The model is tried on a few texts of unlike length, longer than its sliding window where it has one, so an
+    architecture that attends, counts positions or reads its tokens in a way that runs do not know can't go unnoticed.
+    """
+    device = next(model.parameters()).device
+    padded = Padded(pad_token_id, device, "")
+    attention_before = model.config._attn_implementation
+    probe = _probe(model)
+    rows = np.arange(len(probe))
+    with _evaluating(model), torch.no_grad():
+        try:
+            expected = padded(model, probe, rows)
+            if not model._supports_attention_backend:
+                raise UnsupportedAttention("its attention is not exchangeable")
+            model.set_attn_implementation(NAME)
+        except (UnsupportedAttention, ValueError) as error:
+            return _back_to(model, attention_before, padded, error)
+        problem: BaseException | None = None
+        for reads in ("last", "first"):
+            candidate = Packed(model, pad_token_id, reads, masks)
+            try:
+                difference = float((candidate(model, probe, rows) - expected).abs().max())
+            except (UnsupportedAttention, ValueError, RuntimeError, TypeError, IndexError, AttributeError) as error:
+                problem = error
+                difference = float("inf")
+            if difference <= _TOLERANCE * max(1.0, float(expected.abs().max())):
+                return candidate
+            candidate.remove()
+    problem = problem or UnsupportedAttention("packed and padded logits differ")
+    return _back_to(model, attention_before, padded, problem)
+
+
+def _back_to(model: Any, attention: str, padded: Padded, error: BaseException) -> Padded:
+    model.set_attn_implementation(attention)
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return Padded(padded.pad_token_id, padded.device, f"{model.config.model_type}: {reason}")
+
+
+def _probe(model: Any) -> Encoding:
+    """Random texts that tell: two of one length, one of a single token, one longer than any sliding window."""
+    config = model.config
+    windows = [getattr(config, name, None) for name in ("sliding_window", "local_attention", "window_size")]
+    longest = max([9, *(window + 3 for window in windows if window and window <= _LONGEST_WINDOW_TRIED)])
+    limit = getattr(config, "max_position_embeddings", None) or longest
+    lengths = np.minimum([5, longest, 1, 5, 3], max(limit - 2, 1))
+    generator = np.random.default_rng(0)
+    vocabulary = config.get_text_config().vocab_size
+    tokens = generator.integers(0, vocabulary, int(lengths.sum()), dtype=np.int32)
+    return Encoding(tokens, np.concatenate([[0], np.cumsum(lengths)]), np.zeros(len(lengths), dtype=np.int64), 0)
+
+
+def _first_position(trunk: Any) -> int:
+    """Models of RoBERTa's kind count positions from behind the pad token's index."""
+    table = getattr(getattr(trunk, "embeddings", None), "position_embeddings", None)
+    padding = getattr(table, "padding_idx", None)
+    return 0 if padding is None else int(padding) + 1
+
+
+@contextmanager
+def _evaluating(model: Any) -> Iterator[None]:
+    before = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(before)

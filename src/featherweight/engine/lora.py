@@ -1,0 +1,88 @@
+"""LoRA's arithmetic with few passes over memory: y = x W' + b + s (drop(x) A') B', and its gradients.
+
+PEFT's layer computes the same as a chain of separate modules, each of which reads and writes the activations once
+more. Only plain LoRA on a frozen linear layer is fused; every variant (DoRA, biases, several adapters, ...) stays
+PEFT's own.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+
+from featherweight.engine.dropout import Masks
+
+
+def fuse(layer: Any, masks: Masks) -> bool:
+    """Give one of PEFT's LoRA layers the fused forward, where it is plain LoRA. Returns whether it is."""
+    names = list(getattr(layer, "active_adapters", []))
+    if len(names) != 1 or names[0] not in layer.lora_A:
+        return False
+    name = names[0]
+    base = layer.get_base_layer()
+    transposed = type(base).__name__ == "Conv1D"
+    frozen = not any(parameter.requires_grad for parameter in base.parameters())
+    plain = not layer.lora_variant and not layer.lora_bias[name] and not layer.merged and not layer.disable_adapters
+    if not (frozen and plain and (transposed or type(base) is torch.nn.Linear)):
+        return False
+    dropout = layer.lora_dropout[name]
+    layer.forward = partial(_forward, layer, name, base, transposed, float(getattr(dropout, "p", 0.0)), masks)
+    return True
+
+
+def _forward(
+    layer: Any, name: str, base: Any, transposed: bool, rate: float, masks: Masks, states: torch.Tensor, **_: Any
+) -> torch.Tensor:
+    if layer.disable_adapters or layer.merged:
+        return type(layer).forward(layer, states)  # type: ignore[no-any-return]
+    a, b, scale = layer.lora_A[name].weight, layer.lora_B[name].weight, layer.scaling[name]
+    weight = base.weight if transposed else base.weight.t()  # (in, out)
+    flat = states.reshape(-1, states.shape[-1])
+    if not torch.is_grad_enabled() and flat.shape[0] * sum(weight.shape) > weight.numel():
+        # Merging on the fly is cheaper than two thin products for each token, and leaves the weights as they are.
+        merged = torch.addmm(weight, a.t(), b.t(), alpha=scale)
+        result = flat @ merged if base.bias is None else torch.addmm(base.bias, flat, merged)
+    else:
+        dropped = rate if layer.training and masks.fast else 0.0
+        result = _LoRALinear.apply(flat, a, b, weight, base.bias, scale, dropped, masks)  # type: ignore[no-untyped-call]
+    return result.view(*states.shape[:-1], -1)
+
+
+class _LoRALinear(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        states: torch.Tensor,
+        a: torch.Tensor,
+        b: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        scale: float,
+        rate: float,
+        masks: Masks,
+    ) -> torch.Tensor:
+        """states (tokens, in), a (r, in), b (out, r), weight (in, out); result (tokens, out)."""
+        keep = masks.draw(states.shape, rate) if rate > 0 else None
+        dropped = states if keep is None else states * keep
+        thin = dropped @ a.t()
+        result = states @ weight if bias is None else torch.addmm(bias, states, weight)
+        result.addmm_(thin, b.t(), alpha=scale)
+        ctx.save_for_backward(dropped, thin, a, b, weight, keep)
+        ctx.scale = scale
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[Any, ...]:
+        dropped, thin, a, b, weight, keep = ctx.saved_tensors
+        d_thin = (gradient @ b).mul_(ctx.scale)
+        d_states = None
+        if ctx.needs_input_grad[0]:
+            d_states = gradient @ weight.t()
+            if keep is None:
+                d_states.addmm_(d_thin, a)
+            else:
+                d_states.addcmul_(d_thin @ a, keep)
+        d_b = (gradient.t() @ thin).mul_(ctx.scale)
+        return d_states, d_thin.t() @ dropped, d_b, *(None,) * 5
