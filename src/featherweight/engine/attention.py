@@ -17,7 +17,8 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from featherweight.engine.dropout import Masks
+from featherweight.engine import kernels
+from featherweight.engine.dropout import Masks, Rate
 
 NAME = "featherweight"
 
@@ -91,21 +92,34 @@ def attention(
         )
     if unknown := [name for name, given in options.items() if given is not None and name not in _HARMLESS]:
         raise UnsupportedAttention(f"attention with {unknown[0]!r}")
-    groups = query.shape[1] // key.shape[1]
-    if groups > 1:
-        key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
     causal = options.get("is_causal")
     causal = getattr(module, "is_causal", True) if causal is None else causal
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+    rate = dropout if active.masks.fast else 0.0
+    lanes = None
+    if rate > 0:
+        lanes = active.masks.lanes(query.shape[1] * sum(run.texts * run.length**2 for run in active.runs))
+    compiled = kernels.load() if query.device.type == "cpu" and query.dtype == torch.float32 else None
+    if compiled is not None:
+        settings = _Settings(active.runs, causal, sliding_window or 0, scaling, Rate.of(rate), compiled)
+        result = _CompiledAttention.apply(query, key, value, lanes, settings)  # type: ignore[no-untyped-call]
+        return result.unsqueeze(0), None
+    groups = query.shape[1] // key.shape[1]
+    if groups > 1:
+        key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
     sizes = [run.tokens for run in active.runs]
     parts = zip(*(torch.split(states[0], sizes, dim=1) for states in (query, key, value)), strict=True)
+    drawn = 0
     outputs = []
     for run, part in zip(active.runs, parts, strict=True):
         # (heads, texts * length, size) seen as (texts, heads, length, size): views, nothing is copied.
         q, k, v = (states.unflatten(1, (run.texts, run.length)).transpose(0, 1) for states in part)
         mask = _window(run.length, sliding_window, causal, query)
-        if dropout > 0 and active.masks.fast:
-            result = _DroppingAttention.apply(q, k, v, mask, causal, scaling, dropout, active.masks)  # type: ignore[no-untyped-call]
+        if lanes is not None:
+            count = query.shape[1] * run.texts * run.length**2
+            those = lanes[drawn : drawn + count]
+            drawn += count
+            result = _DroppingAttention.apply(q, k, v, mask, causal, scaling, those, Rate.of(rate))  # type: ignore[no-untyped-call]
         else:
             result = torch.nn.functional.scaled_dot_product_attention(
                 q, k, v, mask, dropout, is_causal=causal and mask is None and run.length > 1, scale=scaling
@@ -141,8 +155,8 @@ class _DroppingAttention(torch.autograd.Function):
         mask: torch.Tensor | None,
         causal: bool,
         scaling: float,
-        rate: float,
-        masks: Masks,
+        lanes: torch.Tensor,
+        rate: Rate,
     ) -> torch.Tensor:
         scores = torch.matmul(query, key.transpose(2, 3)).mul_(scaling)
         if mask is not None:
@@ -151,7 +165,7 @@ class _DroppingAttention(torch.autograd.Function):
             length = scores.shape[-1]
             scores.masked_fill_(torch.ones(length, length, dtype=torch.bool).triu_(1), float("-inf"))
         weights = torch.softmax(scores, dim=-1)
-        keep = masks.draw(weights.shape, rate)
+        keep = (lanes.view(weights.shape) >= rate.threshold).to(weights.dtype).mul_(rate.boost)
         ctx.save_for_backward(query, key, value, weights, keep)
         ctx.scaling = scaling
         return torch.matmul(weights * keep, value)
@@ -163,6 +177,57 @@ class _DroppingAttention(torch.autograd.Function):
         d_weights = torch.matmul(gradient, value.transpose(2, 3)).mul_(keep)
         d_weights.sub_((d_weights * weights).sum(-1, keepdim=True)).mul_(weights).mul_(ctx.scaling)
         return torch.matmul(d_weights, key), torch.matmul(d_weights.transpose(2, 3), query), d_value, *(None,) * 5
+
+
+@dataclass(frozen=True)
+class _Settings:
+    runs: Sequence[Run]
+    causal: bool
+    window: int
+    scaling: float
+    rate: Rate
+    compiled: kernels.Kernels
+
+
+class _CompiledAttention(torch.autograd.Function):
+    """All texts of a packed row in one call; (tokens, heads, size)."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        lanes: torch.Tensor | None,
+        settings: _Settings,
+    ) -> torch.Tensor:
+        states = [part if part.stride(-1) == 1 else part.contiguous() for part in (query, key, value)]
+        lengths = torch.tensor([run.length for run in settings.runs]).repeat_interleave(
+            torch.tensor([run.texts for run in settings.runs])
+        )
+        starts = torch.nn.functional.pad(lengths.cumsum(0), (1, 0))
+        squares = lengths.square() * query.shape[1]
+        lane_starts = squares.cumsum(0) - squares
+        shape = kernels.Shape(
+            texts=len(lengths), heads=query.shape[1], groups=query.shape[1] // key.shape[1], size=query.shape[3],
+            longest=int(lengths.max()), q_token=states[0].stride(2), q_head=states[0].stride(1),
+            k_token=states[1].stride(2), k_head=states[1].stride(1), v_token=states[2].stride(2),
+            v_head=states[2].stride(1), causal=settings.causal, window=settings.window,
+            threads=torch.get_num_threads(), threshold=settings.rate.threshold, scale=settings.scaling,
+            boost=settings.rate.boost,
+        )  # fmt: skip
+        out, sums = settings.compiled.attention_forward(shape, starts, states, lanes, lane_starts)
+        ctx.save_for_backward(*states, lanes, starts, lane_starts, out, sums)
+        ctx.shape, ctx.compiled = shape, settings.compiled
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[Any, ...]:
+        *states, lanes, starts, lane_starts, out, sums = ctx.saved_tensors
+        gradients = ctx.compiled.attention_backward(
+            ctx.shape, starts, states, lanes, lane_starts, out, sums, gradient.contiguous()
+        )
+        return *(part.transpose(0, 1).unsqueeze(0) for part in gradients), None, None
 
 
 def _mask(*arguments: Any, **options: Any) -> Any:

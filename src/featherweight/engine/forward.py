@@ -11,7 +11,7 @@ import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, product
 from typing import Any, Protocol
 
 import numpy as np
@@ -58,10 +58,12 @@ class Packed:
     Args:
         model: a transformers model with a head.
         reads: which token of each text the head reads, ``first`` or ``last``.
+        short: whether the last block's feed-forward part sees only those tokens; nobody reads what it would make of
+            the others.
         masks: dropout masks for attention.
     """
 
-    def __init__(self, model: Any, pad_token_id: int, reads: str, masks: Masks) -> None:
+    def __init__(self, model: Any, pad_token_id: int, reads: str, short: bool, masks: Masks) -> None:
         self.trunk = getattr(model, model.base_model_prefix)
         self.pad_token_id = pad_token_id
         self.reads = reads
@@ -78,6 +80,13 @@ class Packed:
             self.trunk.register_forward_pre_hook(self._give_tokens, with_kwargs=True),
             layers.register_forward_hook(self._take_read_tokens),
         ]
+        self.short = short
+        if short:
+            first, last = _feed_forward(_last_block(self.trunk))
+            self._hooks += [
+                first.register_forward_pre_hook(self._leave_unread),
+                last.register_forward_hook(self._fill_unread),
+            ]
 
     def __call__(self, model: Any, encoding: Encoding, rows: Sequence[int] | NDArray[np.int64]) -> torch.Tensor:
         batch = self._pack(encoding, np.asarray(rows, dtype=np.int64))
@@ -128,6 +137,17 @@ class Packed:
             output["last_hidden_state"] = states[0, batch.read].unsqueeze(1)
         return output
 
+    def _leave_unread(self, module: Any, arguments: tuple[torch.Tensor, ...]) -> Any:
+        batch = self._batch
+        return None if batch is None else tuple(states[:, batch.read] for states in arguments)
+
+    def _fill_unread(self, module: Any, arguments: Any, output: torch.Tensor) -> Any:
+        batch = self._batch
+        if batch is None:
+            return None
+        whole = output.new_zeros(1, batch.input_ids.shape[1], output.shape[-1])
+        return whole.index_copy(1, batch.read, output)
+
 
 @dataclass(frozen=True)
 class _Batch:
@@ -160,8 +180,11 @@ def choose(model: Any, pad_token_id: int, masks: Masks) -> Padded | Packed:
         except (UnsupportedAttention, ValueError) as error:
             return _back_to(model, attention_before, padded, error)
         problem: BaseException | None = None
-        for reads in ("last", "first"):
-            candidate = Packed(model, pad_token_id, reads, masks)
+        for short, reads in product((True, False), ("last", "first")):
+            try:
+                candidate = Packed(model, pad_token_id, reads, short, masks)
+            except UnsupportedAttention:
+                continue
             try:
                 difference = float((candidate(model, probe, rows) - expected).abs().max())
             except (UnsupportedAttention, ValueError, RuntimeError, TypeError, IndexError, AttributeError) as error:
@@ -191,6 +214,25 @@ def _probe(model: Any) -> Encoding:
     vocabulary = config.get_text_config().vocab_size
     tokens = generator.integers(0, vocabulary, int(lengths.sum()), dtype=np.int32)
     return Encoding(tokens, np.concatenate([[0], np.cumsum(lengths)]), np.zeros(len(lengths), dtype=np.int64), 0)
+
+
+# Where a block's feed-forward part begins and ends. It works on each token alone, so it may be given fewer.
+_FEED_FORWARD = [("attention.output", "output"), ("mlp", "mlp"), ("ffn", "ffn")]
+
+
+def _last_block(trunk: Any) -> Any:
+    lists = [module for module in trunk.modules() if isinstance(module, torch.nn.ModuleList) and len(module)]
+    if not lists:
+        raise UnsupportedAttention("it has no list of blocks")
+    return max(lists, key=len)[-1]
+
+
+def _feed_forward(block: Any) -> tuple[Any, Any]:
+    modules = dict(block.named_modules())
+    for first, last in _FEED_FORWARD:
+        if first in modules and last in modules:
+            return modules[first], modules[last]
+    raise UnsupportedAttention("its blocks have no feed-forward part that is known")
 
 
 def _first_position(trunk: Any) -> int:

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from featherweight.engine.dropout import Masks
+from featherweight.engine.dropout import Masks, Rate, apply
 
 
 def fuse(layer: Any, masks: Masks) -> bool:
@@ -64,25 +64,25 @@ class _LoRALinear(torch.autograd.Function):
         masks: Masks,
     ) -> torch.Tensor:
         """states (tokens, in), a (r, in), b (out, r), weight (in, out); result (tokens, out)."""
-        keep = masks.draw(states.shape, rate) if rate > 0 else None
-        dropped = states if keep is None else states * keep
+        lanes = masks.lanes(states.numel()) if rate > 0 else None
+        dropped = states if lanes is None else apply(states, lanes, Rate.of(rate))
         thin = dropped @ a.t()
         result = states @ weight if bias is None else torch.addmm(bias, states, weight)
         result.addmm_(thin, b.t(), alpha=scale)
-        ctx.save_for_backward(dropped, thin, a, b, weight, keep)
-        ctx.scale = scale
+        ctx.save_for_backward(dropped, thin, a, b, weight, lanes)
+        ctx.scale, ctx.rate = scale, rate
         return result
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[Any, ...]:
-        dropped, thin, a, b, weight, keep = ctx.saved_tensors
+        dropped, thin, a, b, weight, lanes = ctx.saved_tensors
         d_thin = (gradient @ b).mul_(ctx.scale)
         d_states = None
         if ctx.needs_input_grad[0]:
             d_states = gradient @ weight.t()
-            if keep is None:
+            if lanes is None:
                 d_states.addmm_(d_thin, a)
             else:
-                d_states.addcmul_(d_thin @ a, keep)
+                d_states.add_(apply(d_thin @ a, lanes, Rate.of(ctx.rate)))
         d_b = (gradient.t() @ thin).mul_(ctx.scale)
         return d_states, d_thin.t() @ dropped, d_b, *(None,) * 5
