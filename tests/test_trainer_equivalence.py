@@ -57,7 +57,9 @@ def make_model(kind: str, bias: str = "lora_only") -> Any:
     return get_peft_model(model, config)
 
 
-def train_ours(model: Any, encoding: Encoding, folder: Path, **changes: Any) -> list[float]:
+def train_ours(
+    model: Any, encoding: Encoding, folder: Path, execution: Execution | None = None, **changes: Any
+) -> list[float]:
     from accelerate import Accelerator
 
     losses: list[float] = []
@@ -74,7 +76,7 @@ def train_ours(model: Any, encoding: Encoding, folder: Path, **changes: Any) -> 
         settings=TrainingSection(**{**SETTINGS, **changes}, load_best_model_at_end=False),
         accelerator=Accelerator(cpu=True),
         checkpoints=Checkpoints(folder, keep=1),
-        execution=Execution(model.get_base_model(), pad_token_id=0),
+        execution=execution or Execution(model.get_base_model(), pad_token_id=0),
         observer=observe,
     )
     trainer.fit()

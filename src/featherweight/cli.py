@@ -6,10 +6,13 @@ import argparse
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from featherweight import __version__
 from featherweight.errors import ConfigError, DataError, FeatherweightError, ResourceError
+
+if TYPE_CHECKING:
+    from featherweight.recipe import Recipe
 
 Arguments = argparse.Namespace
 
@@ -60,7 +63,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="featherweight", description="Lightweight fine-tuning of foundation models, with proof.")
     parser.add_argument("--version", action="version", version=f"featherweight {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for add in (_add_run, _add_evaluate, _add_compare, _add_predict, _add_inspect, _add_doctor):
+    for add in (_add_run, _add_evaluate, _add_compare, _add_predict, _add_plan, _add_inspect, _add_doctor):
         add(commands)
     return parser
 
@@ -90,10 +93,7 @@ def _add_run(commands: Any) -> None:
         "measure the base model, tune it, measure again, compare, publish",
         "featherweight run recipes/demo.toml --set training.num_train_epochs=1 --output-dir runs/try",
     )
-    parser.add_argument("recipe", nargs="?", metavar="RECIPE", help="a TOML file; flags and --set go over it")
-    parser.add_argument("--model", help="hub id, folder, .gguf file or package:NAME/PATH")
-    parser.add_argument("--data", help="file, folder, hub id or package:NAME/PATH")
-    _add_set(parser)
+    _add_recipe(parser)
     parser.add_argument("--output-dir", metavar="DIR", help="the run's folder (default: runs/<recipe's name>)")
     parser.add_argument(
         "--resume",
@@ -103,6 +103,24 @@ def _add_run(commands: Any) -> None:
         metavar="CHECKPOINT",
         help="continue the run in its folder, from the newest checkpoint that is whole or from the one named",
     )
+
+
+def _add_recipe(parser: Any) -> None:
+    parser.add_argument("recipe", nargs="?", metavar="RECIPE", help="a TOML file; flags and --set go over it")
+    parser.add_argument("--model", help="hub id, folder, .gguf file or package:NAME/PATH")
+    parser.add_argument("--data", help="file, folder, hub id or package:NAME/PATH")
+    _add_set(parser)
+
+
+def _add_plan(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "plan",
+        _plan,
+        "what a run will take here: steps, time, memory, disk; trains nothing that is kept",
+        "featherweight plan recipes/demo.toml",
+    )
+    _add_recipe(parser)
 
 
 def _add_evaluate(commands: Any) -> None:
@@ -180,7 +198,7 @@ def _console(arguments: Arguments) -> Any:
     return Console(quiet=arguments.quiet, as_json=arguments.json)
 
 
-def _run(arguments: Arguments) -> None:
+def _recipe(arguments: Arguments) -> Recipe:
     from featherweight import recipe as recipes
 
     overrides: dict[str, Any] = recipes.parse_set(arguments.assignments)
@@ -190,7 +208,23 @@ def _run(arguments: Arguments) -> None:
         overrides["data"] = _data_keys(arguments.data) | overrides.get("data", {})
     if arguments.recipe is None and not ("model" in overrides and "data" in overrides):
         raise ConfigError("give a RECIPE, or --model and --data")
-    recipe = recipes.load(arguments.recipe, overrides)
+    return recipes.load(arguments.recipe, overrides)
+
+
+def _plan(arguments: Arguments) -> None:
+    recipe = _recipe(arguments)
+    _quiet_libraries()
+    from featherweight import workflow
+
+    console = _console(arguments)
+    try:
+        console.result(workflow.plan(recipe, console=console))
+    finally:
+        console.close()
+
+
+def _run(arguments: Arguments) -> None:
+    recipe = _recipe(arguments)
     _quiet_libraries()
     from featherweight import workflow
 

@@ -107,6 +107,9 @@ class TrainingSection(Section):
     train_sampling_strategy: Literal["random", "group_by_length"] = Field(
         "random", description="group_by_length: batches of like length, so that less is padding"
     )
+    trunk_cache: Literal["off", "fp32", "fp16"] = Field(
+        "off", description="run the frozen blocks below the lowest adapted one once and keep their output on disk"
+    )
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 42
     bf16: bool = False
     fp16: bool = False

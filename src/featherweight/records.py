@@ -71,12 +71,14 @@ class Encoding:
         offsets: int64, shape (rows + 1,); row ``i`` is ``tokens[offsets[i]:offsets[i + 1]]`` and never empty.
         labels: int64, shape (rows,).
         truncated: how many rows were cut at the maximal length.
+        key: identifies the tokens, for what is kept on disk about them.
     """
 
     tokens: NDArray[np.int32]
     offsets: NDArray[np.int64]
     labels: NDArray[np.int64]
     truncated: int
+    key: str = ""
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -21,8 +21,9 @@ from featherweight.sources import data, models
 from featherweight.sources.models import ModelSource
 
 if TYPE_CHECKING:
-    from featherweight.engine.checkpoints import Checkpoint
+    from featherweight.engine.checkpoints import Checkpoint, Checkpoints
     from featherweight.engine.execution import Execution
+    from featherweight.engine.train import Trainer
 
 EVALUATED_SPLIT = "validation"
 _EXAMPLES_SHOWN = 3
@@ -78,6 +79,7 @@ class Prepared:
     accelerator: Any
     execution: Execution
     max_length: int
+    trunk: dict[str, Any] | None = None
 
     def identity(self) -> dict[str, Any]:
         """Flat facts that decide the outcome. File names are not among them, their content is."""
@@ -195,7 +197,6 @@ def _tune(
     import transformers
 
     from featherweight.engine.checkpoints import Checkpoints
-    from featherweight.engine.train import Trainer
 
     training = prepared.recipe.training
     transformers.set_seed(training.seed)  # so that what was measured before has no say in what is drawn now
@@ -204,6 +205,12 @@ def _tune(
     _record_choices(prepared, directory, adapted.chosen)
     trainable, total = count_parameters(adapted.model)
     console.show(tables.parameters(trainable, total))
+
+    if training.trunk_cache != "off":
+        prepared.trunk = prepared.execution.cache_trunk(
+            adapted.model, prepared.encodings, prepared.source.fingerprint, training.trunk_cache, console.observe, stop
+        )
+        console.say("frozen trunk: {frozen_blocks} blocks run once, without dropout".format(**prepared.trunk))
 
     checkpoints = Checkpoints(directory.checkpoints, training.save_total_limit)
     start = _find_checkpoint(checkpoints, resume, console)
@@ -214,20 +221,36 @@ def _tune(
             directory.append_history(event)
         console.observe(event)
 
-    trainer = Trainer(
-        adapted.model,
-        prepared.task,
-        prepared.encodings["train"],
-        evaluate=lambda: _evaluate(prepared, adapted.model, "evaluating", console, stop),
-        settings=training,
-        accelerator=prepared.accelerator,
-        checkpoints=checkpoints,
-        execution=prepared.execution,
-        observer=observe,
-        stop=stop,
-    )
+    def evaluate_now() -> Evaluation:
+        return _evaluate(prepared, adapted.model, "evaluating", console, stop)
+
+    trainer = _trainer(prepared, adapted.model, evaluate_now, checkpoints, observe, stop)
     result = trainer.fit(start)
     return adapted.model, result
+
+
+def _trainer(
+    prepared: Prepared,
+    model: Any,
+    evaluate_now: Callable[[], Evaluation],
+    checkpoints: Checkpoints,
+    observer: Callable[[dict[str, Any]], None],
+    stop: Callable[[], bool],
+) -> Trainer:
+    from featherweight.engine.train import Trainer
+
+    return Trainer(
+        model,
+        prepared.task,
+        prepared.encodings["train"],
+        evaluate=evaluate_now,
+        settings=prepared.recipe.training,
+        execution=prepared.execution,
+        accelerator=prepared.accelerator,
+        checkpoints=checkpoints,
+        observer=observer,
+        stop=stop,
+    )
 
 
 def _publish(
@@ -271,6 +294,7 @@ def _publish(
         "comparison": {**asdict(comparison), "confidence_interval": list(comparison.confidence_interval)},
         "examples": _changed_examples(validation, before.probabilities, tuned, task.labels),
         "resources": {**result.metrics, "peak_memory_bytes": peak_memory_bytes()},
+        "trunk_cache": prepared.trunk,
         "pad_token_id": prepared.tokenizer.pad_token_id,
         "base_model_fingerprint": source.fingerprint,
     }
@@ -427,9 +451,62 @@ def inspect_data(section: DataSection, *, console: Console | None = None) -> dic
     return {"splits": found, "shared_texts": shared}
 
 
+def plan(recipe: Recipe, *, console: Console | None = None) -> dict[str, Any]:
+    """What a run of the recipe will take on this machine: steps, time, memory, disk. Trains nothing that is kept.
+
+    The model is loaded and a few real steps are made, so the figures are measured ones; ``seconds.doubt`` is how far
+    single steps were from the fitted line.
+    """
+    import time
+
+    from featherweight.engine.checkpoints import Checkpoints
+    from featherweight.engine.forecast import forecast
+
+    console = console or Console(quiet=True)
+    started = time.perf_counter()
+    prepared = prepare(recipe, console)
+    prepare_seconds = time.perf_counter() - started
+    validation = prepared.encodings[EVALUATED_SPLIT]
+    started = time.perf_counter()
+    with stop_on_signals(console.say) as stop:
+        evaluated = _evaluate(prepared, prepared.model, "rehearsing the evaluation", console, stop)
+        evaluation_seconds = time.perf_counter() - started
+        adapted = prepared.method.apply(prepared.model, prepared.task.peft_task_type, prepared.head)
+        prepared.execution.adopt(adapted.model)
+        trainable, total = count_parameters(adapted.model)
+        trainer = _trainer(prepared, adapted.model, lambda: evaluated, Checkpoints(Path(), 1), lambda event: None, stop)
+        console.say("rehearsing a few steps")
+        found = forecast(trainer)
+    training = prepared.recipe.training
+    every = trainer.schedule.steps_per_epoch if training.eval_strategy == "epoch" else training.eval_steps
+    evaluations = 2 + -(-found.steps // every)  # the base model, every so often, the tuned model
+    checkpoint = 3 * 4 * trainable  # weights and Adam's two moments
+    result = {
+        "trainable_parameters": trainable,
+        "total_parameters": total,
+        "rows": {name: len(one) for name, one in prepared.examples.items()},
+        "validation_tokens": int(validation.offsets[-1]),
+        "execution": prepared.execution.describe(),
+        "steps": found.steps,
+        "tokens": found.tokens,
+        "padding_avoided": found.padding_avoided if prepared.execution.describe()["batches"] == "packed" else 0.0,
+        "seconds": {
+            "preparing": prepare_seconds,
+            "training": found.train_seconds,
+            "evaluations": evaluations * evaluation_seconds,
+            "total": prepare_seconds + found.train_seconds + evaluations * evaluation_seconds,
+            "doubt": found.spread,
+        },
+        "peak_memory_bytes": found.peak_memory_bytes,
+        "disk_bytes": checkpoint * (training.save_total_limit + 1) + 4 * trainable,
+    }
+    console.show(tables.plan(result))
+    return result
+
+
 def doctor(*, console: Console | None = None) -> dict[str, Any]:
     """What this machine and this installation can do, and what to fix."""
-    from featherweight.engine import hardware
+    from featherweight.engine import hardware, kernels
     from featherweight.sources.cache import cache_folder
 
     console = console or Console(quiet=True)
@@ -446,6 +523,7 @@ def doctor(*, console: Console | None = None) -> dict[str, Any]:
     found = {
         "versions": package_versions(),
         "hardware": hardware.describe(),
+        "speed": hardware.measure_speed() | {"compiled kernels": kernels.status()},
         "hub": hub,
         "demo": demo,
         "cache": str(cache),

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from featherweight.engine import Observer, StopRequested
 from featherweight.engine.dropout import Masks
-from featherweight.engine.forward import Packed, choose
+from featherweight.engine.forward import Packed, Padded, choose
 from featherweight.engine.speedups import speed_up
+from featherweight.engine.trunk import CachedTrunk
+from featherweight.errors import ConfigError
 from featherweight.records import Encoding
 
 
@@ -27,12 +30,38 @@ class Execution:
     def __init__(self, model: Any, pad_token_id: int, seed: int = 0) -> None:
         on_processor = next(model.parameters()).device.type == "cpu"
         self.masks = Masks(seed, fast=on_processor)
-        self.forward = choose(model, pad_token_id, self.masks)
+        self.forward: Padded | Packed | CachedTrunk = choose(model, pad_token_id, self.masks)
         self.adopt(model)
 
     def adopt(self, model: Any) -> None:
         """Exchange the modules that a method put into the model since."""
         speed_up(model, self.masks)
+
+    def cache_trunk(
+        self,
+        model: Any,
+        encodings: Mapping[str, Encoding],
+        identity: str,
+        dtype: str,
+        observer: Observer,
+        stop: StopRequested,
+    ) -> dict[str, Any]:
+        """Run the frozen blocks once over ``encodings``, and from now on only those above.
+
+        Returns:
+            What the report has to say of it.
+
+        Raises:
+            ConfigError: there is no frozen trunk, or batches are padded on this model.
+            ResourceError: the disk has not enough room.
+        """
+        if not isinstance(self.forward, Packed):
+            raise ConfigError(
+                f"training.trunk_cache: needs packed batches, and they are padded ({self.forward.reason})"
+            )
+        trunk = CachedTrunk(self.forward, model, encodings, identity, dtype, observer, stop)
+        self.forward = trunk
+        return {"frozen_blocks": trunk.first, "dtype": dtype, "disk_bytes": trunk.bytes, "dropout_in_trunk": False}
 
     def start(self, step: int) -> None:
         """Begin an optimizer step, counted from 0: its dropout masks depend on the seed and on it alone."""
@@ -44,6 +73,6 @@ class Execution:
 
     def describe(self) -> dict[str, str]:
         """For ``environment.json`` and the log."""
-        if isinstance(self.forward, Packed):
-            return {"batches": "packed", "reason": "packed and padded logits agree on this model"}
-        return {"batches": "padded", "reason": self.forward.reason}
+        if isinstance(self.forward, Padded):
+            return {"batches": "padded", "reason": self.forward.reason}
+        return {"batches": "packed", "reason": "packed and padded logits agree on this model"}

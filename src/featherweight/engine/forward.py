@@ -82,7 +82,7 @@ class Packed:
         ]
         self.short = short
         if short:
-            first, last = _feed_forward(_last_block(self.trunk))
+            first, last = feed_forward(block_list(self.trunk)[-1])
             self._hooks += [
                 first.register_forward_pre_hook(self._leave_unread),
                 last.register_forward_hook(self._fill_unread),
@@ -99,15 +99,19 @@ class Packed:
             self._batch = None
         return logits[batch.restore]  # type: ignore[no-any-return]
 
+    @staticmethod
+    def order(encoding: Encoding, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Where in ``rows`` the texts of the packed row stand: the longest first, so that equals are neighbours."""
+        return np.argsort(encoding.offsets[rows] - encoding.offsets[rows + 1], kind="stable")
+
     def remove(self) -> None:
         """Take the hooks off the model."""
         for hook in self._hooks:
             hook.remove()
 
     def _pack(self, encoding: Encoding, rows: NDArray[np.int64]) -> _Batch:
-        lengths = encoding.offsets[rows + 1] - encoding.offsets[rows]
-        order = np.argsort(-lengths, kind="stable")
-        lengths = lengths[order]
+        order = self.order(encoding, rows)
+        lengths = (encoding.offsets[rows + 1] - encoding.offsets[rows])[order]
         tokens = np.concatenate([encoding.row(int(row)) for row in rows[order]]).astype(np.int64)
         starts = np.cumsum(lengths) - lengths
         positions = np.arange(len(tokens)) - np.repeat(starts, lengths) + self.first_position
@@ -220,14 +224,16 @@ def _probe(model: Any) -> Encoding:
 _FEED_FORWARD = [("attention.output", "output"), ("mlp", "mlp"), ("ffn", "ffn")]
 
 
-def _last_block(trunk: Any) -> Any:
+def block_list(trunk: Any) -> Any:
+    """The model's blocks, in their order."""
     lists = [module for module in trunk.modules() if isinstance(module, torch.nn.ModuleList) and len(module)]
     if not lists:
         raise UnsupportedAttention("it has no list of blocks")
-    return max(lists, key=len)[-1]
+    return max(lists, key=len)
 
 
-def _feed_forward(block: Any) -> tuple[Any, Any]:
+def feed_forward(block: Any) -> tuple[Any, Any]:
+    """The first and the last module of a block's feed-forward part."""
     modules = dict(block.named_modules())
     for first, last in _FEED_FORWARD:
         if first in modules and last in modules:

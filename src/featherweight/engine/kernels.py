@@ -34,8 +34,8 @@ class Shape(ctypes.Structure):
 
     _fields_ = [
         *((name, ctypes.c_int64) for name in (
-            "texts", "heads", "groups", "size", "longest", "q_token", "q_head", "k_token", "k_head", "v_token", "v_head",
-            "causal", "window", "threads", "threshold",
+            "texts", "heads", "groups", "size", "longest",
+            "q_token", "q_head", "k_token", "k_head", "v_token", "v_head", "causal", "window", "threads", "threshold",
         )),
         ("scale", ctypes.c_float),
         ("boost", ctypes.c_float),

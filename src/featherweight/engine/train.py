@@ -135,6 +135,18 @@ class Trainer:
         self.model.eval()
         return self._result()
 
+    def tokens_of_step(self, step: int) -> tuple[int, int]:
+        """Real tokens of an optimizer step, and those of its batches were they padded."""
+        lengths = [self.schedule.lengths[rows] for rows in self.schedule.step_batches(step)]
+        return sum(int(one.sum()) for one in lengths), sum(int(one.max()) * len(one) for one in lengths)
+
+    def rehearse(self, step: int) -> None:
+        """Train on one step's rows as :meth:`fit` would, out of order; for a forecast, after which the model goes."""
+        self.model.train()
+        self.progress.step = step
+        self._train_step()
+        self._logged_losses, self._logged_rows = [], 0
+
     def _train_step(self) -> None:
         """One optimizer step: forward and backward for each micro-batch, clip, update."""
         device = self.accelerator.device

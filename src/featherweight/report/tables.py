@@ -114,6 +114,33 @@ def comparisons(rows: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
+def plan(found: Mapping[str, Any]) -> Table:
+    """What a run will take."""
+    seconds = found["seconds"]
+    share = found["trainable_parameters"] / found["total_parameters"]
+    return key_values(
+        "Plan",
+        {
+            "rows": ", ".join(f"{name} {rows:,}" for name, rows in found["rows"].items()),
+            "trainable parameters": f"{found['trainable_parameters']:,} of {found['total_parameters']:,} ({share:.2%})",
+            "batches": f"{found['execution']['batches']} ({found['execution']['reason']})",
+            "steps": f"{found['steps']:,}, {found['tokens']:,} tokens",
+            "padding avoided": f"{found['padding_avoided']:.0%} of what padded batches would multiply",
+            "preparing": _duration(seconds["preparing"]),
+            "training": f"{_duration(seconds['training'])} (single steps were {seconds['doubt']:.0%} off the fit)",
+            "evaluations": _duration(seconds["evaluations"]),
+            "in all": _duration(seconds["total"]),
+            "peak memory": f"{found['peak_memory_bytes'] / 1e9:.2f} GB",
+            "disk": f"{found['disk_bytes'] / 1e6:.0f} MB",
+        },
+    )
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
 def key_values(title: str, values: Mapping[str, Any]) -> Table:
     table = _table(title, ["", ""])
     table.show_header = False

@@ -154,7 +154,7 @@ class SequenceClassification:
         folder = cached("tokens", key, lambda aside: _write_tokens(examples, tokenizer, max_length, aside))
         offsets = np.load(folder / "offsets.npy")
         tokens: Any = np.memmap(folder / "tokens.bin", dtype=np.int32, mode="r", shape=(int(offsets[-1]),))
-        return Encoding(tokens, offsets, examples.labels, int(np.load(folder / "truncated.npy")))
+        return Encoding(tokens, offsets, examples.labels, int(np.load(folder / "truncated.npy")), key)
 
     def tokenise(self, texts: Sequence[str], tokenizer: Any, max_length: int) -> list[list[int]]:
         """Token ids of each text, with the model's special tokens, cut at ``max_length``, never empty."""

@@ -1,0 +1,385 @@
+"""Packed is padded: logits, gradients and whole runs, for every architecture that is named here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from test_trainer_equivalence import largest_difference, train_ours, trained
+
+from featherweight.engine import attention as packed_attention
+from featherweight.engine import kernels
+from featherweight.engine.attention import Run
+from featherweight.engine.dropout import Masks, Rate, drop
+from featherweight.engine.execution import Execution
+from featherweight.engine.forward import Packed, Padded
+from featherweight.records import Encoding
+
+WORDS = 60
+LONGEST = 40
+_BLOCKS = {
+    "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64,
+    "max_position_embeddings": 64,
+}  # fmt: skip
+_GROUPED = {**_BLOCKS, "num_key_value_heads": 2}
+_HYBRID = ["sliding_attention", "full_attention"]
+
+# Which side each architecture is on. Changing it is a decision: the test below fails until this table says so too.
+PACKED: dict[str, dict[str, Any]] = {
+    "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64},
+    "gpt_neox": _BLOCKS,
+    "opt": {
+        "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "ffn_dim": 64,
+        "max_position_embeddings": 64, "word_embed_proj_dim": 32,
+    },
+    "llama": _GROUPED,
+    "qwen2": _GROUPED,
+    "qwen3": {**_GROUPED, "head_dim": 8},
+    "mistral": {**_GROUPED, "sliding_window": 8},
+    "gemma3_text": {**_GROUPED, "head_dim": 8, "sliding_window": 8, "layer_types": _HYBRID},
+    "phi": _BLOCKS,
+    "bert": _BLOCKS,
+    "roberta": {**_BLOCKS, "max_position_embeddings": 66, "pad_token_id": 1},
+    "xlm-roberta": {**_BLOCKS, "max_position_embeddings": 66, "pad_token_id": 1},
+    "distilbert": {"dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 64, "max_position_embeddings": 64},
+    "electra": {**_BLOCKS, "embedding_size": 32},
+    "albert": {**_BLOCKS, "embedding_size": 32},
+    "modernbert": {**_BLOCKS, "local_attention": 8, "global_attn_every_n_layers": 2, "classifier_pooling": "cls"},
+}  # fmt: skip
+PADDED: dict[str, dict[str, Any]] = {
+    "gpt_neo": {
+        "hidden_size": 32, "num_layers": 2, "num_heads": 4, "attention_types": [[["global", "local"], 1]],
+        "window_size": 8, "max_position_embeddings": 64, "intermediate_size": 64,
+    },
+    "gemma2": {**_GROUPED, "head_dim": 8},  # caps its scores
+    "deberta-v2": _BLOCKS,  # attends to relative positions
+    "mpnet": _BLOCKS,  # likewise
+    "modernbert-mean": {**_BLOCKS, "local_attention": 8, "classifier_pooling": "mean"},  # its head reads every token
+}  # fmt: skip
+
+
+def make_model(kind: str, **changes: Any) -> Any:
+    """A tiny random classifier whose attention matters: wide initial weights, so that a wrong token shows."""
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
+    torch.manual_seed(3)
+    common = {"vocab_size": WORDS, "pad_token_id": 0, "num_labels": 3, "initializer_range": 0.3}
+    special = dict.fromkeys(["bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id"])
+    shape = {**PACKED, **PADDED}[kind]
+    config = AutoConfig.for_model(kind.removesuffix("-mean"), **{**common, **special, **shape, **changes})
+    return AutoModelForSequenceClassification.from_config(config).eval()
+
+
+def make_encoding(lengths: list[int], seed: int = 0) -> Encoding:
+    draw = np.random.default_rng(seed)
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    tokens = draw.integers(2, WORDS, offsets[-1]).astype(np.int32)
+    return Encoding(tokens, offsets, draw.integers(0, 3, len(lengths)).astype(np.int64), 0)
+
+
+def padded_logits(model: Any, encoding: Encoding, pad: int) -> torch.Tensor:
+    return Padded(pad, torch.device("cpu"), "")(model, encoding, np.arange(len(encoding)))
+
+
+def with_adapter(model: Any) -> Any:
+    """LoRA on every linear layer with a B that is not zero, so that all gradients are there."""
+    from peft import LoraConfig, get_peft_model
+    from transformers.pytorch_utils import Conv1D
+
+    from featherweight.methods.targets import linear_targets
+
+    config = LoraConfig(
+        task_type="SEQ_CLS", r=4, lora_alpha=8, target_modules=linear_targets(model), init_lora_weights=False,
+        fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
+    )  # fmt: skip
+    torch.manual_seed(5)
+    return get_peft_model(model, config)
+
+
+@contextmanager
+def without_kernels() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kernels, "load", lambda: None)
+        yield
+
+
+@pytest.fixture(params=["compiled", "pytorch"])
+def path(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Both ways in which attention and dropout are computed."""
+    if request.param == "compiled":
+        if kernels.load() is None:
+            pytest.skip(kernels.status())
+        yield "compiled"
+    else:
+        with without_kernels():
+            yield "pytorch"
+
+
+@pytest.mark.parametrize("kind", [*PACKED, *PADDED])
+def test_each_architecture_is_on_its_side(kind: str) -> None:
+    model = make_model(kind)
+    before = model.config._attn_implementation
+    execution = Execution(model, model.config.pad_token_id)
+    described = execution.describe()
+    assert described["batches"] == ("packed" if kind in PACKED else "padded"), described
+    if kind in PADDED:
+        assert model.config.model_type in described["reason"]
+        assert model.config._attn_implementation == before
+
+
+@pytest.mark.parametrize("kind", PACKED)
+def test_logits_and_gradients_are_those_of_padded_batches(kind: str, path: str) -> None:
+    encoding = make_encoding([3, 17, 1, 9, 17, LONGEST, 2, 9, 9, 1])
+    rows = np.random.default_rng(1).permutation(len(encoding))
+    packed, stock = with_adapter(make_model(kind)), with_adapter(make_model(kind))
+    pad = stock.config.pad_token_id
+    execution = Execution(packed.get_base_model(), pad)
+    assert isinstance(execution.forward, Packed)
+    ours, theirs = execution.logits(packed, encoding, rows), padded_logits(stock, encoding, pad)[rows]
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+    weights = torch.linspace(-1, 1, ours.numel()).view_as(ours)
+    (ours * weights).sum().backward()
+    (theirs * weights).sum().backward()
+    expected = dict(stock.named_parameters())
+    seen = 0
+    for name, parameter in packed.named_parameters():
+        if parameter.requires_grad:
+            gradient = expected[name].grad
+            assert parameter.grad is not None, name
+            assert float((parameter.grad - gradient).norm()) <= 1e-4 * float(gradient.norm()) + 1e-7, name
+            seen += 1
+    assert seen > 4
+    with torch.no_grad():  # the way of evaluation, which merges on the fly
+        torch.testing.assert_close(execution.logits(packed, encoding, rows), theirs.detach(), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "bert", "mistral"])
+@pytest.mark.parametrize(
+    "lengths",
+    [[1], [1, 1, 1], [LONGEST], [LONGEST] * 3, [7] * 5, [20, 1]],
+    ids=["one-token", "single-tokens", "one-long", "longest", "equal", "two"],
+)
+def test_batches_at_the_edges(kind: str, lengths: list[int], path: str) -> None:
+    model = make_model(kind)
+    encoding = make_encoding(lengths)
+    expected = padded_logits(model, encoding, 0).detach()
+    execution = Execution(model, 0)
+    rows = np.arange(len(lengths))
+    torch.testing.assert_close(execution.logits(model, encoding, rows).detach(), expected, atol=1e-5, rtol=1e-5)
+    twice = np.concatenate([rows, rows])
+    torch.testing.assert_close(
+        execution.logits(model, encoding, twice).detach(), torch.cat([expected] * 2), atol=1e-5, rtol=1e-5
+    )
+
+
+_MODELS: dict[str, tuple[Any, Execution, Any]] = {}
+
+
+@given(
+    kind=st.sampled_from(["gpt2", "bert", "mistral", "modernbert"]),
+    lengths=st.lists(st.integers(1, 48), min_size=1, max_size=12),
+    seed=st.integers(0, 2**16),
+)
+@hypothesis_settings(max_examples=60)
+def test_any_lengths_in_any_order(kind: str, lengths: list[int], seed: int) -> None:
+    if kind not in _MODELS:
+        model = make_model(kind)
+        _MODELS[kind] = (model, Execution(model, 0), make_model(kind))
+    model, execution, stock = _MODELS[kind]
+    encoding = make_encoding(lengths, seed)
+    with torch.no_grad():
+        packed = execution.logits(model, encoding, np.arange(len(lengths)))
+        torch.testing.assert_close(packed, padded_logits(stock, encoding, 0), atol=2e-5, rtol=1e-5)
+
+
+def test_a_text_that_ends_in_the_pad_token_is_read_where_transformers_reads_it() -> None:
+    """GPT-2's pad token is its end-of-text token, which a text may hold itself."""
+    encoding = make_encoding([6, 4, 3])
+    encoding.tokens[[4, 5, 8]] = 0  # the first text ends in two, the second has one inside
+    encoding.tokens[10:13] = 0  # the third is nothing else
+    model = make_model("gpt2")
+    expected = padded_logits(model, encoding, 0)
+    torch.testing.assert_close(Execution(model, 0).logits(model, encoding, range(3)), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_a_model_that_would_differ_is_padded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The negative control: attention that leaks between texts is found out, and the log says so."""
+    whole = packed_attention.attention
+
+    def leaking(module: Any, query: Any, key: Any, value: Any, *rest: Any, **options: Any) -> Any:
+        return whole(module, query, key, value.roll(1, dims=2), *rest, **options)
+
+    packed_attention.AttentionInterface.register(packed_attention.NAME, leaking)
+    try:
+        described = Execution(make_model("bert"), 0).describe()
+    finally:
+        packed_attention.AttentionInterface.register(packed_attention.NAME, whole)
+    assert described["batches"] == "padded"
+    assert "differ" in described["reason"]
+
+
+def test_outside_a_packed_row_the_model_is_the_stock_model() -> None:
+    model, stock = make_model("llama"), make_model("llama")
+    encoding = make_encoding([5, 9, 2])
+    Execution(model, 0)
+    assert torch.equal(padded_logits(model, encoding, 0), padded_logits(stock, encoding, 0))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["gpt2", "bert", "llama"])
+def test_a_whole_run_gives_the_same_adapter(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    draw = np.random.default_rng(4)
+    encoding = make_encoding([int(length) for length in draw.integers(1, 20, 43)])
+    zero = ["attention_dropout", "hidden_dropout", "attn_pdrop", "embd_pdrop", "resid_pdrop"]
+    zero += ["attention_probs_dropout_prob", "hidden_dropout_prob"]
+    dry = dict.fromkeys(zero, 0.0)
+    packed, padded = with_adapter(make_model(kind, **dry)), with_adapter(make_model(kind, **dry))
+    train_ours(packed, encoding, tmp_path / "packed")
+    monkeypatch.setattr(
+        "featherweight.engine.execution.choose", lambda model, pad, masks: Padded(pad, torch.device("cpu"), "test")
+    )
+    train_ours(padded, encoding, tmp_path / "padded")
+    assert largest_difference(trained(packed), trained(padded)) < 1e-4
+    assert largest_difference(trained(packed), trained(with_adapter(make_model(kind, **dry)))) > 1e-3
+
+
+def train_top(kind: str, encoding: Encoding, folder: Path, cached: str) -> dict[str, torch.Tensor]:
+    """A run with LoRA in the last block alone."""
+    from peft import LoraConfig, get_peft_model
+
+    targets = {"gpt2": ["c_attn", "c_proj"], "bert": ["query", "value"], "llama": ["q_proj", "v_proj"]}[kind]
+    model = make_model(kind)
+    torch.manual_seed(5)
+    config = LoraConfig(
+        task_type="SEQ_CLS", r=4, target_modules=targets, init_lora_weights=False, layers_to_transform=[1],
+        fan_in_fan_out=kind == "gpt2",
+    )  # fmt: skip
+    adapted = get_peft_model(model, config)
+    for module in adapted.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    adapted.config.attention_probs_dropout_prob = 0.0
+    execution = Execution(model, 0)
+    if cached != "off":
+        facts = execution.cache_trunk(adapted, {"train": encoding}, kind, cached, lambda event: None, lambda: False)
+        assert facts["frozen_blocks"] == 1
+    train_ours(adapted, encoding, folder, execution=execution)
+    return trained(adapted)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["gpt2", "bert", "llama"])
+def test_the_cached_trunk_gives_the_same_adapter(kind: str, tmp_path: Path) -> None:
+    draw = np.random.default_rng(4)
+    encoding = make_encoding([int(length) for length in draw.integers(1, 20, 43)])
+    plain, kept = (train_top(kind, encoding, tmp_path / cached, cached) for cached in ("off", "fp32"))
+    assert largest_difference(plain, kept) < 1e-5
+
+
+def test_without_a_frozen_trunk_the_cache_is_refused() -> None:
+    from featherweight.errors import ConfigError
+
+    model = make_model("bert")
+    execution = Execution(model, 0)
+    adapted = with_adapter(model)
+    with pytest.raises(ConfigError, match="layers_to_transform"):
+        execution.cache_trunk(adapted, {"train": make_encoding([3])}, "", "fp32", lambda event: None, lambda: False)
+
+
+class TestDropout:
+    """Ours is statistically PyTorch's: rate, scale, independence; and it is a function of seed and step."""
+
+    @pytest.mark.parametrize("rate", [0.01, 0.1, 0.5, 0.9])
+    def test_rate_and_scale(self, rate: float, path: str) -> None:
+        from scipy.stats import binomtest
+
+        ones = torch.ones(1000, 500)
+        dropped = drop(ones, rate, Masks(0))
+        kept = int((dropped != 0).sum())
+        assert binomtest(kept, ones.numel(), 1 - rate).pvalue > 1e-4
+        assert dropped[dropped != 0].unique().tolist() == pytest.approx([1 / (1 - rate)], rel=2**-16 / (1 - rate))
+        assert Rate.of(rate).boost == pytest.approx(1 / (1 - rate), rel=2**-16 / (1 - rate))
+
+    def test_neighbours_lanes_and_draws_are_independent(self) -> None:
+        from scipy.stats import chi2_contingency
+
+        masks = Masks(1)
+        first, second = ((masks.lanes(2**18).numpy() < -13107) for _ in range(2))
+        pairs = [(first[:-distance], first[distance:]) for distance in (1, 2, 3, 4, 7, 64)]
+        for one, other in [*pairs, (first, second)]:
+            table = np.histogram2d(one, other, bins=2)[0]
+            assert chi2_contingency(table, correction=False).pvalue > 1e-4
+
+    def test_every_lane_is_uniform(self) -> None:
+        from scipy.stats import chisquare
+
+        lanes = Masks(2).lanes(2**20).numpy().reshape(-1, 4)
+        for lane in lanes.T:
+            assert chisquare(np.histogram(lane, bins=256, range=(-32768, 32768))[0]).pvalue > 1e-4
+
+    def test_gradients_take_the_same_mask(self, path: str) -> None:
+        states = torch.randn(50, 40, requires_grad=True)
+        dropped = drop(states, 0.3, Masks(0))
+        dropped.sum().backward()
+        assert states.grad is not None
+        torch.testing.assert_close(dropped, states * states.grad)
+
+    def test_seed_and_step_decide(self) -> None:
+        def stream(seed: int, step: int) -> bytes:
+            masks = Masks(seed)
+            masks.lanes(1000)
+            masks.start(step)
+            return masks.lanes(1000).numpy().tobytes()
+
+        assert stream(1, 5) == stream(1, 5)
+        assert len({stream(1, 5), stream(1, 6), stream(2, 5)}) == 3
+
+    def test_compiled_and_pytorch_take_the_same_masks(self) -> None:
+        if kernels.load() is None:
+            pytest.skip(kernels.status())
+        runs = [Run(2, 9), Run(1, 4), Run(3, 1)]
+        generator = torch.Generator().manual_seed(0)
+        states = [torch.randn(1, 4, 25, 8, generator=generator) for _ in range(3)]
+
+        def attend() -> list[torch.Tensor]:
+            inputs = [part.clone().requires_grad_() for part in states]
+            with packed_attention.packed(runs, Masks(7)):
+                result, _ = packed_attention.attention(torch.nn.Module(), *inputs, None, dropout=0.4)
+            result.square().sum().backward()
+            return [result.detach(), *(part.grad for part in inputs if part.grad is not None)]
+
+        compiled = attend()
+        with without_kernels():
+            for one, other in zip(compiled, attend(), strict=True):
+                torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_dropout_in_training_is_pytorchs_statistically(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Mean and spread of a model's training logits over many masks, ours against the stock modules."""
+    from transformers import AutoModelForSequenceClassification
+
+    changes = {"hidden_dropout_prob": 0.2, "attention_probs_dropout_prob": 0.2}
+    ours, stock = with_adapter(make_model("bert", **changes)), with_adapter(make_model("bert", **changes))
+    assert isinstance(ours.get_base_model(), type(AutoModelForSequenceClassification.from_config(ours.config)))
+    encoding = make_encoding([7, 4, 7])
+    execution = Execution(ours.get_base_model(), 0)
+    ours.train()
+    stock.train()
+    draws = 600
+    with torch.no_grad():
+        mine = torch.stack([execution.logits(ours, encoding, range(3)) for _ in range(draws)])
+        torch.manual_seed(0)
+        theirs = torch.stack([padded_logits(stock, encoding, 0) for _ in range(draws)])
+    error = (mine.var(0) / draws + theirs.var(0) / draws).sqrt()
+    assert float(((mine.mean(0) - theirs.mean(0)) / error).abs().max()) < 4.5
+    ratio = mine.std(0) / theirs.std(0)
+    assert 0.8 < float(ratio.min()) <= float(ratio.max()) < 1.25
