@@ -1,6 +1,7 @@
 # make demo           set up, then tune the embedded default and compare it with its original
 # make demo-decoder   the same with a 135 M decoder read from GGUF
 # make test           lint, format, types, layers, pins, all tests
+# make benchmark      ours against the stock script; let the machine do nothing else meanwhile
 # make docs           write what is generated in docs/
 # make lock           resolve the pinned versions anew
 #
@@ -12,7 +13,7 @@ BIN      := $(VENV)/bin
 PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo demo-decoder test check docs lock clean
+.PHONY: help demo demo-decoder test check docs lock benchmark clean
 help:
 	@sed -n '/^#/!q;s/^# \{0,1\}//p' Makefile
 
@@ -34,7 +35,10 @@ test: check $(VENV)/decoder.stamp
 	$(BIN)/pytest $(PARALLEL) -m slow
 
 docs: $(VENV)/dev.stamp
-	$(BIN)/python tools/docs.py
+	$(BIN)/python tools/make_docs.py
+
+benchmark: $(VENV)/decoder.stamp
+	$(BIN)/python benchmarks/run.py
 
 lock: $(VENV)/dev.stamp
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python tools/pins.py lock

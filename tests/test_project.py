@@ -12,6 +12,7 @@ import pytest
 from conftest import ROOT
 
 sys.path.insert(0, str(ROOT / "tools"))
+import make_docs
 import pins
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -35,6 +36,11 @@ def test_drift_is_seen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     found = "\n".join(pins.drift())
     for named in ("environment.yml", "peft>=99", "no-such-thing"):
         assert named in found
+
+
+def test_generated_docs_are_what_make_docs_writes() -> None:
+    for path, content in make_docs.generated().items():
+        assert path.read_text(encoding="utf-8") == content, f"{path.name}: run `make docs`"
 
 
 def test_no_file_names_a_registry_host() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,18 +52,18 @@ class _Active:
     masks: Masks
 
 
-_active: _Active | None = None
+# Attention layers give an implementation no other way to know the batch; each thread has its own.
+_active: ContextVar[_Active | None] = ContextVar("packed", default=None)
 
 
 @contextmanager
 def packed(runs: Sequence[Run], masks: Masks) -> Iterator[None]:
     """Within this context every attention layer set to ``NAME`` sees a packed row of these runs."""
-    global _active  # noqa: PLW0603 - attention layers give an implementation no other way to know the batch
-    before, _active = _active, _Active(runs, masks)
+    token = _active.set(_Active(runs, masks))
     try:
         yield
     finally:
-        _active = before
+        _active.reset(token)
 
 
 def attention(
@@ -85,7 +86,7 @@ def attention(
     Returns:
         (1, tokens, heads, head size), and None for the weights.
     """
-    active = _active
+    active = _active.get()
     if active is None:
         return sdpa_attention_forward(  # type: ignore[no-any-return]
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **options
@@ -232,7 +233,7 @@ class _CompiledAttention(torch.autograd.Function):
 
 def _mask(*arguments: Any, **options: Any) -> Any:
     """What transformers asks for a mask: none within a packed row, ``sdpa``'s otherwise."""
-    return None if _active is not None else sdpa_mask(*arguments, **options)
+    return None if _active.get() is not None else sdpa_mask(*arguments, **options)
 
 
 AttentionInterface.register(NAME, attention)

@@ -57,7 +57,7 @@ class Execution:
         """
         if not isinstance(self.forward, Packed):
             raise ConfigError(
-                f"training.trunk_cache: needs packed batches, and they are padded ({self.forward.reason})"
+                f"training.trunk_cache: needs packed batches, and they are padded: {self.describe()['reason']}"
             )
         trunk = CachedTrunk(self.forward, model, encodings, identity, dtype, observer, stop)
         self.forward = trunk

@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from itertools import groupby, product
 from typing import Any, Protocol
@@ -74,7 +75,7 @@ class Packed:
         self.fixed: dict[str, Any] = {"attention_mask": None}
         if "use_cache" in accepted:
             self.fixed["use_cache"] = False
-        self._batch: _Batch | None = None
+        self._current: ContextVar[_Batch | None] = ContextVar("batch", default=None)  # each thread has its own
         layers = getattr(self.trunk, "encoder", self.trunk)  # behind it a trunk may have a pooler, which reads too
         self._hooks = [
             self.trunk.register_forward_pre_hook(self._give_tokens, with_kwargs=True),
@@ -90,13 +91,13 @@ class Packed:
 
     def __call__(self, model: Any, encoding: Encoding, rows: Sequence[int] | NDArray[np.int64]) -> torch.Tensor:
         batch = self._pack(encoding, np.asarray(rows, dtype=np.int64))
-        self._batch = batch
+        token = self._current.set(batch)
         try:
             with packed(batch.runs, self.masks):
                 # The head sees one token a text: the trunk's hooks put the real ones in and take the read ones out.
                 logits = model(input_ids=batch.input_ids[0, batch.read].unsqueeze(1)).logits
         finally:
-            self._batch = None
+            self._current.reset(token)
         return logits[batch.restore]  # type: ignore[no-any-return]
 
     @staticmethod
@@ -129,24 +130,24 @@ class Packed:
         return _Batch(input_ids.unsqueeze(0), position_ids.unsqueeze(0), read_at, restored, runs)
 
     def _give_tokens(self, module: Any, arguments: Any, options: dict[str, Any]) -> Any:
-        batch = self._batch
+        batch = self._current.get()
         if batch is None:
             return None
         return (), options | self.fixed | {"input_ids": batch.input_ids, "position_ids": batch.position_ids}
 
     def _take_read_tokens(self, module: Any, arguments: Any, output: Any) -> Any:
-        batch = self._batch
+        batch = self._current.get()
         if batch is not None:
             states = output["last_hidden_state"]
             output["last_hidden_state"] = states[0, batch.read].unsqueeze(1)
         return output
 
     def _leave_unread(self, module: Any, arguments: tuple[torch.Tensor, ...]) -> Any:
-        batch = self._batch
+        batch = self._current.get()
         return None if batch is None else tuple(states[:, batch.read] for states in arguments)
 
     def _fill_unread(self, module: Any, arguments: Any, output: torch.Tensor) -> Any:
-        batch = self._batch
+        batch = self._current.get()
         if batch is None:
             return None
         whole = output.new_zeros(1, batch.input_ids.shape[1], output.shape[-1])

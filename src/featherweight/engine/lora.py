@@ -35,7 +35,7 @@ def fuse(layer: Any, masks: Masks) -> bool:
 def _forward(
     layer: Any, name: str, base: Any, transposed: bool, rate: float, masks: Masks, states: torch.Tensor, **_: Any
 ) -> torch.Tensor:
-    if layer.disable_adapters or layer.merged:
+    if layer.disable_adapters or layer.merged or torch.is_autocast_enabled(states.device.type):
         return type(layer).forward(layer, states)  # type: ignore[no-any-return]
     a, b, scale = layer.lora_A[name].weight, layer.lora_B[name].weight, layer.scaling[name]
     weight = base.weight if transposed else base.weight.t()  # (in, out)
