@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from featherweight.errors import ModelError
 from featherweight.serving.loading import LoadedModel, load
 
 _ROWS = 32
@@ -19,10 +20,12 @@ class Predictor:
 
     Args:
         loaded: what :func:`featherweight.serving.loading.load` gave.
+        temperature: what logits are divided by; labels do not depend on it.
     """
 
-    def __init__(self, loaded: LoadedModel) -> None:
+    def __init__(self, loaded: LoadedModel, temperature: float = 1.0) -> None:
         self.loaded = loaded
+        self.temperature = temperature
         self.labels: tuple[str, ...] = loaded.task.labels
         self._device = next(loaded.model.parameters()).device
 
@@ -52,17 +55,22 @@ class Predictor:
             ids = torch.tensor([rows[index] + [pad] * (longest - len(rows[index])) for index in chosen])
             mask = torch.tensor([[1] * len(rows[index]) + [0] * (longest - len(rows[index])) for index in chosen])
             logits = loaded.model(input_ids=ids.to(self._device), attention_mask=mask.to(self._device)).logits
-            result[chosen] = loaded.task.probabilities(logits).cpu()
+            result[chosen] = loaded.task.probabilities(logits.float() / self.temperature).cpu()
         return result
 
 
-def load_predictor(name: str) -> Predictor:
+def load_predictor(name: str, *, calibrated: bool = False) -> Predictor:
     """Load a run, an adapter or a model for answering.
 
+    Args:
+        calibrated: answer at the temperature that the run fitted.
+
     Raises:
-        ModelError: it can't be found, trusted or read.
+        ModelError: it can't be found, trusted or read, or no temperature was fitted for it.
     """
     loaded = load(name)
+    if calibrated and loaded.temperature is None:
+        raise ModelError(f"{name}: no temperature was fitted for it; leave --calibrated out")
     if torch.cuda.is_available():
         loaded.model.to("cuda")
-    return Predictor(loaded)
+    return Predictor(loaded, (loaded.temperature or 1.0) if calibrated else 1.0)
