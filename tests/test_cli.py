@@ -50,7 +50,17 @@ def test_a_config_error_loads_nothing_heavy(tmp_path: Path) -> None:
 
 
 def commands() -> list[list[str]]:
-    return [[], ["run"], ["evaluate"], ["compare"], ["predict"], ["inspect"], ["inspect", "data"], ["doctor"]]
+    return [
+        [],
+        ["run"],
+        ["evaluate"],
+        ["compare"],
+        ["report"],
+        ["predict"],
+        ["inspect"],
+        ["inspect", "data"],
+        ["doctor"],
+    ]
 
 
 @pytest.mark.parametrize("command", commands(), ids=" ".join)
@@ -216,8 +226,8 @@ def test_public_names_are_pinned() -> None:
     import featherweight
 
     assert sorted(featherweight.__all__) == [
-        "FeatherweightError", "Recipe", "__version__", "compare", "evaluate", "load_predictor", "load_recipe", "predict",
-        "run",
+        "FeatherweightError", "Recipe", "__version__", "compare", "evaluate", "load_predictor", "load_recipe", "load_run",
+        "predict", "run", "write_report",
     ]  # fmt: skip
     for name in featherweight.__all__:
         assert getattr(featherweight, name) is not None

@@ -49,7 +49,7 @@ def finished(models: Models, train_csv: Path, tmp_path_factory: pytest.TempPathF
 
 def test_the_run_directory_is_the_contract(finished: Path) -> None:
     assert {path.name for path in finished.iterdir()} == {
-        "recipe.toml", "environment.json", "checkpoints", "history.jsonl", "predictions", "adapter", "metrics.json",
+        "recipe.toml", "environment.json", "checkpoints", "history.jsonl", "predictions", "adapter", "metrics.json", "report.html",
     }  # fmt: skip
     assert {path.name for path in (finished / "adapter").iterdir()} >= {
         "adapter_model.safetensors", "adapter_config.json", "README.md", "featherweight.json", "tokenizer.json",
@@ -66,6 +66,7 @@ def test_the_run_directory_is_the_contract(finished: Path) -> None:
     assert {"training_loss", "eval_loss", "eval_accuracy"} <= set(metrics["epochs"][0])
     assert set(metrics["comparison"]) == {
         "metric", "n", "difference", "confidence_interval", "confidence", "test", "p_value", "fixed", "broken", "verdict",
+        "smallest_significant_difference", "detectable_difference",
     }  # fmt: skip
     assert metrics["comparison"]["n"] == 60
     assert metrics["comparison"]["verdict"] == "better"
@@ -350,13 +351,13 @@ def test_evaluate_and_compare_agree_with_the_run(
 ) -> None:
     metrics = json.loads((finished / "metrics.json").read_text())
     assert workflow.evaluate(str(finished))["eval_loss"] == pytest.approx(metrics["tuned"]["eval_loss"], abs=1e-6)
-    (alone,) = workflow.compare([str(finished)])
+    (alone,) = workflow.compare([str(finished)])["comparisons"]
     assert alone["difference"] == metrics["comparison"]["difference"]
     assert alone["p_value"] == metrics["comparison"]["p_value"]
     run(tiny.recipe(models("bert"), train_csv, method={"r": 1}), tmp_path / "other")
-    (pair,) = workflow.compare([str(finished), str(tmp_path / "other")])
+    (pair,) = workflow.compare([str(finished), str(tmp_path / "other")])["comparisons"]
     assert pair["n"] == 60
-    (itself,) = workflow.compare([str(finished), str(finished)])
+    (itself,) = workflow.compare([str(finished), str(finished)])["comparisons"]
     assert (itself["p_value"], itself["fixed"], itself["broken"], itself["verdict"]) == (1.0, 0, 0, "no-difference")
 
 

@@ -84,10 +84,19 @@ def drift() -> list[str]:
 def _resolve() -> dict[str, Any]:
     run = _compile("demo")
     everything = _compile("demo", "dev")
-    if changed := set(run) - set(everything):
+    if changed := set(map(_version, run)) - set(map(_version, everything)):
         raise SystemExit(f"the development tools change what runs: {sorted(changed)}; loosen their ranges")
     extra = _read(ROOT / "pyproject.toml")["tool"]["featherweight"]["without-dependencies"]
-    return {"run": run, "dev": sorted(set(everything) - set(run)), "without-dependencies": extra}
+    return {
+        "run": run,
+        "dev": [pin for pin in everything if _version(pin) not in set(map(_version, run))],
+        "without-dependencies": extra,
+    }
+
+
+def _version(pin: str) -> str:
+    """Name and version without the marker, which may be narrower where fewer need it."""
+    return pin.partition(";")[0].strip()
 
 
 def _compile(*extras: str) -> list[str]:

@@ -19,10 +19,12 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "load_recipe": "featherweight.recipe:load",
     "Recipe": "featherweight.recipe:Recipe",
+    "load_run": "featherweight.workflow:load_run",
     "run": "featherweight.workflow:run",
     "evaluate": "featherweight.workflow:evaluate",
     "compare": "featherweight.workflow:compare",
     "predict": "featherweight.workflow:predict",
+    "write_report": "featherweight.workflow:report",
     "load_predictor": "featherweight.serving.predictor:load_predictor",
     "FeatherweightError": "featherweight.errors:FeatherweightError",
 }

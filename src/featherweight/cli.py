@@ -63,7 +63,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="featherweight", description="Lightweight fine-tuning of foundation models, with proof.")
     parser.add_argument("--version", action="version", version=f"featherweight {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for add in (_add_run, _add_evaluate, _add_compare, _add_predict, _add_plan, _add_inspect, _add_doctor):
+    adders = (
+        _add_run, _add_evaluate, _add_compare, _add_report, _add_predict, _add_plan, _add_inspect, _add_doctor,
+    )  # fmt: skip
+    for add in adders:
         add(commands)
     return parser
 
@@ -150,6 +153,24 @@ def _add_compare(commands: Any) -> None:
     parser.add_argument(
         "runs", nargs="+", metavar="RUN", help="one: against its base model; more: each against the first"
     )
+    parser.add_argument(
+        "--margin",
+        type=float,
+        metavar="M",
+        help="a loss of accuracy that would not matter; says whether more is ruled out",
+    )
+
+
+def _add_report(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "report",
+        _report,
+        "write the HTML report again, or of several runs side by side",
+        "featherweight report runs/demo runs/try --output both.html",
+    )
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="finished runs; no model is loaded")
+    parser.add_argument("--output", metavar="FILE", help="where to (default: the run's report.html, or ./report.html)")
 
 
 def _add_predict(commands: Any) -> None:
@@ -165,6 +186,7 @@ def _add_predict(commands: Any) -> None:
     source.add_argument("--text", action="append", help="a text; may be given again")
     source.add_argument("--input", metavar="FILE", help="CSV, TSV, JSONL or Parquet; - reads JSONL from a pipe")
     parser.add_argument("--output", metavar="FILE", help="where the rows go, with their predictions (default: -)")
+    parser.add_argument("--calibrated", action="store_true", help="probabilities at the run's fitted temperature")
     parser.add_argument("--column", default="text", help="the column of --input that holds the text (default: text)")
 
 
@@ -175,7 +197,7 @@ def _add_inspect(commands: Any) -> None:
         kinds,
         "data",
         _inspect_data,
-        "label shares, lengths, empty and repeated texts, overlaps between files",
+        "label shares, lengths, duplicates and leaks, words that give the label away, suspected label errors",
         "featherweight inspect data train.tsv validation.tsv --set data.text=sentence",
     )
     parser.add_argument("files", nargs="+", metavar="FILE", help="up to three files; each is looked at as one split")
@@ -252,7 +274,14 @@ def _compare(arguments: Arguments) -> None:
     from featherweight import workflow
 
     console = _console(arguments)
-    console.result({"comparisons": workflow.compare(arguments.runs, console=console)})
+    console.result(workflow.compare(arguments.runs, margin=arguments.margin, console=console))
+
+
+def _report(arguments: Arguments) -> None:
+    from featherweight import workflow
+
+    console = _console(arguments)
+    console.result({"report": str(workflow.report(arguments.runs, arguments.output, console=console))})
 
 
 def _predict(arguments: Arguments) -> None:
@@ -263,7 +292,7 @@ def _predict(arguments: Arguments) -> None:
 
     console = _console(arguments)
     if arguments.text:
-        predictions = list(workflow.predict(arguments.run, arguments.text))
+        predictions = list(workflow.predict(arguments.run, arguments.text, calibrated=arguments.calibrated))
         if arguments.json:
             console.result({"predictions": predictions})
             return
@@ -271,13 +300,13 @@ def _predict(arguments: Arguments) -> None:
             print(f"{prediction['label']}  {prediction['probabilities'][prediction['label']]:.4f}  {text}")
         return
     output = arguments.output or "-"
-    count = _predict_file(arguments.run, arguments.input, output, arguments.column)
+    count = _predict_file(arguments.run, arguments.input, output, arguments.column, arguments.calibrated)
     if output != "-":
         console.say(f"{count:,} rows in {output}")
         console.result({"rows": count, "output": output})
 
 
-def _predict_file(run: str, source: str, output: str, column: str) -> int:
+def _predict_file(run: str, source: str, output: str, column: str, calibrated: bool) -> int:
     """Stream a file's rows through the model into another file, which appears when it is complete."""
     from featherweight import workflow
     from featherweight.registry import FORMATS
@@ -302,7 +331,7 @@ def _predict_file(run: str, source: str, output: str, column: str) -> int:
             yield text or ""
 
     def answered() -> Iterator[Row]:
-        for prediction in workflow.predict(run, texts()):
+        for prediction in workflow.predict(run, texts(), calibrated=calibrated):
             yield {
                 **waiting.pop(0),
                 "prediction": prediction["label"],
@@ -366,7 +395,8 @@ def _data_section(target: str, value: str | None, assignments: Sequence[str]) ->
     if run.recipe.is_file():
         known = recipes.load(run.recipe).data.model_dump(exclude_none=True, exclude={"max_length"})
     if value is not None:
-        known.pop("filter", None)
+        for key in ("filter", "slices", "group"):
+            known.pop(key, None)
         known |= _data_keys(value)
     return recipes.load_data_section({**known, **overrides})
 

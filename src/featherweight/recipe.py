@@ -56,6 +56,11 @@ class DataSection(Section):
     labels: list[str] | None = Field(
         None, description="label names, in the order of the model's outputs; integer labels count from 0", min_length=2
     )
+    slices: list[str] = Field([], description="columns whose values the evidence looks at one by one")
+    group: str | None = Field(
+        None, description="column whose equal values mark rows that are not independent, such as one document's"
+    )
+    allow_leak: bool = Field(False, description="measure on rows that stand in train; the report says so")
     filter: dict[str, str] = Field({}, description="keep only the rows where each of these columns has this value")
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = Field(
         0.1, description="share of train to hold out, stratified and seeded, where there is no validation split"
@@ -71,6 +76,8 @@ class DataSection(Section):
             raise ValueError("give 'name' (hub id, folder or package file) or 'train_file'")
         if self.name is not None and files:
             raise ValueError(f"give either 'name' or '{files[0]}', not both")
+        if self.text in {*self.slices, self.group}:
+            raise ValueError("'slices' and 'group' name columns beside the text")
         if self.labels is not None and len(set(self.labels)) < len(self.labels):
             raise ValueError("'labels' names one label twice")
         return self

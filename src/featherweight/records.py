@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,7 +39,8 @@ class Examples:
 
     Attributes:
         name: ``train``, ``validation`` or ``test``.
-        texts: memory-mapped Arrow rows with one string column, ``text``.
+        texts: memory-mapped Arrow rows with the string column ``text``, and ``column:NAME`` for each column that the
+            recipe slices or groups by.
         text_column: what the source calls that column.
         labels: int64, shape (rows,).
         ids: int64, shape (rows,), the row's number in its source, counted from 0.
@@ -61,6 +64,16 @@ class Examples:
     def text(self, index: int) -> str:
         return str(self.texts[int(index)]["text"])
 
+    def all_texts(self) -> Iterator[str]:
+        """Every text in order, a thousand in memory at a time."""
+        for batch in self.texts.select_columns("text").iter(batch_size=1000):
+            yield from batch["text"]
+
+    def column(self, name: str) -> list[str]:
+        """The values of a column that was kept beside the text."""
+        key = f"column:{name}"
+        return [str(value) for batch in self.texts.select_columns(key).iter(batch_size=1000) for value in batch[key]]
+
 
 @dataclass(frozen=True)
 class Encoding:
@@ -71,6 +84,7 @@ class Encoding:
         offsets: int64, shape (rows + 1,); row ``i`` is ``tokens[offsets[i]:offsets[i + 1]]`` and never empty.
         labels: int64, shape (rows,).
         truncated: how many rows were cut at the maximal length.
+        lost_tokens: how many tokens were cut off them in all.
         key: identifies the tokens, for what is kept on disk about them.
     """
 
@@ -78,6 +92,7 @@ class Encoding:
     offsets: NDArray[np.int64]
     labels: NDArray[np.int64]
     truncated: int
+    lost_tokens: int = 0
     key: str = ""
 
     def __len__(self) -> int:
@@ -155,7 +170,23 @@ class Comparison:
 
 @dataclass(frozen=True)
 class RunRecord:
-    """A finished run: where it is and what ``metrics.json`` says."""
+    """A finished run: where it is and what ``metrics.json`` says. A notebook shows its figures."""
 
     path: str
     metrics: dict[str, Any]
+
+    def _repr_html_(self) -> str:
+        rungs = {
+            **self.metrics["baselines"],
+            "untuned model": self.metrics["base"],
+            "tuned model": self.metrics["tuned"],
+        }
+        rows = "".join(
+            f"<tr><th scope='row'>{escape(name)}</th><td>{one['eval_accuracy']:.4f}</td></tr>"
+            for name, one in rungs.items()
+        )
+        return (
+            f"<p><strong>{escape(self.metrics.get('headline', ''))}</strong></p><table><thead><tr>"
+            f"<th scope='col'>model</th><th scope='col'>accuracy</th></tr></thead><tbody>{rows}</tbody></table>"
+            f"<p>{escape(self.path)}/report.html</p>"
+        )

@@ -75,7 +75,16 @@ METHODS = Registry(
     },
 )
 
-METRICS = Registry("metric", "featherweight.metrics", {"accuracy": "featherweight.metrics:accuracy"})
+METRICS = Registry(
+    "metric",
+    "featherweight.metrics",
+    {
+        "accuracy": "featherweight.metrics:accuracy",
+        "macro_f1": "featherweight.metrics:macro_f1",
+        "balanced_accuracy": "featherweight.metrics:balanced_accuracy",
+        "matthews_correlation": "featherweight.metrics:matthews_correlation",
+    },
+)
 
 FORMATS = Registry(
     "data format",

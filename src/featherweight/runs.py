@@ -36,6 +36,7 @@ class RunDirectory:
         self.checkpoints = self.path / "checkpoints"
         self.history = self.path / "history.jsonl"
         self.predictions = self.path / "predictions"
+        self.report = self.path / "report.html"
         self.metrics = self.path / "metrics.json"
 
     @property
@@ -162,10 +163,19 @@ class RunDirectory:
                 ids=table["id"].to_numpy(),
                 labels=table["label"].to_pylist(),
                 predictions=table["prediction"].to_pylist(),
+                names=tuple(json.loads(table.schema.metadata[b"labels"])),
                 probabilities=np.asarray(table["probabilities"].to_pylist(), dtype=np.float32),
             )
-        except (pa.ArrowException, KeyError, OSError) as error:
+        except (pa.ArrowException, KeyError, TypeError, OSError) as error:
             raise DataError(f"{path}: not readable as predictions: {error}") from error
+
+    def read_environment(self) -> dict[str, Any]:
+        """Content of ``environment.json``. Raises ModelError where it can't be read."""
+        try:
+            content: dict[str, Any] = json.loads(self.environment.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ModelError(f"{self.environment}: can't be read: {error}") from error
+        return content
 
     def read_metrics(self) -> dict[str, Any]:
         """What a complete run says of itself. Raises ModelError where it is not complete."""
@@ -190,17 +200,24 @@ class Predictions:
         ids: int64, shape (rows,), the row's number in its source.
         labels: name of each row's label.
         predictions: name of each row's most probable label.
+        names: the labels in the order of the probabilities.
         probabilities: float32, shape (rows, classes).
     """
 
     ids: NDArray[np.int64]
     labels: list[str]
     predictions: list[str]
+    names: tuple[str, ...]
     probabilities: NDArray[np.float32]
 
     @property
-    def correct(self) -> NDArray[np.bool_]:
-        return np.asarray([label == found for label, found in zip(self.labels, self.predictions, strict=True)])
+    def label_indices(self) -> NDArray[np.int64]:
+        """Class index of each row's label; int64, shape (rows,)."""
+        return np.asarray([self.names.index(label) for label in self.labels], dtype=np.int64)
+
+    def in_order_of(self, names: Sequence[str]) -> NDArray[np.float32]:
+        """The probabilities with their columns in the order of ``names``."""
+        return self.probabilities[:, [self.names.index(name) for name in names]]
 
 
 def package_versions(names: Iterable[str] = RECORDED_PACKAGES) -> dict[str, str | None]:

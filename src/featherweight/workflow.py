@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from featherweight import recipe as recipes
-from featherweight.errors import ConfigError, DataError, Interrupted
-from featherweight.recipe import DataSection, Recipe
+from featherweight.errors import ConfigError, Interrupted
+from featherweight.evidence import data_checks
+from featherweight.evidence.assess import assess, with_interval
+from featherweight.evidence.data_checks import LabelledTexts
+from featherweight.evidence.duplicates import Fingerprints
+from featherweight.evidence.verdict import headline
+from featherweight.recipe import DataSection, Recipe, TrainingSection
 from featherweight.records import Encoding, Evaluation, Examples, RunRecord, TrainingResult
 from featherweight.registry import BASELINES, METHODS, METRICS, TASKS
 from featherweight.report import tables
@@ -27,6 +35,7 @@ if TYPE_CHECKING:
 
 EVALUATED_SPLIT = "validation"
 _EXAMPLES_SHOWN = 3
+_SUSPECTS_SHOWN = 10
 
 
 def run(
@@ -79,6 +88,8 @@ class Prepared:
     accelerator: Any
     execution: Execution
     max_length: int
+    checked: dict[str, LabelledTexts]
+    prints: dict[str, Fingerprints]
     trunk: dict[str, Any] | None = None
 
     def identity(self) -> dict[str, Any]:
@@ -125,6 +136,10 @@ def prepare(recipe: Recipe, console: Console) -> Prepared:
     _require_measured(training.metric_for_best_model, task_class.metrics)
     source = models.find(recipe.model.name, recipe.model.revision)
     task, examples = task_class.prepare(data.load(recipe.data), recipe.data, training.seed)
+    checked = {name: LabelledTexts.of(one, task.labels) for name, one in examples.items()}
+    prints = data_checks.fingerprint(checked)
+    if not recipe.data.allow_leak:
+        data_checks.refuse_leaks(checked, prints)
     console.show(tables.label_shares(_shares(task, examples), {name: len(one) for name, one in examples.items()}))
     for one in examples.values():
         if one.dropped:
@@ -163,30 +178,40 @@ def prepare(recipe: Recipe, console: Console) -> Prepared:
         accelerator=accelerator,
         execution=execution,
         max_length=max_length,
+        checked=checked,
+        prints=prints,
     )
 
 
 def _measure_base(
     prepared: Prepared, directory: RunDirectory, console: Console, stop: Callable[[], bool]
 ) -> dict[str, Any]:
-    """The cheap baselines and the model as it is; a resumed run finds what it measured before."""
+    """The data's checks, the cheap baselines and the model as it is; a resumed run finds what it measured before."""
     for event in directory.read_history():
         if event["event"] == "base":
             return dict(event)
     validation = prepared.examples[EVALUATED_SPLIT]
+    console.say("checking the data")
+    checks = data_checks.check(prepared.checked, prepared.prints, prepared.recipe.training.seed)
+    checks["warnings"] += data_checks.truncation_warnings(_truncation(prepared))
+    console.show(*(f"Take care: {line}" for line in checks["warnings"]))
     baselines = {}
     for name in BASELINES:
         if stop():
             raise Interrupted("stopped while measuring the baselines")
         console.say(f"measuring the baseline {name}")
+        started = time.perf_counter()
         probabilities = BASELINES[name]().predict(prepared.examples["train"], validation, len(prepared.task.labels))
         measured = {
             f"eval_{metric}": METRICS[metric](probabilities, validation.labels) for metric in prepared.task.metrics
         }
-        baselines[name] = _with_interval(measured, len(validation))
+        baselines[name] = {**with_interval(measured, len(validation)), "runtime": time.perf_counter() - started}
+        answers = Evaluation(measured, probabilities, validation.labels)
+        directory.write_predictions(name, validation, answers, prepared.task.labels)
     evaluation = _evaluate(prepared, prepared.model, "evaluating the base model", console, stop)
     directory.write_predictions("base", validation, evaluation, prepared.task.labels)
-    event = {"event": "base", "baselines": baselines, "metrics": _with_interval(evaluation.metrics, len(validation))}
+    measured = with_interval(evaluation.metrics, len(validation))
+    event = {"event": "base", "baselines": baselines, "metrics": measured, "data_checks": checks}
     directory.append_history(event)
     return event
 
@@ -261,17 +286,27 @@ def _publish(
     tuned: Evaluation,
     result: TrainingResult,
 ) -> None:
-    """Write predictions, the artefact with its card, and last of all ``metrics.json``."""
+    """Write predictions, the artefact with its card, the report, and last of all ``metrics.json``."""
     from featherweight.engine.hardware import peak_memory_bytes
-    from featherweight.evidence.compare import compare
     from featherweight.report.model_card import model_card
+    from featherweight.report.page import one_run
     from featherweight.serving.loading import FACTS, facts
 
     task, source, recipe = prepared.task, prepared.source, prepared.recipe
     validation = prepared.examples[EVALUATED_SPLIT]
     directory.write_predictions("tuned", validation, tuned, task.labels)
-    before = directory.read_predictions("base", EVALUATED_SPLIT)
-    comparison = compare(before.correct, tuned.predictions == validation.labels)
+    saved = {name: directory.read_predictions(name, EVALUATED_SPLIT) for name in ("base", *base["baselines"])}
+    evidence = assess(
+        validation,
+        task.labels,
+        saved.pop("base").probabilities,
+        tuned.probabilities,
+        {name: one.probabilities for name, one in saved.items()},
+        twins=np.isin(validation.ids, base["data_checks"]["twins"][EVALUATED_SPLIT]["ids"]),
+        slice_columns=recipe.data.slices,
+        group_column=recipe.data.group,
+        seed=recipe.training.seed,
+    )
     trainable, total = count_parameters(model)
     metrics = {
         "schema_version": SCHEMA_VERSION,
@@ -280,10 +315,11 @@ def _publish(
         "rows": {name: len(one) for name, one in prepared.examples.items()},
         "dropped_empty_rows": {name: one.dropped for name, one in prepared.examples.items()},
         "truncated_rows": {name: one.truncated for name, one in prepared.encodings.items()},
+        "truncation": _truncation(prepared),
         "evaluated_split": EVALUATED_SPLIT,
         "baselines": base["baselines"],
         "base": base["metrics"],
-        "tuned": _with_interval(tuned.metrics, len(validation)),
+        "tuned": with_interval(tuned.metrics, len(validation)),
         "epochs": [
             {"epoch": record.epoch, "training_loss": record.training_loss, **_outcomes(record.metrics)}
             for record in result.epochs
@@ -291,35 +327,40 @@ def _publish(
         "best_step": result.best_step,
         "trainable_parameters": trainable,
         "total_parameters": total,
-        "comparison": {**asdict(comparison), "confidence_interval": list(comparison.confidence_interval)},
-        "examples": _changed_examples(validation, before.probabilities, tuned, task.labels),
+        **evidence,
+        "data_checks": base["data_checks"],
         "resources": {**result.metrics, "peak_memory_bytes": peak_memory_bytes()},
         "trunk_cache": prepared.trunk,
         "pad_token_id": prepared.tokenizer.pad_token_id,
         "base_model_fingerprint": source.fingerprint,
     }
+    metrics["headline"] = headline(metrics)
     card = model_card(recipe, source, list(task.labels), metrics, prepared.method.artefact)
+
+    temperature = metrics["calibration"]["tuned"]["temperature"]
 
     def fill(folder: Path) -> None:
         prepared.method.save(model, folder, source.name, source.revision)
         prepared.tokenizer.save_pretrained(str(folder))
-        (folder / FACTS).write_text(facts(task, source, prepared.max_length), encoding="utf-8")
+        (folder / FACTS).write_text(facts(task, source, prepared.max_length, temperature), encoding="utf-8")
         (folder / "README.md").write_text(card, encoding="utf-8")
 
     directory.publish_folder(prepared.method.artefact, fill)
+    directory.write_text(directory.report, one_run(directory, metrics))
     directory.write_json(directory.metrics, metrics)
 
 
 def _finish(directory: RunDirectory, console: Console) -> RunRecord:
     """Show a complete run's results, from its files alone."""
     metrics = directory.read_metrics()
-    shown = metrics["examples"]
+    shown = {kind: rows[:_EXAMPLES_SHOWN] for kind, rows in metrics["examples"].items()}
     console.show(
         tables.epochs(metrics["epochs"]),
         tables.evaluations({"base model": metrics["base"], "tuned model": metrics["tuned"]}),
         tables.ladder(metrics),
         *(tables.examples(f"Examples {kind} by tuning", shown[kind]) for kind in ("fixed", "broken") if shown[kind]),
-        tables.verdict(metrics["comparison"]),
+        *(f"Take care: {line}" for line in metrics["data_checks"]["warnings"]),
+        tables.verdict(metrics),
         tables.against_baselines(metrics),
         f"\nEverything is in {directory.path}. Try it:\n"
         f'  featherweight predict {directory.path} --text "A film I would gladly see again."',
@@ -346,7 +387,6 @@ def evaluate(
     """
     from featherweight.engine import hardware
     from featherweight.engine.evaluate import evaluate as measure
-    from featherweight.recipe import TrainingSection
     from featherweight.serving import loading
 
     console = console or Console(quiet=True)
@@ -383,7 +423,7 @@ def evaluate(
         what="evaluating",
         observer=console.observe,
     )
-    metrics = _with_interval(evaluation.metrics, len(examples))
+    metrics = with_interval(evaluation.metrics, len(examples))
     console.show(
         tables.label_shares({split: loaded.task.shares(examples)}, {split: len(examples)}),
         tables.evaluations({target: metrics}),
@@ -398,57 +438,94 @@ def evaluate(
     }
 
 
-def compare(runs: Sequence[str], *, console: Console | None = None) -> list[dict[str, Any]]:
+def compare(
+    runs: Sequence[str], *, margin: float | None = None, console: Console | None = None
+) -> dict[str, list[dict[str, Any]]]:
     """Compare finished runs on the rows that all of them predicted; loads no model.
 
     One run is compared with its own base model; of several, each is compared with the first.
 
+    Args:
+        margin: a loss of accuracy that would not matter; each comparison then says whether more than it is ruled out.
+
+    Returns:
+        ``comparisons``, one a pair; ``runs``, each one's figures; ``seeds``, mean and standard deviation over runs
+        that differ in nothing but their seed.
+
     Raises:
         DataError: the runs were not measured on the same rows.
     """
-    from featherweight.evidence.compare import compare as paired
-    from featherweight.evidence.compare import holm
+    from featherweight.evidence import several
 
     console = console or Console(quiet=True)
-    sides = []
-    for name in runs:
-        directory = RunDirectory(name)
-        split = directory.read_metrics()["evaluated_split"]
-        sides.append((name, directory.read_predictions("tuned", split)))
+    directories = {name: RunDirectory(name) for name in runs}
+    metrics = {name: directory.read_metrics() for name, directory in directories.items()}
+    sides = [(name, directories[name].read_predictions("tuned", metrics[name]["evaluated_split"])) for name in runs]
     if len(runs) == 1:
-        sides.insert(0, ("its base model", RunDirectory(runs[0]).read_predictions("base", EVALUATED_SPLIT)))
-    (against, first), *others = sides
-    rows: list[dict[str, Any]] = []
-    for name, other in others:
-        same = len(first.ids) == len(other.ids) and (first.ids == other.ids).all() and first.labels == other.labels
-        if not same:
-            raise DataError(f"{name} and {against} were not measured on the same rows, so they can't be paired")
-        rows.append({"run": name, "against": against, **asdict(paired(first.correct, other.correct))})
-    for row, adjusted in zip(rows, holm([row["p_value"] for row in rows]), strict=True):
-        row["p_value_holm"] = adjusted
-    console.show(tables.comparisons(rows))
-    return rows
+        sides.insert(0, ("its base model", directories[runs[0]].read_predictions("base", EVALUATED_SPLIT)))
+    rows = several.against_first(sides, margin)
+    figures = several.table(sides, metrics)
+    identities = {name: directory.read_environment()["identity"] for name, directory in directories.items()}
+    seeds = several.over_seeds(figures, identities)
+    console.show(tables.runs(figures), tables.comparisons(rows), *(tables.seeds(one) for one in seeds))
+    return {"comparisons": rows, "runs": figures, "seeds": seeds}
 
 
-def predict(target: str, texts: Iterable[str]) -> Iterator[dict[str, Any]]:
-    """Label and probabilities of each text, lazily and in order."""
+def report(runs: Sequence[str], output: str | Path | None = None, *, console: Console | None = None) -> Path:
+    """Write ``report.html`` of a finished run again, or of several side by side, from their files alone.
+
+    Args:
+        output: where to; the run's own ``report.html`` if None, or ``report.html`` here for several runs.
+
+    Raises:
+        ModelError: a run is not complete.
+        DataError: several runs were not measured on the same rows.
+    """
+    from featherweight.report import page
+
+    console = console or Console(quiet=True)
+    first, *others = (RunDirectory(name) for name in runs)
+    if others:
+        metrics = {str(directory.path): directory.read_metrics() for directory in (first, *others)}
+        html = page.several_runs([first, *others], metrics, compare([str(one.path) for one in (first, *others)]))
+    else:
+        html = page.one_run(first, first.read_metrics())
+    target = Path(output) if output else Path("report.html") if others else first.report
+    first.write_text(target, html)
+    console.say(f"{target}: written")
+    return target
+
+
+def load_run(path: str | Path) -> RunRecord:
+    """A finished run, from its folder. Raises ModelError where it is not complete."""
+    return RunRecord(str(path), RunDirectory(path).read_metrics())
+
+
+def predict(target: str, texts: Iterable[str], *, calibrated: bool = False) -> Iterator[dict[str, Any]]:
+    """Label and probabilities of each text, lazily and in order.
+
+    Args:
+        calibrated: at the temperature that the run fitted; labels are the same.
+    """
     from featherweight.serving.predictor import load_predictor
 
-    return load_predictor(target).stream(texts)
+    return load_predictor(target, calibrated=calibrated).stream(texts)
 
 
 def inspect_data(section: DataSection, *, console: Console | None = None) -> dict[str, Any]:
-    """Label shares, lengths and duplicates of a data set, as a run would see it."""
-    from featherweight.evidence.inspect import overlaps, summarise
-
+    """Every check of a data set, as a run makes it: labels, lengths, duplicates, leaks, giveaways, suspect labels."""
     console = console or Console(quiet=True)
-    splits = data.load(section)
-    found = {name: summarise(split, section) for name, split in splits.items()}
-    shared = overlaps(splits, section)
-    console.show(*(tables.key_values(splits[name].origin, _flat(facts)) for name, facts in found.items()))
-    if shared:
-        console.show(tables.key_values("Texts that stand in two splits", shared))
-    return {"splits": found, "shared_texts": shared}
+    splits = {
+        name: LabelledTexts.of_split(split, section.text, section.label) for name, split in data.load(section).items()
+    }
+    found = data_checks.check(splits, data_checks.fingerprint(splits), TrainingSection().seed)
+    console.show(*(tables.key_values(splits[name].origin, _flat(facts)) for name, facts in found["splits"].items()))
+    if found["shared_texts"]:
+        console.show(tables.key_values("Texts that stand in two splits", found["shared_texts"]))
+    if suspects := found["suspected_label_errors"]["examples"]:
+        console.show(tables.suspects(suspects[:_SUSPECTS_SHOWN]))
+    console.show(*(f"Take care: {line}" for line in found["warnings"]))
+    return found
 
 
 def plan(recipe: Recipe, *, console: Console | None = None) -> dict[str, Any]:
@@ -585,42 +662,21 @@ def _shares(task: Any, examples: Mapping[str, Examples]) -> dict[str, dict[str, 
     return {name: task.shares(one) for name, one in examples.items()}
 
 
-def _with_interval(metrics: Mapping[str, Any], rows: int) -> dict[str, Any]:
-    from featherweight.evidence.compare import wilson
-
-    interval = wilson(round(metrics["eval_accuracy"] * rows), rows)
-    return {**metrics, "eval_accuracy_interval": list(interval)}
+def _truncation(prepared: Prepared) -> dict[str, dict[str, float]]:
+    """For each split the rows that were cut at ``max_length`` and the share of tokens that went."""
+    return {
+        name: {
+            "rows": one.truncated,
+            "lost_tokens": one.lost_tokens,
+            "share": one.lost_tokens / (one.lost_tokens + int(one.offsets[-1])),
+        }
+        for name, one in prepared.encodings.items()
+    }
 
 
 def _outcomes(metrics: Mapping[str, float]) -> dict[str, float]:
     timings = ("eval_runtime", "eval_samples_per_second", "eval_steps_per_second")
     return {key: value for key, value in metrics.items() if key not in timings}
-
-
-def _changed_examples(
-    examples: Examples, base: Any, tuned: Evaluation, labels: Sequence[str]
-) -> dict[str, list[dict[str, Any]]]:
-    """A few rows that only one model gets right, those first whose true label's probability moved most."""
-    import numpy as np
-
-    rows = np.arange(len(examples))
-    before, after = base[rows, examples.labels], tuned.probabilities[rows, examples.labels]
-    base_right = base.argmax(axis=1) == examples.labels
-    tuned_right = tuned.predictions == examples.labels
-    chosen = {"fixed": rows[tuned_right & ~base_right], "broken": rows[base_right & ~tuned_right]}
-    return {
-        kind: [
-            {
-                "id": int(examples.ids[row]),
-                "text": examples.text(row),
-                "label": labels[examples.labels[row]],
-                "base": float(before[row]),
-                "tuned": float(after[row]),
-            }
-            for row in sorted(members, key=lambda row: -abs(after[row] - before[row]))[:_EXAMPLES_SHOWN]
-        ]
-        for kind, members in chosen.items()
-    }
 
 
 def _flat(facts: Mapping[str, Any]) -> dict[str, Any]:

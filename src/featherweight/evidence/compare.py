@@ -8,37 +8,53 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from featherweight.evidence import resampling
 from featherweight.records import Comparison
 
 CONFIDENCE = 0.95
+POWER = 0.8
 
 
-def compare(base: NDArray[np.bool_], tuned: NDArray[np.bool_], confidence: float = CONFIDENCE) -> Comparison:
+def compare(
+    base: NDArray[np.bool_],
+    tuned: NDArray[np.bool_],
+    groups: Sequence[str] | None = None,
+    *,
+    confidence: float = CONFIDENCE,
+    seed: int = 0,
+) -> Comparison:
     """Compare two models' accuracy on the same rows.
 
     Args:
         base: which rows the one model got right; shape (rows,).
         tuned: which rows the other got right; shape (rows,).
+        groups: what each row belongs to, where rows are not independent (sentences of one document).
+        seed: of the resampling by group.
 
     The test is McNemar's, exact: under the null hypothesis each row that only one model gets right is a fair coin
-    (McNemar 1947). The interval is Newcombe's for a paired difference of proportions (1998, method 10).
+    (McNemar 1947). The interval is Newcombe's for a paired difference of proportions (1998, method 10). With groups,
+    whole groups are exchanged between the models (permutation test) and drawn (cluster bootstrap) instead.
     """
     fixed = int((tuned & ~base).sum())
     broken = int((base & ~tuned).sum())
     both = int((base & tuned).sum())
     n = len(base)
-    p_value = mcnemar_exact(fixed, broken)
+    if groups is None:
+        test, p_value = "mcnemar-exact", mcnemar_exact(fixed, broken)
+        interval = newcombe_paired(both, fixed, broken, n, confidence)
+    else:
+        test = "permutation-by-group"
+        p_value, interval = _by_group(base, tuned, groups, confidence, seed)
     difference = (fixed - broken) / n
     significant = p_value < 1 - confidence
     verdict = ("better" if difference > 0 else "worse") if significant else "no-difference"
-    interval = newcombe_paired(both, fixed, broken, n, confidence)
     return Comparison(
         metric="accuracy",
         n=n,
         difference=difference,
         confidence_interval=interval,
         confidence=confidence,
-        test="mcnemar-exact",
+        test=test,
         p_value=p_value,
         fixed=fixed,
         broken=broken,
@@ -53,6 +69,52 @@ def mcnemar_exact(fixed: int, broken: int) -> float:
     if fixed + broken == 0:
         return 1.0
     return float(binomtest(min(fixed, broken), fixed + broken).pvalue)
+
+
+def smallest_significant_difference(fixed: int, broken: int, n: int, confidence: float = CONFIDENCE) -> float | None:
+    """The least net share of rows that McNemar's exact test would have called a difference.
+
+    It keeps the number of rows ``m`` on which just one model is right and asks for the least ``|fixed - broken| / n``
+    with ``P(X <= min(fixed, broken)) <= alpha / 2`` for ``X ~ Binomial(m, 1/2)``. Fewer than six such rows never
+    suffice at 95 %, so the least number that can is taken then. None where the test set has not even that many rows.
+    """
+    from scipy.stats import binom
+
+    alpha = 1 - confidence
+    discordant = max(fixed + broken, math.ceil(1 - math.log2(alpha)))
+    if discordant > n:
+        return None
+    losses = int(binom.ppf(alpha / 2, discordant, 0.5))
+    while losses >= 0 and 2 * binom.cdf(losses, discordant, 0.5) >= alpha:
+        losses -= 1
+    return (discordant - 2 * losses) / n
+
+
+def detectable_difference(
+    fixed: int, broken: int, n: int, confidence: float = CONFIDENCE, power: float = POWER
+) -> float | None:
+    """The least true difference that a test set of this size would show with the given power.
+
+    Solves ``n d^2 = (z_alpha sqrt(s) + z_power sqrt(s - d^2))^2`` for ``d``, where ``s`` is the share of rows on which
+    just one model is right (Connor, "Sample size for testing differences in proportions for the paired-sample
+    design", Biometrics 43, 1987, equation 2). None where even ``d = s`` would not be shown.
+    """
+    from scipy.optimize import brentq
+    from scipy.stats import norm
+
+    share = max(fixed + broken, 1) / n
+    z_alpha, z_power = norm.ppf(1 - (1 - confidence) / 2), norm.ppf(power)
+
+    def shortfall(d: float) -> float:
+        needed = z_alpha * math.sqrt(share) + z_power * math.sqrt(max(share - d * d, 0.0))
+        return float(math.sqrt(n) * d - needed)
+
+    return float(brentq(shortfall, 0.0, share)) if shortfall(share) >= 0 else None
+
+
+def not_inferior(interval: tuple[float, float], margin: float) -> bool:
+    """Whether all of the interval for the difference lies above ``-margin`` (Piaggio et al., JAMA 308, 2012)."""
+    return interval[0] > -margin
 
 
 def wilson(correct: int, n: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
@@ -101,6 +163,27 @@ def holm(p_values: Sequence[float]) -> list[float]:
         running = max(running, min(1.0, (len(p_values) - rank) * p_values[index]))
         adjusted[index] = running
     return adjusted
+
+
+def _by_group(
+    base: NDArray[np.bool_], tuned: NDArray[np.bool_], groups: Sequence[str], confidence: float, seed: int
+) -> tuple[float, tuple[float, float]]:
+    """Permutation p-value and cluster-bootstrap interval of the difference in accuracy."""
+    from scipy import sparse
+
+    units = resampling.clusters_of(groups, len(base))
+    resamples = resampling.resamples_for(int(units.max()) + 1)
+    sides = [
+        resampling.Additive(
+            sparse.csr_array(np.stack([side.astype(np.float64), np.ones(len(side))], axis=1)),
+            lambda sums: sums[..., 0] / sums[..., 1],
+        )
+        for side in (base, tuned)
+    ]
+    pairs = [(sides[0], sides[1])]
+    (p_value,) = resampling.permutation_p_values(pairs, units, resamples=resamples, seed=seed)
+    (differences,) = resampling.bootstrap(pairs, units, resamples=resamples, seed=seed)
+    return p_value, resampling.interval(differences, confidence)
 
 
 def _combine(first: float, second: float, phi: float) -> float:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from featherweight.recipe import PACKAGE_PREFIX, Recipe
+from featherweight.report.tables import comparison_sentence
 from featherweight.sources.models import ModelSource
 
 
@@ -20,8 +21,7 @@ def model_card(
         metrics: content of ``metrics.json``.
         artefact: ``adapter`` or ``model``.
     """
-    tuned, comparison = metrics["tuned"], metrics["comparison"]
-    low, high = comparison["confidence_interval"]
+    calibration = metrics["calibration"]["tuned"]
     shown_data = recipe.data.name or recipe.data.train_file
     lines = [
         "---",
@@ -33,17 +33,16 @@ def model_card(
         f"{_inline(source.name)}, tuned for {recipe.task} on {_inline(str(shown_data))} by "
         f"{recipe.method.name} ({metrics['trainable_parameters']:,} of {metrics['total_parameters']:,} parameters).",
         "",
-        "| | base | tuned |",
-        "|---|---|---|",
-        *(
-            f"| {name} | {metrics['base'][name]:.4f} | {tuned[name]:.4f} |"
-            for name in tuned
-            if isinstance(tuned[name], float) and name in {"eval_loss", "eval_accuracy"}
-        ),
+        f"{_inline(metrics['headline'])} {_inline(comparison_sentence(metrics['comparison']))}",
         "",
-        f"Measured on {comparison['n']:,} {metrics['evaluated_split']} rows: {comparison['difference']:+.4f} "
-        f"{comparison['metric']} ({comparison['confidence']:.0%} interval {low:+.4f} to {high:+.4f}, exact McNemar "
-        f"p = {comparison['p_value']:.3g}; {comparison['fixed']} fixed, {comparison['broken']} broken).",
+        *_figures(metrics),
+        "",
+        f"Measured on the {metrics['evaluated_split']} split. Dividing the logits by the temperature "
+        f"{calibration['temperature']:.3f} takes the expected calibration error from "
+        f"{calibration['before']['expected_calibration_error']:.4f} to "
+        f"{calibration['after']['expected_calibration_error']:.4f} on rows that it was not fitted on.",
+        "",
+        *(f"- Take care: {_inline(line)}" for line in metrics["data_checks"]["warnings"]),
         "",
         f"Labels: {', '.join(_inline(label) for label in labels)}.",
         "",
@@ -55,6 +54,17 @@ def model_card(
         "",
     ]
     return "\n".join(lines)
+
+
+def _figures(metrics: Mapping[str, Any]) -> list[str]:
+    """Every rung by every metric, the cheapest first."""
+    rungs = {**metrics["baselines"], "untuned model": metrics["base"], "tuned model": metrics["tuned"]}
+    shown = ("eval_accuracy", "eval_macro_f1", "eval_balanced_accuracy", "eval_matthews_correlation")
+    return [
+        "| | accuracy | macro-F1 | balanced accuracy | Matthews |",
+        "|---|---|---|---|---|",
+        *(f"| {_inline(name)} | {' | '.join(f'{one[key]:.4f}' for key in shown)} |" for name, one in rungs.items()),
+    ]
 
 
 def _metadata(recipe: Recipe, source: ModelSource, metrics: Mapping[str, Any], artefact: str) -> list[str]:
@@ -80,6 +90,11 @@ def _metadata(recipe: Recipe, source: ModelSource, metrics: Mapping[str, Any], a
         "    metrics:",
         "    - type: accuracy",
         f"      value: {metrics['tuned']['eval_accuracy']}",
+        "    - type: f1",
+        "      name: macro-F1",
+        f"      value: {metrics['tuned']['eval_macro_f1']}",
+        "    - type: matthews_correlation",
+        f"      value: {metrics['tuned']['eval_matthews_correlation']}",
     ]
 
 

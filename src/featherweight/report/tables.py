@@ -8,11 +8,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.table import Table
 
-_VERDICTS = {
-    "better": "The tuned model is better than the base model.",
-    "worse": "The tuned model is worse than the base model.",
-    "no-difference": "No difference could be shown between the tuned model and the base model.",
-}
 _EVALUATION_ROWS = ("eval_loss", "eval_accuracy", "eval_runtime", "eval_samples_per_second", "eval_steps_per_second")
 
 
@@ -50,39 +45,71 @@ def evaluations(columns: Mapping[str, Mapping[str, float]]) -> Table:
 
 
 def ladder(metrics: Mapping[str, Any]) -> Table:
-    """Baselines, base and tuned by accuracy, with Wilson's interval."""
-    table = _table("Accuracy, cheapest first", ["model", "accuracy", "95 % interval"])
+    """Baselines, base and tuned, with Wilson's interval for accuracy."""
+    columns = ["model", "accuracy", "95 % interval", "macro-F1", "balanced accuracy", "Matthews"]
+    table = _table("Accuracy, cheapest first", columns)
     rungs = {**metrics["baselines"], "untuned model": metrics["base"], "tuned model": metrics["tuned"]}
     for name, rung in rungs.items():
         low, high = rung["eval_accuracy_interval"]
-        table.add_row(name, f"{rung['eval_accuracy']:.4f}", f"{low:.4f} to {high:.4f}")
+        others = (rung[f"eval_{one}"] for one in ("macro_f1", "balanced_accuracy", "matthews_correlation"))
+        table.add_row(
+            name, f"{rung['eval_accuracy']:.4f}", f"{low:.4f} to {high:.4f}", *(f"{one:.4f}" for one in others)
+        )
     return table
 
 
 def against_baselines(metrics: Mapping[str, Any]) -> str:
-    """What the untuned model is worth, and whether tuning beat every cheap rival."""
+    """What the untuned model is worth."""
     low, high = metrics["base"]["eval_accuracy_interval"]
     chance = metrics["baselines"]["majority"]["eval_accuracy"]
     untuned = f"The untuned model's accuracy is {low:.4f} to {high:.4f}"
     if low <= chance <= high:
         untuned += f": no better than always answering the commonest label ({chance:.4f})"
-    better = [
-        name
-        for name, rung in metrics["baselines"].items()
-        if rung["eval_accuracy"] >= metrics["tuned"]["eval_accuracy"]
-    ]
-    rivals = f" {', '.join(better)} does as well as the tuned model or better, for less." if better else ""
-    return f"{untuned}.{rivals}"
+    return f"{untuned}."
 
 
-def verdict(comparison: Mapping[str, Any]) -> str:
-    """The comparison in one paragraph."""
+def verdict(metrics: Mapping[str, Any]) -> str:
+    """The headline, and the comparison behind it."""
+    return f"{metrics['headline']} {comparison_sentence(metrics['comparison'])}"
+
+
+def comparison_sentence(comparison: Mapping[str, Any]) -> str:
+    """Size, interval and test of a paired comparison, and what this test set could have shown."""
     low, high = comparison["confidence_interval"]
+    metric = comparison["metric"].capitalize()
+    test = {"mcnemar-exact": "exact McNemar"}.get(comparison["test"], "permutation by group")
+    least = comparison["smallest_significant_difference"]
+    sight = f" Differences under {least:.4f} could not have been told from chance." if least is not None else ""
     return (
-        f"{_VERDICTS[comparison['verdict']]} {comparison['metric'].capitalize()} changes by "
-        f"{comparison['difference']:+.4f} ({comparison['confidence']:.0%} interval {low:+.4f} to {high:+.4f}, "
-        f"n = {comparison['n']:,}); {comparison['fixed']} examples fixed, {comparison['broken']} broken "
-        f"(exact McNemar p = {comparison['p_value']:.3g})."
+        f"{metric} changes by {comparison['difference']:+.4f} ({comparison['confidence']:.0%} "
+        f"interval {low:+.4f} to {high:+.4f}, n = {comparison['n']:,}); {comparison['fixed']} examples fixed, "
+        f"{comparison['broken']} broken ({test} p = {comparison['p_value']:.3g}).{sight}"
+    )
+
+
+def suspects(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Labels that are likely wrong."""
+    table = _table("Suspected label errors, most suspect first", ["row", "text", "label", "suggested"])
+    for row in rows:
+        table.add_row(str(row["row"]), _shorten(row["text"]), row["label"], row["suggested"])
+    return table
+
+
+def runs(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Figures of several runs."""
+    table = _table("Runs", ["run", "accuracy", "macro-F1", "Matthews", "trainable parameters"])
+    for row in rows:
+        parameters = row.get("trainable_parameters")
+        figures = (row[f"eval_{one}"] for one in ("accuracy", "macro_f1", "matthews_correlation"))
+        table.add_row(row["run"], *(f"{one:.4f}" for one in figures), f"{parameters:,}" if parameters else "")
+    return table
+
+
+def seeds(found: Mapping[str, Any]) -> str:
+    """Runs that differ in nothing but their seed, in one sentence."""
+    mean, deviation = found["mean"]["eval_accuracy"], found["standard_deviation"]["eval_accuracy"]
+    return (
+        f"{len(found['runs'])} runs differ only in their seed: accuracy {mean:.4f}, standard deviation {deviation:.4f}."
     )
 
 
@@ -97,6 +124,7 @@ def examples(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
 def comparisons(rows: Sequence[Mapping[str, Any]]) -> Table:
     """One row a pair of runs."""
     columns = ["run", "against", "difference", "95 % interval", "fixed", "broken", "p", "p (Holm)", "verdict"]
+    columns += ["not inferior"] if any("margin" in row for row in rows) else []
     table = _table("Paired comparison on the same rows", columns)
     for row in rows:
         low, high = row["confidence_interval"]
@@ -110,6 +138,7 @@ def comparisons(rows: Sequence[Mapping[str, Any]]) -> Table:
             f"{row['p_value']:.3g}",
             f"{row['p_value_holm']:.3g}",
             row["verdict"],
+            *([f"{'yes' if row['not_inferior'] else 'not shown'} (by {row['margin']:g})"] if "margin" in row else []),
         )
     return table
 

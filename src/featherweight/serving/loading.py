@@ -33,6 +33,7 @@ class LoadedModel:
         model: in evaluation mode.
         tokenizer: with a pad token.
         max_length: tokens after which texts are cut.
+        temperature: fitted on held-out rows; dividing the logits by it calibrates the probabilities. None if unknown.
     """
 
     name: str
@@ -40,15 +41,17 @@ class LoadedModel:
     model: Any
     tokenizer: Any
     max_length: int
+    temperature: float | None = None
 
 
-def facts(task: Any, source: ModelSource, max_length: int) -> str:
+def facts(task: Any, source: ModelSource, max_length: int, temperature: float) -> str:
     """What an adapter needs to answer, beside what PEFT keeps: the file ``featherweight.json`` in its folder."""
     content = {
         "schema_version": 1,
         "task": task.name,
         "labels": list(task.labels),
         "max_length": max_length,
+        "temperature": temperature,
         "base_model": {"name": source.name, "revision": source.revision, "fingerprint": source.fingerprint},
     }
     return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
@@ -113,7 +116,7 @@ def _load_tuned(name: str, folder: Path, base: tuple[str, str | None] | None, fi
     if (folder / adapters.CONFIG).is_file():
         model = adapters.load(model, folder, [] if task.has_head(models.load_config(source)) else head)
     max_length, _ = task.max_length(tokenizer, model, known.get("max_length"))
-    return LoadedModel(name, task, model, tokenizer, max_length)
+    return LoadedModel(name, task, model, tokenizer, max_length, known.get("temperature"))
 
 
 def _load_plain(name: str, fresh_labels: Callable[[], Sequence[str]] | None) -> LoadedModel:

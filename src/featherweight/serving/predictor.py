@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from featherweight.engine.batches import by_tokens
+from featherweight.errors import ModelError
 from featherweight.records import Encoding
 from featherweight.serving.loading import LoadedModel, execution_of, load
 
@@ -21,10 +22,12 @@ class Predictor:
 
     Args:
         loaded: what :func:`featherweight.serving.loading.load` gave.
+        temperature: what logits are divided by; labels do not depend on it.
     """
 
-    def __init__(self, loaded: LoadedModel) -> None:
+    def __init__(self, loaded: LoadedModel, temperature: float = 1.0) -> None:
         self.loaded = loaded
+        self.temperature = temperature
         self.labels: tuple[str, ...] = loaded.task.labels
         self._execution = execution_of(loaded)
 
@@ -51,17 +54,22 @@ class Predictor:
         result = torch.empty(len(rows), len(self.labels))
         for chosen in by_tokens(lengths):
             logits = self._execution.logits(loaded.model, encoding, chosen)
-            result[torch.from_numpy(chosen)] = loaded.task.probabilities(logits).cpu()
+            result[torch.from_numpy(chosen)] = loaded.task.probabilities(logits.float() / self.temperature).cpu()
         return result
 
 
-def load_predictor(name: str) -> Predictor:
+def load_predictor(name: str, *, calibrated: bool = False) -> Predictor:
     """Load a run, an adapter or a model for answering.
 
+    Args:
+        calibrated: answer at the temperature that the run fitted.
+
     Raises:
-        ModelError: it can't be found, trusted or read.
+        ModelError: it can't be found, trusted or read, or no temperature was fitted for it.
     """
     loaded = load(name)
+    if calibrated and loaded.temperature is None:
+        raise ModelError(f"{name}: no temperature was fitted for it; leave --calibrated out")
     if torch.cuda.is_available():
         loaded.model.to("cuda")
-    return Predictor(loaded)
+    return Predictor(loaded, (loaded.temperature or 1.0) if calibrated else 1.0)

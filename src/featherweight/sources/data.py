@@ -166,7 +166,9 @@ def _batched(rows: Iterator[tuple[int, Row]]) -> Iterator[list[tuple[int, Row]]]
 
 
 def _require_columns(found: list[str], section: DataSection, origin: str) -> None:
-    for key, name in [("text", section.text), ("label", section.label), *(("filter", name) for name in section.filter)]:
+    wanted = [("text", section.text), ("label", section.label), *(("filter", name) for name in section.filter)]
+    wanted += [*(("slices", name) for name in section.slices), *([("group", section.group)] if section.group else [])]
+    for key, name in wanted:
         if name not in found:
             raise DataError(
                 f"{origin}: no column {name!r} for data.{key}{did_you_mean(name, found)}; "

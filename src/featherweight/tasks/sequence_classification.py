@@ -36,7 +36,7 @@ class SequenceClassification:
     name: ClassVar[str] = "sequence-classification"
     auto_class: ClassVar[str] = "AutoModelForSequenceClassification"
     peft_task_type: ClassVar[str] = "SEQ_CLS"
-    metrics: ClassVar[tuple[str, ...]] = ("accuracy",)
+    metrics: ClassVar[tuple[str, ...]] = ("accuracy", "macro_f1", "balanced_accuracy", "matthews_correlation")
     metric_for_best_model: ClassVar[str] = "eval_loss"
 
     def __init__(self, labels: Sequence[str]) -> None:
@@ -65,7 +65,7 @@ class SequenceClassification:
                 )
         names = label_names(columns["train"], section.labels, section.label)
         examples = {
-            name: _examples(split, class_indices(columns[name], names, section.label), section.text)
+            name: _examples(split, class_indices(columns[name], names, section.label), section)
             for name, split in splits.items()
             if not columns[name].is_unlabelled
         }
@@ -83,7 +83,7 @@ class SequenceClassification:
         column = read_label_column(split, section.label)
         if column.is_unlabelled:
             raise DataError(f"{split.origin}: unlabelled (every label in {section.label!r} is missing or -1)")
-        examples = _examples(split, class_indices(column, labels, section.label), section.text)
+        examples = _examples(split, class_indices(column, labels, section.label), section)
         return _sample(examples, section.max_eval_samples, seed)
 
     @classmethod
@@ -151,14 +151,15 @@ class SequenceClassification:
         """Tokenise one split into the cache, memory-mapped from there; a split is tokenised once."""
         rows = hashlib.sha256(examples.ids.tobytes()).hexdigest()
         key = key_of(examples.fingerprint, rows, examples.text_column, _tokenizer_hash(tokenizer), max_length)
-        folder = cached("tokens", key, lambda aside: _write_tokens(examples, tokenizer, max_length, aside))
+        folder = cached("encoded", key, lambda aside: _write_tokens(examples, tokenizer, max_length, aside))
         offsets = np.load(folder / "offsets.npy")
         tokens: Any = np.memmap(folder / "tokens.bin", dtype=np.int32, mode="r", shape=(int(offsets[-1]),))
-        return Encoding(tokens, offsets, examples.labels, int(np.load(folder / "truncated.npy")), key)
+        truncated, lost = np.load(folder / "truncated.npy")
+        return Encoding(tokens, offsets, examples.labels, int(truncated), int(lost), key)
 
     def tokenise(self, texts: Sequence[str], tokenizer: Any, max_length: int) -> list[list[int]]:
         """Token ids of each text, with the model's special tokens, cut at ``max_length``, never empty."""
-        ids, _ = _tokenise(texts, tokenizer, max_length)
+        ids, _, _ = _tokenise(texts, tokenizer, max_length)
         return ids
 
     def losses(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -212,12 +213,14 @@ class SequenceClassification:
                         parameter.copy_(parameter[rows].clone())
 
 
-def _examples(split: Split, labels: NDArray[np.int64], column: str) -> Examples:
-    """Keep the text column alone, and leave out rows whose text is empty or only white space."""
+def _examples(split: Split, labels: NDArray[np.int64], section: DataSection) -> Examples:
+    """Keep the text and what to slice and group by, and leave out rows whose text is empty or only white space."""
     import pyarrow.compute as pc
     from pyarrow import types
 
-    rows = split.rows.select_columns(column).rename_columns({column: "text"})
+    column = section.text
+    others = {name: f"column:{name}" for name in [*section.slices, *([section.group] if section.group else [])]}
+    rows = split.rows.select_columns([column, *others]).rename_columns({column: "text", **others})
     kind = rows.features.arrow_schema.field("text").type
     if not (types.is_string(kind) or types.is_large_string(kind)):
         raise DataError(f"{split.origin}: the text column {column!r} holds {kind}, not text; set data.text")
@@ -307,13 +310,15 @@ def _initialise(model: Any, head: Sequence[str]) -> None:
                     torch.nn.init.zeros_(layer.bias)
 
 
-def _tokenise(texts: Sequence[str], tokenizer: Any, max_length: int) -> tuple[list[list[int]], int]:
+def _tokenise(texts: Sequence[str], tokenizer: Any, max_length: int) -> tuple[list[list[int]], int, int]:
+    """Token ids of each text, how many texts were cut, and how many tokens were cut off."""
     encoded = tokenizer(list(texts), truncation=True, max_length=max_length, return_attention_mask=False)
     ids = [row or [tokenizer.pad_token_id] for row in encoded["input_ids"]]
     if any(any(row) for row in encoded.get("token_type_ids", [])):
         raise ModelError("this tokenizer marks single texts with token types other than 0, which is not supported yet")
-    truncated = sum(1 for encoding in encoded.encodings if encoding.overflowing)
-    return ids, truncated
+    cut = [encoding.overflowing for encoding in encoded.encodings if encoding.overflowing]
+    lost = sum(part.special_tokens_mask.count(0) for parts in cut for part in parts)
+    return ids, len(cut), lost
 
 
 def _tokenizer_hash(tokenizer: Any) -> str:
@@ -324,15 +329,15 @@ def _tokenizer_hash(tokenizer: Any) -> str:
 
 def _write_tokens(examples: Examples, tokenizer: Any, max_length: int, folder: Path) -> None:
     lengths: list[NDArray[np.int64]] = [np.zeros(1, dtype=np.int64)]
-    truncated = 0
+    truncated = lost = 0
     with (folder / "tokens.bin").open("wb") as stream:
         for texts in _text_batches(examples):
-            ids, cut = _tokenise(texts, tokenizer, max_length)
-            truncated += cut
+            ids, cut, off = _tokenise(texts, tokenizer, max_length)
+            truncated, lost = truncated + cut, lost + off
             lengths.append(np.asarray([len(row) for row in ids], dtype=np.int64))
             stream.write(np.concatenate([np.asarray(row, dtype=np.int32) for row in ids]).tobytes())
     np.save(folder / "offsets.npy", np.cumsum(np.concatenate(lengths)))
-    np.save(folder / "truncated.npy", np.int64(truncated))
+    np.save(folder / "truncated.npy", np.asarray([truncated, lost], dtype=np.int64))
 
 
 def _text_batches(examples: Examples) -> Iterator[list[str]]:

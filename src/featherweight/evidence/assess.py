@@ -1,0 +1,96 @@
+"""All evidence about one run's tuned model, from predictions: what goes into ``metrics.json``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featherweight.evidence import calibration, slices
+from featherweight.evidence.compare import wilson
+from featherweight.evidence.paired import by_accuracy, by_every_statistic
+from featherweight.metrics import OF_COUNTS, count
+from featherweight.records import Examples
+
+Probabilities = NDArray[np.float32]
+
+
+def assess(
+    examples: Examples,
+    names: Sequence[str],
+    base: Probabilities,
+    tuned: Probabilities,
+    baselines: Mapping[str, Probabilities],
+    *,
+    twins: NDArray[np.bool_],
+    slice_columns: Sequence[str],
+    group_column: str | None,
+    seed: int,
+) -> dict[str, Any]:
+    """Compare, calibrate, slice.
+
+    Args:
+        examples: the rows that were measured.
+        names: of the classes.
+        base: probabilities of the untuned model; shape (rows, classes).
+        tuned: of the tuned model.
+        baselines: of each cheap rival.
+        twins: rows that have a twin in train; shape (rows,).
+        slice_columns: of ``examples``.
+        group_column: rows with the same value are not independent.
+
+    Returns:
+        ``comparison``, ``paired``, ``rungs``, ``calibration``, ``where``, ``without_twins`` and ``examples``.
+    """
+    labels = examples.labels
+    groups = examples.column(group_column) if group_column else None
+    columns = {name: examples.column(name) for name in slice_columns}
+    words = np.fromiter((len(text.split()) for text in examples.all_texts()), dtype=np.int64, count=len(examples))
+    return {
+        "comparison": by_accuracy(base, tuned, labels, groups, seed),
+        "paired": by_every_statistic(base, tuned, labels, groups, seed),
+        "rungs": {name: by_accuracy(rung, tuned, labels, groups, seed) for name, rung in baselines.items()},
+        "calibration": {
+            "base": calibration.calibrate(base, labels, seed),
+            "tuned": calibration.calibrate(tuned, labels, seed),
+        },
+        "where": {
+            "slices": slices.slices(base, tuned, labels, names, words, columns),
+            "confusion": {"base": slices.confusion(base, labels), "tuned": slices.confusion(tuned, labels)},
+        },
+        "without_twins": _without(base, tuned, labels, twins, groups, seed),
+        "examples": slices.changed_examples(examples, base, tuned, names),
+    }
+
+
+def with_interval(metrics: Mapping[str, Any], rows: int) -> dict[str, Any]:
+    """The same metrics with Wilson's interval for the accuracy."""
+    return {**metrics, "eval_accuracy_interval": list(wilson(round(metrics["eval_accuracy"] * rows), rows))}
+
+
+def _without(
+    base: Probabilities,
+    tuned: Probabilities,
+    labels: NDArray[np.int64],
+    twins: NDArray[np.bool_],
+    groups: Sequence[str] | None,
+    seed: int,
+) -> dict[str, Any]:
+    """The metrics again on the rows that have no twin in train."""
+    clean = np.flatnonzero(~twins)
+    if len(clean) == 0:
+        return {"rows": 0}
+
+    def measure(probabilities: Probabilities) -> dict[str, Any]:
+        counts = count(probabilities[clean], labels[clean])
+        return with_interval({f"eval_{name}": float(of(counts)) for name, of in OF_COUNTS.items()}, len(clean))
+
+    kept = [groups[int(row)] for row in clean] if groups is not None else None
+    return {
+        "rows": len(clean),
+        "base": measure(base),
+        "tuned": measure(tuned),
+        "comparison": by_accuracy(base[clean], tuned[clean], labels[clean], kept, seed),
+    }

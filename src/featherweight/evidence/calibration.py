@@ -1,0 +1,197 @@
+"""Do probabilities mean what they say? Scores, reliability, a temperature, and what abstaining would buy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featherweight.evidence.compare import wilson
+
+Probabilities = NDArray[np.float32]
+Labels = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+BINS = 15
+WANTED_ERROR_RATES = (0.01, 0.02, 0.05, 0.1)
+_COOLEST, _HOTTEST = 0.05, 20.0
+_CURVE_POINTS = 50
+
+
+def confidence_bins(probabilities: Probabilities, labels: Labels) -> tuple[NDArray[np.int64], Floats, Floats]:
+    """Bin of equal width in [0, 1], confidence, and whether the answer is right, of each row; shape (rows,) each."""
+    confidence = probabilities.max(axis=1).astype(np.float64)
+    bins = np.clip(np.digitize(confidence, np.linspace(0, 1, BINS + 1)) - 1, 0, BINS - 1)
+    return bins, confidence, (probabilities.argmax(axis=1) == labels).astype(np.float64)
+
+
+def log_losses(probabilities: Probabilities, labels: Labels) -> Floats:
+    """Negative log likelihood of each row's label, in nats; shape (rows,)."""
+    chosen = probabilities[np.arange(len(labels)), labels].astype(np.float64)
+    return -np.log(np.maximum(chosen, np.finfo(np.float32).tiny))
+
+
+def brier_scores(probabilities: Probabilities, labels: Labels) -> Floats:
+    """Squared error of each row's probabilities; shape (rows,).
+
+    Halved where there are two classes, so that it is Brier's score of one of them, as ``sklearn.metrics`` has it.
+    """
+    errors = probabilities.astype(np.float64)
+    errors[np.arange(len(labels)), labels] -= 1
+    return np.asarray((errors**2).sum(axis=1) / (2 if probabilities.shape[1] == 2 else 1))
+
+
+def reliability(probabilities: Probabilities, labels: Labels) -> list[dict[str, float]]:
+    """The bins that hold rows: how many, their mean confidence and their accuracy."""
+    bins, confidence, correct = confidence_bins(probabilities, labels)
+    return _describe(bins, confidence, correct)
+
+
+def adaptive_bins(probabilities: Probabilities, labels: Labels) -> list[dict[str, float]]:
+    """The same with as many rows in each bin, or one fewer (Nguyen and O'Connor 2015)."""
+    _, confidence, correct = confidence_bins(probabilities, labels)
+    order = np.argsort(confidence, kind="stable")
+    bins = np.empty(len(labels), dtype=np.int64)
+    for index, members in enumerate(np.array_split(order, min(BINS, len(labels)))):
+        bins[members] = index
+    return _describe(bins, confidence, correct)
+
+
+def calibration_error(bins: list[dict[str, float]]) -> float:
+    """Expected calibration error: mean gap between confidence and accuracy, weighted by rows (Naeini et al. 2015)."""
+    rows = sum(one["rows"] for one in bins)
+    return sum(one["rows"] * abs(one["confidence"] - one["accuracy"]) for one in bins) / rows
+
+
+def scores(probabilities: Probabilities, labels: Labels) -> dict[str, Any]:
+    """NLL, Brier, expected calibration error by equal width and by equal count, and the bins for a plot."""
+    bins = reliability(probabilities, labels)
+    return {
+        "negative_log_likelihood": float(log_losses(probabilities, labels).mean()),
+        "brier_score": float(brier_scores(probabilities, labels).mean()),
+        "expected_calibration_error": calibration_error(bins),
+        "adaptive_calibration_error": calibration_error(adaptive_bins(probabilities, labels)),
+        "bins": bins,
+    }
+
+
+def apply_temperature(probabilities: Probabilities, temperature: float) -> Probabilities:
+    """Softmax of the logits divided by the temperature, from the softmax of the logits; order is unchanged."""
+    logs = np.log(np.maximum(probabilities.astype(np.float64), np.finfo(np.float32).tiny)) / temperature
+    powers = np.exp(logs - logs.max(axis=1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True), dtype=np.float32)
+
+
+def fit_temperature(probabilities: Probabilities, labels: Labels) -> float:
+    """The temperature with the least negative log likelihood (Guo et al. 2017), between 0.05 and 20."""
+    from scipy.optimize import minimize_scalar
+
+    logs = np.log(np.maximum(probabilities.astype(np.float64), np.finfo(np.float32).tiny))
+
+    def loss(log_temperature: float) -> float:
+        scaled = logs / np.exp(log_temperature)
+        scaled -= scaled.max(axis=1, keepdims=True)
+        chosen = scaled[np.arange(len(labels)), labels]
+        return float((np.log(np.exp(scaled).sum(axis=1)) - chosen).mean())
+
+    found = minimize_scalar(loss, bounds=(np.log(_COOLEST), np.log(_HOTTEST)), method="bounded")
+    return float(np.exp(found.x))
+
+
+def halves(rows: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Two halves of the rows, drawn by the seed: one to fit on, one to report on."""
+    order = np.random.default_rng(seed).permutation(rows)
+    return np.sort(order[: rows // 2]), np.sort(order[rows // 2 :])
+
+
+def calibrate(probabilities: Probabilities, labels: Labels, seed: int) -> dict[str, Any]:
+    """Fit a temperature on a seeded half of the rows and report on the other, before and after.
+
+    One row can't be divided: nothing is fitted then, and the temperature is 1.
+    """
+    fitting, reporting = halves(len(labels), seed)
+    temperature = fit_temperature(probabilities[fitting], labels[fitting]) if len(fitting) else 1.0
+    after = apply_temperature(probabilities, temperature)
+    held_out = labels[reporting]
+    return {
+        "temperature": temperature,
+        "fitted_rows": len(fitting),
+        "reported_rows": len(reporting),
+        "before": scores(probabilities[reporting], held_out),
+        "after": scores(after[reporting], held_out),
+        "risk_coverage": risk_coverage(after[reporting], held_out),
+        "thresholds": [
+            threshold(after[fitting], labels[fitting], after[reporting], held_out, rate) for rate in WANTED_ERROR_RATES
+        ]
+        if len(fitting)
+        else [],
+    }
+
+
+def risk_coverage(probabilities: Probabilities, labels: Labels) -> dict[str, Any]:
+    """Error rate among the most confident share of rows, for every share (El-Yaniv and Wiener 2010).
+
+    Returns:
+        ``area`` under the curve over all rows, and up to 50 ``points`` of coverage, risk and the confidence there.
+    """
+    confidence = probabilities.max(axis=1)
+    order = np.argsort(-confidence, kind="stable")
+    wrong = np.cumsum(probabilities.argmax(axis=1)[order] != labels[order])
+    risks = wrong / np.arange(1, len(labels) + 1)
+    shown = np.unique(np.linspace(0, len(labels) - 1, min(_CURVE_POINTS, len(labels))).astype(int))
+    return {
+        "area": float(risks.mean()),
+        "points": [
+            {
+                "coverage": float((index + 1) / len(labels)),
+                "risk": float(risks[index]),
+                "confidence": float(confidence[order[index]]),
+            }
+            for index in shown
+        ],
+    }
+
+
+def threshold(
+    fit: Probabilities, fit_labels: Labels, held_out: Probabilities, held_out_labels: Labels, error_rate: float
+) -> dict[str, Any]:
+    """The least confidence to answer at so that at most ``error_rate`` of the answers are wrong.
+
+    Chosen on one set of rows; coverage and error rate, with Wilson's interval, are of the other.
+
+    Returns:
+        ``confidence`` is None where no threshold reaches the rate.
+    """
+    confidence = fit.max(axis=1)
+    order = np.argsort(-confidence, kind="stable")
+    wrong = np.cumsum(fit.argmax(axis=1)[order] != fit_labels[order])
+    sorted_confidence = confidence[order]
+    last = np.append(sorted_confidence[1:] < sorted_confidence[:-1], True)  # ties are answered together
+    good = np.flatnonzero((wrong <= error_rate * np.arange(1, len(order) + 1)) & last)
+    if len(good) == 0:
+        return {"wanted_error_rate": error_rate, "confidence": None}
+    chosen = float(sorted_confidence[good[-1]])
+    answered = held_out.max(axis=1) >= chosen
+    errors = int((held_out.argmax(axis=1)[answered] != held_out_labels[answered]).sum())
+    rows = int(answered.sum())
+    return {
+        "wanted_error_rate": error_rate,
+        "confidence": chosen,
+        "coverage": float(answered.mean()),
+        "error_rate": errors / rows if rows else None,
+        "error_rate_interval": list(wilson(errors, rows)) if rows else None,
+    }
+
+
+def _describe(bins: NDArray[np.int64], confidence: Floats, correct: Floats) -> list[dict[str, float]]:
+    rows = np.bincount(bins)
+    sums = np.bincount(bins, weights=confidence), np.bincount(bins, weights=correct)
+    return [
+        {
+            "rows": int(rows[one]),
+            "confidence": float(sums[0][one] / rows[one]),
+            "accuracy": float(sums[1][one] / rows[one]),
+        }
+        for one in np.flatnonzero(rows)
+    ]

@@ -1,0 +1,284 @@
+"""What is in a data set that would make its figures lie: the same for ``inspect data`` and for every run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featherweight.errors import DataError
+from featherweight.evidence import duplicates, giveaways, label_issues
+from featherweight.evidence.duplicates import Fingerprints
+from featherweight.records import Examples, Split
+
+if TYPE_CHECKING:
+    import datasets
+
+ROW = "__row__"
+LEAK = 0.95  # so many rows of a held-out split in train make it train
+ONE_SIDED = 0.95
+_MOST_SHOWN = 20
+_SHOWN_CHARACTERS = 300
+
+
+@dataclass(frozen=True)
+class LabelledTexts:
+    """One split, as the checks need it.
+
+    Attributes:
+        texts: memory-mapped rows with a column ``text``; the other columns are looked at for giveaways.
+        labels: int64, shape (rows,).
+        label_names: by class index.
+        ids: int64, shape (rows,), the row's number in its source.
+    """
+
+    name: str
+    origin: str
+    texts: datasets.Dataset
+    labels: NDArray[np.int64]
+    label_names: Sequence[str]
+    ids: NDArray[np.int64]
+    fingerprint: str
+
+    @classmethod
+    def of_split(cls, split: Split, text: str, label: str) -> LabelledTexts:
+        """A split as read, whatever its labels are worth."""
+        values = [value for batch in split.rows.select_columns(label).iter(1000) for value in batch[label]]
+        names, codes = np.unique([_label_name(value, split) for value in values], return_inverse=True)
+        others = {name: f"column:{name}" for name in split.rows.column_names if name not in {text, label, ROW}}
+        rows = split.rows.select_columns([text, *others]).rename_columns({text: "text", **others})
+        return cls(split.name, split.origin, rows, codes, list(names), np.arange(len(codes)), split.fingerprint)
+
+    @classmethod
+    def of(cls, examples: Examples, label_names: Sequence[str]) -> LabelledTexts:
+        return cls(
+            examples.name, examples.origin, examples.texts, examples.labels, label_names, examples.ids,
+            examples.fingerprint,
+        )  # fmt: skip
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __iter__(self) -> Iterator[str]:
+        for batch in self.texts.select_columns("text").iter(batch_size=1000):
+            for text in batch["text"]:
+                yield text or ""
+
+    def sample(self, most: int, seed: int) -> NDArray[np.int64]:
+        """Rows, all of them or as many as asked for, drawn by the seed."""
+        if len(self) <= most:
+            return np.arange(len(self))
+        return np.sort(np.random.default_rng(seed).choice(len(self), most, replace=False))
+
+    def column(self, name: str, rows: NDArray[np.int64]) -> list[Any]:
+        return [value for batch in self.texts.select_columns(name).select(rows).iter(1000) for value in batch[name]]
+
+    def shown(self, row: int, **more: Any) -> dict[str, Any]:
+        """A row for people: its number in the source from 1, the start of its text, its label."""
+        text = " ".join((self.texts[int(row)]["text"] or "").split())
+        cut = text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 1] + "…"
+        return {
+            "row": int(self.ids[row]) + 1, "text": cut, "label": self.label_names[int(self.labels[row])], **more,
+        }  # fmt: skip
+
+
+def fingerprint(splits: Mapping[str, LabelledTexts]) -> dict[str, Fingerprints]:
+    """Digests of every split's texts, which all checks of duplicates start from."""
+    return {name: duplicates.fingerprints(split) for name, split in splits.items()}
+
+
+def refuse_leaks(splits: Mapping[str, LabelledTexts], prints: Mapping[str, Fingerprints]) -> None:
+    """Raises DataError where a held-out split is train, or all but the whole of it stands there."""
+    train = splits["train"]
+    for name, split in splits.items():
+        carved = split.fingerprint == train.fingerprint and not np.isin(split.ids, train.ids).any()
+        if name == "train" or carved:
+            continue
+        known = int(duplicates.twins(prints[name].exact, prints["train"].exact).sum())
+        if known >= LEAK * len(split):
+            raise DataError(
+                f"{split.origin}: {known} of {len(split)} {name} rows stand in train ({train.origin}), so it would "
+                f"measure memory; give other rows for {name}, or set data.allow_leak = true"
+            )
+
+
+def check(splits: Mapping[str, LabelledTexts], prints: Mapping[str, Fingerprints], seed: int) -> dict[str, Any]:
+    """Every check; nothing is changed and nothing left out.
+
+    Memory grows by some 0.5 kB a distinct text; what needs words looks at a seeded sample of 20,000 rows of train.
+
+    Returns:
+        ``splits``, ``shared_texts``, ``twins``, ``conflicting_labels``, ``giveaways``, ``suspected_label_errors`` and
+        ``warnings``, as described in the functions that fill them.
+    """
+    groups = _near_groups(splits, prints)
+    found: dict[str, Any] = {
+        "splits": {name: _summary(split, prints[name], groups[name]) for name, split in splits.items()},
+        "shared_texts": _shared(prints),
+        "twins": _twins(splits, prints, groups),
+        "conflicting_labels": _conflicts(splits, prints),
+    }
+    first = splits.get("train", next(iter(splits.values())))
+    rows = first.sample(label_issues.MOST_ROWS, seed)
+    texts = [text or "" for text in first.column("text", rows)]
+    found["giveaways"] = _giveaways(first, rows, texts, seed)
+    found["suspected_label_errors"] = _suspects(first, rows, texts, seed)
+    found["warnings"] = warnings(found)
+    return found
+
+
+def warnings(found: Mapping[str, Any]) -> list[str]:
+    """What of the findings a reader must know before any figure, one sentence each."""
+    lines = []
+    for name, split in found["splits"].items():
+        label, share = max(split["label_shares"].items(), key=lambda item: item[1], default=("", 0.0))
+        if share >= ONE_SIDED:
+            lines.append(
+                f"{share:.1%} of {name} rows are {label!r}: accuracy says little there; read macro-F1 and balanced "
+                "accuracy."
+            )
+    for name, twins in found["twins"].items():
+        if twins["near"]:
+            lines.append(
+                f"{twins['near']:,} of {twins['rows']:,} {name} rows have a twin in train ({twins['exact']:,} to the "
+                f"byte, {twins['normalised']:,} but for case, white space and punctuation)."
+            )
+    if conflicts := found["conflicting_labels"]["rows"]:
+        lines.append(f"{conflicts:,} rows carry a text that also stands there with another label.")
+    giveaway = found["giveaways"]
+    if giveaway["identifier"]:
+        lines.append("The texts look like identifiers, one word with a digit each; is it the right column?")
+    lines += [
+        f"A single word gives the label away: {one['share']:.1%} of the {one['rows']:,} rows with {one['word']!r} are "
+        f"{one['label']!r}."
+        for one in giveaway["words"][:3]
+    ]
+    lines += [
+        f"The column {name!r} alone gives the label of {accuracy:.1%} of rows."
+        for name, accuracy in giveaway["columns"].items()
+    ]
+    return lines
+
+
+def truncation_warnings(truncation: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """A sentence for each split of which tokens were cut off."""
+    return [
+        f"{one['rows']:,} {name} rows are cut at data.max_length; {one['share']:.1%} of the split's tokens are lost."
+        for name, one in truncation.items()
+        if one["rows"]
+    ]
+
+
+def _near_groups(
+    splits: Mapping[str, LabelledTexts], prints: Mapping[str, Fingerprints]
+) -> dict[str, NDArray[np.int64]]:
+    """For each row the number of its group of near duplicates, over all splits; each distinct text is signed once."""
+    digests = np.concatenate([prints[name].normal for name in splits])
+    _, first, inverse = np.unique(digests, return_index=True, return_inverse=True)
+    is_first = np.zeros(len(digests), dtype=bool)
+    is_first[first] = True
+    texts = (text for split in splits.values() for text in split)
+    signed = duplicates.near_groups(
+        duplicates.normal_form(text) for text, wanted in zip(texts, is_first, strict=True) if wanted
+    )
+    of_distinct = np.empty(len(first), dtype=np.int64)
+    of_distinct[np.argsort(first, kind="stable")] = signed
+    ends = np.cumsum([len(split) for split in splits.values()])[:-1]
+    return dict(zip(splits, np.split(of_distinct[inverse], ends), strict=True))
+
+
+def _summary(split: LabelledTexts, prints: Fingerprints, groups: NDArray[np.int64]) -> dict[str, Any]:
+    """Rows, label shares, lengths in words, empty texts, and rows that repeat an earlier one in three senses."""
+    words = np.fromiter((len(text.split()) for text in split), dtype=np.int64, count=len(split))
+    counts = np.bincount(split.labels, minlength=len(split.label_names))
+    return {
+        "rows": len(split),
+        "label_shares": {
+            name: float(count / len(split)) for name, count in zip(split.label_names, counts, strict=True)
+        },
+        "words": {
+            "mean": float(words.mean()),
+            "median": float(np.median(words)),
+            "95th percentile": float(np.percentile(words, 95)),
+            "longest": int(words.max()),
+        },
+        "empty_texts": int((words == 0).sum()),
+        "repeated_texts": duplicates.repeated(prints.normal),
+        "exactly_repeated_texts": duplicates.repeated(prints.exact),
+        "nearly_repeated_texts": int(len(groups) - len(np.unique(groups))),
+    }
+
+
+def _shared(prints: Mapping[str, Fingerprints]) -> dict[str, int]:
+    """How many different texts two splits share, for every pair that shares any; their form does not count."""
+    shared = {
+        f"{one} and {other}": len(np.intersect1d(prints[one].normal, prints[other].normal))
+        for one, other in combinations(prints, 2)
+    }
+    return {pair: count for pair, count in shared.items() if count}
+
+
+def _twins(
+    splits: Mapping[str, LabelledTexts], prints: Mapping[str, Fingerprints], groups: Mapping[str, NDArray[np.int64]]
+) -> dict[str, dict[str, Any]]:
+    """For each held-out split, how many of its rows stand in train in each sense; each sense includes the stricter.
+
+    ``ids`` are those of the near ones.
+    """
+    if "train" not in prints:
+        return {}
+    train = prints["train"]
+    found = {}
+    for name, one in prints.items():
+        if name != "train":
+            near = duplicates.twins(groups[name], groups["train"])
+            found[name] = {
+                "rows": len(near),
+                "exact": int(duplicates.twins(one.exact, train.exact).sum()),
+                "normalised": int(duplicates.twins(one.normal, train.normal).sum()),
+                "near": int(near.sum()),
+                "ids": splits[name].ids[near].tolist(),
+            }
+    return found
+
+
+def _conflicts(splits: Mapping[str, LabelledTexts], prints: Mapping[str, Fingerprints]) -> dict[str, Any]:
+    """Rows of all splits whose text stands there with another label, the first of them with their place."""
+    normal = np.concatenate([prints[name].normal for name in splits])
+    labels = np.concatenate([split.labels for split in splits.values()])
+    rows = duplicates.conflicting(normal, labels)
+    ends = np.cumsum([len(split) for split in splits.values()])
+    shown = []
+    for row in rows[:_MOST_SHOWN]:
+        index = int(np.searchsorted(ends, row, side="right"))
+        split = list(splits.values())[index]
+        shown.append(split.shown(int(row - (ends[index] - len(split))), split=split.name))
+    return {"rows": len(rows), "examples": shown}
+
+
+def _giveaways(split: LabelledTexts, rows: NDArray[np.int64], texts: list[str], seed: int) -> dict[str, Any]:
+    labels = split.labels[rows]
+    columns: dict[str, float] = {}
+    for name in set(split.texts.column_names) - {"text"}:
+        accuracy = giveaways.column(split.column(name, rows), labels, seed)
+        columns |= {name.removeprefix("column:"): accuracy} if accuracy is not None else {}
+    words = [{**one, "label": split.label_names[one["label"]]} for one in giveaways.words(texts, labels)]
+    return {"identifier": giveaways.is_identifier(texts), "words": words, "columns": columns}
+
+
+def _suspects(split: LabelledTexts, rows: NDArray[np.int64], texts: list[str], seed: int) -> dict[str, Any]:
+    found = label_issues.find(texts, split.labels[rows], seed)
+    shown = [
+        split.shown(int(rows[one["row"]]), suggested=split.label_names[one["suggested"]], confidence=one["confidence"])
+        for one in found[:100]
+    ]
+    return {"split": split.name, "rows": len(rows), "suspects": len(found), "examples": shown}
+
+
+def _label_name(value: Any, split: Split) -> str:
+    named = split.label_names and isinstance(value, int) and 0 <= value < len(split.label_names)
+    return split.label_names[value] if named and split.label_names else "" if value is None else str(value)

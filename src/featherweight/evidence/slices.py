@@ -1,0 +1,130 @@
+"""Where tuning helped and where it hurt: by label, by length, by column; which examples changed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featherweight.evidence.compare import compare, holm, wilson
+from featherweight.records import Examples
+
+Probabilities = NDArray[np.float32]
+
+KEPT_EXAMPLES = 100
+_MOST_VALUES = 12
+_LENGTH_BINS = 4
+_SHOWN_CHARACTERS = 400
+
+
+def slices(
+    base: Probabilities,
+    tuned: Probabilities,
+    labels: NDArray[np.int64],
+    names: Sequence[str],
+    words: NDArray[np.int64],
+    columns: Mapping[str, Sequence[str]],
+) -> list[dict[str, Any]]:
+    """Accuracy of both models on each slice; p-values are adjusted over all slices as one family (Holm).
+
+    Args:
+        names: of the classes.
+        words: length of each text; shape (rows,).
+        columns: values of each column to slice by.
+
+    Returns:
+        For each slice ``by``, ``value``, ``rows``, ``base`` and ``tuned`` accuracy, the ``difference`` with its
+        ``confidence_interval``, ``p_value``, ``p_value_holm`` and ``verdict`` after the adjustment.
+    """
+    members = [
+        *((("label", names[one]), labels == one) for one in np.unique(labels)),
+        *((("length", name), chosen) for name, chosen in _length_bins(words)),
+        *(((column, value), chosen) for column, of in columns.items() for value, chosen in _commonest(of)),
+    ]
+    before, after = base.argmax(axis=1) == labels, tuned.argmax(axis=1) == labels
+    found: list[dict[str, Any]] = []
+    for (by, value), chosen in members:
+        pair = compare(before[chosen], after[chosen])
+        found.append(
+            {
+                "by": by,
+                "value": str(value),
+                "rows": pair.n,
+                "base": float(before[chosen].mean()),
+                "tuned": float(after[chosen].mean()),
+                "tuned_interval": list(wilson(int(after[chosen].sum()), pair.n)),
+                "difference": pair.difference,
+                "confidence_interval": list(pair.confidence_interval),
+                "p_value": pair.p_value,
+            }
+        )
+    for row, adjusted in zip(found, holm([row["p_value"] for row in found]), strict=True):
+        row["p_value_holm"] = adjusted
+        changed = "better" if row["difference"] > 0 else "worse"
+        row["verdict"] = changed if adjusted < 0.05 else "no-difference"
+    return found
+
+
+def confusion(probabilities: Probabilities, labels: NDArray[np.int64]) -> list[list[int]]:
+    """Counts of rows by label (outer) and prediction (inner)."""
+    classes = probabilities.shape[1]
+    cells = np.bincount(labels * classes + probabilities.argmax(axis=1), minlength=classes**2)
+    return [[int(cell) for cell in row] for row in cells.reshape(classes, classes)]
+
+
+def changed_examples(
+    examples: Examples, base: Probabilities, tuned: Probabilities, names: Sequence[str]
+) -> dict[str, list[dict[str, Any]]]:
+    """Rows that only one model gets right, and the tuned model's mistakes.
+
+    ``fixed`` and ``broken`` begin with those whose true label's probability moved most, ``mistakes`` with those the
+    tuned model is surest of. ``base`` and ``tuned`` are the probabilities of the true label.
+    """
+    rows, labels = np.arange(len(examples)), examples.labels
+    before, after = base[rows, labels], tuned[rows, labels]
+    base_right, tuned_right = base.argmax(axis=1) == labels, tuned.argmax(axis=1) == labels
+    moved = -np.abs(after.astype(np.float64) - before)
+    chosen = {
+        "fixed": (tuned_right & ~base_right, moved),
+        "broken": (base_right & ~tuned_right, moved),
+        "mistakes": (~tuned_right, -tuned.max(axis=1).astype(np.float64)),
+    }
+    return {
+        kind: [
+            {
+                "id": int(examples.ids[row]),
+                "text": _shorten(examples.text(row)),
+                "label": names[labels[row]],
+                "prediction": names[int(tuned[row].argmax())],
+                "base": float(before[row]),
+                "tuned": float(after[row]),
+            }
+            for row in rows[members][np.argsort(order[members], kind="stable")][:KEPT_EXAMPLES]
+        ]
+        for kind, (members, order) in chosen.items()
+    }
+
+
+def _length_bins(words: NDArray[np.int64]) -> list[tuple[str, NDArray[np.bool_]]]:
+    """Quarters of the rows by words, fewer where many texts are of one length."""
+    edges = np.unique(np.quantile(words, np.linspace(0, 1, _LENGTH_BINS + 1), method="higher"))
+    if len(edges) == 1:
+        return [(f"{edges[0]} words", words == edges[0])]
+    bins = []
+    for index, (low, high) in enumerate(pairwise(edges)):
+        least = low if index == 0 else low + 1
+        chosen = (words >= least) & (words <= high)
+        bins.append((f"{least} to {high} words" if least < high else f"{high} words", chosen))
+    return [(name, chosen) for name, chosen in bins if chosen.any()]
+
+
+def _commonest(values: Sequence[str]) -> list[tuple[str, NDArray[np.bool_]]]:
+    distinct, codes, counts = np.unique(np.asarray(values), return_inverse=True, return_counts=True)
+    return [(str(distinct[one]), codes == one) for one in np.argsort(-counts, kind="stable")[:_MOST_VALUES]]
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 1] + "…"

@@ -1,0 +1,167 @@
+"""Plots as inline SVG: colours are the page's CSS variables, and each has a title and a description in words."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+Point = tuple[float, float]
+
+_WIDTH, _HEIGHT = 560, 320
+_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 16, 14, 46
+_ROW = 30
+
+
+@dataclass(frozen=True)
+class Series:
+    """One line of a plot: ``kind`` 1 to 3 picks its colour and dashes; ``marks`` draws its points."""
+
+    name: str
+    points: Sequence[Point]
+    kind: int = 1
+    marks: bool = False
+
+
+def lines(
+    title: str,
+    description: str,
+    series: Sequence[Series],
+    x: str,
+    y: str,
+    *,
+    unit: bool = False,
+    diagonal: bool = False,
+) -> Markup:
+    """Lines over two linear axes.
+
+    Args:
+        x: what the horizontal axis is; ``y`` the vertical one.
+        unit: both axes run from 0 to 1.
+        diagonal: a thin line from 0, 0 to 1, 1.
+    """
+    shown = [point for one in series for point in one.points if all(map(math.isfinite, point))]
+    if not shown:
+        return Markup("")
+    across = _ticks(*_range([point[0] for point in shown], unit))
+    up = _ticks(*_range([point[1] for point in shown], unit))
+    plot = _Scale(across, up)
+    parts = [_axes(plot, x, y)]
+    if diagonal:
+        (x1, y1), (x2, y2) = plot.at((0, 0)), plot.at((1, 1))
+        parts.append(_tag('<line class="thin" x1="{}" y1="{}" x2="{}" y2="{}"/>', x1, y1, x2, y2))
+    for one in series:
+        places = [plot.at(point) for point in one.points if all(map(math.isfinite, point))]
+        path = " ".join(f"{across:.1f},{up:.1f}" for across, up in places)
+        parts.append(_tag('<polyline class="line k{}" points="{}"/>', one.kind, path))
+        if one.marks:
+            parts += [_tag('<circle class="mark k{}" cx="{}" cy="{}" r="3.5"/>', one.kind, *place) for place in places]
+    return _picture(title, description, _WIDTH, _HEIGHT, parts, {one.name: one.kind for one in series})
+
+
+def intervals(title: str, description: str, rows: Sequence[tuple[str, float, float, float]], x: str) -> Markup:
+    """A point and its interval for each row.
+
+    Args:
+        rows: name, value, lower end, upper end.
+    """
+    low, high = min(row[2] for row in rows), max(row[3] for row in rows)
+    ticks = _ticks(low, high)
+    left, height = 190, _TOP + _ROW * len(rows) + _BOTTOM
+    scale = _Scale(ticks, [0, 1], left=left, height=height)
+    parts = []
+    for tick in ticks:
+        across = scale.at((tick, 0))[0]
+        parts.append(_tag('<line class="grid" x1="{0}" x2="{0}" y1="{1}" y2="{2}"/>', across, _TOP, height - _BOTTOM))
+        parts.append(_tag('<text x="{}" y="{}" text-anchor="middle">{}</text>', across, height - 28, f"{tick:g}"))
+    for index, (name, value, below, above) in enumerate(rows):
+        up = _TOP + _ROW * (index + 0.5)
+        kind = 2 if index == len(rows) - 1 else 1
+        ends = [scale.at((end, 0))[0] for end in (below, above, value)]
+        shown = name if len(name) <= 27 else name[:26] + "…"
+        parts.append(_tag('<text x="{}" y="{}" text-anchor="end">{}</text>', left - 10, up + 4, shown))
+        parts.append(_tag('<line class="line k{}" x1="{}" x2="{}" y1="{}" y2="{}"/>', kind, *ends[:2], up, up))
+        parts.append(_tag('<circle class="mark k{}" cx="{}" cy="{}" r="4.5"/>', kind, ends[2], up))
+    middle = (left + _WIDTH - _RIGHT) / 2
+    parts.append(_tag('<text class="axis" x="{}" y="{}" text-anchor="middle">{}</text>', middle, height - 6, x))
+    return _picture(title, description, _WIDTH, height, parts, {})
+
+
+@dataclass(frozen=True)
+class _Scale:
+    """From values to places in the picture; the first and last tick are the ends."""
+
+    across: Sequence[float]
+    up: Sequence[float]
+    left: float = _LEFT
+    height: float = _HEIGHT
+
+    def at(self, point: Point) -> Point:
+        x = (point[0] - self.across[0]) / (self.across[-1] - self.across[0])
+        y = (point[1] - self.up[0]) / (self.up[-1] - self.up[0])
+        bottom = self.height - _BOTTOM
+        return self.left + x * (_WIDTH - _RIGHT - self.left), bottom - y * (bottom - _TOP)
+
+
+def _axes(plot: _Scale, x: str, y: str) -> Markup:
+    parts = []
+    bottom, right = _HEIGHT - _BOTTOM, _WIDTH - _RIGHT
+    for tick in plot.up:
+        up = plot.at((plot.across[0], tick))[1]
+        parts.append(_tag('<line class="grid" x1="{}" x2="{}" y1="{}" y2="{}"/>', _LEFT, right, up, up))
+        parts.append(_tag('<text x="{}" y="{}" text-anchor="end">{}</text>', _LEFT - 8, up + 4, f"{tick:g}"))
+    for tick in plot.across:
+        across = plot.at((tick, plot.up[0]))[0]
+        parts.append(_tag('<text x="{}" y="{}" text-anchor="middle">{}</text>', across, bottom + 18, f"{tick:g}"))
+    middle = (_LEFT + right) / 2
+    parts.append(_tag('<text class="axis" x="{}" y="{}" text-anchor="middle">{}</text>', middle, _HEIGHT - 6, x))
+    across_text = '<text class="axis" text-anchor="middle" transform="translate(14 {}) rotate(-90)">{}</text>'
+    parts.append(_tag(across_text, (_TOP + bottom) / 2, y))
+    return Markup("").join(parts)
+
+
+def _picture(
+    title: str, description: str, width: float, height: float, parts: Sequence[Markup], legend: Mapping[str, int]
+) -> Markup:
+    name = re.sub(r"\W+", "-", title.lower())
+    keys = Markup("").join(
+        _tag('<li><svg aria-hidden="true" viewBox="0 0 26 10"><line class="line k{}" x1="1" x2="25" y1="5" y2="5"/>'
+             "</svg>{}</li>", kind, label)
+        for label, kind in legend.items()
+    )  # fmt: skip
+    return Markup(
+        '<figure><figcaption>{title}</figcaption><svg class="plot" role="img" viewBox="0 0 {width} {height}" '
+        'aria-labelledby="plot-{name}-title plot-{name}-text"><title id="plot-{name}-title">{title}</title>'
+        '<desc id="plot-{name}-text">{description}</desc>{parts}</svg>{keys}</figure>'
+    ).format(
+        title=title,
+        description=description,
+        width=width,
+        height=height,
+        name=name,
+        parts=Markup("").join(parts),
+        keys=_tag('<ul class="legend">{}</ul>', keys) if len(legend) > 1 else "",
+    )
+
+
+def _range(values: Sequence[float], unit: bool) -> tuple[float, float]:
+    return (0.0, 1.0) if unit else (min(values), max(values))
+
+
+def _ticks(low: float, high: float, wanted: int = 5) -> list[float]:
+    """Round values at equal distances that reach from at most ``low`` to at least ``high``."""
+    if high - low < 1e-9:
+        low, high = low - 0.5, high + 0.5
+    rough = (high - low) / wanted
+    size = 10.0 ** math.floor(math.log10(rough))
+    step = min((one * size for one in (1, 2, 5, 10)), key=lambda one: abs(one - rough))
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [round(index * step, 10) for index in range(first, last + 1)]
+
+
+def _tag(template: str, *values: object) -> Markup:
+    """The template with its values escaped, numbers to a tenth of a pixel."""
+    return Markup(template).format(*(f"{one:.1f}" if isinstance(one, float) else one for one in values))
