@@ -1,0 +1,96 @@
+"""What the commands share: their common options, and how options become a recipe or a data section."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from featherweight.errors import ConfigError
+
+if TYPE_CHECKING:
+    from featherweight.recipe import Recipe
+
+Arguments = argparse.Namespace
+
+
+def command(commands: Any, name: str, run: Callable[[Arguments], None], help: str, example: str) -> Any:  # noqa: A002
+    parser = commands.add_parser(
+        name, help=help, description=help[0].upper() + help[1:] + ".", epilog=f"example:\n  {example}"
+    )
+    parser.add_argument("--json", action="store_true", help="print the result as JSON, alone on standard output")
+    parser.add_argument("--quiet", action="store_true", help="no progress and no tables")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser.set_defaults(command=run)
+    return parser
+
+
+def add_set(parser: Any, what: str = "set a key of the recipe; VALUE is TOML, or plain text") -> None:
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", dest="assignments", help=what
+    )
+
+
+def add_recipe(parser: Any) -> None:
+    parser.add_argument("recipe", nargs="?", metavar="RECIPE", help="a TOML file; flags and --set go over it")
+    parser.add_argument("--model", help="hub id, folder, .gguf file or package:NAME/PATH")
+    parser.add_argument("--data", help="file, folder, hub id or package:NAME/PATH")
+    add_set(parser)
+
+
+def console_for(arguments: Arguments) -> Any:
+    from featherweight.report.console import Console
+
+    return Console(quiet=arguments.quiet, as_json=arguments.json)
+
+
+def recipe_of(arguments: Arguments) -> Recipe:
+    from featherweight import recipe as recipes
+
+    overrides: dict[str, Any] = recipes.parse_set(arguments.assignments)
+    if arguments.model:
+        overrides.setdefault("model", {})["name"] = arguments.model
+    if arguments.data:
+        overrides["data"] = data_keys(arguments.data) | overrides.get("data", {})
+    if arguments.recipe is None and not ("model" in overrides and "data" in overrides):
+        raise ConfigError("give a RECIPE, or --model and --data")
+    return recipes.load(arguments.recipe, overrides)
+
+
+def data_keys(value: str) -> dict[str, Any]:
+    """What ``--data`` means: a file is a train file, all else is the data set's name; a recipe's own source goes."""
+    from featherweight.recipe import FILE_KEYS
+
+    nothing: dict[str, Any] = dict.fromkeys(("name", *FILE_KEYS))
+    return nothing | ({"train_file": value} if Path(value).is_file() else {"name": value})
+
+
+def data_section(target: str, value: str | None, assignments: Sequence[str]) -> Any:
+    """The data that ``evaluate`` measures on: a run's own columns and labels, under what was given."""
+    from featherweight import recipe as recipes
+    from featherweight.runs import RunDirectory
+
+    overrides = recipes.parse_set(assignments).get("data", {})
+    if value is None and not overrides:
+        return None
+    run = RunDirectory(target)
+    known: dict[str, Any] = {}
+    if run.recipe.is_file():
+        known = recipes.load(run.recipe).data.model_dump(exclude_none=True, exclude={"max_length"})
+    if value is not None:
+        for key in ("filter", "slices", "group"):
+            known.pop(key, None)
+        known |= data_keys(value)
+    return recipes.load_data_section({**known, **overrides})
+
+
+def quiet_libraries() -> None:
+    """Our own progress is the only one; must run before transformers is imported."""
+    import os
+
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    os.environ.setdefault("TQDM_DISABLE", "1")  # transformers' bar for GGUF knows no other switch

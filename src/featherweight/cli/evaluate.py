@@ -1,0 +1,35 @@
+"""``featherweight evaluate``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from featherweight.cli.arguments import Arguments, add_set, command, console_for, data_section, quiet_libraries
+
+
+def add(commands: Any) -> None:
+    parser = command(
+        commands,
+        "evaluate",
+        _evaluate,
+        "measure a run, an adapter or any model",
+        "featherweight evaluate runs/demo --data new.csv --set data.text=review",
+    )
+    parser.add_argument(
+        "model", metavar="MODEL_OR_RUN", help="run, adapter, folder, hub id, .gguf file or package file"
+    )
+    parser.add_argument("--data", help="what to measure on (default: the run's own held-out rows)")
+    parser.add_argument("--split", choices=("train", "validation", "test"), help="which split of the data")
+    add_set(parser, "set a key of the data section, such as data.label=stars")
+
+
+def _evaluate(arguments: Arguments) -> None:
+    section = data_section(arguments.model, arguments.data, arguments.assignments)
+    quiet_libraries()
+    from featherweight import workflow
+
+    console = console_for(arguments)
+    try:
+        console.result(workflow.evaluate(arguments.model, section, split=arguments.split, console=console))
+    finally:
+        console.close()

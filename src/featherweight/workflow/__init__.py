@@ -1,0 +1,10 @@
+"""The one place that puts the stages together, a module for each command. Read :func:`running.run` first."""
+
+from featherweight.workflow.comparing import compare, report
+from featherweight.workflow.evaluating import evaluate
+from featherweight.workflow.inspecting import doctor, inspect_data
+from featherweight.workflow.planning import plan
+from featherweight.workflow.predicting import predict
+from featherweight.workflow.running import load_run, run
+
+__all__ = ["compare", "doctor", "evaluate", "inspect_data", "load_run", "plan", "predict", "report", "run"]

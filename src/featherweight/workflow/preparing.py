@@ -1,0 +1,198 @@
+"""Everything that a run needs, made ready: data, model, tokens, and every choice that the recipe left open."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from featherweight import recipe as recipes
+from featherweight.errors import ConfigError
+from featherweight.evidence import data_checks
+from featherweight.evidence.data_checks import LabelledTexts
+from featherweight.evidence.duplicates import Fingerprints
+from featherweight.recipe import Recipe
+from featherweight.records import Encoding, Evaluation, Examples
+from featherweight.registry import METHODS, TASKS
+from featherweight.report import tables
+from featherweight.report.console import Console
+from featherweight.runs import package_versions
+from featherweight.sources import data, models
+from featherweight.sources.models import ModelSource
+
+if TYPE_CHECKING:
+    from featherweight.engine.checkpoints import Checkpoints
+    from featherweight.engine.execution import Execution
+    from featherweight.engine.train import Trainer
+
+EVALUATED_SPLIT = "validation"
+
+
+@dataclass
+class Prepared:
+    """Everything a run needs, resolved: every error of the user's that can be seen early was seen."""
+
+    recipe: Recipe
+    reasons: dict[str, str]
+    task: Any
+    method: Any
+    source: ModelSource
+    model: Any
+    tokenizer: Any
+    head: list[str]
+    examples: dict[str, Examples]
+    encodings: dict[str, Encoding]
+    accelerator: Any
+    execution: Execution
+    max_length: int
+    checked: dict[str, LabelledTexts]
+    prints: dict[str, Fingerprints]
+    trunk: dict[str, Any] | None = None
+
+    def identity(self) -> dict[str, Any]:
+        """Flat facts that decide the outcome. File names are not among them, their content is."""
+        values = self.recipe.model_dump(exclude={"name": True, "model": {"name"}, "data": {"name", *recipes.FILE_KEYS}})
+        flat = {
+            f"{section}.{key}": value
+            for section in ("data", "method", "training")
+            for key, value in values[section].items()
+        }
+        flat |= {f"data.{name}": examples.fingerprint for name, examples in self.examples.items()}
+        return flat | {"task": self.recipe.task, "model": self.source.fingerprint, "model.head": self.recipe.model.head}
+
+    def environment(self) -> dict[str, Any]:
+        from featherweight.engine import hardware
+
+        return {
+            "versions": package_versions(),
+            "hardware": hardware.describe(),
+            "execution": self.execution.describe(),
+            "precision": str(self.accelerator.mixed_precision).replace("no", "fp32"),
+            "seed": self.recipe.training.seed,
+            "model": {
+                "name": self.source.name,
+                "revision": self.source.revision,
+                "fingerprint": self.source.fingerprint,
+            },
+            "data": {name: {"rows": len(one), "fingerprint": one.fingerprint} for name, one in self.examples.items()},
+        }
+
+
+def prepare(recipe: Recipe, console: Console) -> Prepared:
+    """Read the data, load the model, tokenise; every choice that the recipe left open is made here, with its reason."""
+    reasons: dict[str, str] = {}
+    method_class = METHODS[recipe.method.name]
+    task_class = TASKS[recipe.task]
+    training = recipe.training
+    if training.learning_rate is None:
+        rate, reasons["training.learning_rate"] = method_class.learning_rate
+        training = training.model_copy(update={"learning_rate": rate})
+    if training.metric_for_best_model is None:
+        reasons["training.metric_for_best_model"] = f"chosen automatically for {recipe.task}"
+        training = training.model_copy(update={"metric_for_best_model": task_class.metric_for_best_model})
+    _require_measured(training.metric_for_best_model, task_class.metrics)
+    source = models.find(recipe.model.name, recipe.model.revision)
+    task, examples = task_class.prepare(data.load(recipe.data), recipe.data, training.seed)
+    checked = {name: LabelledTexts.of(one, task.labels) for name, one in examples.items()}
+    prints = data_checks.fingerprint(checked)
+    if not recipe.data.allow_leak:
+        data_checks.refuse_leaks(checked, prints)
+    console.show(tables.label_shares(shares(task, examples), {name: len(one) for name, one in examples.items()}))
+    for one in examples.values():
+        if one.dropped:
+            console.say(f"{one.name}: {one.dropped} rows left out because their text is empty")
+
+    import transformers
+
+    from featherweight.engine import hardware
+    from featherweight.engine.execution import Execution
+
+    accelerator = hardware.accelerator_for(training)
+    transformers.set_seed(training.seed)  # a fresh head is drawn while loading
+    model, tokenizer, head = task.load_model(source, recipe.model)
+    max_length, reason = task.max_length(tokenizer, model, recipe.data.max_length)
+    if reason:
+        reasons["data.max_length"] = reason
+    section = recipe.data.model_copy(update={"max_length": max_length, "labels": list(task.labels)})
+    if recipe.data.labels is None:
+        reasons["data.labels"] = "read from the data"
+    encodings = {name: task.encode(one, tokenizer, max_length) for name, one in examples.items()}
+    resolved = recipe.model_copy(update={"training": training, "data": section})
+    model = accelerator.prepare_model(model, evaluation_mode=True)
+    execution = Execution(model, tokenizer.pad_token_id, training.seed)
+    console.say("batches: {batches} ({reason})".format(**execution.describe()))
+    return Prepared(
+        recipe=resolved,
+        reasons=reasons,
+        task=task,
+        method=method_class(recipe.method),
+        source=source,
+        model=model,
+        tokenizer=tokenizer,
+        head=head,
+        examples=examples,
+        encodings=encodings,
+        accelerator=accelerator,
+        execution=execution,
+        max_length=max_length,
+        checked=checked,
+        prints=prints,
+    )
+
+
+def trainer_for(
+    prepared: Prepared,
+    model: Any,
+    evaluate_now: Callable[[], Evaluation],
+    checkpoints: Checkpoints,
+    observer: Callable[[dict[str, Any]], None],
+    stop: Callable[[], bool],
+) -> Trainer:
+    """The engine's loop over the train split, as the recipe has it."""
+    from featherweight.engine.train import Trainer
+
+    return Trainer(
+        model,
+        prepared.task,
+        prepared.encodings["train"],
+        evaluate=evaluate_now,
+        settings=prepared.recipe.training,
+        execution=prepared.execution,
+        accelerator=prepared.accelerator,
+        checkpoints=checkpoints,
+        observer=observer,
+        stop=stop,
+    )
+
+
+def measure(prepared: Prepared, model: Any, what: str, console: Console, stop: Callable[[], bool]) -> Evaluation:
+    """Run the model, in whatever state it is, over the split that is measured on."""
+    from featherweight.engine.evaluate import evaluate
+
+    return evaluate(
+        model,
+        prepared.task,
+        prepared.encodings[EVALUATED_SPLIT],
+        execution=prepared.execution,
+        batch_size=prepared.recipe.training.per_device_eval_batch_size,
+        what=what,
+        observer=console.observe,
+        stop=stop,
+    )
+
+
+def count_parameters(model: Any) -> tuple[int, int]:
+    """Trainable and all parameters, counted as PEFT counts them."""
+    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
+    return sum(size for size, trains in sizes if trains), sum(size for size, _ in sizes)
+
+
+def shares(task: Any, examples: Mapping[str, Examples]) -> dict[str, dict[str, float]]:
+    """Share of each label in each split."""
+    return {name: task.shares(one) for name, one in examples.items()}
+
+
+def _require_measured(name: str | None, metrics: Sequence[str]) -> None:
+    known = ["eval_loss", *(f"eval_{metric}" for metric in metrics)]
+    if name not in {*known, *(one.removeprefix("eval_") for one in known)}:
+        raise ConfigError(f"training.metric_for_best_model: {name!r} is not measured; known: {', '.join(known)}")
