@@ -18,6 +18,7 @@ SST2 = ROOT.parent / "shared" / "data" / "sst2"
 settings.register_profile("steady", deadline=None, derandomize=True)
 settings.load_profile("steady")
 
+os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TRANSFORMERS_VERBOSITY"] = "error"
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from featherweight.engine import kernels
-from featherweight.engine.dropout import Masks, Rate
+from featherweight.engine.dropout import Mask, Masks
 
 NAME = "featherweight"
 
@@ -50,6 +51,22 @@ class UnsupportedAttention(Exception):
 class _Active:
     runs: Sequence[Run]
     masks: Masks
+
+    @cached_property
+    def lengths(self) -> torch.Tensor:
+        """Tokens of each text; int64, shape (texts,), as the next."""
+        return torch.tensor([run.length for run in self.runs for _ in range(run.texts)])
+
+    @cached_property
+    def starts(self) -> torch.Tensor:
+        """Where each text's tokens start, and where the last one's end."""
+        return torch.nn.functional.pad(self.lengths.cumsum(0), (1, 0))
+
+    @cached_property
+    def squares(self) -> torch.Tensor:
+        """How many pairs of tokens the texts before each one have."""
+        pairs = self.lengths.square()
+        return pairs.cumsum(0) - pairs
 
 
 # Attention layers give an implementation no other way to know the batch; each thread has its own.
@@ -96,34 +113,31 @@ def attention(
     causal = options.get("is_causal")
     causal = getattr(module, "is_causal", True) if causal is None else causal
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
-    rate = dropout if active.masks.fast else 0.0
-    lanes = None
-    if rate > 0:
-        lanes = active.masks.lanes(query.shape[1] * sum(run.texts * run.length**2 for run in active.runs))
-    compiled = kernels.load() if query.device.type == "cpu" and query.dtype == torch.float32 else None
+    mask = active.masks.draw(dropout) if dropout > 0 and active.masks.fast else None
+    compiled = kernels.usable(query, key, value)
     if compiled is not None:
-        settings = _Settings(active.runs, causal, sliding_window or 0, scaling, Rate.of(rate), compiled)
-        result = _CompiledAttention.apply(query, key, value, lanes, settings)  # type: ignore[no-untyped-call]
+        settings = _Settings(active, causal, sliding_window or 0, scaling, mask, compiled)
+        result = _CompiledAttention.apply(query, key, value, settings)  # type: ignore[no-untyped-call]
         return result.unsqueeze(0), None
     groups = query.shape[1] // key.shape[1]
     if groups > 1:
         key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
     sizes = [run.tokens for run in active.runs]
     parts = zip(*(torch.split(states[0], sizes, dim=1) for states in (query, key, value)), strict=True)
-    drawn = 0
+    weights = 0
     outputs = []
     for run, part in zip(active.runs, parts, strict=True):
         # (heads, texts * length, size) seen as (texts, heads, length, size): views, nothing is copied.
         q, k, v = (states.unflatten(1, (run.texts, run.length)).transpose(0, 1) for states in part)
-        mask = _window(run.length, sliding_window, causal, query)
-        if lanes is not None:
-            count = query.shape[1] * run.texts * run.length**2
-            those = lanes[drawn : drawn + count]
-            drawn += count
-            result = _DroppingAttention.apply(q, k, v, mask, causal, scaling, those, Rate.of(rate))  # type: ignore[no-untyped-call]
+        seen = _window(run.length, sliding_window, causal, query)
+        if mask is not None:
+            shape = torch.Size((run.texts, query.shape[1], run.length, run.length))
+            factors = mask.factors(shape, query, start=weights)
+            weights += shape.numel()
+            result = _DroppingAttention.apply(q, k, v, seen, causal, scaling, factors)  # type: ignore[no-untyped-call]
         else:
             result = torch.nn.functional.scaled_dot_product_attention(
-                q, k, v, mask, dropout, is_causal=causal and mask is None and run.length > 1, scale=scaling
+                q, k, v, seen, dropout, is_causal=causal and seen is None and run.length > 1, scale=scaling
             )
         outputs.append(result.transpose(1, 2).flatten(0, 1))
     return torch.cat(outputs).unsqueeze(0), None
@@ -156,8 +170,7 @@ class _DroppingAttention(torch.autograd.Function):
         mask: torch.Tensor | None,
         causal: bool,
         scaling: float,
-        lanes: torch.Tensor,
-        rate: Rate,
+        keep: torch.Tensor,
     ) -> torch.Tensor:
         scores = torch.matmul(query, key.transpose(2, 3)).mul_(scaling)
         if mask is not None:
@@ -166,7 +179,6 @@ class _DroppingAttention(torch.autograd.Function):
             length = scores.shape[-1]
             scores.masked_fill_(torch.ones(length, length, dtype=torch.bool).triu_(1), float("-inf"))
         weights = torch.softmax(scores, dim=-1)
-        keep = (lanes.view(weights.shape) >= rate.threshold).to(weights.dtype).mul_(rate.boost)
         ctx.save_for_backward(query, key, value, weights, keep)
         ctx.scaling = scaling
         return torch.matmul(weights * keep, value)
@@ -177,16 +189,16 @@ class _DroppingAttention(torch.autograd.Function):
         d_value = torch.matmul((weights * keep).transpose(2, 3), gradient)
         d_weights = torch.matmul(gradient, value.transpose(2, 3)).mul_(keep)
         d_weights.sub_((d_weights * weights).sum(-1, keepdim=True)).mul_(weights).mul_(ctx.scaling)
-        return torch.matmul(d_weights, key), torch.matmul(d_weights.transpose(2, 3), query), d_value, *(None,) * 5
+        return torch.matmul(d_weights, key), torch.matmul(d_weights.transpose(2, 3), query), d_value, *(None,) * 4
 
 
 @dataclass(frozen=True)
 class _Settings:
-    runs: Sequence[Run]
+    row: _Active
     causal: bool
     window: int
     scaling: float
-    rate: Rate
+    mask: Mask | None
     compiled: kernels.Kernels
 
 
@@ -199,36 +211,29 @@ class _CompiledAttention(torch.autograd.Function):
         query: torch.Tensor,
         key: torch.Tensor,
         value: torch.Tensor,
-        lanes: torch.Tensor | None,
         settings: _Settings,
     ) -> torch.Tensor:
         states = [part if part.stride(-1) == 1 else part.contiguous() for part in (query, key, value)]
-        lengths = torch.tensor([run.length for run in settings.runs]).repeat_interleave(
-            torch.tensor([run.texts for run in settings.runs])
-        )
-        starts = torch.nn.functional.pad(lengths.cumsum(0), (1, 0))
-        squares = lengths.square() * query.shape[1]
-        lane_starts = squares.cumsum(0) - squares
+        row, heads = settings.row, query.shape[1]
+        starts, firsts = row.starts, row.squares * heads
         shape = kernels.Shape(
-            texts=len(lengths), heads=query.shape[1], groups=query.shape[1] // key.shape[1], size=query.shape[3],
-            longest=int(lengths.max()), q_token=states[0].stride(2), q_head=states[0].stride(1),
+            texts=len(row.lengths), heads=heads, groups=heads // key.shape[1], size=query.shape[3],
+            longest=max(run.length for run in row.runs), q_token=states[0].stride(2), q_head=states[0].stride(1),
             k_token=states[1].stride(2), k_head=states[1].stride(1), v_token=states[2].stride(2),
             v_head=states[2].stride(1), causal=settings.causal, window=settings.window,
-            threads=torch.get_num_threads(), threshold=settings.rate.threshold, scale=settings.scaling,
-            boost=settings.rate.boost,
+            threads=torch.get_num_threads(), scale=settings.scaling,
+            dropout=settings.mask.compiled() if settings.mask else kernels.Dropout(),
         )  # fmt: skip
-        out, sums = settings.compiled.attention_forward(shape, starts, states, lanes, lane_starts)
-        ctx.save_for_backward(*states, lanes, starts, lane_starts, out, sums)
+        out, sums = settings.compiled.attention_forward(shape, starts, firsts, states)
+        ctx.save_for_backward(*states, starts, firsts, out, sums)
         ctx.shape, ctx.compiled = shape, settings.compiled
         return out
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[Any, ...]:
-        *states, lanes, starts, lane_starts, out, sums = ctx.saved_tensors
-        gradients = ctx.compiled.attention_backward(
-            ctx.shape, starts, states, lanes, lane_starts, out, sums, gradient.contiguous()
-        )
-        return *(part.transpose(0, 1).unsqueeze(0) for part in gradients), None, None
+        *states, starts, firsts, out, sums = ctx.saved_tensors
+        gradients = ctx.compiled.attention_backward(ctx.shape, starts, firsts, states, out, sums, gradient.contiguous())
+        return *(part.transpose(0, 1).unsqueeze(0) for part in gradients), None
 
 
 def _mask(*arguments: Any, **options: Any) -> Any:

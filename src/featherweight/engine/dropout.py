@@ -1,9 +1,9 @@
 """Dropout at the cost of a multiplication.
 
-PyTorch draws one 64-bit number for each element on one thread, which took a third of a step. Here one 64-bit number
-serves four elements: each of its 16-bit quarters is compared with a threshold, so the rate is exact to 2**-17, and the
-elements that stay are scaled by the inverse of the rate that was really used. The stream is seeded by the run's seed
-and the step, so a resumed run draws the same masks without any saved state.
+PyTorch draws one 64-bit number for each element on one thread, which took a third of a step. Here an element's number
+is a keyed hash of its index: it is never stored, forward and backward compute it where they need it, on any number of
+threads, and the rate is exact to 2**-32. A key depends on the run's seed, the step and how many were asked for before
+it in that step, so a resumed run drops the same elements without any saved state.
 """
 
 from __future__ import annotations
@@ -13,14 +13,69 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from featherweight.engine import kernels
 
-_LANES = 2**16
+_NUMBERS = 2**32
+_BLOCK = 2**16  # elements whose intermediate results stay in the cache
+
+
+@dataclass(frozen=True)
+class Mask:
+    """Which elements of one tensor are dropped.
+
+    Attributes:
+        first, second: the key's halves, below 2**32.
+        rate: share that is dropped.
+    """
+
+    first: int
+    second: int
+    rate: float
+
+    @property
+    def threshold(self) -> int:
+        """Elements whose number is below it are dropped."""
+        return min(round(self.rate * _NUMBERS), _NUMBERS - 1)
+
+    @property
+    def boost(self) -> float:
+        """What stays is multiplied by it: the inverse of the share that really stays."""
+        return _NUMBERS / (_NUMBERS - self.threshold)
+
+    def numbers(self, count: int, start: int = 0) -> NDArray[np.uint32]:
+        """Uniform numbers of the elements from ``start`` on; uint32, shape (count,).
+
+        The same three rounds of a 32-bit mixer as in ``csrc/vector.h``.
+        """
+        found = np.empty(count, dtype=np.uint32)
+        for at in range(0, count, _BLOCK):
+            x = found[at : at + _BLOCK]
+            index = start + at + self.first
+            x[:] = np.arange(index, index + len(x), dtype=np.int64).astype(np.uint32)
+            x ^= x >> 17
+            x *= np.uint32(0xED5AD4BB)
+            x += np.uint32(self.second)
+            x ^= x >> 11
+            x *= np.uint32(0xAC4C1B51)
+            x ^= x >> 15
+            x *= np.uint32(0x31848BAB)
+            x ^= x >> 14
+        return found
+
+    def factors(self, shape: torch.Size, like: torch.Tensor, start: int = 0) -> torch.Tensor:
+        """0 for what is dropped and :attr:`boost` for what stays."""
+        stays = self.numbers(shape.numel(), start) >= self.threshold
+        return torch.from_numpy(stays).view(shape).to(like.dtype).mul_(self.boost)
+
+    def compiled(self) -> kernels.Dropout:
+        """What the compiled kernels take."""
+        return kernels.Dropout(self.first, self.second, self.threshold, self.boost, 1)
 
 
 class Masks:
-    """A seeded stream of dropout masks.
+    """Gives every place that drops something its key.
 
     Attributes:
         fast: whether masks are drawn here; on a device with a fast generator of its own they are not.
@@ -32,39 +87,25 @@ class Masks:
         self.start(0)
 
     def start(self, step: int) -> None:
-        """Begin the stream of a step."""
-        self._generator = np.random.Generator(np.random.SFC64(np.random.SeedSequence((self.seed, step))))
+        """Begin a step."""
+        self._state = int(np.random.SeedSequence((self.seed, step)).generate_state(1, np.uint64)[0])
 
-    def lanes(self, count: int) -> torch.Tensor:
-        """``count`` uniform numbers; int16, shape (count,)."""
-        words = self._generator.integers(0, 2**64, size=-(-count // 4), dtype=np.uint64)
-        return torch.from_numpy(words.view(np.int16))[:count]
-
-
-@dataclass(frozen=True)
-class Rate:
-    """A dropout rate as lanes know it.
-
-    Attributes:
-        threshold: lanes below it are dropped.
-        boost: what stays is multiplied by it, the inverse of the share that really stays.
-    """
-
-    threshold: int
-    boost: float
-
-    @classmethod
-    def of(cls, rate: float) -> Rate:
-        dropped = min(round(rate * _LANES), _LANES - 1)
-        return cls(dropped - _LANES // 2, _LANES / (_LANES - dropped))
+    def draw(self, rate: float) -> Mask:
+        """The next mask of the step. Keys are those of SplitMix64 (Steele, Lea and Flood, 2014)."""
+        self._state = (self._state + 0x9E3779B97F4A7C15) % 2**64
+        z = self._state
+        z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
+        z = (z ^ (z >> 27)) * 0x94D049BB133111EB % 2**64
+        z ^= z >> 31
+        return Mask(z % _NUMBERS, z // _NUMBERS, rate)
 
 
-def apply(states: torch.Tensor, lanes: torch.Tensor, rate: Rate) -> torch.Tensor:
-    """``states`` with the elements of dropped lanes 0 and the others boosted; lanes (elements,) in row-major order."""
-    compiled = kernels.load()
-    if compiled is not None and states.dtype == torch.float32:
-        return compiled.drop(states.contiguous(), lanes, rate.threshold, rate.boost)
-    return states * (lanes.view(states.shape) >= rate.threshold).to(states.dtype).mul_(rate.boost)
+def apply(states: torch.Tensor, mask: Mask) -> torch.Tensor:
+    """``states`` with what the mask drops 0 and the others boosted."""
+    compiled = kernels.usable(states)
+    if compiled is not None:
+        return compiled.drop(states.contiguous(), mask.compiled())
+    return states * mask.factors(states.shape, states)
 
 
 class Dropout(torch.nn.Module):
@@ -86,17 +127,15 @@ class Dropout(torch.nn.Module):
 
 def drop(states: torch.Tensor, rate: float, masks: Masks) -> torch.Tensor:
     """Dropout (Srivastava et al., 2014) of any tensor."""
-    return _Dropped.apply(states, masks.lanes(states.numel()), Rate.of(rate))  # type: ignore[no-any-return, no-untyped-call]
+    return _Dropped.apply(states, masks.draw(rate))  # type: ignore[no-any-return, no-untyped-call]
 
 
 class _Dropped(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, states: torch.Tensor, lanes: torch.Tensor, rate: Rate) -> torch.Tensor:
-        ctx.save_for_backward(lanes)
-        ctx.rate = rate
-        return apply(states, lanes, rate)
+    def forward(ctx: Any, states: torch.Tensor, mask: Mask) -> torch.Tensor:
+        ctx.mask = mask
+        return apply(states, mask)
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
-        (lanes,) = ctx.saved_tensors
-        return apply(gradient, lanes, ctx.rate), None, None
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
+        return apply(gradient, ctx.mask), None

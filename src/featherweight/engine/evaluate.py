@@ -47,7 +47,7 @@ def evaluate(
     probabilities: Any = None
     losses = np.empty(len(encoding), dtype=np.float64)
     done = 0
-    for rows in by_tokens(encoding.lengths):
+    for rows in by_tokens(encoding.lengths, execution.probe.token_budget):
         if stop():
             raise Interrupted("stopped while evaluating")
         logits = execution.logits(model, encoding, rows)

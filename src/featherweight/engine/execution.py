@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from featherweight.engine import Observer, StopRequested
 from featherweight.engine.dropout import Masks
 from featherweight.engine.forward import Packed, Padded, choose
+from featherweight.engine.probe import probe
 from featherweight.engine.speedups import speed_up
 from featherweight.engine.trunk import CachedTrunk
 from featherweight.errors import ConfigError
@@ -28,6 +29,7 @@ class Execution:
     """
 
     def __init__(self, model: Any, pad_token_id: int, seed: int = 0) -> None:
+        self.probe = probe()
         on_processor = next(model.parameters()).device.type == "cpu"
         self.masks = Masks(seed, fast=on_processor)
         self.forward: Padded | Packed | CachedTrunk = choose(model, pad_token_id, self.masks)
@@ -71,8 +73,15 @@ class Execution:
         """Logits of the rows, in their order; shape (rows, classes)."""
         return self.forward(model, encoding, rows)
 
-    def describe(self) -> dict[str, str]:
-        """For ``environment.json`` and the log."""
-        if isinstance(self.forward, Padded):
-            return {"batches": "padded", "reason": self.forward.reason}
-        return {"batches": "packed", "reason": "packed and padded logits agree on this model"}
+    def describe(self) -> dict[str, Any]:
+        """For ``environment.json`` and the log: every choice with its reason."""
+        reason = self.forward.reason if isinstance(self.forward, Padded) else None
+        return {
+            "batches": "padded" if reason else "packed",
+            "reason": reason or "packed and padded logits agree on this model",
+            "precision_reason": self.probe.precision_reason,
+            "threads": torch.get_num_threads(),
+            "threads_reason": self.probe.threads_reason,
+            "token_budget": self.probe.token_budget,
+            "token_budget_reason": self.probe.budget_reason,
+        }

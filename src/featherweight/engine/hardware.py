@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import sys
-import time
 from typing import Any
 
 import torch
@@ -47,35 +46,6 @@ def describe() -> dict[str, Any]:
         "device": torch.cuda.get_device_name() if cuda else "cpu",
         "cuda": torch.version.cuda if cuda else None,
     }
-
-
-def measure_speed() -> dict[str, str]:
-    """Matrix products of a block's size in each precision, a fraction of a second each; decides nothing by itself.
-
-    Training stays in fp32 unless the recipe says otherwise: lower precision is not the same mathematics.
-    """
-    found = {}
-    for name, dtype in {"fp32": torch.float32, "bf16": torch.bfloat16}.items():
-        operations = _matrix_product_rate(dtype)
-        found[f"{name} matrix product"] = f"{operations / 1e9:.1f} GFLOP/s"
-    return found
-
-
-def _matrix_product_rate(dtype: torch.dtype, limit: float = 0.25) -> float:
-    """Floating-point operations a second, the best of what fits into ``limit`` seconds."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    size = 256
-    rate = 0.0
-    torch.ones(size, size, dtype=dtype, device=device).square() @ torch.ones(size, size, dtype=dtype, device=device)
-    began = time.perf_counter()
-    while time.perf_counter() - began < limit:
-        one = torch.ones(size, size, dtype=dtype, device=device)
-        started = time.perf_counter()
-        float((one @ one)[0, 0])
-        taken = time.perf_counter() - started
-        rate = max(rate, 2 * size**3 / taken)
-        size = min(size * 2, 2048) if taken < limit / 16 else size
-    return rate
 
 
 def peak_memory_bytes() -> int:

@@ -1,4 +1,4 @@
-"""The optional compiled kernels of ``kernels.c``: built once with the machine's own C compiler, kept in the cache.
+"""The optional compiled kernels of ``csrc``: built once with the machine's own C compiler, kept in the cache.
 
 Where there is no compiler, :func:`load` gives None and PyTorch's operations give the same numbers, more slowly.
 """
@@ -21,12 +21,24 @@ import torch
 from featherweight.errors import ResourceError
 from featherweight.sources.cache import cached, key_of
 
-_SOURCE = Path(__file__).with_suffix(".c")
-# Nothing of -ffast-math that would change how the whole process treats tiny numbers.
+_SOURCES = sorted((Path(__file__).parent / "csrc").glob("*.[ch]"))
+# Nothing of -ffast-math: infinities mask, and sums are in the order that the code says.
 _FLAGS = [
-    "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-fassociative-math",
-    "-ffp-contract=fast", "-fopenmp", "-shared", "-fPIC",
+    "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-fopenmp", "-shared",
+    "-fPIC",
 ]  # fmt: skip
+
+ACTIVATIONS = ("gelu", "gelu_tanh", "silu")  # the C side's numbers for them
+
+
+class Dropout(ctypes.Structure):
+    """The C side's ``Dropout``, field for field."""
+
+    _fields_ = [
+        *((name, ctypes.c_uint32) for name in ("first", "second", "threshold")),
+        ("boost", ctypes.c_float),
+        ("on", ctypes.c_int32),
+    ]  # fmt: skip
 
 
 class Shape(ctypes.Structure):
@@ -35,42 +47,46 @@ class Shape(ctypes.Structure):
     _fields_ = [
         *((name, ctypes.c_int64) for name in (
             "texts", "heads", "groups", "size", "longest",
-            "q_token", "q_head", "k_token", "k_head", "v_token", "v_head", "causal", "window", "threads", "threshold",
+            "q_token", "q_head", "k_token", "k_head", "v_token", "v_head", "causal", "window", "threads",
         )),
         ("scale", ctypes.c_float),
-        ("boost", ctypes.c_float),
+        ("dropout", Dropout),
     ]  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Kernels:
-    """The loaded library. Tensors are fp32 on the processor; ``starts`` and ``lane_starts`` int64, ``lanes`` int16."""
+    """The loaded library. Tensors are fp32 on the processor and contiguous, where it does not say otherwise."""
 
     library: Any
 
     def attention_forward(
-        self,
-        shape: Shape,
-        starts: torch.Tensor,
-        states: Sequence[torch.Tensor],
-        lanes: torch.Tensor | None,
-        lane_starts: torch.Tensor,
+        self, shape: Shape, starts: torch.Tensor, firsts: torch.Tensor, states: Sequence[torch.Tensor]
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Output (tokens, heads, size) and the logarithms of the weights' sums (heads, tokens)."""
+        """Attention of a packed row.
+
+        Args:
+            starts: int64, shape (texts + 1,), where each text's tokens start.
+            firsts: int64, shape (texts,), index of each text's first weight.
+            states: query, key and value, by the strides of ``shape``.
+
+        Returns:
+            The output (tokens, heads, size) and the logarithms of the weights' sums (heads, tokens).
+        """
         tokens = states[0].shape[2]
         out = torch.empty(tokens, shape.heads, shape.size)
         sums = torch.empty(shape.heads, tokens)
-        arguments = (starts, *states, lanes, lane_starts, out, sums)
-        _check(self.library.attention_forward(ctypes.byref(shape), *map(_pointer, arguments)))
+        _check(
+            self.library.attention_forward(ctypes.byref(shape), *map(_pointer, (starts, firsts, *states, out, sums)))
+        )
         return out, sums
 
     def attention_backward(
         self,
         shape: Shape,
         starts: torch.Tensor,
+        firsts: torch.Tensor,
         states: Sequence[torch.Tensor],
-        lanes: torch.Tensor | None,
-        lane_starts: torch.Tensor,
         out: torch.Tensor,
         sums: torch.Tensor,
         gradient: torch.Tensor,
@@ -80,18 +96,85 @@ class Kernels:
         kv_heads = shape.heads // shape.groups
         d_q = torch.empty(tokens, shape.heads, shape.size)
         d_k, d_v = (torch.empty(tokens, kv_heads, shape.size) for _ in range(2))
-        arguments = (starts, *states, lanes, lane_starts, out, sums, gradient, d_q, d_k, d_v)
+        arguments = (starts, firsts, *states, out, sums, gradient, d_q, d_k, d_v)
         _check(self.library.attention_backward(ctypes.byref(shape), *map(_pointer, arguments)))
         return d_q, d_k, d_v
 
-    def drop(self, states: torch.Tensor, lanes: torch.Tensor, threshold: int, boost: float) -> torch.Tensor:
-        """Contiguous ``states`` times ``boost`` where the lane is not below the threshold, else 0."""
+    def drop(self, states: torch.Tensor, dropout: Dropout) -> torch.Tensor:
+        """``states`` after dropout."""
         out = torch.empty_like(states)
-        self.library.drop(
-            ctypes.c_int64(states.numel()), _pointer(states), _pointer(lanes), ctypes.c_int64(threshold),
-            ctypes.c_float(boost), _pointer(out), ctypes.c_int64(torch.get_num_threads()),
-        )  # fmt: skip
+        self.library.drop(_size(states.numel()), _pointer(states), ctypes.byref(dropout), _pointer(out), _threads())
         return out
+
+    def lora_forward(self, states: torch.Tensor, a: torch.Tensor, dropout: Dropout) -> torch.Tensor:
+        """dropout(states) A'; states (tokens, in), a (r, in), result (tokens, r)."""
+        thin = torch.empty(len(states), len(a))
+        self.library.lora_forward(
+            *map(_size, (*states.shape, len(a))), _pointer(states), _pointer(a), ctypes.byref(dropout), _pointer(thin),
+            _threads(),
+        )  # fmt: skip
+        return thin
+
+    def lora_backward(
+        self,
+        states: torch.Tensor,
+        a: torch.Tensor,
+        dropout: Dropout,
+        d_thin: torch.Tensor,
+        d_states: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """Gradient of ``a`` (r, in) from that of the thin product; adds the states' share to ``d_states``."""
+        d_a = torch.zeros_like(a)
+        self.library.lora_backward(
+            *map(_size, (*states.shape, len(a))), _pointer(states), _pointer(a), ctypes.byref(dropout),
+            _pointer(d_thin), _pointer(d_a), _pointer(d_states), _threads(),
+        )  # fmt: skip
+        return d_a
+
+    def activate(self, kind: str, states: torch.Tensor, gate: torch.Tensor | None = None) -> torch.Tensor:
+        """f(states), times ``gate`` where there is one."""
+        out = torch.empty_like(states)
+        self.library.activate(
+            _size(ACTIVATIONS.index(kind)), _size(states.numel()), *map(_pointer, (states, gate, out)), _threads()
+        )
+        return out
+
+    def activate_backward(
+        self, kind: str, states: torch.Tensor, gate: torch.Tensor | None, gradient: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Gradients of the states and, where there is one, of the gate."""
+        d_states, d_gate = torch.empty_like(states), None if gate is None else torch.empty_like(gate)
+        self.library.activate_backward(
+            _size(ACTIVATIONS.index(kind)), _size(states.numel()),
+            *map(_pointer, (states, gate, gradient, d_states, d_gate)), _threads(),
+        )  # fmt: skip
+        return d_states, d_gate
+
+    def rms_norm(self, states: torch.Tensor, weight: torch.Tensor, epsilon: float) -> tuple[torch.Tensor, torch.Tensor]:
+        """Root-mean-square norm of the last dimension, and what each row was multiplied by."""
+        out, scales = torch.empty_like(states), torch.empty(states.numel() // len(weight))
+        self.library.rms_norm(
+            _size(len(scales)), _size(len(weight)), _pointer(states), _pointer(weight), ctypes.c_float(epsilon),
+            _pointer(out), _pointer(scales), _threads(),
+        )  # fmt: skip
+        return out, scales
+
+    def rms_norm_backward(
+        self, states: torch.Tensor, weight: torch.Tensor, scales: torch.Tensor, gradient: torch.Tensor
+    ) -> torch.Tensor:
+        """Gradient of the states; the weight is frozen."""
+        d_states = torch.empty_like(states)
+        self.library.rms_norm_backward(
+            _size(len(scales)), _size(len(weight)),
+            *map(_pointer, (states, weight, scales, gradient, d_states)), _threads(),
+        )  # fmt: skip
+        return d_states
+
+
+def usable(*tensors: torch.Tensor) -> Kernels | None:
+    """The kernels where they can work on such tensors: fp32 on the processor, outside of autocast."""
+    plain = all(one.device.type == "cpu" and one.dtype == torch.float32 for one in tensors)
+    return load() if plain and not torch.is_autocast_enabled("cpu") else None
 
 
 @cache
@@ -111,12 +194,13 @@ def _load() -> tuple[Any, str]:
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if compiler is None:
         return None, "no C compiler found (install gcc or clang for faster training); PyTorch's operations do the work"
-    source = _SOURCE.read_text(encoding="utf-8")
+    source = [path.read_text(encoding="utf-8") for path in _SOURCES]
     version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False).stdout
     name = "kernels.so"
+    files = [str(path) for path in _SOURCES if path.suffix == ".c"]
 
     def build(folder: Path) -> None:
-        command = [compiler, *_FLAGS, "-o", str(folder / name), str(_SOURCE), "-lm"]
+        command = [compiler, *_FLAGS, "-o", str(folder / name), *files, "-lm"]
         subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
 
     try:
@@ -140,6 +224,14 @@ def _processor_features() -> str:
 
 def _pointer(tensor: torch.Tensor | None) -> ctypes.c_void_p:
     return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
+
+
+def _size(number: int) -> ctypes.c_int64:
+    return ctypes.c_int64(number)
+
+
+def _threads() -> ctypes.c_int64:
+    return ctypes.c_int64(torch.get_num_threads())
 
 
 def _check(failed: int) -> None:

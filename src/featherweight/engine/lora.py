@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 
-from featherweight.engine.dropout import Masks, Rate, apply
+from featherweight.engine import kernels
+from featherweight.engine.dropout import Mask, Masks, apply
 
 
 def fuse(layer: Any, masks: Masks) -> bool:
@@ -45,8 +46,8 @@ def _forward(
         merged = torch.addmm(weight, a.t(), b.t(), alpha=scale)
         result = flat @ merged if base.bias is None else torch.addmm(base.bias, flat, merged)
     else:
-        dropped = rate if layer.training and masks.fast else 0.0
-        result = _LoRALinear.apply(flat, a, b, weight, base.bias, scale, dropped, masks)  # type: ignore[no-untyped-call]
+        mask = masks.draw(rate) if rate > 0 and layer.training and masks.fast else None
+        result = _LoRALinear.apply(flat, a, b, weight, base.bias, scale, mask)  # type: ignore[no-untyped-call]
     return result.view(*states.shape[:-1], -1)
 
 
@@ -60,29 +61,39 @@ class _LoRALinear(torch.autograd.Function):
         weight: torch.Tensor,
         bias: torch.Tensor | None,
         scale: float,
-        rate: float,
-        masks: Masks,
+        mask: Mask | None,
     ) -> torch.Tensor:
         """states (tokens, in), a (r, in), b (out, r), weight (in, out); result (tokens, out)."""
-        lanes = masks.lanes(states.numel()) if rate > 0 else None
-        dropped = states if lanes is None else apply(states, lanes, Rate.of(rate))
-        thin = dropped @ a.t()
+        states = states.contiguous()
+        compiled = kernels.usable(states, a)
+        if compiled is not None:
+            dropped = states  # dropped again wherever it is needed
+            thin = compiled.lora_forward(states, a.contiguous(), _compiled(mask))
+        else:
+            dropped = states if mask is None else apply(states, mask)
+            thin = dropped @ a.t()
         result = states @ weight if bias is None else torch.addmm(bias, states, weight)
         result.addmm_(thin, b.t(), alpha=scale)
-        ctx.save_for_backward(dropped, thin, a, b, weight, lanes)
-        ctx.scale, ctx.rate = scale, rate
+        ctx.save_for_backward(dropped, thin, a, b, weight)
+        ctx.scale, ctx.mask, ctx.compiled = scale, mask, compiled
         return result
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[Any, ...]:
-        dropped, thin, a, b, weight, lanes = ctx.saved_tensors
+        dropped, thin, a, b, weight = ctx.saved_tensors
         d_thin = (gradient @ b).mul_(ctx.scale)
-        d_states = None
-        if ctx.needs_input_grad[0]:
-            d_states = gradient @ weight.t()
-            if lanes is None:
+        d_states = gradient @ weight.t() if ctx.needs_input_grad[0] else None
+        if ctx.compiled is not None:
+            d_a = ctx.compiled.lora_backward(dropped, a.contiguous(), _compiled(ctx.mask), d_thin, d_states)
+        else:
+            d_a = d_thin.t() @ dropped
+            if d_states is not None and ctx.mask is None:
                 d_states.addmm_(d_thin, a)
-            else:
-                d_states.add_(apply(d_thin @ a, lanes, Rate.of(ctx.rate)))
+            elif d_states is not None:
+                d_states.add_(apply(d_thin @ a, ctx.mask))
         d_b = (gradient.t() @ thin).mul_(ctx.scale)
-        return d_states, d_thin.t() @ dropped, d_b, *(None,) * 5
+        return d_states, d_a, d_b, *(None,) * 4
+
+
+def _compiled(mask: Mask | None) -> kernels.Dropout:
+    return kernels.Dropout(boost=1.0) if mask is None else mask.compiled()

@@ -1,24 +1,74 @@
 """Modules with the same mathematics in fewer passes over memory, put in place of the stock ones.
 
-Where the mathematics is not plain from the class, the exchange is tried on random numbers first and made only where
-the results agree. Parameters keep their names, so what is saved stays the same.
+What a module computes is not read off its class: the exchange is tried on numbers first, and made only where the
+results agree. Parameters keep their names, so what is saved stays the same.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 
-from featherweight.engine import lora
+from featherweight.engine import kernels, lora
 from featherweight.engine.dropout import Dropout, Masks
 
 _TOLERANCE = 1e-5
 
+_STOCK: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "gelu": torch.nn.functional.gelu,
+    "gelu_tanh": partial(torch.nn.functional.gelu, approximate="tanh"),
+    "silu": torch.nn.functional.silu,
+}
+
+
+class Activation(torch.nn.Module):
+    """GELU (Hendrycks & Gimpel, 2016), by erf or by tanh, or SiLU.
+
+    Args:
+        kind: one of :data:`featherweight.engine.kernels.ACTIVATIONS`.
+    """
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        return activate(self.kind, states, None)
+
+    def extra_repr(self) -> str:
+        return self.kind
+
+
+def activate(kind: str, states: torch.Tensor, gate: torch.Tensor | None) -> torch.Tensor:
+    """f(states), times ``gate`` where there is one (Shazeer, "GLU variants improve transformer", 2020)."""
+    compiled = kernels.usable(states, *([] if gate is None else [gate]))
+    if compiled is not None:
+        return _Activated.apply(states, gate, kind, compiled)  # type: ignore[no-any-return, no-untyped-call]
+    result = _STOCK[kind](states)
+    return result if gate is None else result * gate
+
+
+class _Activated(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, states: torch.Tensor, gate: torch.Tensor | None, kind: str, compiled: kernels.Kernels
+    ) -> torch.Tensor:
+        states, gate = states.contiguous(), None if gate is None else gate.contiguous()
+        ctx.save_for_backward(states, gate)
+        ctx.kind, ctx.compiled = kind, compiled
+        return compiled.activate(kind, states, gate)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[Any, ...]:
+        states, gate = ctx.saved_tensors
+        return *ctx.compiled.activate_backward(ctx.kind, states, gate, gradient.contiguous()), None, None
+
 
 class RmsNorm(torch.nn.Module):
-    """Root-mean-square norm (Zhang & Sennrich, 2019) as one operation."""
+    """Root-mean-square norm (Zhang & Sennrich, 2019) in one pass."""
 
     def __init__(self, weight: torch.nn.Parameter, epsilon: float) -> None:
         super().__init__()
@@ -26,15 +76,47 @@ class RmsNorm(torch.nn.Module):
         self.epsilon = epsilon
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
+        compiled = None if self.weight.requires_grad else kernels.usable(states, self.weight)
+        if compiled is not None:
+            return _RmsNormed.apply(states, self.weight, self.epsilon, compiled)  # type: ignore[no-any-return, no-untyped-call]
         return torch.nn.functional.rms_norm(states, self.weight.shape, self.weight, self.epsilon)
+
+
+class _RmsNormed(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, states: torch.Tensor, weight: torch.Tensor, epsilon: float, compiled: kernels.Kernels
+    ) -> torch.Tensor:
+        states = states.contiguous()
+        out, scales = compiled.rms_norm(states, weight, epsilon)
+        ctx.save_for_backward(states, weight, scales)
+        ctx.compiled = compiled
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[Any, ...]:
+        return ctx.compiled.rms_norm_backward(*ctx.saved_tensors, gradient.contiguous()), None, None, None
 
 
 def _dropout(module: Any, masks: Masks) -> torch.nn.Module | None:
     return Dropout(module.p, masks) if type(module) is torch.nn.Dropout else None
 
 
-def _gelu_tanh(module: Any, masks: Masks) -> torch.nn.Module | None:
-    return torch.nn.GELU(approximate="tanh")
+def _activation(module: Any, masks: Masks) -> torch.nn.Module | None:
+    kind = _kind_of(module)
+    return None if kind is None or kernels.load() is None else Activation(kind)
+
+
+def _kind_of(activation: Any) -> str | None:
+    """Which of the activations a module computes, by trial."""
+    if isinstance(activation, Activation):
+        return activation.kind
+    if not isinstance(activation, torch.nn.Module) or any(True for _ in activation.parameters()):
+        return None
+    states = torch.linspace(-9, 9, 721)
+    with torch.no_grad():
+        result = activation(states)
+        return next((kind for kind, of in _STOCK.items() if torch.allclose(of(states), result, atol=1e-6)), None)
 
 
 def _rms_norm(module: Any, masks: Masks) -> torch.nn.Module | None:
@@ -47,12 +129,33 @@ def _rms_norm(module: Any, masks: Masks) -> torch.nn.Module | None:
         return mine if torch.allclose(mine(states), module(states), atol=_TOLERANCE) else None
 
 
-# How a class's name ends, to what takes its place; None where this very module can't be replaced.
+# What a class's name ends with, to what takes its place; None where this very module can't be replaced.
 _EXCHANGES: dict[str, Callable[[Any, Masks], torch.nn.Module | None]] = {
     "Dropout": _dropout,
-    "NewGELUActivation": _gelu_tanh,
+    "GELU": _activation,
+    "GELUTanh": _activation,
+    "GELUActivation": _activation,
+    "SiLU": _activation,
+    "SiLUActivation": _activation,
     "RMSNorm": _rms_norm,
 }
+
+
+def _gate(block: Any) -> None:
+    """Give a gated feed-forward part a forward that multiplies while it activates, where its own does the same."""
+    kind = _kind_of(block.act_fn)
+    if kind is None or kernels.load() is None:
+        return
+
+    def forward(states: torch.Tensor) -> torch.Tensor:
+        return block.down_proj(activate(kind, block.gate_proj(states), block.up_proj(states)))  # type: ignore[no-any-return]
+
+    weight = block.down_proj.weight
+    states = torch.randn(2, weight.shape[0], generator=torch.Generator().manual_seed(0)).to(weight)
+    with torch.no_grad():
+        expected = block(states)
+        if torch.allclose(forward(states), expected, rtol=_TOLERANCE, atol=_TOLERANCE * float(expected.abs().max())):
+            block.forward = forward
 
 
 def speed_up(model: torch.nn.Module, masks: Masks) -> None:
@@ -72,3 +175,6 @@ def speed_up(model: torch.nn.Module, masks: Masks) -> None:
     for module in model.modules():
         if hasattr(module, "lora_A") and hasattr(module, "get_base_layer"):
             lora.fuse(module, masks)
+        gated = all(hasattr(module, name) for name in ("gate_proj", "up_proj", "down_proj", "act_fn"))
+        if gated and "forward" not in vars(module):
+            _gate(module)

@@ -36,6 +36,7 @@ def inspect_data(section: DataSection, *, console: Console | None = None) -> dic
 def doctor(*, console: Console | None = None) -> dict[str, Any]:
     """What this machine and this installation can do, and what to fix."""
     from featherweight.engine import hardware, kernels
+    from featherweight.engine.probe import probe
     from featherweight.sources.cache import cache_folder
 
     console = console or Console(quiet=True)
@@ -49,10 +50,18 @@ def doctor(*, console: Console | None = None) -> dict[str, Any]:
     existing = next(parent for parent in (cache, *cache.parents) if parent.exists())
     if not os.access(existing, os.W_OK):
         advice.append(f"the cache {cache} can't be written: set FEATHERWEIGHT_CACHE")
+    speed = probe()
     found = {
         "versions": package_versions(),
         "hardware": hardware.describe(),
-        "speed": hardware.measure_speed() | {"compiled kernels": kernels.status()},
+        "speed": {
+            "fp32 matrix product": f"{speed.fp32 / 1e9:.1f} GFLOP/s",
+            "bf16 matrix product": f"{speed.bf16 / 1e9:.1f} GFLOP/s",
+            "precision": speed.precision_reason,
+            "threads": f"{speed.threads} ({speed.threads_reason})",
+            "tokens of an evaluation batch": f"{speed.token_budget} ({speed.budget_reason})",
+            "compiled kernels": kernels.status(),
+        },
         "hub": hub,
         "demo": demo,
         "cache": str(cache),

@@ -1,0 +1,84 @@
+/* Dropout, and LoRA's thin products with dropout inside, so that neither masks nor dropped copies go through memory. */
+#include "vector.h"
+
+#define RANKS 8 /* sums that stay in registers */
+#define TILE 256 /* columns whose sums stay in the nearest cache */
+
+/* out = dropout(x); forward and, on the gradient, backward. */
+void drop(int64_t count, const float *x, const Dropout *d, float *out, int64_t threads) {
+    int64_t whole = count / WIDTH * WIDTH;
+#pragma omp parallel for num_threads(threads) if (count > 8192) schedule(static)
+    for (int64_t i = 0; i < whole; i += WIDTH) store(out + i, drop_out(d, (uint32_t)i, load(x + i)));
+    if (whole < count)
+        store_some(out + whole, drop_out(d, (uint32_t)whole, load_some(x + whole, count - whole)), count - whole);
+}
+
+INLINE vec input_at(const float *x, int64_t j, int64_t width, const Dropout *d, uint32_t index) {
+    vec here = j + WIDTH <= width ? load(x + j) : load_some(x + j, width - j);
+    return d->on ? drop_out(d, index + (uint32_t)j, here) : here;
+}
+
+INLINE void thin_row(const int ranks, int64_t width, const float *x, const float *a, const Dropout *d, uint32_t index,
+                     float *thin) {
+    vec sum[RANKS];
+    for (int r = 0; r < ranks; r++) sum[r] = (vec){0};
+    int64_t j = 0;
+    for (; j + WIDTH <= width; j += WIDTH) {
+        vec here = input_at(x, j, width, d, index);
+        for (int r = 0; r < ranks; r++) sum[r] += here * load(a + r * width + j);
+    }
+    if (j < width) {
+        vec here = input_at(x, j, width, d, index);
+        for (int r = 0; r < ranks; r++) sum[r] += here * load_some(a + r * width + j, width - j);
+    }
+    for (int r = 0; r < ranks; r++) thin[r] = sum_of(sum[r]);
+}
+
+/* thin (rows, ranks) = dropout(x) (rows, width) a' with a (ranks, width); all dense. */
+void lora_forward(int64_t rows, int64_t width, int64_t ranks, const float *x, const float *a, const Dropout *d,
+                  float *thin, int64_t threads) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t i = 0; i < rows; i++) {
+        uint32_t index = (uint32_t)(i * width);
+        int64_t r = 0;
+        for (; r + RANKS <= ranks; r += RANKS)
+            thin_row(RANKS, width, x + i * width, a + r * width, d, index, thin + i * ranks + r);
+        for (; r < ranks; r++) thin_row(1, width, x + i * width, a + r * width, d, index, thin + i * ranks + r);
+    }
+}
+
+/* d_a (ranks, width), 0 before, gains d_thin' dropout(x); d_x (rows, width), where not null, gains dropout(d_thin a).
+ * Each thread has columns of its own, so that no sum is shared. */
+void lora_backward(int64_t rows, int64_t width, int64_t ranks, const float *x, const float *a, const Dropout *d,
+                   const float *d_thin, float *d_a, float *d_x, int64_t threads) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t left = 0; left < width; left += TILE) {
+        int64_t right = left + TILE < width ? left + TILE : width;
+        for (int64_t i = 0; i < rows; i++) {
+            const float *slope = d_thin + i * ranks;
+            for (int64_t j = left; j < right; j += WIDTH) {
+                int64_t some = right - j < WIDTH ? right - j : WIDTH;
+                ivec stay = d->on ? stays(d, (uint32_t)(i * width + j)) : ~(ivec){0};
+                vec here = where(stay, (some == WIDTH ? load(x + i * width + j) : load_some(x + i * width + j, some)));
+                here *= d->boost;
+                vec back = {0};
+                for (int64_t r = 0; r < ranks; r++) {
+                    float *sum = d_a + r * width + j;
+                    const float *across = a + r * width + j;
+                    if (some == WIDTH) {
+                        store(sum, load(sum) + slope[r] * here);
+                        back += slope[r] * load(across);
+                    } else {
+                        store_some(sum, load_some(sum, some) + slope[r] * here, some);
+                        back += slope[r] * load_some(across, some);
+                    }
+                }
+                if (!d_x) continue;
+                float *to = d_x + i * width + j;
+                back = where(stay, back * d->boost);
+                if (some == WIDTH) store(to, load(to) + back);
+                else store_some(to, load_some(to, some) + back, some);
+            }
+        }
+    }
+}
