@@ -99,7 +99,7 @@ def by_tokens(lengths: NDArray[np.int64], budget: int = TOKEN_BUDGET) -> Iterato
     Args:
         budget: rows times longest row of a batch, which has at least one row.
     """
-    order = np.argsort(-lengths, kind="stable")
+    order = np.argsort(-lengths.astype(np.int32), kind="stable").astype(np.int32)  # rows are many, their places small
     start = 0
     while start < len(order):
         count = max(budget // int(lengths[order[start]]), 1)

@@ -45,7 +45,7 @@ def evaluate(
     started = time.perf_counter()
     device = next(model.parameters()).device
     probabilities: Any = None
-    losses = np.empty(len(encoding), dtype=np.float64)
+    loss = 0.0
     done = 0
     for rows in by_tokens(encoding.lengths, execution.probe.token_budget):
         if stop():
@@ -55,12 +55,12 @@ def evaluate(
             probabilities = np.empty((len(encoding), logits.shape[-1]), dtype=np.float32)
         probabilities[rows] = task.probabilities(logits).cpu().numpy()
         labels = torch.from_numpy(encoding.labels[rows]).to(device)
-        losses[rows] = task.losses(logits, labels).double().cpu().numpy()
+        loss += float(task.losses(logits, labels).double().sum())
         done += len(rows)
         observer({"event": "evaluating", "what": what, "rows": done, "total": len(encoding)})
     runtime = time.perf_counter() - started
     model.train(was_training)
-    metrics = {"eval_loss": float(losses.mean())}
+    metrics = {"eval_loss": loss / len(encoding)}
     metrics |= {f"eval_{name}": METRICS[name](probabilities, encoding.labels) for name in task.metrics}
     metrics |= {
         "eval_runtime": runtime,
