@@ -103,5 +103,5 @@ def by_tokens(lengths: NDArray[np.int64], budget: int = TOKEN_BUDGET) -> Iterato
     start = 0
     while start < len(order):
         count = max(budget // int(lengths[order[start]]), 1)
-        yield order[start : start + count]
+        yield order[start : start + count].astype(np.int64)
         start += count

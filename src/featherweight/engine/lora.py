@@ -81,17 +81,20 @@ class _LoRALinear(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[Any, ...]:
         dropped, thin, a, b, weight = ctx.saved_tensors
-        d_thin = (gradient @ b).mul_(ctx.scale)
         d_states = gradient @ weight.t() if ctx.needs_input_grad[0] else None
         if ctx.compiled is not None:
+            gradient, b_rows = gradient.contiguous(), b.t().contiguous()  # the same thin products, seen from the result
+            d_thin = ctx.compiled.lora_forward(gradient, b_rows, _compiled(None)).mul_(ctx.scale)
             d_a = ctx.compiled.lora_backward(dropped, a.contiguous(), _compiled(ctx.mask), d_thin, d_states)
+            d_b = ctx.compiled.lora_backward(gradient, b_rows, _compiled(None), thin, None).t().mul(ctx.scale)
         else:
+            d_thin = (gradient @ b).mul_(ctx.scale)
             d_a = d_thin.t() @ dropped
             if d_states is not None and ctx.mask is None:
                 d_states.addmm_(d_thin, a)
             elif d_states is not None:
                 d_states.add_(apply(d_thin @ a, ctx.mask))
-        d_b = (gradient.t() @ thin).mul_(ctx.scale)
+            d_b = (gradient.t() @ thin).mul_(ctx.scale)
         return d_states, d_a, d_b, *(None,) * 4
 
 

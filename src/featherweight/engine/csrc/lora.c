@@ -2,7 +2,8 @@
 #include "vector.h"
 
 #define RANKS 8 /* sums that stay in registers */
-#define TILE 256 /* columns whose sums stay in the nearest cache */
+#define TILE 192 /* columns whose sums stay in the nearest cache */
+#define BLOCK_ROWS 4
 
 /* out = dropout(x); forward and, on the gradient, backward. */
 void drop(int64_t count, const float *x, const Dropout *d, float *out, int64_t threads) {
@@ -47,38 +48,49 @@ void lora_forward(int64_t rows, int64_t width, int64_t ranks, const float *x, co
     }
 }
 
+/* Columns [left, right) of n rows; both n and whether the states have a gradient are constants where it is inlined. */
+INLINE void backward_rows(const int n, const int with_states, int64_t i, int64_t left, int64_t right, int64_t width,
+                          int64_t ranks, const float *x, const float *a, const Dropout *d, const float *d_thin,
+                          float *d_a, float *d_x) {
+    for (int64_t j = left; j < right; j += WIDTH) {
+        int64_t some = right - j < WIDTH ? right - j : WIDTH;
+        ivec stay[BLOCK_ROWS];
+        vec here[BLOCK_ROWS], back[BLOCK_ROWS];
+        for (int u = 0; u < n; u++) {
+            int64_t at = (i + u) * width + j;
+            stay[u] = d->on ? stays(d, (uint32_t)at) : ~(ivec){0};
+            here[u] = where(stay[u], (some == WIDTH ? load(x + at) : load_some(x + at, some)) * d->boost);
+            back[u] = (vec){0};
+        }
+        for (int64_t r = 0; r < ranks; r++) {
+            float *sum = d_a + r * width + j;
+            vec total = some == WIDTH ? load(sum) : load_some(sum, some), across = {0};
+            if (with_states) across = some == WIDTH ? load(a + r * width + j) : load_some(a + r * width + j, some);
+            for (int u = 0; u < n; u++) {
+                float slope = d_thin[(i + u) * ranks + r];
+                total += slope * here[u];
+                if (with_states) back[u] += slope * across;
+            }
+            some == WIDTH ? store(sum, total) : store_some(sum, total, some);
+        }
+        for (int u = 0; with_states && u < n; u++) {
+            float *to = d_x + (i + u) * width + j;
+            vec gain = where(stay[u], back[u] * d->boost);
+            some == WIDTH ? store(to, load(to) + gain) : store_some(to, load_some(to, some) + gain, some);
+        }
+    }
+}
+
 /* d_a (ranks, width), 0 before, gains d_thin' dropout(x); d_x (rows, width), where not null, gains dropout(d_thin a).
  * Each thread has columns of its own, so that no sum is shared. */
 void lora_backward(int64_t rows, int64_t width, int64_t ranks, const float *x, const float *a, const Dropout *d,
                    const float *d_thin, float *d_a, float *d_x, int64_t threads) {
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t left = 0; left < width; left += TILE) {
-        int64_t right = left + TILE < width ? left + TILE : width;
-        for (int64_t i = 0; i < rows; i++) {
-            const float *slope = d_thin + i * ranks;
-            for (int64_t j = left; j < right; j += WIDTH) {
-                int64_t some = right - j < WIDTH ? right - j : WIDTH;
-                ivec stay = d->on ? stays(d, (uint32_t)(i * width + j)) : ~(ivec){0};
-                vec here = where(stay, (some == WIDTH ? load(x + i * width + j) : load_some(x + i * width + j, some)));
-                here *= d->boost;
-                vec back = {0};
-                for (int64_t r = 0; r < ranks; r++) {
-                    float *sum = d_a + r * width + j;
-                    const float *across = a + r * width + j;
-                    if (some == WIDTH) {
-                        store(sum, load(sum) + slope[r] * here);
-                        back += slope[r] * load(across);
-                    } else {
-                        store_some(sum, load_some(sum, some) + slope[r] * here, some);
-                        back += slope[r] * load_some(across, some);
-                    }
-                }
-                if (!d_x) continue;
-                float *to = d_x + i * width + j;
-                back = where(stay, back * d->boost);
-                if (some == WIDTH) store(to, load(to) + back);
-                else store_some(to, load_some(to, some) + back, some);
-            }
-        }
+        int64_t right = left + TILE < width ? left + TILE : width, i = 0;
+#define ROWS_OF(n, with_states) \
+    backward_rows(n, with_states, i, left, right, width, ranks, x, a, d, d_thin, d_a, d_x)
+        for (; i + BLOCK_ROWS <= rows; i += BLOCK_ROWS) d_x ? ROWS_OF(BLOCK_ROWS, 1) : ROWS_OF(BLOCK_ROWS, 0);
+        for (; i < rows; i++) d_x ? ROWS_OF(1, 1) : ROWS_OF(1, 0);
     }
 }
