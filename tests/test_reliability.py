@@ -270,7 +270,7 @@ def test_row_07_the_message_says_how_much(torture: Torture, tmp_path: Path) -> N
 def test_rows_07_and_08_on_a_small_disk(torture: Torture, tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=500k", "tmpfs", str(disk)], capture_output=True)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(disk)], capture_output=True)
     if mounted.returncode != 0:
         pytest.skip("mounting a small disk needs root")
     try:

@@ -31,11 +31,11 @@ def add(commands: Any) -> None:
 def _run(arguments: Arguments) -> None:
     from featherweight.signals import stop_on_signals
 
-    recipe = recipe_of(arguments)
-    quiet_libraries()
     console = console_for(arguments)
-    # Before the libraries are imported, which takes seconds: a signal during them is heard, too.
+    # Before anything large is imported, which takes seconds: a signal during that is heard, too.
     with stop_on_signals(console.say):
+        recipe = recipe_of(arguments)
+        quiet_libraries()
         from featherweight import workflow
         from featherweight.workflow.resuming import command_line
 

@@ -14,7 +14,7 @@ from featherweight.errors import DivergedError, ModelError
 from featherweight.records import Encoding
 
 ROWS = 64
-_TOLERANCE = {"fp32": 1e-3, "fp16": 5e-2}  # of a probability, by the precision of the frozen trunk's cache
+_EXACT, _ROUNDED = 1e-3, 5e-2  # of a probability, measured in fp32, and with a model or its trunk's cache in 16 bits
 
 
 def fingerprints(model: Any) -> dict[str, str]:
@@ -52,7 +52,7 @@ def require_other_answers(base: NDArray[np.float32], tuned: NDArray[np.float32])
 
 
 def require_same_answers(
-    folder: Path, encoding: Encoding, probabilities: NDArray[np.float32], trunk: str = "fp32"
+    folder: Path, encoding: Encoding, probabilities: NDArray[np.float32], rounded: bool = False
 ) -> dict[str, float]:
     """Load what was written as a user will, and hold its answers to those of the model in memory.
 
@@ -60,7 +60,7 @@ def require_same_answers(
         folder: the artefact, complete but not yet published.
         encoding: the rows that were measured on; the first :data:`ROWS` are answered again.
         probabilities: of the model in memory, shape (rows, classes).
-        trunk: precision of the trunk's cache that they were measured with.
+        rounded: they were measured in 16 bits somewhere; what was written is read in fp32.
 
     Returns:
         The rows answered and the largest difference, for the report.
@@ -76,7 +76,7 @@ def require_same_answers(
     except ModelError as error:
         raise DivergedError(f"what was written can't be loaded, so nothing is published: {error}") from error
     difference = float(np.abs(answers - probabilities[rows]).max())
-    if not difference <= _TOLERANCE[trunk]:
+    if not difference <= (_ROUNDED if rounded else _EXACT):
         raise DivergedError(
             f"what was written answers differently from the tuned model in memory (a probability by {difference:.3g}), "
             "so nothing is published"

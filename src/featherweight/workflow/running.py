@@ -229,8 +229,9 @@ def _publish(
         prepared.tokenizer.save_pretrained(str(folder))
         (folder / FACTS).write_text(facts(task, source, prepared.max_length, temperature), encoding="utf-8")
         (folder / "README.md").write_text(card, encoding="utf-8")
-        precision = str(prepared.trunk["dtype"]) if prepared.trunk else "fp32"
-        passed = gate.require_same_answers(folder, prepared.encodings[EVALUATED_SPLIT], tuned.probabilities, precision)
+        half = prepared.trunk is not None and prepared.trunk["dtype"] == "fp16"
+        rounded = half or prepared.accelerator.mixed_precision != "no"
+        passed = gate.require_same_answers(folder, prepared.encodings[EVALUATED_SPLIT], tuned.probabilities, rounded)
         metrics["reliability"] = reliability(directory, result.metrics, passed)
 
     directory.publish_folder(prepared.method.artefact, fill)
