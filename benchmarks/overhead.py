@@ -1,8 +1,9 @@
-"""What reliability costs: ``python benchmarks/overhead.py`` runs the demo on a tenth of its rows and times the parts.
+"""What reliability costs: ``python benchmarks/overhead.py`` makes the demo's first steps and times the parts.
 
-Each part's own seconds are summed inside one run and divided by the seconds of its training, which no drift of the
-machine can blur as it would two runs. The whole demo has five times the steps and as many saves, so its share is
-smaller. Results go to ``benchmarks/overhead.json``; ``make docs`` puts them into ``docs/reliability.md``.
+Each part's own seconds are taken inside one run, which no drift of the machine can blur as it would two runs. What
+happens at every step is scaled to the demo's steps, what happens at every save to its saves, the rest counts once; the
+whole is divided by the seconds of that many steps, evaluations not counted. Results go to
+``benchmarks/overhead.json``; ``make docs`` puts them into ``docs/reliability.md``.
 """
 
 from __future__ import annotations
@@ -13,8 +14,11 @@ import os
 import tempfile
 import time
 from pathlib import Path
+from statistics import median
 from typing import Any
 
+MEASURED_STEPS = 40
+EVERY_STEP = ("guard", "history", "signals")
 ROOT = Path(__file__).parent.parent
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TQDM_DISABLE", "1")
@@ -26,11 +30,12 @@ def main() -> None:
     from featherweight.engine import hardware
     from featherweight.engine.checkpoints import Checkpoints
     from featherweight.engine.guards import Guard
+    from featherweight.engine.train import Trainer
     from featherweight.runs import RunDirectory
     from featherweight.signals import Stop
     from featherweight.workflow import gate
 
-    spent: dict[str, float] = {}
+    spent: dict[str, list[float]] = {}
 
     def timed(owner: Any, name: str, part: str) -> None:
         original = getattr(owner, name)
@@ -41,10 +46,11 @@ def main() -> None:
             try:
                 return original(*arguments, **options)
             finally:
-                spent[part] = spent.get(part, 0.0) + time.perf_counter() - started
+                spent.setdefault(part, []).append(time.perf_counter() - started)
 
         setattr(owner, name, wrapped)
 
+    timed(Trainer, "_train_step", "steps")
     timed(Guard, "admits", "guard")
     timed(RunDirectory, "append_history", "history")
     timed(Stop, "__call__", "signals")
@@ -52,20 +58,27 @@ def main() -> None:
     timed(Checkpoints, "require_room", "disk")
     for name in ("fingerprints", "require_effect", "require_other_answers", "require_same_answers"):
         timed(gate, name, "gate")
-    recipe = recipes.load(ROOT / "recipes" / "demo.toml", {"data": {"max_train_samples": 1600}})
+    demo = ROOT / "recipes" / "demo.toml"
+    recipe = recipes.load(demo, {"training": {"max_steps": MEASURED_STEPS}, "data": {"max_eval_samples": 256}})
     with tempfile.TemporaryDirectory() as folder:
         metrics = workflow.run(recipe, Path(folder) / "run").metrics
-    checkpoints, train = metrics["reliability"]["checkpoints"], metrics["resources"]["train_runtime"]
-    spent["checkpoints"] = checkpoints["seconds"]
+    checkpoints = metrics["reliability"]["checkpoints"]
+    a_save = checkpoints["seconds"] / checkpoints["saves"]
+    epochs = round(recipe.training.num_train_epochs)
+    steps = epochs * -(-metrics["rows"]["train"] // recipe.training.per_device_train_batch_size)
+    train = steps * median(spent.pop("steps"))
+    seconds = {part: sum(each) * (steps / MEASURED_STEPS if part in EVERY_STEP else 1) for part, each in spent.items()}
+    seconds["checkpoints"] = epochs * a_save
     machine = hardware.describe()
     result = {
         "command": "python benchmarks/overhead.py",
-        "share": sum(spent.values()) / train,
-        "shares": {name: seconds / train for name, seconds in sorted(spent.items(), key=lambda one: -one[1])},
+        "share": sum(seconds.values()) / train,
+        "shares": {name: one / train for name, one in sorted(seconds.items(), key=lambda pair: -pair[1])},
         "train_seconds": train,
-        "steps": round(metrics["resources"]["train_steps_per_second"] * train),
-        "saves": checkpoints["saves"],
-        "seconds_a_save": checkpoints["seconds"] / checkpoints["saves"],
+        "steps": steps,
+        "measured_steps": MEASURED_STEPS,
+        "saves": epochs,
+        "seconds_a_save": a_save,
         "checkpoint_bytes": checkpoints["bytes"],
         "cores": machine["cores"],
         "processor": machine["processor"],
