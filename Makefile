@@ -2,6 +2,8 @@
 # make demo-decoder   the same with a 135 M decoder read from GGUF
 # make test           lint, format, types, layers, pins, all tests
 # make benchmark      ours against the stock script; let the machine do nothing else meanwhile
+# make torture        kill 300 runs at random moments and resume them
+# make reliability    run the tests of the numbered faults and note their results for docs/reliability.md
 # make docs           write what is generated in docs/
 # make lock           resolve the pinned versions anew
 #
@@ -13,7 +15,7 @@ BIN      := $(VENV)/bin
 PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo demo-decoder test check docs lock benchmark clean
+.PHONY: help demo demo-decoder test check docs lock benchmark torture reliability clean
 help:
 	@sed -n '/^#/!q;s/^# \{0,1\}//p' Makefile
 
@@ -39,6 +41,17 @@ docs: $(VENV)/dev.stamp
 
 benchmark: $(VENV)/decoder.stamp
 	$(BIN)/python benchmarks/run.py
+
+torture: $(VENV)/dev.stamp
+	rm -f build/torture.jsonl
+	mkdir -p build
+	$(BIN)/python tests/torture.py --report build/torture.jsonl --summary benchmarks/torture.json
+
+reliability: $(VENV)/decoder.stamp
+	mkdir -p build
+	$(BIN)/pytest $(PARALLEL) -k "test_row_ or test_rows_" --junitxml build/reliability.xml
+	$(BIN)/python tools/reliability.py build/reliability.xml
+	$(BIN)/python tools/make_docs.py
 
 lock: $(VENV)/dev.stamp
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python tools/pins.py lock

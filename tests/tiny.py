@@ -39,6 +39,15 @@ _SIZES: dict[str, dict[str, Any]] = {
         "pad_token_id": 0,
     },
     "distilbert": {"dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 64, "max_position_embeddings": 64},
+    "gpt_neo": {
+        "hidden_size": 32,
+        "num_layers": 2,
+        "num_heads": 4,
+        "attention_types": [[["global", "local"], 1]],
+        "window_size": 8,
+        "max_position_embeddings": 64,
+        "intermediate_size": 64,
+    },
 }
 _DROPOUTS = {
     "gpt2": ["resid_pdrop", "embd_pdrop", "attn_pdrop"],
@@ -46,8 +55,9 @@ _DROPOUTS = {
     "roberta": ["hidden_dropout_prob", "attention_probs_dropout_prob"],
     "llama": ["attention_dropout"],
     "distilbert": ["dropout", "attention_dropout", "seq_classif_dropout"],
+    "gpt_neo": ["resid_dropout", "embed_dropout", "attention_dropout"],
 }
-DECODERS = {"gpt2", "llama"}
+DECODERS = {"gpt2", "llama", "gpt_neo"}
 
 
 def config(kind: str, dropout: float = 0.0, **more: Any) -> Any:

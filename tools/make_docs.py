@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 from featherweight import recipe
+
+sys.path.insert(0, str(Path(__file__).parent))
+import reliability
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -21,13 +25,18 @@ def main() -> None:
 
 def generated() -> dict[Path, str]:
     """File to content."""
-    page = DOCS / "performance.md"
-    before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
     results = json.loads(RESULTS.read_text(encoding="utf-8"))
     return {
         DOCS / "recipe.schema.json": json.dumps(recipe.json_schema(), indent=2) + "\n",
-        page: before + BEGIN + "\n\n" + results_table(results) + "\n" + END + rest.partition(END)[2],
+        DOCS / "performance.md": _filled(DOCS / "performance.md", results_table(results)),
+        DOCS / "reliability.md": _filled(DOCS / "reliability.md", reliability.table() + "\n" + reliability.figures()),
     }
+
+
+def _filled(page: Path, content: str) -> str:
+    """The page with what is between its marks made anew."""
+    before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
+    return before + BEGIN + "\n\n" + content + "\n" + END + rest.partition(END)[2]
 
 
 def results_table(results: dict[str, Any]) -> str:

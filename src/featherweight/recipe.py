@@ -111,6 +111,9 @@ class TrainingSection(Section):
     metric_for_best_model: str | None = Field(None, description="an eval metric; chosen by the task if unset")
     greater_is_better: bool | None = Field(None, description="false where the metric is a loss, else true, if unset")
     logging_steps: PositiveInt = 10
+    max_skipped_steps: Annotated[int, Field(ge=0)] = Field(
+        3, description="steps whose loss or gradient is not finite that are left out before the run ends as diverged"
+    )
     train_sampling_strategy: Literal["random", "group_by_length"] = Field(
         "random", description="group_by_length: batches of like length, so that less is padding"
     )

@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -15,8 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featherweight.errors import ConfigError, DataError, ModelError, ResourceError
+from featherweight.errors import ConfigError, DataError, ModelError
 from featherweight.records import Evaluation, Examples
+from featherweight.storage import NEW, tidy, write_file, write_folder, writing
 
 SCHEMA_VERSION = 1
 RECORDED_PACKAGES = ("featherweight", "torch", "transformers", "peft", "accelerate", "datasets", "tokenizers", "numpy")
@@ -45,7 +45,7 @@ class RunDirectory:
 
     def refuse_occupied(self, resume: bool) -> None:
         """Raises ConfigError where the folder holds something that a new run would overwrite."""
-        occupied = self.path.is_dir() and any(self.path.iterdir())
+        occupied = self.path.is_dir() and any(not path.name.startswith(NEW) for path in self.path.iterdir())
         if occupied and not resume:
             raise ConfigError(
                 f"{self.path}: holds a run already; continue it with --resume, or choose another --output-dir"
@@ -65,38 +65,34 @@ class RunDirectory:
             ResourceError: the folder can't be written.
         """
         if self.environment.is_file():
-            found = json.loads(self.environment.read_text(encoding="utf-8"))["identity"]
-            if different := sorted(key for key in {*found, *identity} if found.get(key) != identity.get(key)):
-                changes = "; ".join(f"{key} was {found.get(key)!r}, is {identity.get(key)!r}" for key in different)
-                raise ConfigError(
-                    f"{self.path}: holds a run with other settings: {changes}; choose another --output-dir"
-                )
+            self.refuse_other(self.read_environment().get("identity", {}), identity)
+            for folder in (self.path, self.predictions):
+                tidy(folder)
+            self._mend_history()
             return
-        try:
+        with writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ResourceError(f"{self.path}: can't be written ({error.strerror}); choose --output-dir") from error
         self.write_json(self.environment, {**environment, "identity": identity})
+
+    def refuse_other(self, found: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
+        """Raises ConfigError that names every difference between two runs' identities."""
+        if different := sorted(key for key in {*found, *identity} if found.get(key) != identity.get(key)):
+            changes = "; ".join(f"{key} was {found.get(key)!r}, is {identity.get(key)!r}" for key in different)
+            raise ConfigError(f"{self.path}: holds a run with other settings: {changes}; choose another --output-dir")
 
     def write_text(self, path: Path, text: str) -> None:
         """Write a file so that it is there whole or not at all."""
-        aside = path.with_name(f".{path.name}")
-        try:
-            with aside.open("w", encoding="utf-8") as stream:
-                stream.write(text)
-                stream.flush()
-                os.fsync(stream.fileno())
-            aside.replace(path)
-        except OSError as error:
-            aside.unlink(missing_ok=True)
-            raise ResourceError(f"{path}: can't be written: {error.strerror}") from error
+        write_file(path, lambda aside: aside.write_text(text, encoding="utf-8"))
 
     def write_json(self, path: Path, content: Any) -> None:
         self.write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
     def append_history(self, event: dict[str, Any]) -> None:
-        with self.history.open("a", encoding="utf-8") as stream:
+        """Add a line, on the disk when this returns."""
+        with writing(self.history), self.history.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(event) + "\n")
+            stream.flush()
+            os.fsync(stream.fileno())
 
     def read_history(self) -> list[dict[str, Any]]:
         """Every whole line; a last one that was cut short is left out."""
@@ -109,24 +105,20 @@ class RunDirectory:
 
     def forget_history_after(self, step: int) -> None:
         """Drop the lines of steps that a resumed run does again."""
-        kept = [json.dumps(event) for event in self.read_history() if event.get("step", 0) <= step]
-        self.write_text(self.history, "".join(f"{line}\n" for line in kept))
+        self._rewrite_history([event for event in self.read_history() if event.get("step", 0) <= step])
+
+    def _mend_history(self) -> None:
+        """Take away a last line that was cut short, so that the next one begins a line."""
+        if self.history.is_file() and not self.history.read_bytes().endswith(b"\n"):
+            self._rewrite_history(self.read_history())
+
+    def _rewrite_history(self, events: Iterable[dict[str, Any]]) -> None:
+        self.write_text(self.history, "".join(json.dumps(event) + "\n" for event in events))
 
     def publish_folder(self, name: str, fill: Callable[[Path], None]) -> Path:
         """Fill a folder aside and give it its name when it is complete."""
-        aside = self.path / f".{name}"
-        target = self.path / name
-        try:
-            shutil.rmtree(aside, ignore_errors=True)
-            aside.mkdir()
-            fill(aside)
-            shutil.rmtree(target, ignore_errors=True)  # left by a run that was stopped before metrics.json
-            aside.rename(target)
-        except OSError as error:
-            raise ResourceError(f"{target}: can't be written: {error.strerror}") from error
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
-        return target
+        write_folder(self.path / name, fill)
+        return self.path / name
 
     def write_predictions(self, model: str, examples: Examples, evaluation: Evaluation, labels: Sequence[str]) -> None:
         """``predictions/<model>-<split>.parquet``: id, label, prediction and one probability for each label."""
@@ -143,11 +135,10 @@ class RunDirectory:
             },
             metadata={"labels": json.dumps(list(labels))},
         )
-        self.predictions.mkdir(exist_ok=True)
+        with writing(self.predictions):
+            self.predictions.mkdir(exist_ok=True)
         path = self.predictions / f"{model}-{examples.name}.parquet"
-        aside = path.with_name(f".{path.name}")
-        pq.write_table(table, aside)
-        aside.replace(path)
+        write_file(path, lambda aside: pq.write_table(table, aside))
 
     def read_predictions(self, model: str, split: str) -> Predictions:
         """Raises DataError where the run has no such predictions."""

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a wish that long work looks at between two steps."""
+"""Ctrl-C and SIGTERM as a wish: long work looks at it between two steps, and work that loses nothing ends at once."""
 
 from __future__ import annotations
 
@@ -8,28 +8,78 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from featherweight.errors import Interrupted
+
+
+class _AtOnce(BaseException):
+    """Raised out of the signal's handler; no library's ``except Exception`` can swallow it."""
+
+
+class Stop:
+    """Whether a stop was asked for: call it to know.
+
+    Args:
+        say: is told that the wish was heard.
+    """
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._asked = False
+        self._immediate = False
+
+    def __call__(self) -> bool:
+        return self._asked
+
+    @contextmanager
+    def at_once(self, what: str) -> Iterator[None]:
+        """Inside, the wish ends the work where it stands; for work that can be done again and writes whole files.
+
+        Raises:
+            Interrupted: a stop was asked for, before or inside; it says that this happened while ``what``.
+        """
+        try:
+            try:
+                self._immediate = True
+                if self._asked:
+                    raise _AtOnce
+                yield
+            finally:
+                self._immediate = False
+        except _AtOnce:
+            raise Interrupted(f"stopped while {what}") from None
+
+    def handle(self, number: int, frame: FrameType | None) -> None:
+        """What a signal does: the first is the wish, the second stops at once, as KeyboardInterrupt."""
+        if self._asked:
+            raise KeyboardInterrupt
+        self._asked = True
+        self._say(f"{signal.Signals(number).name}: stopping at the next safe point; once more stops at once")
+        if self._immediate:
+            raise _AtOnce
+
+
+_active: Stop | None = None
+
 
 @contextmanager
-def stop_on_signals(say: Callable[[str], None]) -> Iterator[Callable[[], bool]]:
-    """Give a function that tells whether a stop was asked for.
+def stop_on_signals(say: Callable[[str], None]) -> Iterator[Stop]:
+    """Give a :class:`Stop` that SIGINT and SIGTERM ask; inside another one, that one.
 
-    The first SIGINT or SIGTERM is the wish; the second stops at once, as KeyboardInterrupt. Only a process's main
-    thread can receive signals; elsewhere (a notebook's worker) the function always says no.
+    Only a process's main thread can receive signals; elsewhere (a notebook's worker) it always says no.
     """
-    asked = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield asked.is_set
+    global _active  # noqa: PLW0603
+    if _active is not None:
+        yield _active
         return
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        if asked.is_set():
-            raise KeyboardInterrupt
-        asked.set()
-        say(f"{signal.Signals(number).name}: stopping at the next safe point; once more stops at once")
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    stop = Stop(say)
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = {number: signal.signal(number, stop.handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    _active = stop
     try:
-        yield asked.is_set
+        yield stop
     finally:
+        _active = None
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -31,7 +31,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0, or that of the error (see ``errors``); 130 after a Ctrl-C that could not be resumed.
     """
-    arguments = build_parser().parse_args(argv)
+    given = list(sys.argv[1:] if argv is None else argv)
+    arguments = build_parser().parse_args(given)
+    arguments.given = given
     try:
         arguments.command(arguments)
     except FeatherweightError as error:

@@ -25,16 +25,29 @@ def add(commands: Any) -> None:
         metavar="CHECKPOINT",
         help="continue the run in its folder, from the newest checkpoint that is whole or from the one named",
     )
+    parser.add_argument("--force", action="store_true", help="begin even where the disk seems too small")
 
 
 def _run(arguments: Arguments) -> None:
-    recipe = recipe_of(arguments)
-    quiet_libraries()
-    from featherweight import workflow
+    from featherweight.signals import stop_on_signals
 
     console = console_for(arguments)
-    try:
-        record = workflow.run(recipe, arguments.output_dir, resume=arguments.resume, console=console)
-    finally:
-        console.close()
+    # Before anything large is imported, which takes seconds: a signal during that is heard, too.
+    with stop_on_signals(console.say):
+        recipe = recipe_of(arguments)
+        quiet_libraries()
+        from featherweight import workflow
+        from featherweight.workflow.resuming import command_line
+
+        try:
+            record = workflow.run(
+                recipe,
+                arguments.output_dir,
+                resume=arguments.resume,
+                force=arguments.force,
+                console=console,
+                continue_with=command_line(arguments.given, arguments.resume),
+            )
+        finally:
+            console.close()
     console.result({"run": record.path, **record.metrics})

@@ -16,21 +16,28 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from featherweight.engine import Observer, StopRequested, Task
+from featherweight.engine import Observer, StopRequested, Task, randomness
 from featherweight.engine.batches import Schedule
 from featherweight.engine.checkpoints import Checkpoint, Checkpoints
 from featherweight.engine.execution import Execution
+from featherweight.engine.guards import Guard, is_out_of_memory
 from featherweight.engine.optimizer import build_optimizer, build_scheduler
-from featherweight.errors import DivergedError, Interrupted
+from featherweight.errors import Interrupted, ResourceError
 from featherweight.recipe import TrainingSection
 from featherweight.records import Encoding, EpochRecord, Evaluation, TrainingResult
 
 
 @dataclass
 class Progress:
-    """Where a run stands, apart from its tensors. Everything here goes into a checkpoint."""
+    """Where a run stands, apart from its tensors. Everything here goes into a checkpoint.
+
+    ``micro_batch_parts`` is into how many parts each micro-batch is cut since memory ran out; ``saves`` counts
+    checkpoints, and ``save_seconds`` is what they took.
+    """
 
     step: int = 0
     evaluated_step: int = 0
@@ -39,6 +46,9 @@ class Progress:
     loss_sum: float = 0.0
     loss_steps: int = 0
     seconds: float = 0.0
+    micro_batch_parts: int = 1
+    saves: int = 0
+    save_seconds: float = 0.0
     epochs: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -101,7 +111,9 @@ class Trainer:
         self.model, self.optimizer = accelerator.prepare(model, optimizer)
         self.trained = {name: value for name, value in self.model.named_parameters() if value.requires_grad}
         self.progress = Progress()
-        self._logged_losses: list[torch.Tensor] = []
+        self.guard = Guard(settings)
+        self._saved: tuple[int, int] | None = None
+        self._logged_losses: list[float] = []
         self._logged_rows = 0
         self._logged_at = time.perf_counter()
 
@@ -109,7 +121,8 @@ class Trainer:
         """Train to the last step, evaluating and saving on the way, and leave the best weights in the model.
 
         Raises:
-            DivergedError: the loss is not finite any more.
+            DivergedError: the loss is not finite any more, or has exploded.
+            ResourceError: a checkpoint can't be written, or not even one row at a time fits into memory.
             Interrupted: ``stop`` said so; a checkpoint was saved first.
         """
         if resume is not None:
@@ -148,44 +161,78 @@ class Trainer:
         self._logged_losses, self._logged_rows = [], 0
 
     def _train_step(self) -> None:
-        """One optimizer step: forward and backward for each micro-batch, clip, update."""
-        device = self.accelerator.device
-        self.execution.start(self.progress.step)
+        """One optimizer step: forward and backward for each micro-batch, clip, update where the guard admits it."""
         batches = self.schedule.step_batches(self.progress.step)
-        rows = sum(map(len, batches))
-        step_loss = torch.zeros((), device=device)
-        for index, indices in enumerate(batches):
-            last = index == len(batches) - 1
-            with contextlib.nullcontext() if last else self.accelerator.no_sync(self.model):
-                with self.accelerator.autocast():
-                    logits = self.execution.logits(self.model, self.encoding, indices)
-                labels = torch.from_numpy(self.encoding.labels[indices]).to(device)
-                loss = self.task.losses(logits, labels).sum() / rows
-                self.accelerator.backward(loss)
-            step_loss += loss.detach()
-        norm = None
-        if self.settings.max_grad_norm > 0:
-            norm = self.accelerator.clip_grad_norm_(self.trained.values(), self.settings.max_grad_norm)
+        while (loss := self._gradients(batches)) is None:
+            self._halve(batches)
+        norm = self._clip()
         rate = self.scheduler.get_last_lr()[0]
-        self.optimizer.step()
-        if not self.accelerator.optimizer_step_was_skipped:
-            self.scheduler.step()
+        # In fp16 a gradient that is not finite is how the loss scale is found; the scaler leaves such steps out itself.
+        scaled = getattr(self.accelerator, "scaler", None) is not None
+        admitted = scaled or self.guard.admits(self.progress.step + 1, loss, norm)
+        if admitted:
+            self.optimizer.step()
+            if not self.accelerator.optimizer_step_was_skipped:
+                self.scheduler.step()
+            self._logged_losses.append(loss)
         self.optimizer.zero_grad()
         self.progress.step += 1
-        self._logged_losses.append(step_loss)
-        self._logged_rows += rows
+        self._logged_rows += sum(map(len, batches))
+        if not admitted:
+            self.observer({"event": "skipped_step", "step": self.progress.step, "loss": repr(loss), "norm": repr(norm)})
         if self.progress.step % self.settings.logging_steps == 0 or self.progress.step == self.total_steps:
             self._log(rate, norm)
 
-    def _log(self, rate: float | None = None, norm: torch.Tensor | None = None) -> None:
-        """Settle the losses since the last call, refusing any that is not finite, and report where there is a rate."""
-        losses = [float(loss) for loss in self._logged_losses]
-        for step, loss in enumerate(losses, start=self.progress.step - len(losses) + 1):
-            if not math.isfinite(loss):
-                raise DivergedError(
-                    f"training diverged: the loss is {loss} at step {step}; lower training.learning_rate "
-                    f"(now {self.settings.learning_rate})"
-                )
+    def _gradients(self, batches: list[NDArray[np.int64]]) -> float | None:
+        """Add up the gradient of a step, and give its loss: the mean over all its rows; None where memory ran out."""
+        device = self.accelerator.device
+        self.execution.start(self.progress.step)
+        rows = sum(map(len, batches))
+        parts = [
+            part for one in batches for part in np.array_split(one, min(self.progress.micro_batch_parts, len(one)))
+        ]
+        step_loss = torch.zeros((), device=device)
+        try:
+            for index, indices in enumerate(parts):
+                last = index == len(parts) - 1
+                with contextlib.nullcontext() if last else self.accelerator.no_sync(self.model):
+                    with self.accelerator.autocast():
+                        logits = self.execution.logits(self.model, self.encoding, indices)
+                    labels = torch.from_numpy(self.encoding.labels[indices]).to(device)
+                    loss = self.task.losses(logits, labels).sum() / rows
+                    self.accelerator.backward(loss)
+                step_loss += loss.detach()
+            return float(step_loss)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            return None
+
+    def _halve(self, batches: list[NDArray[np.int64]]) -> None:
+        """From now on cut micro-batches into twice as many parts; the rows of a step, and so its mean, stay."""
+        self.optimizer.zero_grad()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        largest = max(map(len, batches))
+        if -(-largest // self.progress.micro_batch_parts) == 1:
+            raise ResourceError(
+                "out of memory with one row at a time (training.per_device_train_batch_size is "
+                f"{self.settings.per_device_train_batch_size}, cut down to 1); lower data.max_length"
+            )
+        self.progress.micro_batch_parts *= 2
+        rows = -(-largest // self.progress.micro_batch_parts)
+        self.observer({"event": "out_of_memory", "step": self.progress.step, "micro_batch_rows": rows})
+
+    def _clip(self) -> float:
+        """Clip the gradient where that is asked for, and give its norm before."""
+        if self.settings.max_grad_norm > 0:
+            return float(self.accelerator.clip_grad_norm_(self.trained.values(), self.settings.max_grad_norm))
+        gradients = [value.grad for value in self.trained.values() if value.grad is not None]
+        return float(torch.nn.utils.get_total_norm(gradients))
+
+    def _log(self, rate: float | None = None, norm: float | None = None) -> None:
+        """Settle the losses since the last call, and report where there is a rate."""
+        losses = self._logged_losses
         self.progress.loss_sum += sum(losses)
         self.progress.loss_steps += len(losses)
         now = time.perf_counter()
@@ -198,7 +245,7 @@ class Trainer:
                     "epoch": self.progress.step / self.schedule.steps_per_epoch,
                     "loss": sum(losses) / len(losses),
                     "learning_rate": rate,
-                    "grad_norm": None if norm is None else float(norm),
+                    "grad_norm": norm if norm is not None and math.isfinite(norm) else None,
                     "samples_per_second": self._logged_rows / (now - self._logged_at),
                 }
             )
@@ -251,14 +298,28 @@ class Trainer:
         return value > best if greater else value < best
 
     def _save(self) -> None:
+        """Write a checkpoint, unless the last one says the same.
+
+        Raises:
+            DivergedError: something in it is not finite; the checkpoint before stays the last.
+        """
+        point = (self.progress.step, self.progress.evaluated_step)
+        if point == self._saved:
+            return
         self._log()
         started = time.perf_counter()
-        checkpoint = Checkpoint(
-            self.progress.step, self._tensors(), asdict(self.progress) | {"scheduler": self.scheduler.state_dict()}
-        )
+        tensors = self._tensors()
+        self.guard.require_finite(self.progress.step, (tensors["trainable"], tensors["optimizer"]))
+        state = {"scheduler": self.scheduler.state_dict(), "guard": self.guard.state()}
+        checkpoint = Checkpoint(self.progress.step, tensors, asdict(self.progress) | state)
         self.checkpoints.save(checkpoint, self.progress.best_step)
+        self._saved = point
         seconds = time.perf_counter() - started
-        self.observer({"event": "checkpoint", "step": self.progress.step, "seconds": seconds})
+        self.progress.saves += 1
+        self.progress.save_seconds += seconds
+        self.observer(
+            {"event": "checkpoint", "step": self.progress.step, "seconds": seconds, "bytes": checkpoint.bytes}
+        )
 
     def _tensors(self) -> dict[str, dict[str, torch.Tensor]]:
         trainable = {name: value.detach().cpu().clone() for name, value in self.trained.items()}
@@ -267,13 +328,11 @@ class Trainer:
             for index, entries in self.optimizer.state_dict()["state"].items()
             for key, value in entries.items()
         }
-        rng = {"cpu": torch.get_rng_state()}
-        if torch.cuda.is_available():
-            rng["cuda"] = torch.cuda.get_rng_state()
-        return {"trainable": trainable, "optimizer": moments, "rng": rng}
+        return {"trainable": trainable, "optimizer": moments, "rng": randomness.capture()}
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         state = dict(checkpoint.state)
+        self.guard.load_state(state.pop("guard"))
         scheduler = state.pop("scheduler")
         self.scheduler.load_state_dict(scheduler)
         self._copy_into_model(checkpoint.tensors["trainable"])
@@ -285,10 +344,9 @@ class Trainer:
         for group, rate in zip(groups, scheduler["_last_lr"], strict=True):
             group["lr"] = rate
         self.optimizer.load_state_dict({"state": entries, "param_groups": groups})
-        torch.set_rng_state(checkpoint.tensors["rng"]["cpu"])
-        if "cuda" in checkpoint.tensors["rng"] and torch.cuda.is_available():
-            torch.cuda.set_rng_state(checkpoint.tensors["rng"]["cuda"])
+        randomness.restore(checkpoint.tensors["rng"])
         self.progress = Progress(**state)
+        self._saved = (checkpoint.step, self.progress.evaluated_step)
 
     @torch.no_grad()
     def _copy_into_model(self, tensors: dict[str, torch.Tensor]) -> None:
@@ -305,6 +363,8 @@ class Trainer:
                 "train_runtime": progress.seconds,
                 "train_samples_per_second": self._rows_seen() / progress.seconds,
                 "train_steps_per_second": progress.step / progress.seconds,
+                "saves": progress.saves,
+                "save_seconds": progress.save_seconds,
             },
         )
 

@@ -6,6 +6,8 @@ What changes: the trunk runs without dropout, since its output is one fixed vect
 
 from __future__ import annotations
 
+import math
+import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -66,7 +68,8 @@ class CachedTrunk:
 
             def build(folder: Path, encoding: Encoding = encoding, name: str = name) -> None:
                 shape = (int(encoding.offsets[-1]), width)
-                target = np.memmap(folder / "states.bin", dtype=kind, mode="w+", shape=shape)
+                _reserve(folder / "states.bin", math.prod(shape) * np.dtype(kind).itemsize)
+                target = np.memmap(folder / "states.bin", dtype=kind, mode="r+", shape=shape)
                 for done, rows in self._run_trunk(model, encoding, target):
                     if stop():
                         raise Interrupted("stopped while running the frozen trunk")
@@ -168,6 +171,14 @@ def _lowest_trained(model: Any, trunk: Any, blocks: Any) -> int:
             f"top blocks, such as [{len(blocks) - 2}, {len(blocks) - 1}]"
         )
     return first
+
+
+def _reserve(path: Path, size: int) -> None:
+    """A file of ``size`` bytes that the disk has room for: found full by the mapping, it would end the process."""
+    with path.open("wb") as file:
+        file.truncate(size)
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, size)
 
 
 def _require_disk(needed: int) -> None:

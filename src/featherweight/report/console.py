@@ -59,8 +59,8 @@ class Console:
 
     def observe(self, event: dict[str, Any]) -> None:
         """Follow the engine's events."""
-        if event["event"] == "evaluation":
-            self.say(_evaluated(event))
+        if tell := _TOLD.get(event["event"]):
+            self.say(tell(event))
         elif not self.quiet and (draw := _DRAWN.get(event["event"])):
             what, done, total, detail = draw(event)
             self._progress(what, done, total, detail)
@@ -125,6 +125,19 @@ def _evaluated(event: dict[str, Any]) -> str:
     )
 
 
+def _skipped(event: dict[str, Any]) -> str:
+    return f"step {event['step']} left out: its loss is {event['loss']}, its gradient's norm {event['norm']}"
+
+
+def _out_of_memory(event: dict[str, Any]) -> str:
+    return f"out of memory: going on with {event['micro_batch_rows']} rows at a time, as many a step as before"
+
+
+_TOLD: dict[str, Callable[[dict[str, Any]], str]] = {
+    "evaluation": _evaluated,
+    "skipped_step": _skipped,
+    "out_of_memory": _out_of_memory,
+}
 _DRAWN: dict[str, Callable[[dict[str, Any]], tuple[str, int, int, str]]] = {
     "step": _draw_step,
     "evaluating": _draw_evaluating,

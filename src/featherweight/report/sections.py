@@ -279,6 +279,7 @@ def _environment(run: RunDirectory, metrics: Mapping[str, Any]) -> list[Part]:
         "rows a second": f"{resources.get('train_samples_per_second', 0):.1f}",
         "peak memory": f"{resources['peak_memory_bytes'] / 1e9:.2f} GB",
         "trainable parameters": f"{metrics['trainable_parameters']:,} of {metrics['total_parameters']:,}",
+        **_survived(metrics.get("reliability")),
     }
     flat = {
         **{key: value for key, value in found["hardware"].items() if key != "memory_bytes"},
@@ -303,6 +304,30 @@ def _environment(run: RunDirectory, metrics: Mapping[str, Any]) -> list[Part]:
             "wordy",
         ),
     ]
+
+
+def _survived(found: Mapping[str, Any] | None) -> dict[str, str]:
+    """What saving cost, what was left out, and where the run was taken up again."""
+    if found is None:
+        return {}
+    saves = found["checkpoints"]
+    rows = {
+        "checkpoints": f"{saves['saves']} saved in {_seconds(saves['seconds'])}, {saves['share_of_training']:.1%} of "
+        f"the training time; up to {saves['bytes'] / 1e6:.1f} MB each"
+    }
+    if steps := found["skipped_steps"]:
+        rows["steps left out"] = f"{len(steps)}, their loss or gradient was not finite: {', '.join(map(str, steps))}"
+    if found["micro_batch_rows"] is not None:
+        rows["out of memory"] = f"went on with {found['micro_batch_rows']} rows at a time, as many a step as asked for"
+    for index, one in enumerate(found["resumes"], 1):
+        changed = "; ".join(f"{key} was {before}, is {now}" for key, (before, now) in one["changed"].items())
+        rows[f"resumed ({index})"] = f"after step {one['step']}" + (f", not bit-exact: {changed}" if changed else "")
+    if "largest_difference" in found["gate"]:
+        rows["read back before publishing"] = (
+            f"{found['gate']['rows']} rows answered by what was written, probabilities within "
+            f"{found['gate']['largest_difference']:.1e}"
+        )
+    return rows
 
 
 def _loading(run: RunDirectory, metrics: Mapping[str, Any]) -> list[Part]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from featherweight.errors import ResourceError
+from featherweight.storage import sync, sync_tree
 
 
 def cache_folder() -> Path:
@@ -50,8 +51,10 @@ def cached(kind: str, key: str, build: Callable[[Path], None]) -> Path:
         raise ResourceError(f"{root}: can't be written ({error.strerror}); set FEATHERWEIGHT_CACHE") from error
     try:
         build(aside)
+        sync_tree(aside)
         try:
             aside.rename(target)
+            sync(root)
         except OSError:
             if not target.is_dir():  # else another process was faster, with the same content
                 raise

@@ -136,8 +136,25 @@ class SequenceClassification:
         poolers = [name for name in fresh if not any(_within(name, module) for module in head)]
         return model, tokenizer, sorted({*head, *poolers})
 
+    def mend_head(self, model: Any, head: Sequence[str]) -> list[str]:
+        """Draw modules of the head afresh that hold NaN or infinity, or nothing but zeros; their names."""
+        broken = [name for name in head if not _is_usable(model.get_submodule(name))]
+        _initialise(model, broken)
+        return broken
+
     def max_length(self, tokenizer: Any, model: Any, configured: int | None) -> tuple[int, str | None]:
-        """Tokens after which texts are cut, and the reason where that was chosen here."""
+        """Tokens after which texts are cut, and the reason where that was chosen here.
+
+        Raises:
+            ConfigError: more tokens than the model can hold.
+            DataError: so few that no token of any text is left.
+        """
+        special = tokenizer.num_special_tokens_to_add(pair=False)
+        if configured is not None and configured <= special:
+            raise DataError(
+                f"data.max_length: {configured} leaves no token of any text beside the model's {special} special "
+                "ones; raise it"
+            )
         limits = [tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", None)]
         limit = min((one for one in limits if one and one < 1_000_000), default=None)
         if configured is None:
@@ -295,6 +312,11 @@ def _head_modules(model: Any) -> list[str]:
 
 def _within(name: str, module: str) -> bool:
     return f".{module}." in f".{name}."
+
+
+def _is_usable(module: Any) -> bool:
+    values = list(module.parameters())
+    return all(bool(value.isfinite().all()) for value in values) and any(bool(value.any()) for value in values)
 
 
 def _initialise(model: Any, head: Sequence[str]) -> None:

@@ -19,7 +19,7 @@ def plan(recipe: Recipe, *, console: Console | None = None) -> dict[str, Any]:
     The model is loaded and a few real steps are made, so the figures are measured ones; ``seconds.doubt`` is how far
     single steps were from the fitted line.
     """
-    from featherweight.engine.checkpoints import Checkpoints
+    from featherweight.engine.checkpoints import Checkpoints, disk_bytes, size_of
     from featherweight.engine.forecast import forecast
 
     console = console or Console(quiet=True)
@@ -42,7 +42,6 @@ def plan(recipe: Recipe, *, console: Console | None = None) -> dict[str, Any]:
     training = prepared.recipe.training
     every = trainer.schedule.steps_per_epoch if training.eval_strategy == "epoch" else training.eval_steps
     evaluations = 2 + -(-found.steps // every)  # the base model, every so often, the tuned model
-    checkpoint = 3 * 4 * trainable  # weights and Adam's two moments
     result = {
         "trainable_parameters": trainable,
         "total_parameters": total,
@@ -60,7 +59,7 @@ def plan(recipe: Recipe, *, console: Console | None = None) -> dict[str, Any]:
             "doubt": found.spread,
         },
         "peak_memory_bytes": found.peak_memory_bytes,
-        "disk_bytes": checkpoint * (training.save_total_limit + 1) + 4 * trainable,
+        "disk_bytes": disk_bytes(size_of(adapted.model), training.save_total_limit) + 4 * trainable,
     }
     console.show(tables.plan(result))
     return result

@@ -58,7 +58,10 @@ class Prepared:
             for key, value in values[section].items()
         }
         flat |= {f"data.{name}": examples.fingerprint for name, examples in self.examples.items()}
-        return flat | {"task": self.recipe.task, "model": self.source.fingerprint, "model.head": self.recipe.model.head}
+        from featherweight.engine.checkpoints import CONTRACT
+
+        flat |= {"model": self.source.fingerprint, "model.head": self.recipe.model.head}
+        return flat | {"task": self.recipe.task, "checkpoint_contract": CONTRACT}
 
     def environment(self) -> dict[str, Any]:
         from featherweight.engine import hardware
@@ -110,6 +113,9 @@ def prepare(recipe: Recipe, console: Console) -> Prepared:
     accelerator = hardware.accelerator_for(training)
     transformers.set_seed(training.seed)  # a fresh head is drawn while loading
     model, tokenizer, head = task.load_model(source, recipe.model)
+    for name in task.mend_head(model, head):
+        reasons["model.head"] = f"{name} of the model was not usable (not finite, or all zero) and is drawn afresh"
+        console.say(f"model.head: {reasons['model.head']}")
     max_length, reason = task.max_length(tokenizer, model, recipe.data.max_length)
     if reason:
         reasons["data.max_length"] = reason

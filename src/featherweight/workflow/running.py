@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from featherweight import recipe as recipes
-from featherweight.errors import Interrupted
 from featherweight.evidence import data_checks
 from featherweight.evidence.assess import assess, with_interval
 from featherweight.evidence.verdict import headline
@@ -20,7 +19,9 @@ from featherweight.registry import BASELINES, METRICS
 from featherweight.report import tables
 from featherweight.report.console import Console
 from featherweight.runs import SCHEMA_VERSION, RunDirectory
-from featherweight.signals import stop_on_signals
+from featherweight.signals import Stop, stop_on_signals
+from featherweight.storage import held
+from featherweight.workflow import gate
 from featherweight.workflow.preparing import (
     EVALUATED_SPLIT,
     Prepared,
@@ -30,15 +31,19 @@ from featherweight.workflow.preparing import (
     shares,
     trainer_for,
 )
-
-if TYPE_CHECKING:
-    from featherweight.engine.checkpoints import Checkpoint
+from featherweight.workflow.resuming import explained, find_checkpoint, record, reliability
 
 _EXAMPLES_SHOWN = 3
 
 
 def run(
-    recipe: Recipe, output_dir: str | Path | None = None, *, resume: bool | str = False, console: Console | None = None
+    recipe: Recipe,
+    output_dir: str | Path | None = None,
+    *,
+    resume: bool | str = False,
+    force: bool = False,
+    console: Console | None = None,
+    continue_with: str | None = None,
 ) -> RunRecord:
     """Measure the base model, tune it, measure again, compare, publish.
 
@@ -46,27 +51,28 @@ def run(
         recipe: what to do, from :func:`featherweight.recipe.load`.
         output_dir: the run's folder; ``runs/<recipe's name>`` if None.
         resume: True continues from the newest checkpoint that is whole; a path names one checkpoint.
+        force: begin even where the disk seems too small.
         console: where tables and progress go; nowhere if None.
+        continue_with: the command that a stopped run tells the user to give.
 
     Raises:
         FeatherweightError: one of its kinds, each with its exit code.
     """
     console = console or Console(quiet=True)
     directory = RunDirectory(output_dir or Path("runs") / recipe.name)
-    directory.refuse_occupied(bool(resume))
-    with stop_on_signals(console.say) as stop:
-        prepared = prepare(recipe, console)
+    with stop_on_signals(console.say) as stop, explained(directory, continue_with), held(directory.path):
+        directory.refuse_occupied(bool(resume))
+        with stop.at_once("preparing"):
+            prepared = prepare(recipe, console)
         directory.create(prepared.identity(), prepared.environment())
         if directory.is_complete:
             console.say(f"{directory.path}: complete already")
             return _finish(directory, console)
-        try:
-            base = _measure_base(prepared, directory, console, stop)
-            model, result = _tune(prepared, directory, resume, console, stop)
-            tuned = measure(prepared, model, "evaluating the tuned model", console, stop)
-        except Interrupted as interrupted:
-            raise Interrupted(f"{interrupted}; continue with: {_resume_command(directory)}") from None
-        _publish(prepared, directory, model, base, tuned, result)
+        base = _measure_base(prepared, directory, console, stop)
+        model, result = _tune(prepared, directory, resume, force, console, stop)
+        tuned = measure(prepared, model, "evaluating the tuned model", console, stop)
+        with stop.at_once("publishing"):
+            _publish(prepared, directory, model, base, tuned, result)
     return _finish(directory, console)
 
 
@@ -75,31 +81,22 @@ def load_run(path: str | Path) -> RunRecord:
     return RunRecord(str(path), RunDirectory(path).read_metrics())
 
 
-def _measure_base(
-    prepared: Prepared, directory: RunDirectory, console: Console, stop: Callable[[], bool]
-) -> dict[str, Any]:
+def _measure_base(prepared: Prepared, directory: RunDirectory, console: Console, stop: Stop) -> dict[str, Any]:
     """The data's checks, the cheap baselines and the model as it is; a resumed run finds what it measured before."""
     for event in directory.read_history():
         if event["event"] == "base":
             return dict(event)
     validation = prepared.examples[EVALUATED_SPLIT]
-    console.say("checking the data")
-    checks = data_checks.check(prepared.checked, prepared.prints, prepared.recipe.training.seed)
-    checks["warnings"] += data_checks.truncation_warnings(_truncation(prepared))
-    console.show(*(f"Take care: {line}" for line in checks["warnings"]))
+    with stop.at_once("checking the data"):
+        console.say("checking the data")
+        checks = data_checks.check(prepared.checked, prepared.prints, prepared.recipe.training.seed)
+        checks["warnings"] += data_checks.truncation_warnings(_truncation(prepared))
+        console.show(*(f"Take care: {line}" for line in checks["warnings"]))
     baselines = {}
     for name in BASELINES:
-        if stop():
-            raise Interrupted("stopped while measuring the baselines")
-        console.say(f"measuring the baseline {name}")
-        started = time.perf_counter()
-        probabilities = BASELINES[name]().predict(prepared.examples["train"], validation, len(prepared.task.labels))
-        measured = {
-            f"eval_{metric}": METRICS[metric](probabilities, validation.labels) for metric in prepared.task.metrics
-        }
-        baselines[name] = {**with_interval(measured, len(validation)), "runtime": time.perf_counter() - started}
-        answers = Evaluation(measured, probabilities, validation.labels)
-        directory.write_predictions(name, validation, answers, prepared.task.labels)
+        with stop.at_once("measuring the baselines"):
+            console.say(f"measuring the baseline {name}")
+            baselines[name] = _measure_baseline(prepared, directory, name)
     evaluation = measure(prepared, prepared.model, "evaluating the base model", console, stop)
     directory.write_predictions("base", validation, evaluation, prepared.task.labels)
     measured = with_interval(evaluation.metrics, len(validation))
@@ -108,12 +105,23 @@ def _measure_base(
     return event
 
 
+def _measure_baseline(prepared: Prepared, directory: RunDirectory, name: str) -> dict[str, Any]:
+    validation = prepared.examples[EVALUATED_SPLIT]
+    started = time.perf_counter()
+    probabilities = BASELINES[name]().predict(prepared.examples["train"], validation, len(prepared.task.labels))
+    measured = {f"eval_{metric}": METRICS[metric](probabilities, validation.labels) for metric in prepared.task.metrics}
+    runtime = time.perf_counter() - started
+    answers = Evaluation(measured, probabilities, validation.labels)
+    directory.write_predictions(name, validation, answers, prepared.task.labels)
+    return {**with_interval(measured, len(validation)), "runtime": runtime}
+
+
 def _tune(
-    prepared: Prepared, directory: RunDirectory, resume: bool | str, console: Console, stop: Callable[[], bool]
+    prepared: Prepared, directory: RunDirectory, resume: bool | str, force: bool, console: Console, stop: Stop
 ) -> tuple[Any, TrainingResult]:
     import transformers
 
-    from featherweight.engine.checkpoints import Checkpoints
+    from featherweight.engine.checkpoints import Checkpoints, size_of
 
     training = prepared.recipe.training
     transformers.set_seed(training.seed)  # so that what was measured before has no say in what is drawn now
@@ -129,9 +137,14 @@ def _tune(
         )
         console.say("frozen trunk: {frozen_blocks} blocks run once, without dropout".format(**prepared.trunk))
 
-    checkpoints = Checkpoints(directory.checkpoints, training.save_total_limit)
-    start = _find_checkpoint(checkpoints, resume, console)
+    checkpoints = Checkpoints(directory.checkpoints, training.save_total_limit, prepared.identity())
+    start = find_checkpoint(checkpoints, directory, resume, console)
     directory.forget_history_after(start.step if start else 0)
+    if resume:
+        record(directory, start.step if start else 0, prepared.environment(), console)
+    if not force:
+        checkpoints.require_room(size_of(adapted.model), 4 * trainable)
+    before = gate.fingerprints(adapted.model)
 
     def observe(event: dict[str, Any]) -> None:
         if event["event"] != "evaluating":
@@ -143,6 +156,8 @@ def _tune(
 
     trainer = trainer_for(prepared, adapted.model, evaluate_now, checkpoints, observe, stop)
     result = trainer.fit(start)
+    gate.require_effect(adapted.model, before, prepared.head)
+    console.say(_cost_of_saves(result.metrics))
     return adapted.model, result
 
 
@@ -164,10 +179,12 @@ def _publish(
     validation = prepared.examples[EVALUATED_SPLIT]
     directory.write_predictions("tuned", validation, tuned, task.labels)
     saved = {name: directory.read_predictions(name, EVALUATED_SPLIT) for name in ("base", *base["baselines"])}
+    untuned = saved.pop("base").probabilities
+    gate.require_other_answers(untuned, tuned.probabilities)
     evidence = assess(
         validation,
         task.labels,
-        saved.pop("base").probabilities,
+        untuned,
         tuned.probabilities,
         {name: one.probabilities for name, one in saved.items()},
         twins=np.isin(validation.ids, base["data_checks"]["twins"][EVALUATED_SPLIT]["ids"]),
@@ -212,6 +229,10 @@ def _publish(
         prepared.tokenizer.save_pretrained(str(folder))
         (folder / FACTS).write_text(facts(task, source, prepared.max_length, temperature), encoding="utf-8")
         (folder / "README.md").write_text(card, encoding="utf-8")
+        half = prepared.trunk is not None and prepared.trunk["dtype"] == "fp16"
+        rounded = half or prepared.accelerator.mixed_precision != "no"
+        passed = gate.require_same_answers(folder, prepared.encodings[EVALUATED_SPLIT], tuned.probabilities, rounded)
+        metrics["reliability"] = reliability(directory, result.metrics, passed)
 
     directory.publish_folder(prepared.method.artefact, fill)
     directory.write_text(directory.report, one_run(directory, metrics))
@@ -244,14 +265,11 @@ def _record_choices(prepared: Prepared, directory: RunDirectory, chosen: Mapping
     directory.write_text(directory.recipe, recipes.dump(resolved, reasons, directory.path))
 
 
-def _find_checkpoint(checkpoints: Any, resume: bool | str, console: Console) -> Checkpoint | None:
-    from featherweight.engine.checkpoints import read
-
-    if not resume:
-        return None
-    found: Checkpoint | None = read(Path(resume)) if isinstance(resume, str) else checkpoints.newest(console.say)
-    console.say(f"continuing after step {found.step}" if found else "no checkpoint yet: starting from the beginning")
-    return found
+def _cost_of_saves(resources: Mapping[str, float]) -> str:
+    seconds, runtime = resources["save_seconds"], resources["train_runtime"]
+    return (
+        f"{resources['saves']:.0f} checkpoints saved in {seconds:.2f} s, {seconds / runtime:.1%} of the training time"
+    )
 
 
 def _truncation(prepared: Prepared) -> dict[str, dict[str, float]]:
@@ -269,7 +287,3 @@ def _truncation(prepared: Prepared) -> dict[str, dict[str, float]]:
 def _outcomes(metrics: Mapping[str, float]) -> dict[str, float]:
     timings = ("eval_runtime", "eval_samples_per_second", "eval_steps_per_second")
     return {key: value for key, value in metrics.items() if key not in timings}
-
-
-def _resume_command(directory: RunDirectory) -> str:
-    return f"the same command with --resume (the run is in {directory.path})"

@@ -1,0 +1,114 @@
+"""The last look before anything is published: what was written is read back and must be what was measured."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featherweight.errors import DivergedError, ModelError
+from featherweight.records import Encoding
+
+ROWS = 64
+_EXACT, _ROUNDED = 1e-3, 5e-2  # of a probability, measured in fp32, and with a model or its trunk's cache in 16 bits
+
+
+def fingerprints(model: Any) -> dict[str, str]:
+    """SHA-256 of each parameter that trains, to see later whether training changed it."""
+    trained = [(name, value) for name, value in model.named_parameters() if value.requires_grad]
+    return {name: hashlib.sha256(value.detach().cpu().numpy().tobytes()).hexdigest() for name, value in trained}
+
+
+def require_effect(model: Any, before: Mapping[str, str], head: Sequence[str]) -> None:
+    """Refuse a model that training left as it was, in all that it tunes or in all but the head.
+
+    Args:
+        before: its :func:`fingerprints` as the method made it.
+        head: dotted names of the head's modules.
+
+    Raises:
+        DivergedError: nothing changed.
+    """
+    after = fingerprints(model)
+    inner = [name for name in after if not any(f".{module}." in f".{name}." for module in head)]
+    if not any(after[name] != before[name] for name in inner or after):
+        what = "beside the head " if len(inner) < len(after) and inner else ""
+        raise DivergedError(
+            f"training changed none of the {len(inner or after)} tensors {what}that it tunes, so nothing is published; "
+            "raise training.learning_rate or the number of steps"
+        )
+
+
+def require_other_answers(base: NDArray[np.float32], tuned: NDArray[np.float32]) -> None:
+    """Raises DivergedError where tuning changed no probability at all, or made one that is not finite."""
+    if not np.isfinite(tuned).all():
+        raise DivergedError("the tuned model's probabilities are not finite, so nothing is published")
+    if np.array_equal(base, tuned):
+        raise DivergedError("the tuned model answers exactly as the base model does, so nothing is published")
+
+
+def require_same_answers(
+    folder: Path, encoding: Encoding, probabilities: NDArray[np.float32], rounded: bool = False
+) -> dict[str, float]:
+    """Load what was written as a user will, and hold its answers to those of the model in memory.
+
+    Args:
+        folder: the artefact, complete but not yet published.
+        encoding: the rows that were measured on; the first :data:`ROWS` are answered again.
+        probabilities: of the model in memory, shape (rows, classes).
+        rounded: they were measured in 16 bits somewhere; what was written is read in fp32.
+
+    Returns:
+        The rows answered and the largest difference, for the report.
+
+    Raises:
+        DivergedError: a number in a file is not finite, or the answers differ.
+    """
+    for name in _not_finite(folder):
+        raise DivergedError(f"{name} is not finite in what was written, so nothing is published")
+    rows = np.arange(min(ROWS, len(encoding)))
+    try:
+        answers = _answers(folder, encoding, rows)
+    except ModelError as error:
+        raise DivergedError(f"what was written can't be loaded, so nothing is published: {error}") from error
+    difference = float(np.abs(answers - probabilities[rows]).max())
+    if not difference <= (_ROUNDED if rounded else _EXACT):
+        raise DivergedError(
+            f"what was written answers differently from the tuned model in memory (a probability by {difference:.3g}), "
+            "so nothing is published"
+        )
+    return {"rows": len(rows), "largest_difference": difference}
+
+
+def _answers(folder: Path, encoding: Encoding, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    import torch
+
+    from featherweight.engine.batches import by_tokens
+    from featherweight.serving.loading import execution_of, load
+
+    loaded = load(str(folder))
+    if torch.cuda.is_available():
+        loaded.model.to("cuda")
+    execution = execution_of(loaded)
+    answers = np.empty((len(rows), len(loaded.task.labels)), dtype=np.float32)
+    with torch.no_grad():
+        for chosen in by_tokens(encoding.lengths[rows]):
+            logits = execution.logits(loaded.model, encoding, rows[chosen])
+            answers[chosen] = loaded.task.probabilities(logits).cpu().numpy()
+    return answers
+
+
+def _not_finite(folder: Path) -> Iterator[str]:
+    import torch
+    from safetensors import safe_open
+
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118
+                value = file.get_tensor(name)
+                if value.is_floating_point() and not torch.isfinite(value).all():
+                    yield name

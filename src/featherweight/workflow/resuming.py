@@ -1,0 +1,121 @@
+"""Taking up a run again: which checkpoint, whether it is this run's, and what is not as it was."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from featherweight.errors import Interrupted, ResourceError
+from featherweight.report.console import Console
+from featherweight.runs import RunDirectory
+
+if TYPE_CHECKING:
+    from featherweight.engine.checkpoints import Checkpoint, Checkpoints
+
+
+def command_line(arguments: list[str], resume: bool | str) -> str:
+    """The command that continues a run, from the one that began it."""
+    named = {"--resume", f"--resume={resume}"}
+    kept = [one for one in arguments if one not in named and not (isinstance(resume, str) and one == resume)]
+    return shlex.join(["featherweight", *kept, "--resume"])
+
+
+@contextmanager
+def explained(directory: RunDirectory, command: str | None) -> Iterator[None]:
+    """Say of a stop how to go on, and of the end of the memory what to change.
+
+    Raises:
+        Interrupted: with the command that resumes.
+        ResourceError: instead of whatever a library raises where memory runs out.
+    """
+    command = command or f"the same command with --resume (the run is in {directory.path})"
+    try:
+        yield
+    except Interrupted as interrupted:
+        raise Interrupted(f"{interrupted}; continue with: {command}") from None
+    except (MemoryError, RuntimeError) as error:
+        from featherweight.engine.guards import is_out_of_memory
+
+        if not is_out_of_memory(error):
+            raise
+        raise ResourceError(
+            "out of memory; lower data.max_length or training.per_device_train_batch_size, or give the run more; "
+            f"continue with: {command}"
+        ) from error
+
+
+def find_checkpoint(
+    checkpoints: Checkpoints, directory: RunDirectory, resume: bool | str, console: Console
+) -> Checkpoint | None:
+    """The checkpoint to go on from; None begins at the beginning.
+
+    Raises:
+        ModelError: the one named is damaged, or all are.
+        ConfigError: the one named belongs to a run with other settings, each of which is named.
+    """
+    from featherweight.engine.checkpoints import read
+
+    if not resume:
+        return None
+    if isinstance(resume, str):
+        found = read(Path(resume))
+        directory.refuse_other(found.identity, checkpoints.identity)
+        checkpoints.require_best(found)
+    else:
+        newest = checkpoints.newest(console.say)
+        if newest is None:
+            console.say("no checkpoint yet: starting from the beginning")
+            return None
+        found = newest
+    console.say(f"continuing after step {found.step}")
+    return found
+
+
+def record(directory: RunDirectory, step: int, now: Mapping[str, Any], console: Console) -> None:
+    """Note in the history that the run was taken up after ``step``, and what is not as when it began.
+
+    Args:
+        now: this process's environment, as in ``environment.json``.
+    """
+    began = directory.read_environment()
+    changed = {
+        f"{section}.{key}": [began.get(section, {}).get(key), value]
+        for section in ("hardware", "versions")
+        for key, value in now[section].items()
+        if began.get(section, {}).get(key) != value and key not in {"platform", "memory_bytes"}
+    }
+    directory.append_history({"event": "resume", "step": step, "changed": changed})
+    if changed:
+        console.say(f"{changes(changed)}: the result may differ in the last bits from an uninterrupted run's")
+
+
+def changes(changed: Mapping[str, Any]) -> str:
+    """What differs from when the run began, in words."""
+    return "; ".join(f"{key} was {before}, is {now}" for key, (before, now) in changed.items())
+
+
+def reliability(directory: RunDirectory, resources: Mapping[str, float], gate: Mapping[str, float]) -> dict[str, Any]:
+    """What ``metrics.json`` says of saves, skipped steps, memory and resumes, from the run's own history."""
+    history = directory.read_history()
+    sizes = [event["bytes"] for event in history if event["event"] == "checkpoint"]
+    parts = [event["micro_batch_rows"] for event in history if event["event"] == "out_of_memory"]
+    resumes = [
+        {"step": event["step"], "changed": event["changed"], "bit_exact": not event["changed"]}
+        for event in history
+        if event["event"] == "resume"
+    ]
+    return {
+        "checkpoints": {
+            "saves": resources["saves"],
+            "seconds": resources["save_seconds"],
+            "share_of_training": resources["save_seconds"] / max(resources["train_runtime"], 1e-9),
+            "bytes": max(sizes, default=0),
+        },
+        "skipped_steps": [event["step"] for event in history if event["event"] == "skipped_step"],
+        "micro_batch_rows": parts[-1] if parts else None,
+        "resumes": resumes,
+        "gate": dict(gate),
+    }
