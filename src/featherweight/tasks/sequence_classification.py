@@ -128,6 +128,7 @@ class SequenceClassification:
         fresh = sorted({name.rpartition(".")[0] for name in missing})
         if lost := [name for name in fresh if not any(_within(name, module) for module in [*head, "pooler"])]:
             raise ModelError(f"{source.name}: the checkpoint lacks the weights of {lost[0]!r}; it is incomplete")
+        models.require_finite(model, source.name, apart_from=head)
         if section.head == "new":
             _initialise(model, head)
         self._reorder_head(model, order)
