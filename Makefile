@@ -3,6 +3,8 @@
 # make test           lint, format, types, layers, pins, all tests
 # make benchmark      ours against the stock script; let the machine do nothing else meanwhile
 # make docs           write what is generated in docs/
+# make audit          every dependency with its licence and release date; fails on one that is not permissive
+# make torture-inputs 10,000 broken recipes, data files, weights and names
 # make lock           resolve the pinned versions anew
 #
 # Nothing is installed again until a pinned version changes. Set PYTHON to pick an interpreter (3.11 or later).
@@ -13,7 +15,7 @@ BIN      := $(VENV)/bin
 PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo demo-decoder test check docs lock benchmark clean
+.PHONY: help demo demo-decoder test check docs lock benchmark torture-inputs audit clean
 help:
 	@sed -n '/^#/!q;s/^# \{0,1\}//p' Makefile
 
@@ -39,6 +41,12 @@ docs: $(VENV)/dev.stamp
 
 benchmark: $(VENV)/decoder.stamp
 	$(BIN)/python benchmarks/run.py
+
+torture-inputs: $(VENV)/dev.stamp
+	FEATHERWEIGHT_CASES=10000 $(BIN)/pytest tests/test_properties_inputs.py --override-ini timeout=0 --durations 0
+
+audit: $(VENV)/dev.stamp
+	$(BIN)/python tools/audit.py
 
 lock: $(VENV)/dev.stamp
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python tools/pins.py lock

@@ -15,7 +15,7 @@ from featherweight.recipe import ModelSection
 from featherweight.registry import METHODS, TASKS
 from featherweight.runs import RunDirectory
 from featherweight.serving.facts import FACTS, read_facts
-from featherweight.sources import models
+from featherweight.sources import archives, models
 from featherweight.sources.models import ModelSource
 from featherweight.sources.tensors import read_header
 
@@ -71,8 +71,10 @@ def load(name: str, fresh_labels: Callable[[], Sequence[str]] | None = None) -> 
         ModelError: it can't be found, trusted or read, or was made for another base model.
         ConfigError: the name means nothing.
     """
-    path = Path(name)
+    path = archives.unpacked(name)
     run = RunDirectory(path)
+    if (path / adapters.CONFIG).is_file() or run.recipe.is_file():
+        models.require_plain_files(path)
     if run.recipe.is_file():
         metrics = run.read_metrics()
         recipe = recipes.load(run.recipe)

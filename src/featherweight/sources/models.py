@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from featherweight.errors import ConfigError, ModelError
+from featherweight.names import exists
 from featherweight.recipe import PACKAGE_PREFIX
-from featherweight.sources import hub, packages
+from featherweight.sources import archives, hub, packages
 from featherweight.sources.cache import cached, file_hash, key_of
 from featherweight.sources.tensors import read_header, shard_names
 
@@ -70,13 +71,13 @@ def find(name: str, revision: str | None = None) -> ModelSource:
     if name.startswith(PACKAGE_PREFIX):
         path = packages.locate(name)
     else:
-        path = Path(name)
-        if not path.exists():
+        path = archives.unpacked(name)
+        if not exists(path):
             if path.is_absolute() or name.startswith((".", "~")) or path.suffix == ".gguf":
                 raise ConfigError(f"model.name: {name}: no such file or folder")
             folder, commit = hub.download_model(name, revision)
             return _checked(ModelSource(name, folder, revision=commit))
-    if path.is_file():
+    if not path.is_dir():
         if path.suffix != ".gguf":
             raise ConfigError(f"model.name: {name}: name the model's folder, or a .gguf file")
         return ModelSource(name, _unpack_gguf(name, path), gguf=path)

@@ -244,6 +244,7 @@ def _examples(split: Split, labels: NDArray[np.int64], section: DataSection) -> 
         dropped=dropped,
         origin=split.origin,
         fingerprint=split.fingerprint,
+        skipped=split.skipped,
     )
 
 
@@ -274,7 +275,9 @@ def _carve(train: Examples, fraction: float, seed: int) -> dict[str, Examples]:
     rest = np.setdiff1d(np.arange(len(train)), chosen)
     return {
         "train": _select(train, rest),
-        "validation": _select(train, chosen, name="validation", dropped=0, origin=f"{train.origin} (held out)"),
+        "validation": _select(
+            train, chosen, name="validation", dropped=0, skipped=0, origin=f"{train.origin} (held out)"
+        ),
     }
 
 
