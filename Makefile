@@ -5,6 +5,8 @@
 # make torture        kill 300 runs at random moments and resume them
 # make reliability    run the tests of the numbered faults and note their results for docs/reliability.md
 # make docs           write what is generated in docs/
+# make audit          every dependency with its licence and release date; fails on one that is not permissive
+# make torture-inputs 10,000 broken recipes, data files, weights and names
 # make lock           resolve the pinned versions anew
 #
 # Nothing is installed again until a pinned version changes. Set PYTHON to pick an interpreter (3.11 or later).
@@ -15,7 +17,7 @@ BIN      := $(VENV)/bin
 PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo demo-decoder test check docs lock benchmark torture reliability clean
+.PHONY: help demo demo-decoder test check docs lock benchmark torture torture-inputs reliability audit clean
 help:
 	@sed -n '/^#/!q;s/^# \{0,1\}//p' Makefile
 
@@ -52,6 +54,12 @@ reliability: $(VENV)/decoder.stamp
 	$(BIN)/pytest $(PARALLEL) -k "test_row_ or test_rows_" --junitxml build/reliability.xml
 	$(BIN)/python tools/reliability.py build/reliability.xml
 	$(BIN)/python tools/make_docs.py
+
+torture-inputs: $(VENV)/dev.stamp
+	FEATHERWEIGHT_CASES=10000 $(BIN)/pytest tests/test_properties_inputs.py --override-ini timeout=0 --durations 0
+
+audit: $(VENV)/dev.stamp
+	$(BIN)/python tools/audit.py
 
 lock: $(VENV)/dev.stamp
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python tools/pins.py lock

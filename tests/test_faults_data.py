@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -230,50 +229,6 @@ def test_row_40_a_trained_head_with_other_labels_is_exit_2(
         "--set", "training.max_steps=1",
     )  # fmt: skip
     assert fresh.returncode == 0, fresh.stderr
-
-
-# Rows 32, 34 and 35 in their simple forms.
-
-
-@pytest.mark.parametrize(
-    ("line", "named"),
-    [
-        ('{"text": "cut', "line 2"),
-        ('{"text": NaN, "label": "a"}', "NaN"),
-        ('{"text": "a", "text": "b", "label": "a"}', "'text' appears twice"),
-        ('{"text": "\\q", "label": "a"}', "line 2"),
-        ('["a"]', "a JSON object"),
-        ('{"text": "a", "label": "a", "odd": 1}', "row 2 has the key 'odd'"),
-    ],
-)
-def test_broken_json_lines(line: str, named: str, tmp_path: Path) -> None:
-    good = json.dumps({"text": "good", "label": "b"})
-    refused(write(tmp_path / "t.jsonl", f"{good}\n{line}\n{good}\n"), named)
-
-
-def test_a_byte_order_mark_changes_nothing(tmp_path: Path) -> None:
-    content = (HEADER + "ä,neg\nb,pos\n").encode()
-    assert read(write(tmp_path / "a.csv", content)) == read(write(tmp_path / "b.csv", b"\xef\xbb\xbf" + content))
-
-
-@pytest.mark.parametrize(
-    ("content", "offset"),
-    [
-        ((HEADER + "ä,neg\n").encode("utf-16"), 0),
-        (HEADER.encode() + "caf\xe9,neg\n".encode("latin-1"), len(HEADER) + 3),
-        (HEADER.encode() + b"a\0b,neg\n", len(HEADER) + 1),
-        (HEADER.encode() + b"x" * (1 << 21) + b"\xff,neg\n", len(HEADER) + (1 << 21)),
-    ],
-)
-def test_other_encodings_are_refused_with_the_offset(content: bytes, offset: int, tmp_path: Path) -> None:
-    refused(write(tmp_path / "t.csv", content), f"offset {offset} ", "UTF-8")
-
-
-@pytest.mark.parametrize("make", [Path.mkdir, lambda path: __import__("os").mkfifo(path)])
-def test_what_is_no_file_is_refused_without_hanging(make: Callable[[Path], None], tmp_path: Path) -> None:
-    path = tmp_path / "t.csv"
-    make(path)
-    refused(path, "not a regular file")
 
 
 def test_the_filter_keeps_matching_rows_and_their_numbers(tmp_path: Path) -> None:

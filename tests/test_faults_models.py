@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import re
 import shutil
+import struct
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -136,7 +140,7 @@ def test_row_50_nor_from_an_adapter(run: Path) -> None:
     refused(ModelError, run, "adapter_config.json", "auto_map")
 
 
-# Row 54: an adapter without its head. And its neighbour, row 53: one for another base.
+# Row 54: an adapter without its head.
 
 
 def test_row_54_an_adapter_without_its_head(run: Path) -> None:
@@ -149,8 +153,11 @@ def test_row_54_an_adapter_without_its_head(run: Path) -> None:
     refused(ModelError, run, "lacks the head", "classifier")
 
 
+# Row 53: an adapter for another base is never served as the base alone.
+
+
 @pytest.mark.parametrize("damage", ["missing", "extra", "shape"])
-def test_an_adapter_that_does_not_fit_is_refused(damage: str, run: Path) -> None:
+def test_row_53_an_adapter_that_does_not_fit_is_refused(damage: str, run: Path) -> None:
     import torch
     from safetensors.torch import load_file, save_file
 
@@ -167,19 +174,200 @@ def test_an_adapter_that_does_not_fit_is_refused(damage: str, run: Path) -> None
     refused(ModelError, run, "does not fit")
 
 
-def test_an_adapter_on_another_base_is_refused(run: Path, tmp_path: Path) -> None:
+def test_row_53_an_adapter_on_another_base_is_refused(run: Path, tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "base")
     tiny.save_model(tmp_path / "base", "bert", seed=1)
     refused(ModelError, run, "has changed since")
 
 
-@pytest.mark.parametrize("content", [b"", b"\xff" * 16, b"\xff\xff\xff\xff\xff\xff\xff\x7f{}"])
-def test_damaged_weights_are_refused(content: bytes, run: Path, tmp_path: Path) -> None:
-    (run / "adapter" / "adapter_model.safetensors").write_bytes(content)
-    refused(ModelError, run, "adapter_model.safetensors")
-    (tmp_path / "base" / "model.safetensors").write_bytes(content)
-    with pytest.raises(ModelError):
-        sources.load_model(sources.find(str(tmp_path / "base")), "AutoModelForSequenceClassification", num_labels=2)
+@pytest.mark.parametrize("targets", [["no_such_layer"], "no_such.*"])
+def test_row_53_an_adapter_that_matches_no_module_is_refused(targets: Any, run: Path) -> None:
+    configure(run, target_modules=targets)
+    refused(ModelError, run, "no_such")
+
+
+def test_row_53_from_the_command_line(run: Path, cli: Callable[..., Any]) -> None:
+    configure(run, target_modules=["no_such_layer"])
+    ended = cli("predict", run, "--text", "great film")
+    assert ended.returncode == 4
+    assert ended.stdout == ""
+    assert len(ended.stderr.strip().splitlines()) == 1
+
+
+# Row 51: safetensors that lie, in models and in adapters.
+
+
+def safetensors(header: Any, body: bytes = b"", length: int | None = None) -> bytes:
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return struct.pack("<Q", len(text) if length is None else length) + text + body
+
+
+def tensor(dtype: str, shape: list[int], begin: int, end: int) -> dict[str, Any]:
+    return {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
+
+
+LIES = {
+    "empty": b"",
+    "cut in its length": b"\x08\0\0",
+    "header longer than the file": safetensors({}, length=1_000_000),
+    "header of 2^63 bytes": safetensors({}, length=2**63),
+    "no JSON": b"\x10" + b"\0" * 7 + b"\xff" * 16,
+    "header of 17 MiB": safetensors(b" " * (17 << 20)),
+    "nested without end": safetensors(b'{"a":' * 100_000),
+    "overlapping": safetensors({"a": tensor("F32", [2], 0, 8), "b": tensor("F32", [2], 4, 12)}, bytes(12)),
+    "hole": safetensors({"a": tensor("F32", [2], 0, 8), "b": tensor("F32", [2], 12, 20)}, bytes(20)),
+    "other dtype": safetensors({"a": tensor("F64", [2], 0, 8)}, bytes(8)),
+    "unknown dtype": safetensors({"a": tensor("F99", [2], 0, 8)}, bytes(8)),
+    "shape that overflows": safetensors({"a": tensor("F32", [2**40, 2**40], 0, 8)}, bytes(8)),
+    "offsets beyond the file": safetensors({"a": tensor("F32", [2**33], 0, 2**35)}, bytes(8)),
+    "bytes that belong to nothing": safetensors({"a": tensor("F32", [2], 0, 8)}, bytes(64)),
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_row_51_lying_safetensors(lie: str, run: Path, tmp_path: Path) -> None:
+    for path, name in [
+        (run / "adapter" / "adapter_model.safetensors", run),
+        (tmp_path / "base" / "model.safetensors", tmp_path / "base"),
+    ]:
+        path.write_bytes(LIES[lie])
+        refused(ModelError, name, str(path.name))
+    assert sources.read_json(tmp_path / "base" / "config.json")  # the folder itself is sound
+
+
+def test_row_51_bounded_memory(run: Path, cli: Callable[..., Any]) -> None:
+    """Of a header of a million tensors only the length is read."""
+    entries = b",".join(b'"%d":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}' % index for index in range(1_000_000))
+    (run / "adapter" / "adapter_model.safetensors").write_bytes(safetensors(b"{" + entries + b"}"))
+    limit = ("import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_DATA, (2**31, 2**31)); "
+             "sys.argv[0] = 'featherweight'; runpy.run_module('featherweight', run_name='__main__')")  # fmt: skip
+    ended = subprocess.run(
+        [sys.executable, "-c", limit, "predict", str(run), "--text", "x"], capture_output=True, text=True
+    )
+    assert ended.returncode == 4, ended.stderr
+    assert "is the limit" in ended.stderr
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_row_51_weights_that_are_no_numbers(value: float, run: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    for path, part in [
+        (run / "adapter" / "adapter_model.safetensors", "lora_B"),
+        (tmp_path / "base" / "model.safetensors", "layer.1.output.dense.weight"),
+    ]:
+        whole = path.read_bytes()
+        tensors = load_file(path)
+        name = next(name for name in tensors if part in name)
+        tensors[name].view(-1)[-1] = value
+        save_file(tensors, path, metadata={"format": "pt"})
+        content = (run / "metrics.json").read_text()
+        fingerprint = sources.find(str(tmp_path / "base")).fingerprint
+        facts = json.loads(content) | {"base_model_fingerprint": fingerprint}
+        (run / "metrics.json").write_text(json.dumps(facts))
+        refused(ModelError, run, name, "NaN or infinity")
+        path.write_bytes(whole)
+        (run / "metrics.json").write_text(content)
+    load_predictor(str(run)).predict(["great film"])
+
+
+# Row 52: adapter configurations that ask for the impossible.
+
+
+def configure(run: Path, **keys: Any) -> None:
+    path = run / "adapter" / "adapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **keys}))
+
+
+@pytest.mark.parametrize(
+    ("keys", "named"),
+    [
+        ({"r": 0}, "r is 0"),
+        ({"r": -1}, "r is -1"),
+        ({"r": 10**9}, "r is 1000000000"),
+        ({"r": 60_000}, "r is 60,000, but the matrices in the file have rank 4"),
+        ({"r": 4.5}, "r is 4.5"),
+        ({"r": True}, "r is True"),
+        ({"rank_pattern": {"query": 10**9}}, "rank_pattern.query"),
+        ({"peft_type": "LORRA"}, "did you mean 'LORA'"),
+        ({"peft_type": None}, "peft_type None"),
+        ({"lora_alpha": float("nan")}, "lora_alpha is nan"),
+        ({"lora_alpha": "8"}, "lora_alpha is '8'"),
+        ({"alpha_pattern": {"query": float("inf")}}, "alpha_pattern.query is inf"),
+        ({"target_modules": "(.|.)*[!?]"}, "takes too long"),
+        ({"target_modules": "(((a{1000}){1000}){1000})"}, "counts repetitions"),
+        ({"target_modules": "(" * 500}, "no regular expression"),
+        ({"target_modules": "a" * 10_000}, "longer than"),
+        ({"exclude_modules": "(a?[a-z.0-9]|[a-z.0-9]a?)*[!?]"}, "takes too long"),
+        ({"rank_pattern": {"(.|.)*[!?]": 4}}, "takes too long"),
+        ({"layers_to_transform": [0], "layers_pattern": "((a+)+)+$"}, "layers_pattern"),
+        ({"modules_to_save": ["(([a-z.]+)+)+!", "classifier"]}, "modules_to_save"),
+        ({"modules_to_save": "../../etc"}, "modules_to_save"),
+        ({"target_modules": [["query"]]}, "target_modules"),
+        ({"layer_replication": [[0, 10**9]]}, "layer_replication"),
+        ({"megatron_config": {"a": 1}, "megatron_core": "antigravity"}, "megatron_config"),
+    ],
+)
+def test_row_52_impossible_configurations(keys: dict[str, Any], named: str, run: Path) -> None:
+    configure(run, **keys)
+    refused(ModelError, run, "adapter_config.json", named)
+
+
+def test_row_52_harmless_patterns_still_mean_what_peft_means(run: Path, models: Models) -> None:
+    """The adapter that names its layers by a pattern gives the same answers as the one that lists them."""
+    before = load_predictor(str(run)).predict(["great film", "a dull plot"])
+    path = run / "adapter" / "adapter_config.json"
+    listed = json.loads(path.read_text())["target_modules"]
+    configure(run, target_modules=rf".*\.({'|'.join(map(re.escape, listed))})", rank_pattern={r"layer\.[01]\..*": 4})
+    assert load_predictor(str(run)).predict(["great film", "a dull plot"]) == before
+
+
+@pytest.mark.parametrize(
+    ("keys", "named"),
+    [
+        ({"labels": "ab"}, "labels"),
+        ({"labels": ["a", "a"]}, "labels"),
+        ({"max_length": -1}, "max_length"),
+        ({"temperature": 0}, "temperature"),
+        ({"task": "no-such-task"}, "task"),
+        ({"base_model": []}, "base_model"),
+    ],
+)
+def test_row_52_impossible_facts_beside_an_adapter(keys: dict[str, Any], named: str, run: Path) -> None:
+    path = run / "adapter" / "featherweight.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **keys}))
+    refused(ModelError, run / "adapter", "featherweight.json", named)
+
+
+# Row 56: links and pipes in a folder.
+
+
+@pytest.mark.parametrize("name", ["adapter_config.json", "tokenizer.json", "extra"])
+def test_row_56_a_link_that_leads_out_is_refused(name: str, run: Path, tmp_path: Path) -> None:
+    outside = tmp_path / "adapter_evil"  # whose name begins like the folder's
+    outside.mkdir()
+    path = run / "adapter" / name
+    if path.exists():
+        shutil.move(path, outside / name)
+    else:
+        (outside / name).write_text("x")
+    path.symlink_to(outside / name)
+    refused(ModelError, run, name, "leads out")
+    refused(ModelError, run / "adapter", name, "leads out")
+
+
+def test_row_56_a_pipe_in_a_folder_does_not_hang(run: Path, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "base" / "generation_config.json")
+    refused(ModelError, run, "generation_config.json", "neither a file nor a folder")
+
+
+def test_row_56_links_within_a_hub_cache_are_followed(tmp_path: Path, models: Models) -> None:
+    home = tmp_path / "models--a--b"
+    shutil.copytree(models("bert"), home / "blobs")
+    (home / "snapshots" / "abc").mkdir(parents=True)
+    for path in (home / "blobs").iterdir():
+        (home / "snapshots" / "abc" / path.name).symlink_to(path)
+    assert sources.find(str(home / "snapshots" / "abc")).fingerprint == sources.find(str(models("bert"))).fingerprint
 
 
 def test_a_checkpoint_that_lacks_encoder_weights_is_refused(models: Models, train_csv: Path, tmp_path: Path) -> None:

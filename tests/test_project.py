@@ -12,6 +12,7 @@ import pytest
 from conftest import ROOT
 
 sys.path.insert(0, str(ROOT / "tools"))
+import audit
 import make_docs
 import pins
 
@@ -41,6 +42,25 @@ def test_drift_is_seen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def test_generated_docs_are_what_make_docs_writes() -> None:
     for path, content in make_docs.generated().items():
         assert path.read_text(encoding="utf-8") == content, f"{path.name}: run `make docs`"
+
+
+def test_every_dependency_is_listed_with_a_permissive_licence() -> None:
+    lines, problems = audit.audit()
+    assert problems == []
+    written = audit.PAGE.read_text(encoding="utf-8")
+    listed = {tuple(cell.strip() for cell in line.split("|")[1:3]) for line in written.splitlines()[10:]}
+    assert listed == {tuple(pin.split(" ")) for pin in lines}, "run `make audit`"
+    for line in lines.values():
+        assert audit.ABSENT in line or line in written.splitlines(), "run `make audit`"
+
+
+def test_licences_that_bind_and_dead_packages_are_refused() -> None:
+    """Negative control."""
+    for licence in ("GPL-3.0-only", "GNU Affero General Public License v3", "", "LGPL-2.1 AND MIT", "Proprietary"):
+        assert audit.refused("x", licence, "Beta")
+    assert audit.refused("x", "MIT", "Inactive")
+    for licence in ("MIT", "GPL-2.0-only OR Apache-2.0", "BSD License, MIT License"):
+        assert not audit.refused("x", licence, "")
 
 
 def test_no_file_names_a_registry_host() -> None:

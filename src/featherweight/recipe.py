@@ -6,6 +6,7 @@ problem is reported at once, each with its key. Nothing here imports torch, so a
 
 from __future__ import annotations
 
+import codecs
 import os
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,14 +17,18 @@ import tomlkit
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, model_validator
 
 from featherweight.errors import ConfigError
+from featherweight.names import exists, problem
 from featherweight.registry import METHODS, TASKS, did_you_mean
 
 PACKAGE_PREFIX = "package:"
+_MAX_BYTES = 1 << 20
 FILE_KEYS = ("train_file", "validation_file", "test_file")
 
 PositiveInt = Annotated[int, Field(ge=1)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 NonNegativeFloat = Annotated[float, Field(ge=0)]
+# Becomes part of a path in the hub's cache.
+Revision = Annotated[str, Field(pattern=r"^[A-Za-z0-9](\.?[A-Za-z0-9_/-])*$", max_length=255)]
 
 
 class Section(BaseModel):
@@ -36,7 +41,7 @@ class ModelSection(Section):
     """The foundation model."""
 
     name: str = Field(description="hub id, folder, .gguf file, or package:NAME/PATH", min_length=1)
-    revision: str | None = Field(None, description="branch, tag or commit of a hub model")
+    revision: Revision | None = Field(None, description="branch, tag or commit of a hub model")
     head: Literal["auto", "new"] = Field(
         "auto", description="auto: keep a trained head whose labels are the data's, by name; new: always start afresh"
     )
@@ -47,7 +52,7 @@ class DataSection(Section):
 
     name: str | None = Field(None, description="hub id, folder, or package:NAME/PATH", min_length=1)
     config: str | None = Field(None, description="configuration of a hub data set")
-    revision: str | None = Field(None, description="branch, tag or commit of a hub data set")
+    revision: Revision | None = Field(None, description="branch, tag or commit of a hub data set")
     train_file: str | None = Field(None, description="CSV, TSV, JSONL or Parquet file")
     validation_file: str | None = Field(None, description="CSV, TSV, JSONL or Parquet file")
     test_file: str | None = Field(None, description="CSV, TSV, JSONL or Parquet file")
@@ -61,6 +66,10 @@ class DataSection(Section):
         None, description="column whose equal values mark rows that are not independent, such as one document's"
     )
     allow_leak: bool = Field(False, description="measure on rows that stand in train; the report says so")
+    encoding: str = Field("utf-8", description="how the bytes of text files are read, such as cp1252 or utf-16")
+    skip_bad_rows: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="share of a file's rows that may be left out because they can't be read; 0 refuses the first"
+    )
     filter: dict[str, str] = Field({}, description="keep only the rows where each of these columns has this value")
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = Field(
         0.1, description="share of train to hold out, stratified and seeded, where there is no validation split"
@@ -80,6 +89,8 @@ class DataSection(Section):
             raise ValueError("'slices' and 'group' name columns beside the text")
         if self.labels is not None and len(set(self.labels)) < len(self.labels):
             raise ValueError("'labels' names one label twice")
+        if not _is_text_encoding(self.encoding):
+            raise ValueError(f"'encoding': {self.encoding!r} is no text encoding; try utf-8, cp1252 or utf-16")
         return self
 
 
@@ -146,6 +157,20 @@ class Recipe(Section):
     data: DataSection
     method: SerializeAsAny[MethodOptions]
     training: TrainingSection = TrainingSection()
+
+    @model_validator(mode="after")
+    def _name_of_a_folder(self) -> Recipe:
+        if found := problem(self.name):
+            raise ValueError(f"'name': {self.name!r} {found}")
+        return self
+
+
+def _is_text_encoding(name: str) -> bool:
+    try:
+        codec = codecs.lookup(name)
+    except (LookupError, ValueError):
+        return False
+    return bool(codec._is_text_encoding) and codec.incrementaldecoder is not None
 
 
 def load(path: str | Path | None = None, overrides: Mapping[str, Any] | None = None) -> Recipe:
@@ -217,7 +242,7 @@ def parse_set(assignments: Iterable[str]) -> dict[str, Any]:
             continue
         try:
             value: Any = tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
+        except (tomllib.TOMLDecodeError, RecursionError):
             value = text
         for part in reversed(parts):
             value = {part: value}
@@ -273,14 +298,20 @@ def json_schema() -> dict[str, Any]:
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
+        if exists(path) and not path.is_file():
+            raise ConfigError(f"{path}: not a regular file; name a TOML file")
+        if exists(path) and path.stat().st_size > _MAX_BYTES:
+            raise ConfigError(f"{path}: larger than the {_MAX_BYTES:,} bytes that a recipe may have")
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         siblings = [str(other) for other in path.parent.glob("*.toml")] if path.parent.is_dir() else []
         raise ConfigError(f"{path}: no such recipe{did_you_mean(str(path), siblings)}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: can't be read as a UTF-8 text file: {error}") from error
+    except RecursionError:
+        raise ConfigError(f"{path}: not valid TOML: nested too deeply") from None
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: not valid TOML: {error}") from error
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: can't be read as a UTF-8 text file: {error}") from error
 
 
 def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
@@ -302,10 +333,13 @@ def _anchor_paths(content: dict[str, Any], base: Path) -> None:
             value = values.get(key)
             if not isinstance(value, str) or value.startswith(PACKAGE_PREFIX):
                 continue
-            path = base / Path(value).expanduser()
-            looks_like_path = value.startswith((".", "/", "~")) or value.endswith(".gguf")
-            if key in FILE_KEYS or looks_like_path or path.exists():
-                values[key] = str(path.resolve())
+            try:
+                path = base / Path(value).expanduser()
+                looks_like_path = value.startswith((".", "/", "~")) or value.endswith(".gguf")
+                if key in FILE_KEYS or looks_like_path or exists(path):
+                    values[key] = str(path.resolve())
+            except (OSError, ValueError, RuntimeError) as error:
+                raise ConfigError(f"{section}.{key}: {value[:80]!r} can't be a path: {error}") from None
 
 
 def _parse_method(content: Any) -> MethodOptions:

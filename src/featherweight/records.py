@@ -24,6 +24,7 @@ class Split:
         origin: what messages call the source, such as a file's path.
         fingerprint: content hash or hub commit.
         label_names: names that the source itself declares for integer labels, by integer.
+        skipped: rows left out because they can't be read.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Split:
     origin: str
     fingerprint: str
     label_names: tuple[str, ...] | None = None
+    skipped: int = 0
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class Examples:
         dropped: how many rows of the source are left out because their text is empty or only white space.
         origin: what messages and the report call the source.
         fingerprint: of the source.
+        skipped: how many rows of the source are left out because they can't be read.
     """
 
     name: str
@@ -57,6 +60,7 @@ class Examples:
     dropped: int
     origin: str
     fingerprint: str
+    skipped: int = 0
 
     def __len__(self) -> int:
         return len(self.labels)

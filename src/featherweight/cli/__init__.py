@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 from featherweight import __version__
 from featherweight.errors import FeatherweightError, ResourceError
+from featherweight.names import printable
 
 # One module each in this package, in the order in which --help lists them.
 COMMANDS = ("run", "evaluate", "compare", "report", "predict", "plan", "inspect", "doctor")
@@ -40,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.debug:
             raise
         for line in str(error).splitlines():
-            print(f"featherweight: {line}", file=sys.stderr)
+            print(f"featherweight: {printable(line)}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         if arguments.debug:

@@ -32,11 +32,30 @@ def add_set(parser: Any, what: str = "set a key of the recipe; VALUE is TOML, or
     )
 
 
+def add_reading(parser: Any) -> None:
+    """How data files are read; the same as the keys ``data.encoding`` and ``data.skip_bad_rows``."""
+    parser.add_argument("--encoding", metavar="NAME", help="encoding of the data files, such as cp1252 or utf-16")
+    parser.add_argument(
+        "--skip-bad-rows",
+        nargs="?",
+        type=float,
+        const=0.01,
+        metavar="SHARE",
+        help="leave out rows that can't be read, up to this share of a file (default, where given: 0.01)",
+    )
+
+
+def reading_keys(arguments: Arguments) -> dict[str, Any]:
+    given = {"encoding": arguments.encoding, "skip_bad_rows": arguments.skip_bad_rows}
+    return {key: value for key, value in given.items() if value is not None}
+
+
 def add_recipe(parser: Any) -> None:
     parser.add_argument("recipe", nargs="?", metavar="RECIPE", help="a TOML file; flags and --set go over it")
     parser.add_argument("--model", help="hub id, folder, .gguf file or package:NAME/PATH")
     parser.add_argument("--data", help="file, folder, hub id or package:NAME/PATH")
     add_set(parser)
+    add_reading(parser)
 
 
 def console_for(arguments: Arguments) -> Any:
@@ -53,6 +72,8 @@ def recipe_of(arguments: Arguments) -> Recipe:
         overrides.setdefault("model", {})["name"] = arguments.model
     if arguments.data:
         overrides["data"] = data_keys(arguments.data) | overrides.get("data", {})
+    if reading := reading_keys(arguments):
+        overrides["data"] = overrides.get("data", {}) | reading
     if arguments.recipe is None and not ("model" in overrides and "data" in overrides):
         raise ConfigError("give a RECIPE, or --model and --data")
     return recipes.load(arguments.recipe, overrides)
@@ -66,15 +87,16 @@ def data_keys(value: str) -> dict[str, Any]:
     return nothing | ({"train_file": value} if Path(value).is_file() else {"name": value})
 
 
-def data_section(target: str, value: str | None, assignments: Sequence[str]) -> Any:
+def data_section(target: str, value: str | None, assignments: Sequence[str], reading: dict[str, Any]) -> Any:
     """The data that ``evaluate`` measures on: a run's own columns and labels, under what was given."""
     from featherweight import recipe as recipes
     from featherweight.runs import RunDirectory
+    from featherweight.sources import archives
 
-    overrides = recipes.parse_set(assignments).get("data", {})
+    overrides = recipes.parse_set(assignments).get("data", {}) | reading
     if value is None and not overrides:
         return None
-    run = RunDirectory(target)
+    run = RunDirectory(archives.unpacked(target))
     known: dict[str, Any] = {}
     if run.recipe.is_file():
         known = recipes.load(run.recipe).data.model_dump(exclude_none=True, exclude={"max_length"})

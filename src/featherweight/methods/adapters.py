@@ -11,10 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from featherweight.errors import ConfigError, ModelError
-from featherweight.sources.models import read_json, refuse_remote_code
+from featherweight.methods import adapter_config
+from featherweight.sources.models import read_json, refuse_remote_code, require_plain_files
+from featherweight.sources.tensors import read_header, require_finite
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
+
+# What PEFT raises for a configuration that it can't follow on this model.
+_PEFT_ERRORS = (
+    ValueError, TypeError, RuntimeError, LookupError, AttributeError, ArithmeticError, AssertionError, ImportError
+)  # fmt: skip
 
 
 def inject(model: Any, config: Any) -> Any:
@@ -59,14 +66,10 @@ def load(model: Any, folder: Path, fresh: Sequence[str]) -> Any:
         ModelError: the adapter is a pickle, is damaged, lacks its head, or was made for another base model.
     """
     config = check(folder)
-    from peft import PeftModel, get_peft_model_state_dict
-    from safetensors import SafetensorError, safe_open
+    from peft import PeftConfig, PeftModel, get_peft_model_state_dict
 
-    try:
-        with safe_open(folder / WEIGHTS, framework="pt") as file:
-            stored = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise ModelError(f"{folder / WEIGHTS}: not readable as safetensors: {error}") from None
+    stored = {name: info.shape for name, info in read_header(folder / WEIGHTS).items()}
+    config = adapter_config.without_patterns(config, [name for name, _ in model.named_modules()], folder / CONFIG)
     for module in sorted({*fresh, *(config.get("modules_to_save") or [])}):
         if _has_module(model, module) and not any(f".{module}." in name for name in stored):
             raise ModelError(
@@ -75,8 +78,9 @@ def load(model: Any, folder: Path, fresh: Sequence[str]) -> Any:
             )
     with _quiet():
         try:
-            adapted = PeftModel.from_pretrained(model, str(folder))
-        except (ValueError, TypeError, RuntimeError, KeyError, NotImplementedError) as error:
+            known = PeftConfig.from_peft_type(**PeftConfig.check_kwargs(**config))
+            adapted = PeftModel.from_pretrained(model, str(folder), config=known)
+        except _PEFT_ERRORS as error:
             raise ModelError(f"{folder}: the adapter does not fit this base model: {_first_line(error)}") from error
     state = get_peft_model_state_dict(adapted, save_embedding_layers=False)  # "auto" would ask the hub
     expected = {name: tuple(value.shape) for name, value in state.items()}
@@ -91,7 +95,12 @@ def load(model: Any, folder: Path, fresh: Sequence[str]) -> Any:
 
 
 def check(folder: Path) -> dict[str, Any]:
-    """An adapter folder's configuration, once the folder is known to hold no pickle and no code."""
+    """An adapter folder's configuration, once the folder is known to hold no pickle, no code and no impossible number.
+
+    Raises:
+        ModelError: naming the file and what is wrong with it.
+    """
+    require_plain_files(folder)
     config = read_json(folder / CONFIG)
     refuse_remote_code(folder)
     if not (folder / WEIGHTS).is_file():
@@ -102,6 +111,8 @@ def check(folder: Path) -> dict[str, Any]:
             if pickled
             else f"{folder}: there is no {WEIGHTS}"
         )
+    adapter_config.check(config, folder / CONFIG, read_header(folder / WEIGHTS))
+    require_finite(folder / WEIGHTS)
     return config
 
 
@@ -124,5 +135,6 @@ def _has_module(model: Any, name: str) -> bool:
 
 
 def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join(lines[:2]) if lines else type(error).__name__
+    """The first sentences, cut where PEFT goes on to list half the model."""
+    text = " ".join(str(error).split())
+    return (text if len(text) <= 300 else text[:300] + "...") or type(error).__name__

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
+import yaml
+
+from featherweight.names import printable
 from featherweight.recipe import PACKAGE_PREFIX, Recipe
 from featherweight.report.tables import comparison_sentence
 from featherweight.sources.models import ModelSource
@@ -25,7 +27,7 @@ def model_card(
     shown_data = recipe.data.name or recipe.data.train_file
     lines = [
         "---",
-        *_metadata(recipe, source, metrics, artefact),
+        *yaml.safe_dump(_metadata(recipe, source, metrics, artefact), sort_keys=False).splitlines(),
         "---",
         "",
         f"# {_inline(recipe.name)}",
@@ -67,35 +69,40 @@ def _figures(metrics: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _metadata(recipe: Recipe, source: ModelSource, metrics: Mapping[str, Any], artefact: str) -> list[str]:
-    on_hub = source.revision is not None
-    library = "peft" if artefact == "adapter" else "transformers"
-    return [
-        f"library_name: {library}",
-        "pipeline_tag: text-classification",
-        *([f"base_model: {json.dumps(source.name)}"] if on_hub else []),
-        *([f"base_model_relation: {'adapter' if artefact == 'adapter' else 'finetune'}"] if on_hub else []),
-        "tags:",
-        "- featherweight",
-        f"- {recipe.method.name}",
-        "model-index:",
-        f"- name: {json.dumps(recipe.name)}",
-        "  results:",
-        "  - task:",
-        "      type: text-classification",
-        "    dataset:",
-        f"      name: {json.dumps(str(recipe.data.name or recipe.data.train_file))}",
-        f"      type: {json.dumps(str(recipe.data.name or 'local'))}",
-        f"      split: {metrics['evaluated_split']}",
-        "    metrics:",
-        "    - type: accuracy",
-        f"      value: {metrics['tuned']['eval_accuracy']}",
-        "    - type: f1",
-        "      name: macro-F1",
-        f"      value: {metrics['tuned']['eval_macro_f1']}",
-        "    - type: matthews_correlation",
-        f"      value: {metrics['tuned']['eval_matthews_correlation']}",
-    ]
+def _metadata(recipe: Recipe, source: ModelSource, metrics: Mapping[str, Any], artefact: str) -> dict[str, Any]:
+    """The hub's metadata, to be written by a YAML library: names are the user's."""
+    data = recipe.data.name or recipe.data.train_file
+    base = {
+        "base_model": source.name,
+        "base_model_relation": "adapter" if artefact == "adapter" else "finetune",
+    }
+    tuned = metrics["tuned"]
+    return {
+        "library_name": "peft" if artefact == "adapter" else "transformers",
+        "pipeline_tag": "text-classification",
+        **(base if source.revision is not None else {}),
+        "tags": ["featherweight", recipe.method.name],
+        "model-index": [
+            {
+                "name": recipe.name,
+                "results": [
+                    {
+                        "task": {"type": "text-classification"},
+                        "dataset": {
+                            "name": str(data),
+                            "type": str(recipe.data.name or "local"),
+                            "split": metrics["evaluated_split"],
+                        },
+                        "metrics": [
+                            {"type": "accuracy", "value": tuned["eval_accuracy"]},
+                            {"type": "f1", "name": "macro-F1", "value": tuned["eval_macro_f1"]},
+                            {"type": "matthews_correlation", "value": tuned["eval_matthews_correlation"]},
+                        ],
+                    }
+                ],
+            }
+        ],
+    }
 
 
 def _loading(source: ModelSource, labels: list[str], artefact: str, pad_token_id: int) -> list[str]:
@@ -138,5 +145,5 @@ def _loading(source: ModelSource, labels: list[str], artefact: str, pad_token_id
 
 def _inline(text: str) -> str:
     """Text of the user's on one line of Markdown, with nothing in it that Markdown or HTML would act on."""
-    flat = " ".join(text.split())
-    return "".join(f"\\{char}" if char in "\\`*_{}[]<>#|!" else char for char in flat)
+    flat = printable(" ".join(text.split()))
+    return "".join(f"\\{char}" if char in "\\`*_{}[]<>#|!&$~^@" else char for char in flat)

@@ -230,8 +230,9 @@ def _data(run: RunDirectory, metrics: Mapping[str, Any]) -> list[Part]:
         words = one["words"]
         rows.append(_row(name, f"{one['rows']:,}", shares, f"{words['median']:g}", f"{words['longest']:,}",
                          f"{cut['rows']:,} ({cut['share']:.1%} of tokens)", f"{metrics['dropped_empty_rows'][name]:,}",
+                         f"{metrics.get('skipped_bad_rows', {}).get(name, 0):,}",
                          *(f"{one[key]:,}" for key in _REPEATS)))  # fmt: skip
-    columns = ["split", "rows", "labels", "median words", "longest", "cut", "empty"]
+    columns = ["split", "rows", "labels", "median words", "longest", "cut", "empty", "unreadable"]
     parts = [_table("Splits", [*columns, "repeats", "but for form", "nearly"], rows, "wordy")]
     if checks["twins"]:
         twins = [

@@ -14,13 +14,16 @@ from featherweight.methods import adapters
 from featherweight.recipe import ModelSection
 from featherweight.registry import METHODS, TASKS
 from featherweight.runs import RunDirectory
-from featherweight.sources import models
-from featherweight.sources.models import ModelSource, read_json
+from featherweight.serving.facts import FACTS, read_facts
+from featherweight.sources import archives, models
+from featherweight.sources.models import ModelSource
+from featherweight.sources.tensors import read_header
 
 if TYPE_CHECKING:
     from featherweight.engine.execution import Execution
 
-FACTS = "featherweight.json"
+
+__all__ = ["FACTS", "LoadedModel", "execution_of", "facts", "load"]
 
 
 @dataclass(frozen=True)
@@ -68,8 +71,10 @@ def load(name: str, fresh_labels: Callable[[], Sequence[str]] | None = None) -> 
         ModelError: it can't be found, trusted or read, or was made for another base model.
         ConfigError: the name means nothing.
     """
-    path = Path(name)
+    path = archives.unpacked(name)
     run = RunDirectory(path)
+    if (path / adapters.CONFIG).is_file() or run.recipe.is_file():
+        models.require_plain_files(path)
     if run.recipe.is_file():
         metrics = run.read_metrics()
         recipe = recipes.load(run.recipe)
@@ -92,7 +97,7 @@ def execution_of(loaded: LoadedModel) -> Execution:
 
 def _load_tuned(name: str, folder: Path, base: tuple[str, str | None] | None, fingerprint: str | None) -> LoadedModel:
     """An adapter on its base, or a whole tuned model, as the folder has it."""
-    known = read_json(folder / FACTS) if (folder / FACTS).is_file() else {}
+    known = read_facts(folder)
     if not (folder / adapters.CONFIG).is_file():
         source = models.find(str(folder))
     else:
@@ -137,14 +142,12 @@ def _load_plain(name: str, fresh_labels: Callable[[], Sequence[str]] | None) -> 
 def _stored_labels(source: ModelSource, adapter: Path | None) -> list[str]:
     """The base configuration's label names, or generic ones for as many outputs as the adapter's head has."""
     if adapter is not None and (adapter / adapters.WEIGHTS).is_file():
-        from safetensors import safe_open
-
-        with safe_open(adapter / adapters.WEIGHTS, framework="pt") as file:
-            heads = [
-                file.get_slice(key).get_shape()[0]
-                for key in file.keys()  # noqa: SIM118
-                if key.endswith("weight") and ".lora_" not in key
-            ]
+        header = read_header(adapter / adapters.WEIGHTS)
+        heads = [
+            info.shape[0]
+            for key, info in header.items()
+            if key.endswith("weight") and ".lora_" not in key and len(info.shape) == 2
+        ]
         if heads:
             return [f"LABEL_{index}" for index in range(min(heads))]
     config = models.load_config(source)

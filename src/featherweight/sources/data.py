@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from featherweight.errors import ConfigError, DataError
+from featherweight.names import exists
 from featherweight.recipe import FILE_KEYS, PACKAGE_PREFIX, DataSection
 from featherweight.records import Split
 from featherweight.registry import FORMATS, did_you_mean
 from featherweight.sources import hub, packages
 from featherweight.sources.cache import cached, file_hash, key_of
-from featherweight.sources.formats import Row, format_of
+from featherweight.sources.formats import Reading, Row, format_of
 
 if TYPE_CHECKING:
     import datasets
@@ -54,20 +55,22 @@ def load_file(path: Path, section: DataSection, name: str) -> Split:
     """Read one file as the split ``name``."""
     _refuse_special(path)
     fingerprint = file_hash(path)
-    key = key_of(fingerprint, path.suffix, section.text, section.label, section.filter)
+    how = (section.encoding, section.skip_bad_rows)
+    key = key_of(fingerprint, path.suffix, section.text, section.label, section.filter, how)
     folder = cached("rows", key, lambda aside: _build(path, section, aside / "rows.arrow"))
     import datasets
 
     rows = datasets.Dataset.from_file(str(folder / "rows.arrow"))
-    return Split(name, rows, str(path), fingerprint)
+    skipped = json.loads((folder / "skipped.json").read_text(encoding="utf-8"))
+    return Split(name, rows, str(path), fingerprint, skipped=skipped)
 
 
-def open_file(path: Path) -> Iterator[tuple[int, Row]]:
+def open_file(path: Path, encoding: str = "utf-8") -> Iterator[tuple[int, Row]]:
     """Stream the rows of a file, as read, without caching them."""
     _refuse_special(path)
     reader = format_of(path)
     with path.open("rb") as stream:
-        yield from reader.read(stream, str(path))
+        yield from reader.read(stream, str(path), Reading(encoding))
 
 
 def _files(section: DataSection) -> dict[str, Path] | None:
@@ -77,9 +80,9 @@ def _files(section: DataSection) -> dict[str, Path] | None:
         return {name: Path(value) for name, value in given.items() if value is not None}
     is_package = section.name.startswith(PACKAGE_PREFIX)
     path = packages.locate(section.name) if is_package else Path(section.name)
-    if path.is_dir():
+    if exists(path) and path.is_dir():
         return _files_in(path)
-    if is_package or path.exists():
+    if is_package or exists(path):
         return {"train": path}
     if path.is_absolute() or path.suffix.lower() in {end for name in FORMATS for end in FORMATS[name].suffixes}:
         raise ConfigError(f"data.name: {section.name}: no such file or folder")
@@ -105,7 +108,7 @@ def _files_in(folder: Path) -> dict[str, Path]:
 
 
 def _refuse_special(path: Path) -> None:
-    if not path.exists():
+    if not exists(path):
         siblings = [str(other) for other in path.parent.iterdir()] if path.parent.is_dir() else []
         raise DataError(f"{path}: no such file{did_you_mean(str(path), siblings)}")
     if not path.is_file():
@@ -117,22 +120,24 @@ def _build(path: Path, section: DataSection, target: Path) -> None:
     import pyarrow as pa
 
     reader = format_of(path)
+    bad: list[DataError] = []
+    how = Reading(section.encoding, bad.append if section.skip_bad_rows else _refuse_with_hint)
     label_types: dict[str, list[int]] = {}  # JSON type: [count, first row]
     columns: list[str] | None = None
     total = kept = 0
     writer = None
     with path.open("rb") as stream, pa.OSFile(str(target), "wb") as sink:
-        for batch in _batched(reader.read(stream, str(path))):
+        for batch in _batched(reader.read(stream, str(path), how)):
             if columns is None:
                 columns = list(batch[0][1])
                 _require_columns(columns, section, str(path))
                 schema = pa.schema([(ROW, pa.int64()), *((name, pa.large_string()) for name in columns)])
                 writer = pa.ipc.new_stream(sink, schema)
-            total += len(batch)
-            rows = [(number, row) for number, row in batch if _passes(row, section)]
+            total += len(batch)  # rows with unknown keys among them
+            sound = [(number, row) for number, row in batch if _is_sound(row, number, columns, str(path), how)]
+            rows = [(number, row) for number, row in sound if _passes(row, section)]
             kept += len(rows)
             for number, row in rows:
-                _check_row(row, number, columns, str(path))
                 seen = label_types.setdefault(_json_type(row.get(section.label)), [0, number])
                 seen[0] += 1
             arrays = [pa.array([number for number, _ in rows], pa.int64())]
@@ -141,6 +146,7 @@ def _build(path: Path, section: DataSection, target: Path) -> None:
             writer.write_batch(pa.record_batch(arrays, schema=schema))
         if writer is not None:
             writer.close()
+    _settle_bad_rows(bad, total, section, target.with_name("skipped.json"))
     if total == 0:
         raise DataError(f"{path}: no rows; the file needs a header and at least two labelled rows")
     if kept == 0:
@@ -176,9 +182,25 @@ def _require_columns(found: list[str], section: DataSection, origin: str) -> Non
             )
 
 
-def _check_row(row: Row, number: int, columns: list[str], origin: str) -> None:
-    if unknown := [name for name in row if name not in columns]:
-        raise DataError(f"{origin}: row {number} has the key {unknown[0]!r}, which the first row lacks")
+def _is_sound(row: Row, number: int, columns: list[str], origin: str, how: Reading) -> bool:
+    unknown = [name for name in row if name not in columns]
+    if unknown:
+        how.on_bad_row(DataError(f"{origin}: row {number} has the key {unknown[0]!r}, which the first row lacks"))
+    return not unknown
+
+
+def _refuse_with_hint(error: DataError) -> None:
+    raise DataError(f"{error}; mend it, or leave such rows out with --skip-bad-rows")
+
+
+def _settle_bad_rows(bad: list[DataError], read: int, section: DataSection, target: Path) -> None:
+    """Write down how many rows are left out, or refuse the file where they are more than may be."""
+    if len(bad) > section.skip_bad_rows * max(read, len(bad)):
+        raise DataError(
+            f"{bad[0]}; {len(bad):,} such rows beside {read:,}, and data.skip_bad_rows lets no more than "
+            f"{section.skip_bad_rows:.2%} be left out"
+        )
+    target.write_text(json.dumps(len(bad)), encoding="utf-8")
 
 
 def _passes(row: Row, section: DataSection) -> bool:

@@ -7,11 +7,13 @@ format guesses, merges or skips.
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar, Literal, NoReturn, Protocol
 
@@ -20,6 +22,27 @@ from featherweight.registry import FORMATS
 
 Row = dict[str, Any]
 WriteRow = Callable[[Row], None]
+
+
+def refuse(error: DataError) -> None:
+    """What becomes of a row that can't be read unless the recipe says otherwise: it ends the reading."""
+    raise error
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a text format is read.
+
+    Attributes:
+        encoding: Python's name of it; decoded strictly.
+        on_bad_row: called for each row that can't be read; where it returns, the row is left out.
+    """
+
+    encoding: str = "utf-8"
+    on_bad_row: Callable[[DataError], None] = refuse
+
+
+STRICT = Reading()
 
 csv.field_size_limit(sys.maxsize if sys.maxsize < 2**31 else 2**31 - 1)
 
@@ -30,7 +53,7 @@ class Format(Protocol):
     suffixes: ClassVar[tuple[str, ...]]
     streams: ClassVar[bool]
 
-    def read(self, stream: BinaryIO, origin: str) -> Iterator[tuple[int, Row]]: ...
+    def read(self, stream: BinaryIO, origin: str, how: Reading = STRICT) -> Iterator[tuple[int, Row]]: ...
 
     def write(self, stream: BinaryIO, rows: Iterator[Row]) -> int: ...
 
@@ -46,22 +69,22 @@ def format_of(path: str | Path) -> Format:
     raise ConfigError(f"{path}: the name says no data format; known endings: {known}")
 
 
-def decode(stream: BinaryIO, origin: str) -> io.TextIOWrapper:
-    """UTF-8 with or without a byte-order mark, line ends kept as they are, errors with their byte offset."""
-    checked = io.BufferedReader(_Utf8Checked(stream, origin), buffer_size=1 << 20)
-    return io.TextIOWrapper(checked, encoding="utf-8-sig", newline="")
+def decode(stream: BinaryIO, origin: str, encoding: str = "utf-8") -> io.TextIOWrapper:
+    """Text with or without a byte-order mark, line ends kept as they are, errors with their byte offset."""
+    encoding = codecs.lookup(encoding).name
+    checked = io.BufferedReader(_Checked(stream, origin, encoding), buffer_size=1 << 20)
+    return io.TextIOWrapper(checked, encoding="utf-8-sig" if encoding == "utf-8" else encoding, newline="")
 
 
-class _Utf8Checked(io.RawIOBase):
-    """Passes bytes on and turns the first that is not UTF-8, or is NUL, into an error with its offset in the file."""
+class _Checked(io.RawIOBase):
+    """Passes bytes on and turns the first that can't be decoded, or is NUL, into an error with its offset."""
 
-    def __init__(self, stream: BinaryIO, origin: str) -> None:
-        import codecs
-
+    def __init__(self, stream: BinaryIO, origin: str, encoding: str) -> None:
         self._stream = stream
         self._origin = origin
+        self._encoding = encoding
         self._offset = 0
-        self._decoder = codecs.getincrementaldecoder("utf-8")()
+        self._decoder = codecs.getincrementaldecoder(encoding)()
 
     def readable(self) -> bool:
         return True
@@ -70,17 +93,24 @@ class _Utf8Checked(io.RawIOBase):
         chunk = self._stream.read(len(buffer))
         pending = len(self._decoder.getstate()[0])
         try:
-            self._decoder.decode(chunk, final=not chunk)
-        except UnicodeDecodeError as error:
-            self._fail(self._offset - pending + error.start, "is not UTF-8")
-        if b"\0" in chunk:
-            self._fail(self._offset + chunk.index(b"\0"), "is NUL")
+            text = self._decoder.decode(chunk, final=not chunk)
+        except UnicodeError as error:
+            self._fail(self._offset - pending + getattr(error, "start", 0), f"is not {self._encoding.upper()}", chunk)
+        if "\0" in text:
+            # Where the encoding begins with a mark, the text lacks it and encoding writes one.
+            mark = len("".encode(self._encoding))
+            before = len(text[: text.index("\0")].encode(self._encoding)) - (mark if self._offset else 0)
+            self._fail(self._offset - pending + before, "is NUL", chunk)
         self._offset += len(chunk)
         buffer[: len(chunk)] = chunk
         return len(chunk)
 
-    def _fail(self, offset: int, what: str) -> NoReturn:
-        raise DataError(f"{self._origin}: the byte at offset {offset} {what}; save the file as UTF-8 text")
+    def _fail(self, offset: int, what: str, chunk: bytes) -> NoReturn:
+        utf16 = self._offset == 0 and chunk.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        raise DataError(
+            f"{self._origin}: the byte at offset {offset} {what}; save the file as UTF-8 text, or name its encoding: "
+            f"--encoding {'utf-16' if utf16 else 'cp1252, for example'}"
+        )
 
 
 class _Delimited:
@@ -91,8 +121,8 @@ class _Delimited:
     quoting: ClassVar[Literal[0, 3]]
     delimiters: ClassVar[str]
 
-    def read(self, stream: BinaryIO, origin: str) -> Iterator[tuple[int, Row]]:
-        text = decode(stream, origin)
+    def read(self, stream: BinaryIO, origin: str, how: Reading = STRICT) -> Iterator[tuple[int, Row]]:
+        text = decode(stream, origin, how.encoding)
         first = text.readline()
         delimiter = next((one for one in self.delimiters if one in first), self.delimiters[0])
         lines = csv.reader(_chain(first, text), delimiter=delimiter, quoting=self.quoting, strict=True)
@@ -108,16 +138,18 @@ class _Delimited:
             for fields in lines:
                 if fields:
                     number += 1
-                    if len(fields) != len(header):
-                        raise DataError(
+                    if len(fields) == len(header):
+                        yield number, dict(zip(header, fields, strict=True))
+                    else:
+                        error = DataError(
                             f"{origin}: line {start}: {len(fields)} fields where the header has {len(header)}; "
                             f"quote fields that contain {delimiter!r}, and check the quotes on the lines before"
                         )
-                    yield number, dict(zip(header, fields, strict=True))
+                        how.on_bad_row(error)
                 start = lines.line_num + 1
-        except csv.Error as error:
+        except csv.Error as failure:
             where = f"line {start}" if lines.line_num <= start else f"the row that starts on line {start}"
-            raise DataError(f"{origin}: {where}: {error}; is a quote left open, or not doubled?") from None
+            raise DataError(f"{origin}: {where}: {failure}; is a quote left open, or not doubled?") from None
 
     def write(self, stream: BinaryIO, rows: Iterator[Row]) -> int:
         text = io.TextIOWrapper(stream, encoding="utf-8", newline="", write_through=True)
@@ -171,19 +203,20 @@ class JsonLines:
     suffixes: ClassVar[tuple[str, ...]] = (".jsonl", ".ndjson", ".json")
     streams: ClassVar[bool] = True
 
-    def read(self, stream: BinaryIO, origin: str) -> Iterator[tuple[int, Row]]:
+    def read(self, stream: BinaryIO, origin: str, how: Reading = STRICT) -> Iterator[tuple[int, Row]]:
         number = 0
-        for line_number, line in enumerate(decode(stream, origin), start=1):
+        for line_number, line in enumerate(decode(stream, origin, how.encoding), start=1):
             if not line.strip():
                 continue
             number += 1
             try:
                 row = json.loads(line, parse_constant=_no_constant, object_pairs_hook=_no_duplicates)
+                if not isinstance(row, dict):
+                    raise ValueError('a JSON object was expected, such as {"text": ...}')
             except (ValueError, RecursionError) as error:
-                raise DataError(f"{origin}: line {line_number}: not a valid JSON object: {error}") from None
-            if not isinstance(row, dict):
-                raise DataError(f'{origin}: line {line_number}: a JSON object was expected, such as {{"text": ...}}')
-            yield number, row
+                how.on_bad_row(DataError(f"{origin}: line {line_number}: not a valid JSON object: {error}"))
+            else:
+                yield number, row
 
     def write(self, stream: BinaryIO, rows: Iterator[Row]) -> int:
         count = 0
@@ -199,7 +232,7 @@ class Parquet:
     suffixes: ClassVar[tuple[str, ...]] = (".parquet",)
     streams: ClassVar[bool] = False
 
-    def read(self, stream: BinaryIO, origin: str) -> Iterator[tuple[int, Row]]:
+    def read(self, stream: BinaryIO, origin: str, how: Reading = STRICT) -> Iterator[tuple[int, Row]]:
         import pyarrow as pa
         import pyarrow.parquet as pq
 

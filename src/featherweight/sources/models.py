@@ -8,16 +8,21 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from featherweight.errors import ConfigError, ModelError
+from featherweight.names import exists
 from featherweight.recipe import PACKAGE_PREFIX
-from featherweight.sources import hub, packages
+from featherweight.sources import archives, hub, packages
 from featherweight.sources.cache import cached, file_hash, key_of
+from featherweight.sources.tensors import read_header, shard_names
+
+_MAX_JSON_BYTES = 16 << 20
+INDEX = "model.safetensors.index.json"
 
 
 @dataclass(frozen=True)
@@ -66,13 +71,13 @@ def find(name: str, revision: str | None = None) -> ModelSource:
     if name.startswith(PACKAGE_PREFIX):
         path = packages.locate(name)
     else:
-        path = Path(name)
-        if not path.exists():
+        path = archives.unpacked(name)
+        if not exists(path):
             if path.is_absolute() or name.startswith((".", "~")) or path.suffix == ".gguf":
                 raise ConfigError(f"model.name: {name}: no such file or folder")
             folder, commit = hub.download_model(name, revision)
             return _checked(ModelSource(name, folder, revision=commit))
-    if path.is_file():
+    if not path.is_dir():
         if path.suffix != ".gguf":
             raise ConfigError(f"model.name: {name}: name the model's folder, or a .gguf file")
         return ModelSource(name, _unpack_gguf(name, path), gguf=path)
@@ -112,6 +117,20 @@ def load_model(source: ModelSource, auto_class: str, **config: Any) -> tuple[Any
     return model.eval(), sorted(loading["missing_keys"])
 
 
+def require_finite(model: Any, name: str, apart_from: Sequence[str]) -> None:
+    """Refuse a model with NaN or infinity in its weights, but for the modules named, which may be fresh.
+
+    Raises:
+        ModelError: naming the tensor.
+    """
+    import torch
+
+    for key, value in model.state_dict().items():
+        inside = any(f".{module}." in f".{key}." for module in apart_from)
+        if not inside and value.is_floating_point() and not torch.isfinite(value).all():
+            raise ModelError(f"{name}: the tensor {key!r} holds NaN or infinity; the model's file is damaged")
+
+
 def load_config(source: ModelSource) -> Any:
     """The model's configuration, without its weights."""
     from transformers import AutoConfig
@@ -129,9 +148,42 @@ def refuse_remote_code(folder: Path) -> None:
             raise ModelError(f"{path}: asks to run code of its own ('auto_map'), which Featherweight never does")
 
 
+def require_plain_files(folder: Path) -> None:
+    """Refuse a folder with a pipe or device in it, or a link that leads out of it: reading would hang, or leak.
+
+    A hub's cache keeps the files of a snapshot beside it and links to them; such links stay in the cache's folder for
+    that repository.
+    """
+    home = folder.resolve()
+    bounds = home.parent.parent if home.parent.name == "snapshots" else home
+    try:
+        for path in sorted(folder.iterdir()):
+            target = path.resolve()
+            if path.is_symlink() and not target.is_relative_to(bounds):
+                raise ModelError(f"{path}: a link that leads out of its folder; put the file itself there")
+            if not (target.is_file() or target.is_dir()):
+                raise ModelError(f"{path}: neither a file nor a folder; take it out")
+    except (OSError, RuntimeError) as error:
+        raise ModelError(f"{folder}: can't be looked through: {error}") from None
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The model's files of weights: those that its index names, or all.
+
+    Raises:
+        ModelError: the index names a file that is not there or not in the folder.
+    """
+    index = folder / INDEX
+    if index.is_file() and not (folder / "model.safetensors").is_file():
+        return [folder / name for name in shard_names(read_json(index), index)]
+    return sorted(folder.glob("*.safetensors"))
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a model's or adapter's folder. Raises ModelError that names the file."""
     try:
+        if path.stat().st_size > _MAX_JSON_BYTES:
+            raise ModelError(f"{path}: larger than the {_MAX_JSON_BYTES:,} bytes that are read of such a file")
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{path}: can't be read as JSON: {error}") from None
@@ -165,6 +217,7 @@ def _unpack_gguf(name: str, path: Path) -> Path:
 
 def _checked(source: ModelSource) -> ModelSource:
     folder = source.folder
+    require_plain_files(folder)
     if not (folder / "config.json").is_file():
         hint = "; it is an adapter: run `featherweight evaluate` on it" if _is_adapter(folder) else ""
         raise ModelError(f"{source.name}: {folder} has no config.json, so it is no model folder{hint}")
@@ -177,6 +230,8 @@ def _checked(source: ModelSource) -> ModelSource:
                 "read; convert them to safetensors first"
             )
         raise ModelError(f"{source.name}: {folder} holds no weights (*.safetensors)")
+    for path in weight_files(folder):
+        read_header(path)
     return source
 
 
@@ -197,7 +252,10 @@ def _explained(name: str, what: str) -> Iterator[None]:
     verbosity.disable_progress_bar()
     try:
         yield
-    except (OSError, ValueError, KeyError, ImportError, AttributeError, RuntimeError, SafetensorError) as error:
+    except (
+        OSError, ValueError, LookupError, ImportError, AttributeError, RuntimeError, TypeError, ArithmeticError,
+        AssertionError, SafetensorError,
+    ) as error:  # fmt: skip
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(f"{name}: the {what} can't be loaded: {reason}") from error
     finally:

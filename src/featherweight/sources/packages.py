@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from featherweight.errors import ConfigError
+from featherweight.names import exists
 from featherweight.recipe import PACKAGE_PREFIX
 
 
@@ -21,7 +22,10 @@ def locate(name: str) -> Path:
     if spec is None or not spec.submodule_search_locations:
         raise ConfigError(f"{name}: the package {package!r} is not installed; run: pip install {package}")
     root = Path(next(iter(spec.submodule_search_locations))).resolve()
-    path = (root / inner).resolve()
-    if not path.is_relative_to(root) or not path.exists():
+    try:
+        path = (root / inner).resolve()
+    except (OSError, ValueError, RuntimeError):
+        raise ConfigError(f"{name!r}: the package {package!r} ships no such file") from None
+    if not path.is_relative_to(root) or not exists(path):
         raise ConfigError(f"{name}: the package {package!r} ships no {inner!r}")
     return path

@@ -128,6 +128,7 @@ class SequenceClassification:
         fresh = sorted({name.rpartition(".")[0] for name in missing})
         if lost := [name for name in fresh if not any(_within(name, module) for module in [*head, "pooler"])]:
             raise ModelError(f"{source.name}: the checkpoint lacks the weights of {lost[0]!r}; it is incomplete")
+        models.require_finite(model, source.name, apart_from=head)
         if section.head == "new":
             _initialise(model, head)
         self._reorder_head(model, order)
@@ -260,6 +261,7 @@ def _examples(split: Split, labels: NDArray[np.int64], section: DataSection) -> 
         dropped=dropped,
         origin=split.origin,
         fingerprint=split.fingerprint,
+        skipped=split.skipped,
     )
 
 
@@ -290,7 +292,9 @@ def _carve(train: Examples, fraction: float, seed: int) -> dict[str, Examples]:
     rest = np.setdiff1d(np.arange(len(train)), chosen)
     return {
         "train": _select(train, rest),
-        "validation": _select(train, chosen, name="validation", dropped=0, origin=f"{train.origin} (held out)"),
+        "validation": _select(
+            train, chosen, name="validation", dropped=0, skipped=0, origin=f"{train.origin} (held out)"
+        ),
     }
 
 

@@ -3,8 +3,22 @@
 from featherweight.workflow.comparing import compare, report
 from featherweight.workflow.evaluating import evaluate
 from featherweight.workflow.inspecting import doctor, inspect_data
+from featherweight.workflow.inspecting_artefacts import inspect_adapter, inspect_model, inspect_run
 from featherweight.workflow.planning import plan
 from featherweight.workflow.predicting import predict
 from featherweight.workflow.running import load_run, run
 
-__all__ = ["compare", "doctor", "evaluate", "inspect_data", "load_run", "plan", "predict", "report", "run"]
+__all__ = [
+    "compare",
+    "doctor",
+    "evaluate",
+    "inspect_adapter",
+    "inspect_data",
+    "inspect_model",
+    "inspect_run",
+    "load_run",
+    "plan",
+    "predict",
+    "report",
+    "run",
+]

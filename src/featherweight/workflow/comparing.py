@@ -9,6 +9,7 @@ from typing import Any
 from featherweight.report import tables
 from featherweight.report.console import Console
 from featherweight.runs import RunDirectory
+from featherweight.sources import archives
 from featherweight.workflow.preparing import EVALUATED_SPLIT
 
 
@@ -32,7 +33,7 @@ def compare(
     from featherweight.evidence import several
 
     console = console or Console(quiet=True)
-    directories = {name: RunDirectory(name) for name in runs}
+    directories = {name: RunDirectory(archives.unpacked(name)) for name in runs}
     metrics = {name: directory.read_metrics() for name, directory in directories.items()}
     sides = [(name, directories[name].read_predictions("tuned", metrics[name]["evaluated_split"])) for name in runs]
     if len(runs) == 1:
@@ -49,7 +50,7 @@ def report(runs: Sequence[str], output: str | Path | None = None, *, console: Co
     """Write ``report.html`` of a finished run again, or of several side by side, from their files alone.
 
     Args:
-        output: where to; the run's own ``report.html`` if None, or ``report.html`` here for several runs.
+        output: where to; the run's own ``report.html`` if None, or ``report.html`` here for several runs or an archive.
 
     Raises:
         ModelError: a run is not complete.
@@ -58,13 +59,14 @@ def report(runs: Sequence[str], output: str | Path | None = None, *, console: Co
     from featherweight.report import page
 
     console = console or Console(quiet=True)
-    first, *others = (RunDirectory(name) for name in runs)
+    first, *others = (RunDirectory(archives.unpacked(name)) for name in runs)
+    one_folder = not others and not archives.is_archive(runs[0])
     if others:
         metrics = {str(directory.path): directory.read_metrics() for directory in (first, *others)}
         html = page.several_runs([first, *others], metrics, compare([str(one.path) for one in (first, *others)]))
     else:
         html = page.one_run(first, first.read_metrics())
-    target = Path(output) if output else Path("report.html") if others else first.report
+    target = Path(output) if output else first.report if one_folder else Path("report.html")
     first.write_text(target, html)
     console.say(f"{target}: written")
     return target

@@ -12,7 +12,7 @@ from featherweight.registry import TASKS
 from featherweight.report import tables
 from featherweight.report.console import Console
 from featherweight.runs import RunDirectory
-from featherweight.sources import data
+from featherweight.sources import archives, data
 from featherweight.workflow.preparing import EVALUATED_SPLIT
 
 
@@ -38,7 +38,7 @@ def evaluate(
     from featherweight.serving import loading
 
     console = console or Console(quiet=True)
-    directory = RunDirectory(target)
+    directory = RunDirectory(archives.unpacked(target))
     recipe = recipes.load(directory.recipe) if directory.recipe.is_file() else None
     if section is None and recipe is None:
         raise ConfigError(f"{target} is no run, so say what to measure it on: --data FILE")

@@ -102,6 +102,8 @@ def prepare(recipe: Recipe, console: Console) -> Prepared:
         data_checks.refuse_leaks(checked, prints)
     console.show(tables.label_shares(shares(task, examples), {name: len(one) for name, one in examples.items()}))
     for one in examples.values():
+        if one.skipped:
+            console.say(f"{one.name}: {one.skipped} rows left out because they can't be read")
         if one.dropped:
             console.say(f"{one.name}: {one.dropped} rows left out because their text is empty")
 

@@ -199,6 +199,7 @@ def _publish(
         "label_shares": shares(task, prepared.examples),
         "rows": {name: len(one) for name, one in prepared.examples.items()},
         "dropped_empty_rows": {name: one.dropped for name, one in prepared.examples.items()},
+        "skipped_bad_rows": {name: one.skipped for name, one in prepared.examples.items()},
         "truncated_rows": {name: one.truncated for name, one in prepared.encodings.items()},
         "truncation": _truncation(prepared),
         "evaluated_split": EVALUATED_SPLIT,

@@ -1,0 +1,211 @@
+"""A run, an adapter or a model as one file: ``.zip``, ``.tar``, ``.tar.gz``, ``.tgz``.
+
+An archive is looked at as a whole before anything is written, and refused as a whole: names that lead elsewhere, links
+and devices, names that a file system may take for one another, more entries or bytes than any run has. What passes is
+unpacked into the cache, complete or absent, by code that makes only plain files and folders.
+"""
+
+from __future__ import annotations
+
+import gzip
+import stat
+import struct
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from featherweight import names
+from featherweight.errors import ModelError
+from featherweight.sources.cache import cached, file_hash, key_of
+
+MAX_ENTRIES = 10_000
+MAX_BYTES = 64 << 30
+MAX_RATIO = 100  # weights and JSON hardly shrink; what shrinks more is nothing but zeros
+_FREE_BYTES = 16 << 20  # below this much, no ratio is a danger
+_MAX_DIRECTORY = 8 << 20
+_CHUNK = 1 << 20
+_ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz")
+
+
+@dataclass(frozen=True)
+class _Entry:
+    name: str
+    size: int
+    is_folder: bool
+    open: Callable[[], AbstractContextManager[Any]]
+
+
+def is_archive(name: str | Path) -> bool:
+    """Whether the name is that of a file that can be unpacked."""
+    return str(name).lower().endswith(_ENDINGS) and Path(name).is_file()
+
+
+def unpacked(name: str | Path) -> Path:
+    """The folder that a name means: that of an archive's content in the cache, or the path itself.
+
+    Where everything in the archive is in one folder, that folder.
+
+    Raises:
+        ModelError: the archive is damaged, or holds what it must not.
+        ResourceError: the cache can't be written.
+    """
+    path = Path(name)
+    if not is_archive(path):
+        return path
+    with _explained(path):
+        key = key_of(file_hash(path))
+        folder = cached("unpacked", key, lambda aside: _unpack(path, aside))
+    inner = list(folder.iterdir())
+    return inner[0] if len(inner) == 1 and inner[0].is_dir() else folder
+
+
+def _unpack(path: Path, folder: Path) -> None:
+    opened = _zip_entries if path.suffix.lower() == ".zip" else _tar_entries
+    with _explained(path):
+        _check(path, opened(path))
+        for entry in opened(path):
+            target = folder.joinpath(*entry.name.split("/"))
+            if entry.is_folder:
+                target.mkdir(parents=True, exist_ok=True)
+                continue
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with entry.open() as source, target.open("xb") as sink:
+                if _copy(source, sink, entry.size) != entry.size:
+                    raise ModelError(f"{path}: {entry.name!r} is cut short")
+
+
+def _check(path: Path, entries: Iterator[_Entry]) -> None:
+    """Refuse the archive for its first entry that is wrong."""
+    packed = path.stat().st_size
+    seen: dict[str, bool] = {}
+    total = 0
+    for count, entry in enumerate(entries, start=1):
+        if count > MAX_ENTRIES:
+            raise ModelError(f"{path}: more than {MAX_ENTRIES:,} entries; no run or model has so many")
+        if entry.size < 0:
+            raise ModelError(f"{path}: the entry {_shown(entry.name)} has a size of {entry.size}")
+        if found := names.path_problem(entry.name):
+            raise ModelError(f"{path}: the entry {_shown(entry.name)} {found}; nothing was unpacked")
+        total += entry.size
+        if total > MAX_BYTES or total > max(_FREE_BYTES, MAX_RATIO * packed):
+            raise ModelError(
+                f"{path}: unpacks to more than {MAX_RATIO} times its {packed:,} bytes, or than {MAX_BYTES >> 30} GiB; "
+                "nothing was unpacked"
+            )
+        _check_collision(path, entry, seen)
+    if not seen:
+        raise ModelError(f"{path}: the archive is empty")
+
+
+def _check_collision(path: Path, entry: _Entry, seen: dict[str, bool]) -> None:
+    """Refuse two entries that are one file where case or Unicode's forms are not told apart, or a file as a folder."""
+    parts = names.folded(entry.name).split("/")
+    whole = "/".join(parts)
+    parents = ["/".join(parts[:end]) for end in range(1, len(parts))]
+    if (whole in seen and not (entry.is_folder and seen[whole])) or any(seen.get(one) is False for one in parents):
+        raise ModelError(f"{path}: two entries are both {_shown(entry.name)} where case is not told apart")
+    seen.update(dict.fromkeys(parents, True))
+    seen[whole] = entry.is_folder
+
+
+def _zip_entries(path: Path) -> Iterator[_Entry]:
+    _require_short_directory(path)
+    with zipfile.ZipFile(path) as archive:
+        for info in archive.infolist():
+            kind = stat.S_IFMT(info.external_attr >> 16)
+            if kind not in {0, stat.S_IFREG, stat.S_IFDIR}:
+                raise ModelError(f"{path}: the entry {_shown(info.filename)} is a link or device; nothing was unpacked")
+            if info.flag_bits & 0x1:
+                raise ModelError(f"{path}: the entry {_shown(info.filename)} is encrypted; unpack it yourself")
+            name = info.filename.removesuffix("/") if info.is_dir() else info.filename
+            yield _Entry(_relative(name), info.file_size, info.is_dir(), lambda info=info: archive.open(info))
+
+
+def _tar_entries(path: Path) -> Iterator[_Entry]:
+    with path.open("rb") as raw:
+        plain: Any = raw if path.suffix.lower() == ".tar" else gzip.GzipFile(fileobj=raw)
+        with tarfile.open(fileobj=_Bounded(plain), mode="r:") as archive:  # type: ignore[call-overload]
+            while (member := archive.next()) is not None:
+                archive.members = []  # else every header stays in memory
+                if member.isdir() and member.name == ".":
+                    continue
+                if member.type not in {tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.DIRTYPE} or member.sparse:
+                    raise ModelError(
+                        f"{path}: the entry {_shown(member.name)} is a link or device; nothing was unpacked"
+                    )
+                yield _Entry(
+                    _relative(member.name),
+                    member.size,
+                    member.isdir(),
+                    lambda member=member: archive.extractfile(member),
+                )
+
+
+class _Bounded:
+    """A stream that no header can make read, or skip, more than an archive may hold."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+
+    def read(self, size: int = -1) -> bytes:
+        if not 0 <= size <= _CHUNK:
+            raise tarfile.ReadError("a header of more than a mebibyte")
+        return self._stream.read(size)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        if offset > MAX_BYTES:
+            raise tarfile.ReadError("an entry larger than any file")
+        return self._stream.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._stream.tell()
+
+
+def _require_short_directory(path: Path) -> None:
+    """Refuse a zip whose table of entries is larger than so many entries need, before it is read into memory."""
+    size = path.stat().st_size
+    with path.open("rb") as stream:
+        stream.seek(max(0, size - 65_557 - 76))  # the longest comment, and the records before it
+        tail = stream.read()
+        place = tail.rfind(b"PK\x05\x06")
+        if place < 0 or len(tail) < place + 22:
+            raise ModelError(f"{path}: not a whole zip file")
+        (length,) = struct.unpack("<L", tail[place + 12 : place + 16])
+        if tail[max(0, place - 20) : place].startswith(b"PK\x06\x07"):
+            record = tail[max(0, place - 76) : place - 20]
+            length = struct.unpack("<Q", record[40:48])[0] if len(record) == 56 else _MAX_DIRECTORY + 1
+    if length > _MAX_DIRECTORY:
+        raise ModelError(f"{path}: more than {MAX_ENTRIES:,} entries; no run or model has so many")
+
+
+def _copy(source: Any, sink: Any, size: int) -> int:
+    copied = 0
+    while copied < size and (chunk := source.read(min(_CHUNK, size - copied))):
+        sink.write(chunk)
+        copied += len(chunk)
+    return copied
+
+
+def _relative(name: str) -> str:
+    """``./a/b`` as tar writes it is ``a/b``; all else stays as it is, to be refused."""
+    return name.removeprefix("./")
+
+
+def _shown(name: str) -> str:
+    return repr(name if len(name) <= 80 else name[:80] + "...")
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (
+        zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, gzip.BadGzipFile, NotImplementedError, ValueError,
+        struct.error, RuntimeError, OverflowError, UnicodeError, MemoryError,
+    ) as error:  # fmt: skip
+        raise ModelError(f"{path}: not a whole archive: {error or type(error).__name__}") from None

@@ -1,0 +1,210 @@
+"""Row 55: a run as one file. What is sound works like the folder; what is not is refused whole, and nothing escapes."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import stat
+import tarfile
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+
+from featherweight import recipe as recipes
+from featherweight import workflow
+from featherweight.errors import ModelError
+from featherweight.serving.predictor import load_predictor
+from featherweight.sources import archives
+
+Members = list[tuple[str, bytes]]
+
+
+def as_zip(path: Path, members: Members) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members:
+            info = zipfile.ZipInfo(name)
+            info.filename = name  # ZipInfo would mend some
+            archive.writestr(info, content, zipfile.ZIP_DEFLATED)
+    return path
+
+
+def as_tar(path: Path, members: Members) -> Path:
+    with tarfile.open(path, "w:gz" if path.suffix in {".gz", ".tgz"} else "w") as archive:
+        for name, content in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return path
+
+
+WRITERS = [("x.zip", as_zip), ("x.tar", as_tar), ("x.tar.gz", as_tar), ("x.tgz", as_tar)]
+every_format = pytest.mark.parametrize(("name", "write"), WRITERS, ids=[name for name, _ in WRITERS])
+
+
+@pytest.fixture
+def nothing_escapes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The cache is empty afterwards, and so is all around it."""
+    monkeypatch.setenv("FEATHERWEIGHT_CACHE", str(tmp_path / "deep" / "cache"))
+    before = sorted(path.name for path in tmp_path.iterdir())
+    yield
+    assert not [path for path in (tmp_path / "deep").rglob("*") if path.name != "cache"]
+    assert sorted({path.name for path in tmp_path.iterdir()} - {"deep", *(name for name, _ in WRITERS)}) == before
+
+
+def refused(path: Path, named: str) -> None:
+    with pytest.raises(ModelError) as caught:
+        archives.unpacked(path)
+    assert str(path) in str(caught.value)
+    assert named in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert caught.value.exit_code == 4
+
+
+@every_format
+@pytest.mark.parametrize(
+    "evil",
+    [
+        "../x", "a/../../x", "/tmp/x", "a//x", "..", "a/..", "C:\\x", "..\\x", "a\\..\\..\\x", "nul", "a/COM1.txt", "a. ",
+        "a\x1b[2Jb", "n" * 300, "a:b",
+    ],
+)  # fmt: skip
+@pytest.mark.usefixtures("nothing_escapes")
+def test_row_55_names_that_lead_elsewhere(evil: str, name: str, write: Callable[..., Path], tmp_path: Path) -> None:
+    refused(write(tmp_path / name, [("good", b"x"), (evil, b"x")]), "nothing was unpacked")
+
+
+@every_format
+@pytest.mark.parametrize("pair", [("a", "A"), ("\u00e4", "a\u0308"), ("a", "a"), ("a", "a/b"), ("a/b", "A")])
+@pytest.mark.usefixtures("nothing_escapes")
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_row_55_names_that_collide(pair: tuple[str, str], name: str, write: Any, tmp_path: Path) -> None:
+    refused(write(tmp_path / name, [(one, b"x") for one in pair]), "two entries are both")
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE, tarfile.GNUTYPE_SPARSE],
+)
+@pytest.mark.usefixtures("nothing_escapes")
+def test_row_55_links_and_devices_in_a_tar(kind: bytes, tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "x.tar", "w") as archive:
+        info = tarfile.TarInfo("a")
+        info.type, info.linkname = kind, "../../etc/passwd"
+        archive.addfile(info)
+    refused(tmp_path / "x.tar", "link or device")
+
+
+@pytest.mark.parametrize("kind", [stat.S_IFLNK, stat.S_IFIFO, stat.S_IFCHR])
+@pytest.mark.usefixtures("nothing_escapes")
+def test_row_55_links_and_devices_in_a_zip(kind: int, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        info = zipfile.ZipInfo("a")
+        info.external_attr = (kind | 0o777) << 16
+        archive.writestr(info, "../../etc/passwd")
+    refused(tmp_path / "x.zip", "link or device")
+
+
+@pytest.mark.parametrize(("name", "write"), [("x.zip", as_zip), ("x.tgz", as_tar)])
+@pytest.mark.usefixtures("nothing_escapes")
+def test_row_55_bombs(name: str, write: Callable[..., Path], tmp_path: Path) -> None:
+    refused(write(tmp_path / name, [(f"{index}", bytes(8 << 20)) for index in range(4)]), "unpacks to more than")
+
+
+@pytest.mark.usefixtures("nothing_escapes")
+def test_row_55_a_header_that_is_a_bomb(tmp_path: Path) -> None:
+    """A tar's extended header is read into memory before any entry is known."""
+    with tarfile.open(tmp_path / "x.tgz", "w:gz", format=tarfile.PAX_FORMAT) as archive:
+        info = tarfile.TarInfo("a")
+        info.pax_headers = {"comment": "x" * (64 << 20)}
+        archive.addfile(info)
+    refused(tmp_path / "x.tgz", "a header of more than a mebibyte")
+
+
+@pytest.mark.usefixtures("nothing_escapes")
+def test_row_55_a_size_that_lies(tmp_path: Path) -> None:
+    as_zip(tmp_path / "x.zip", [("a", bytes(1000))])
+    content = bytearray((tmp_path / "x.zip").read_bytes())
+    place = content.index(b"PK\x01\x02")
+    content[place + 24 : place + 28] = (100).to_bytes(4, "little")
+    (tmp_path / "x.zip").write_bytes(content)
+    refused(tmp_path / "x.zip", "x.zip")
+    as_tar(tmp_path / "x.tar", [("a", b"x" * 600)])
+    content = bytearray((tmp_path / "x.tar").read_bytes())
+    content[124:136] = b"\x80" + (2**60).to_bytes(11, "big")
+    content[148:156] = b" " * 8
+    content[148:156] = b"%06o\0 " % sum(content[:512])
+    (tmp_path / "x.tar").write_bytes(content)
+    refused(tmp_path / "x.tar", "unpacks to more than")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "write"), [("x.zip", as_zip), ("x.tar", as_tar)])
+@pytest.mark.usefixtures("nothing_escapes")
+def test_row_55_a_million_entries(name: str, write: Callable[..., Path], tmp_path: Path) -> None:
+    refused(write(tmp_path / name, ((f"{index:07}", b"") for index in range(10**6))), "entries")
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"PK", b"PK\x05\x06" + bytes(18), b"\x1f\x8b" + bytes(40), bytes(2048), b"x" * 4096]
+)
+@pytest.mark.parametrize("name", [name for name, _ in WRITERS])
+@pytest.mark.usefixtures("nothing_escapes")
+def test_row_55_what_is_no_archive(name: str, content: bytes, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(content)
+    refused(tmp_path / name, name)
+
+
+@every_format
+def test_row_55_cut_short(name: str, write: Callable[..., Path], tmp_path: Path) -> None:
+    path = write(tmp_path / name, [("a", os.urandom(5000)), ("b", os.urandom(5000))])
+    path.write_bytes(path.read_bytes()[:7000])
+    refused(path, name)
+
+
+@pytest.fixture(scope="module")
+def finished(models: Callable[[str], Path], train_csv: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "one"
+    workflow.run(recipes.parse(tiny.recipe(models("bert"), train_csv, training={"max_steps": 2})), folder)
+    base = (folder / "recipe.toml").read_text().splitlines()
+    lines = [f'name = "{models("bert")}"' if line.startswith("name") and "bert" in line else line for line in base]
+    lines = [f'train_file = "{train_csv}"' if line.startswith("train_file") else line for line in lines]
+    (folder / "recipe.toml").write_text("\n".join(lines))  # as with a hub id, the base is found from everywhere
+    return folder
+
+
+@every_format
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_row_55_a_sound_archive_is_as_good_as_the_folder(
+    name: str, write: Any, wrapped: bool, finished: Path, tmp_path: Path
+) -> None:
+    del write
+    path = tmp_path / name
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            for one in sorted(finished.rglob("*")):
+                archive.write(one, Path("one", one.relative_to(finished)) if wrapped else one.relative_to(finished))
+    else:
+        with tarfile.open(path, "w" if path.suffix == ".tar" else "w:gz") as archive:
+            archive.add(finished, "one" if wrapped else ".")
+    answers = load_predictor(str(path)).predict(["great film"])
+    assert answers == load_predictor(str(finished)).predict(["great film"])
+    assert workflow.compare([str(path)])["comparisons"]
+    assert workflow.evaluate(str(path))["n"] == workflow.evaluate(str(finished))["n"]
+
+
+def test_row_55_from_the_command_line(finished: Path, tmp_path: Path, cli: Callable[..., Any]) -> None:
+    with tarfile.open(tmp_path / "run.tar.gz", "w:gz") as archive:
+        archive.add(finished / "adapter", ".")
+    ended = cli("predict", "run.tar.gz", "--text", "great film", "--json")
+    assert ended.returncode == 0, ended.stderr
+    assert json.loads(ended.stdout)["predictions"]
+    as_zip(tmp_path / "evil.zip", [("../x", b"")])
+    ended = cli("predict", "evil.zip", "--text", "great film")
+    assert ended.returncode == 4
+    assert ended.stdout == ""
+    assert len(ended.stderr.strip().splitlines()) == 1
