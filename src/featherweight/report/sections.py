@@ -73,6 +73,38 @@ def of_several(
     ]  # fmt: skip
 
 
+def of_curve(found: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The one section of a learning curve."""
+    curve, points, law = found["curve"], found["points"], found["law"]
+    plot = svg.lines(
+        "Accuracy by rows of train",
+        f"Measured from {points[0]['mean']:.4f} with {points[0]['rows']:,} rows to {points[-1]['mean']:.4f} with "
+        f"{points[-1]['rows']:,}; extrapolated to {curve[-1]['accuracy']:.4f} with {curve[-1]['rows']:,.0f}.",
+        [
+            svg.Series("measured", [(one["rows"], one["mean"]) for one in points], 1, True),
+            svg.Series("fitted and extrapolated", [(one["rows"], one["accuracy"]) for one in curve], 2),
+            *(svg.Series("95 % band", [(one["rows"], one[end]) for one in curve], 3) for end in ("low", "high")),
+        ],
+        "rows of train", "accuracy",
+    )  # fmt: skip
+    rows = [
+        *(_row(f"{one['rows']:,}", "measured", f"{one['mean']:.4f}", f"SD {one['standard_deviation']:.4f}", "")
+          for one in points),
+        *(_row(f"{one['rows']:,}", "extrapolated", f"{one['accuracy']:.4f}",
+               "{:.4f} to {:.4f}".format(*one["accuracy_band"]),
+               "{:+.4f} ({:+.4f} to {:+.4f})".format(one["gain"], *one["gain_band"])) for one in found["more"]),
+    ]  # fmt: skip
+    how = f"Each point is the mean over {found['seeds']} draws of the rows of train, by {found['method']}, on the same "
+    how += f"{found['evaluated_rows']:,} {found['evaluated_split']} rows. "
+    return [_section("Learning curve", [
+        {"kind": "plots", "plots": [plot]},
+        _table("Measured and extrapolated", ["rows of train", "", "accuracy", "scatter or band", "gain"], rows),
+        _text(f"{how}The error is taken to be {law['a']:.3g} n^-{law['b']:.3g} + {law['c']:.3g}. The band comes from "
+              "the scatter over draws; it does not hold what the choice of the measured rows adds, nor that the law "
+              "may not hold further out."),
+    ])]  # fmt: skip
+
+
 _FIGURES = ("accuracy", "macro_f1", "balanced_accuracy", "matthews_correlation")
 
 

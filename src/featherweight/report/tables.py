@@ -132,6 +132,19 @@ def comparison_sentence(comparison: Mapping[str, Any]) -> str:
     )
 
 
+def learning_curve(found: Mapping[str, Any]) -> Table:
+    """Accuracy by rows of train, measured and then extrapolated."""
+    table = _table(f"Accuracy on {found['evaluated_split']} by rows of train ({found['method']})",
+                   ["rows", "accuracy", "over seeds, or band", ""])  # fmt: skip
+    for one in found["points"]:
+        spread = f"SD {one['standard_deviation']:.4f}, n = {len(one['accuracies'])}"
+        table.add_row(f"{one['rows']:,}", f"{one['mean']:.4f}", spread, "measured")
+    for one in found["more"]:
+        low, high = one["accuracy_band"]
+        table.add_row(f"{one['rows']:,}", f"{one['accuracy']:.4f}", f"{low:.4f} to {high:.4f}", "extrapolated")
+    return table
+
+
 def suspects(rows: Sequence[Mapping[str, Any]]) -> Table:
     """Labels that are likely wrong."""
     table = _table("Suspected label errors, most suspect first", ["row", "text", "label", "suggested"])

@@ -3,8 +3,20 @@
 from featherweight.workflow.comparing import compare, report
 from featherweight.workflow.evaluating import evaluate
 from featherweight.workflow.inspecting import doctor, inspect_data
+from featherweight.workflow.learning_curve import learning_curve
 from featherweight.workflow.planning import plan
 from featherweight.workflow.predicting import predict
 from featherweight.workflow.running import load_run, run
 
-__all__ = ["compare", "doctor", "evaluate", "inspect_data", "load_run", "plan", "predict", "report", "run"]
+__all__ = [
+    "compare",
+    "doctor",
+    "evaluate",
+    "inspect_data",
+    "learning_curve",
+    "load_run",
+    "plan",
+    "predict",
+    "report",
+    "run",
+]
