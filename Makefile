@@ -1,6 +1,7 @@
 # make demo           set up, then tune the embedded default and compare it with its original
 # make demo-decoder   the same with a 135 M decoder read from GGUF
 # make test           lint, format, types, layers, pins, all tests
+# make browser        Chromium for the tests that look at pages, installed where this can be done (Debian, as root)
 # make benchmark      ours against the stock script; let the machine do nothing else meanwhile
 # make torture        kill 300 runs at random moments and resume them
 # make reliability    run the tests of the numbered faults and note their results for docs/reliability.md
@@ -17,7 +18,7 @@ BIN      := $(VENV)/bin
 PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo demo-decoder test check docs lock benchmark torture torture-inputs reliability audit clean
+.PHONY: help demo demo-decoder test check browser docs lock benchmark torture torture-inputs reliability audit clean
 help:
 	@sed -n '/^#/!q;s/^# \{0,1\}//p' Makefile
 
@@ -37,6 +38,16 @@ check: $(VENV)/dev.stamp
 test: check $(VENV)/decoder.stamp
 	$(BIN)/pytest $(PARALLEL) -m "not slow"
 	$(BIN)/pytest $(PARALLEL) -m slow
+
+browser:
+	@if command -v chromedriver >/dev/null && command -v chromium chromium-browser google-chrome >/dev/null; then \
+	  echo "browser: found"; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && \
+	     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium chromium-driver >/dev/null; then \
+	  echo "browser: chromium and chromedriver installed"; \
+	else \
+	  echo "browser: no chromium with chromedriver here, nor a way to install it; tests of pages are skipped"; \
+	fi
 
 docs: $(VENV)/dev.stamp
 	$(BIN)/python tools/make_docs.py

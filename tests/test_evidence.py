@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -123,7 +124,7 @@ def test_the_word_baseline_is_scikit_learns() -> None:
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
 
-    from featherweight.evidence.baselines import Majority, TfidfLogisticRegression
+    from featherweight.evidence.baselines import Majority, Part, TfidfLogisticRegression
     from featherweight.records import Examples
 
     def make(count: int, seed: int) -> Examples:
@@ -133,10 +134,45 @@ def test_the_word_baseline_is_scikit_learns() -> None:
         return Examples("x", texts, "text", labels, np.arange(count), 0, "x", "x")
 
     train, validation = make(120, 0), make(31, 1)
-    ours = TfidfLogisticRegression().predict(train, validation, 2)
+
+    def never(rows: np.ndarray) -> np.ndarray:
+        raise AssertionError("neither of them runs the model")
+
+    def answers(baseline: Any, classes: int) -> np.ndarray:
+        baseline.fit(Part(train, never), classes)
+        found: np.ndarray = baseline.predict(Part(validation, never))
+        return found
+
+    ours = answers(TfidfLogisticRegression(), 2)
     stock = make_pipeline(
         TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True), LogisticRegression(C=10.0, max_iter=1000)
     )
     stock.fit(list(train.texts["text"]), train.labels)
     np.testing.assert_allclose(ours, stock.predict_proba(list(validation.texts["text"])), atol=1e-6)
-    np.testing.assert_allclose(Majority().predict(train, validation, 3)[0], [0.5, 0.5, 0.0])
+    np.testing.assert_allclose(answers(Majority(), 3)[0], [0.5, 0.5, 0.0])
+
+
+def test_row_43_models_of_shuffled_labels_are_called_better_at_most_at_the_nominal_rate() -> None:
+    """Twenty word models taught nothing, against the majority; and one taught the truth, which must be seen."""
+    import datasets
+    import tiny
+
+    from featherweight.evidence.baselines import Majority, Part, TfidfLogisticRegression
+    from featherweight.records import Examples
+
+    rows = tiny.rows(300)
+    truth = np.asarray([row["label"] == "pos" for row in rows], dtype=np.int64)
+    texts = datasets.Dataset.from_dict({"text": [row["text"] for row in rows]})
+
+    def verdict(labels: np.ndarray) -> str:
+        whole = Examples("x", texts, "text", labels, np.arange(len(rows)), 0, "x", "x")
+        train, held_out = (Part(whole.select(part), lambda rows: np.empty(0)) for part in np.split(np.arange(300), 2))
+        right = []
+        for baseline in (Majority(), TfidfLogisticRegression()):
+            baseline.fit(train, 2)
+            right.append(baseline.predict(held_out).argmax(axis=1) == held_out.examples.labels)
+        return compare(*right).verdict
+
+    shuffled = [verdict(np.random.default_rng(seed).permutation(truth)) for seed in range(20)]
+    assert shuffled.count("better") <= 3, "more has a chance of 1.6 % where each is wrong 1 time in 20"
+    assert verdict(truth) == "better"

@@ -69,7 +69,7 @@ def test_no_file_names_a_registry_host() -> None:
 
 
 def test_every_command_that_the_readme_shows_exists(cli: Any) -> None:
-    shown = set(re.findall(r"^featherweight ((?:inspect )?\w+)", README, flags=re.MULTILINE))
+    shown = set(re.findall(r"^featherweight ((?:inspect )?[\w-]+)", README, flags=re.MULTILINE))
     assert {"run", "predict", "evaluate", "compare", "inspect data", "doctor"} <= shown
     for command in shown:
         ended = cli(*command.split(), "--help")
@@ -84,7 +84,7 @@ def test_make_targets_and_ci_are_those_of_the_readme() -> None:
     commands = [
         line for line in (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines() if line.startswith("make ")
     ]
-    assert commands == ["make demo", "make test"]
+    assert commands == ["make demo", "make browser", "make test"]
 
 
 def test_files_named_in_the_readme_exist() -> None:

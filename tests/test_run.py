@@ -58,7 +58,7 @@ def test_the_run_directory_is_the_contract(finished: Path) -> None:
     assert metrics["schema_version"] == 1
     assert metrics["task"] == "sequence-classification"
     assert metrics["label_shares"]["train"] == {"neg": 0.5, "pos": 0.5}
-    assert set(metrics["baselines"]) == {"majority", "tfidf-logistic-regression"}
+    assert set(metrics["baselines"]) == {"majority", "tfidf-logistic-regression", "linear-probe"}
     evaluation = {"eval_loss", "eval_accuracy", "eval_runtime", "eval_samples_per_second", "eval_steps_per_second"}
     assert evaluation <= set(metrics["base"])
     assert evaluation <= set(metrics["tuned"])

@@ -62,6 +62,7 @@ class DataSection(Section):
         None, description="label names, in the order of the model's outputs; integer labels count from 0", min_length=2
     )
     slices: list[str] = Field([], description="columns whose values the evidence looks at one by one")
+    keywords: list[str] = Field([], description="words; the evidence looks at the rows that hold each of them")
     group: str | None = Field(
         None, description="column whose equal values mark rows that are not independent, such as one document's"
     )
@@ -73,6 +74,16 @@ class DataSection(Section):
     filter: dict[str, str] = Field({}, description="keep only the rows where each of these columns has this value")
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = Field(
         0.1, description="share of train to hold out, stratified and seeded, where there is no validation split"
+    )
+    test_fraction: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        None,
+        description="share of train to hold out besides, where there is no labelled test split: what a run reports is "
+        "then measured on rows that chose nothing",
+    )
+    drop_train_twins: bool = Field(
+        False,
+        description="leave out the train rows whose text, but for case, white space and punctuation, also stands in a "
+        "held-out split",
     )
     max_length: PositiveInt | None = Field(None, description="texts are cut after so many tokens")
     max_train_samples: PositiveInt | None = Field(None, description="train on a seeded sample of so many rows")
@@ -87,6 +98,10 @@ class DataSection(Section):
             raise ValueError(f"give either 'name' or '{files[0]}', not both")
         if self.text in {*self.slices, self.group}:
             raise ValueError("'slices' and 'group' name columns beside the text")
+        if self.validation_fraction + (self.test_fraction or 0) >= 1:
+            raise ValueError("'validation_fraction' and 'test_fraction' leave no row to train on")
+        if any(not word.strip() for word in self.keywords):
+            raise ValueError("'keywords' holds an empty word")
         if self.labels is not None and len(set(self.labels)) < len(self.labels):
             raise ValueError("'labels' names one label twice")
         if not _is_text_encoding(self.encoding):

@@ -103,5 +103,6 @@ BASELINES = Registry(
     {
         "majority": "featherweight.evidence.baselines:Majority",
         "tfidf-logistic-regression": "featherweight.evidence.baselines:TfidfLogisticRegression",
+        "linear-probe": "featherweight.evidence.baselines:LinearProbe",
     },
 )

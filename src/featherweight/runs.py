@@ -120,8 +120,13 @@ class RunDirectory:
         write_folder(self.path / name, fill)
         return self.path / name
 
-    def write_predictions(self, model: str, examples: Examples, evaluation: Evaluation, labels: Sequence[str]) -> None:
-        """``predictions/<model>-<split>.parquet``: id, label, prediction and one probability for each label."""
+    def write_predictions(
+        self, model: str, examples: Examples, evaluation: Evaluation, labels: Sequence[str], group: str | None = None
+    ) -> None:
+        """``predictions/<model>-<split>.parquet``: id, label, prediction and one probability for each label.
+
+        Where the recipe groups rows by the column ``group``, its values are kept as ``group`` too, for ``compare``.
+        """
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -132,6 +137,7 @@ class RunDirectory:
                 "label": names.take(pa.array(examples.labels)),
                 "prediction": names.take(pa.array(evaluation.predictions)),
                 "probabilities": pa.array(list(evaluation.probabilities), pa.list_(pa.float32())),
+                **({"group": pa.array(examples.column(group))} if group else {}),
             },
             metadata={"labels": json.dumps(list(labels))},
         )
@@ -156,6 +162,7 @@ class RunDirectory:
                 predictions=table["prediction"].to_pylist(),
                 names=tuple(json.loads(table.schema.metadata[b"labels"])),
                 probabilities=np.asarray(table["probabilities"].to_pylist(), dtype=np.float32),
+                groups=table["group"].to_pylist() if "group" in table.column_names else None,
             )
         except (pa.ArrowException, KeyError, TypeError, OSError) as error:
             raise DataError(f"{path}: not readable as predictions: {error}") from error
@@ -193,6 +200,7 @@ class Predictions:
         predictions: name of each row's most probable label.
         names: the labels in the order of the probabilities.
         probabilities: float32, shape (rows, classes).
+        groups: what each row belongs to, where the recipe has ``data.group``.
     """
 
     ids: NDArray[np.int64]
@@ -200,6 +208,7 @@ class Predictions:
     predictions: list[str]
     names: tuple[str, ...]
     probabilities: NDArray[np.float32]
+    groups: list[str] | None = None
 
     @property
     def label_indices(self) -> NDArray[np.int64]:

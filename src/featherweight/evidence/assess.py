@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,15 @@ from featherweight.records import Examples
 Probabilities = NDArray[np.float32]
 
 
+@dataclass(frozen=True)
+class Fitting:
+    """Rows to fit temperatures on that are not reported on: both models' probabilities, (rows, classes), and labels."""
+
+    base: Probabilities
+    tuned: Probabilities
+    labels: NDArray[np.int64]
+
+
 def assess(
     examples: Examples,
     names: Sequence[str],
@@ -24,9 +34,11 @@ def assess(
     tuned: Probabilities,
     baselines: Mapping[str, Probabilities],
     *,
+    fitting: Fitting | None = None,
     twins: NDArray[np.bool_],
-    slice_columns: Sequence[str],
-    group_column: str | None,
+    slice_columns: Sequence[str] = (),
+    keywords: Sequence[str] = (),
+    group_column: str | None = None,
     seed: int,
 ) -> dict[str, Any]:
     """Compare, calibrate, slice.
@@ -37,8 +49,10 @@ def assess(
         base: probabilities of the untuned model; shape (rows, classes).
         tuned: of the tuned model.
         baselines: of each cheap rival.
+        fitting: rows of another split to fit temperatures on; a half of these rows if None.
         twins: rows that have a twin in train; shape (rows,).
         slice_columns: of ``examples``.
+        keywords: words, each a slice of the rows that hold it.
         group_column: rows with the same value are not independent.
 
     Returns:
@@ -47,17 +61,17 @@ def assess(
     labels = examples.labels
     groups = examples.column(group_column) if group_column else None
     columns = {name: examples.column(name) for name in slice_columns}
-    words = np.fromiter((len(text.split()) for text in examples.all_texts()), dtype=np.int64, count=len(examples))
+    texts = slices.read_texts(examples.all_texts(), len(examples), keywords)
     return {
         "comparison": by_accuracy(base, tuned, labels, groups, seed),
         "paired": by_every_statistic(base, tuned, labels, groups, seed),
         "rungs": {name: by_accuracy(rung, tuned, labels, groups, seed) for name, rung in baselines.items()},
         "calibration": {
-            "base": calibration.calibrate(base, labels, seed),
-            "tuned": calibration.calibrate(tuned, labels, seed),
+            "base": _calibrate(base, labels, (fitting.base, fitting.labels) if fitting else None, seed),
+            "tuned": _calibrate(tuned, labels, (fitting.tuned, fitting.labels) if fitting else None, seed),
         },
         "where": {
-            "slices": slices.slices(base, tuned, labels, names, words, columns),
+            "slices": slices.slices(base, tuned, labels, names, texts, columns),
             "confusion": {"base": slices.confusion(base, labels), "tuned": slices.confusion(tuned, labels)},
         },
         "without_twins": _without(base, tuned, labels, twins, groups, seed),
@@ -68,6 +82,17 @@ def assess(
 def with_interval(metrics: Mapping[str, Any], rows: int) -> dict[str, Any]:
     """The same metrics with Wilson's interval for the accuracy."""
     return {**metrics, "eval_accuracy_interval": list(wilson(round(metrics["eval_accuracy"] * rows), rows))}
+
+
+def _calibrate(
+    probabilities: Probabilities,
+    labels: NDArray[np.int64],
+    fitting: tuple[Probabilities, NDArray[np.int64]] | None,
+    seed: int,
+) -> dict[str, Any]:
+    if fitting is None:
+        return calibration.calibrate(probabilities, labels, seed)
+    return calibration.fit_and_report(*fitting, probabilities, labels)
 
 
 def _without(

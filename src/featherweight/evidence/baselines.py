@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,44 +12,108 @@ from numpy.typing import NDArray
 from featherweight.records import Examples
 
 _MOST_ROWS = 200_000  # the word model is as good as it gets long before, and its memory grows with the rows
+_MOST_PROBE_ROWS = 10_000  # each costs a pass through the model
+_SEED = 0
+
+
+@dataclass(frozen=True)
+class Part:
+    """One split as a baseline sees it.
+
+    Attributes:
+        features: what the untuned model's head reads of the rows asked for; float32, shape (rows, hidden size). Each
+            call runs the model.
+    """
+
+    examples: Examples
+    features: Callable[[NDArray[np.int64]], NDArray[np.float32]]
+
+    def all_features(self) -> NDArray[np.float32]:
+        return self.features(np.arange(len(self.examples)))
 
 
 class Baseline(Protocol):
-    """Fits on train and answers validation."""
+    """Fits on train and answers any split."""
 
-    def predict(self, train: Examples, validation: Examples, classes: int) -> NDArray[np.float32]:
-        """Probabilities; shape (rows of validation, classes)."""
+    def fit(self, train: Part, classes: int) -> None: ...
+
+    def predict(self, part: Part) -> NDArray[np.float32]:
+        """Probabilities; shape (rows, classes)."""
         ...
 
 
 class Majority:
     """Always answers the commonest label of train, with train's shares as probabilities."""
 
-    def predict(self, train: Examples, validation: Examples, classes: int) -> NDArray[np.float32]:
-        shares = np.bincount(train.labels, minlength=classes) / len(train)
-        return np.tile(shares.astype(np.float32), (len(validation), 1))
+    def fit(self, train: Part, classes: int) -> None:
+        self.shares = np.bincount(train.examples.labels, minlength=classes) / len(train.examples)
+
+    def predict(self, part: Part) -> NDArray[np.float32]:
+        return np.tile(self.shares.astype(np.float32), (len(part.examples), 1))
 
 
 class TfidfLogisticRegression:
     """Words and word pairs, weighted by TF-IDF, under logistic regression: seconds on a laptop."""
 
-    def predict(self, train: Examples, validation: Examples, classes: int) -> NDArray[np.float32]:
+    def fit(self, train: Part, classes: int) -> None:
         from sklearn.feature_extraction.text import TfidfVectorizer
         from sklearn.linear_model import LogisticRegression
 
-        rows = np.arange(len(train))
-        if len(rows) > _MOST_ROWS:
-            rows = np.sort(np.random.default_rng(0).choice(rows, _MOST_ROWS, replace=False))
-        vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
+        self.classes = classes
+        self.wordless: Majority | None = None
+        rows = _sample(len(train.examples), _MOST_ROWS)
+        self.vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
         try:
-            features = vectorizer.fit_transform(_texts(train.texts.select(rows)))
+            counts = self.vectorizer.fit_transform(_texts(train.examples.texts.select(rows)))
         except ValueError:  # no word at all
-            return Majority().predict(train, validation, classes)
-        labels = train.labels[rows]
-        model = LogisticRegression(C=10.0, max_iter=1000).fit(features, labels)
-        probabilities = np.zeros((len(validation), classes), dtype=np.float32)
-        probabilities[:, model.classes_] = model.predict_proba(vectorizer.transform(_texts(validation.texts)))
-        return probabilities
+            self.wordless = Majority()
+            self.wordless.fit(train, classes)
+            return
+        self.model = LogisticRegression(C=10.0, max_iter=1000).fit(counts, train.examples.labels[rows])
+
+    def predict(self, part: Part) -> NDArray[np.float32]:
+        if self.wordless:
+            return self.wordless.predict(part)
+        counts = self.vectorizer.transform(_texts(part.examples.texts))
+        return _spread(self.model.predict_proba(counts), self.model.classes_, self.classes)
+
+
+class LinearProbe:
+    """Logistic regression on what the untuned model's head reads (Alain and Bengio, "Understanding intermediate
+    layers using linear classifier probes", 2016): what the pretrained model knows already.
+
+    It costs one pass over train, of which it takes at most 10,000 rows, drawn by a fixed seed.
+    """
+
+    def fit(self, train: Part, classes: int) -> None:
+        self.classes = classes
+        rows = _sample(len(train.examples), _MOST_PROBE_ROWS)
+        self.model = probe().fit(train.features(rows), train.examples.labels[rows])
+
+    def predict(self, part: Part) -> NDArray[np.float32]:
+        return _spread(self.model.predict_proba(part.all_features()), self.model.classes_, self.classes)
+
+
+def probe() -> Any:
+    """Logistic regression on standardised features, not fitted yet."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    return make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=2000))
+
+
+def _spread(probabilities: Any, classes: NDArray[np.int64], count: int) -> NDArray[np.float32]:
+    """A column for each class, 0 for those that did not occur in train."""
+    spread = np.zeros((len(probabilities), count), dtype=np.float32)
+    spread[:, classes] = probabilities
+    return spread
+
+
+def _sample(rows: int, most: int) -> NDArray[np.int64]:
+    if rows <= most:
+        return np.arange(rows)
+    return np.sort(np.random.default_rng(_SEED).choice(rows, most, replace=False))
 
 
 def _texts(rows: Any) -> Iterator[str]:

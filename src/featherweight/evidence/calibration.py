@@ -111,19 +111,23 @@ def calibrate(probabilities: Probabilities, labels: Labels, seed: int) -> dict[s
     One row can't be divided: nothing is fitted then, and the temperature is 1.
     """
     fitting, reporting = halves(len(labels), seed)
-    temperature = fit_temperature(probabilities[fitting], labels[fitting]) if len(fitting) else 1.0
-    after = apply_temperature(probabilities, temperature)
-    held_out = labels[reporting]
+    return fit_and_report(probabilities[fitting], labels[fitting], probabilities[reporting], labels[reporting])
+
+
+def fit_and_report(
+    fitting: Probabilities, fitting_labels: Labels, reported: Probabilities, reported_labels: Labels
+) -> dict[str, Any]:
+    """Fit a temperature and thresholds on some rows and report on others, before and after."""
+    temperature = fit_temperature(fitting, fitting_labels) if len(fitting) else 1.0
+    fit, after = apply_temperature(fitting, temperature), apply_temperature(reported, temperature)
     return {
         "temperature": temperature,
         "fitted_rows": len(fitting),
-        "reported_rows": len(reporting),
-        "before": scores(probabilities[reporting], held_out),
-        "after": scores(after[reporting], held_out),
-        "risk_coverage": risk_coverage(after[reporting], held_out),
-        "thresholds": [
-            threshold(after[fitting], labels[fitting], after[reporting], held_out, rate) for rate in WANTED_ERROR_RATES
-        ]
+        "reported_rows": len(reported),
+        "before": scores(reported, reported_labels),
+        "after": scores(after, reported_labels),
+        "risk_coverage": risk_coverage(after, reported_labels),
+        "thresholds": [threshold(fit, fitting_labels, after, reported_labels, rate) for rate in WANTED_ERROR_RATES]
         if len(fitting)
         else [],
     }

@@ -106,6 +106,23 @@ def refuse_leaks(splits: Mapping[str, LabelledTexts], prints: Mapping[str, Finge
             )
 
 
+def rows_without_twins(splits: Mapping[str, LabelledTexts], prints: Mapping[str, Fingerprints]) -> NDArray[np.int64]:
+    """Rows of train whose text, but for its form, stands in no held-out split; int64.
+
+    Raises DataError where that leaves a class without rows.
+    """
+    held_out = [one.normal for name, one in prints.items() if name != "train"]
+    twin = duplicates.twins(prints["train"].normal, np.concatenate(held_out))
+    kept = np.flatnonzero(~twin)
+    train = splits["train"]
+    if lost := set(train.labels.tolist()) - set(train.labels[kept].tolist()):
+        raise DataError(
+            f"{train.origin}: every train row of {train.label_names[min(lost)]!r} stands in a held-out split too; give "
+            "other held-out rows, or set data.drop_train_twins = false"
+        )
+    return kept
+
+
 def check(splits: Mapping[str, LabelledTexts], prints: Mapping[str, Fingerprints], seed: int) -> dict[str, Any]:
     """Every check; nothing is changed and nothing left out.
 

@@ -51,6 +51,9 @@ class Fingerprints:
     exact: Digests
     normal: Digests
 
+    def select(self, rows: NDArray[np.int64]) -> Fingerprints:
+        return Fingerprints(self.exact[rows], self.normal[rows])
+
 
 def fingerprints(texts: Iterable[str]) -> Fingerprints:
     """Digests of every text; 64 bits, so that among a million texts a clash has a chance of 1 in 30 million."""

@@ -1,8 +1,9 @@
-"""Several runs at once: each against the first on the same rows, and what the seed alone changes."""
+"""Several runs at once: each against the first and every pair on the same rows, and what the seed alone changes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -29,15 +30,24 @@ def against_first(sides: Sequence[tuple[str, Predictions]], margin: float | None
     (against, first), *others = sides
     rows: list[dict[str, Any]] = []
     for name, other in others:
-        same = len(first.ids) == len(other.ids) and (first.ids == other.ids).all() and first.labels == other.labels
-        if not same or set(first.names) != set(other.names):
-            raise DataError(f"{name} and {against} were not measured on the same rows, so they can't be paired")
-        labels = first.label_indices
-        pair = first.probabilities, other.in_order_of(first.names)
-        found = {**by_accuracy(*pair, labels), "paired": by_every_statistic(*pair, labels)}
+        _require_same_rows(against, first, name, other)
+        asked = first.probabilities, other.in_order_of(first.names), first.label_indices, first.groups
+        found = {**by_accuracy(*asked), "paired": by_every_statistic(*asked)}
         if margin is not None:
             found |= {"margin": margin, "not_inferior": not_inferior(tuple(found["confidence_interval"]), margin)}
         rows.append({"run": name, "against": against, **found})
+    for row, adjusted in zip(rows, holm([row["p_value"] for row in rows]), strict=True):
+        row["p_value_holm"] = adjusted
+    return rows
+
+
+def every_pair(sides: Sequence[tuple[str, Predictions]]) -> list[dict[str, Any]]:
+    """Accuracy of every pair, the later against the earlier; the p-values are one family (Holm)."""
+    rows: list[dict[str, Any]] = []
+    for (against, first), (name, other) in combinations(sides, 2):
+        _require_same_rows(against, first, name, other)
+        pair = first.probabilities, other.in_order_of(first.names)
+        rows.append({"run": name, "against": against, **by_accuracy(*pair, first.label_indices, first.groups)})
     for row, adjusted in zip(rows, holm([row["p_value"] for row in rows]), strict=True):
         row["p_value_holm"] = adjusted
     return rows
@@ -80,3 +90,9 @@ def over_seeds(rows: Sequence[Mapping[str, Any]], identities: Mapping[str, Mappi
                 }
             )
     return found
+
+
+def _require_same_rows(against: str, first: Predictions, name: str, other: Predictions) -> None:
+    same = len(first.ids) == len(other.ids) and (first.ids == other.ids).all() and first.labels == other.labels
+    if not same or set(first.names) != set(other.names):
+        raise DataError(f"{name} and {against} were not measured on the same rows, so they can't be paired")

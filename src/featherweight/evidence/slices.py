@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -20,19 +22,39 @@ _LENGTH_BINS = 4
 _SHOWN_CHARACTERS = 400
 
 
+@dataclass(frozen=True)
+class Texts:
+    """What slices need of the texts: ``words`` of each, int64, shape (rows,), and which rows hold a keyword."""
+
+    words: NDArray[np.int64]
+    holding: dict[str, NDArray[np.bool_]]
+
+
+def read_texts(texts: Iterable[str], rows: int, keywords: Sequence[str] = ()) -> Texts:
+    """Count words and look for keywords, whole words of any case, in one pass."""
+    patterns = {word: re.compile(rf"(?<!\w){re.escape(word.strip())}(?!\w)", re.IGNORECASE) for word in keywords}
+    words = np.zeros(rows, dtype=np.int64)
+    holding = {word: np.zeros(rows, dtype=bool) for word in keywords}
+    for row, text in enumerate(texts):
+        words[row] = len(text.split())
+        for word, pattern in patterns.items():
+            holding[word][row] = pattern.search(text) is not None
+    return Texts(words, holding)
+
+
 def slices(
     base: Probabilities,
     tuned: Probabilities,
     labels: NDArray[np.int64],
     names: Sequence[str],
-    words: NDArray[np.int64],
+    texts: Texts,
     columns: Mapping[str, Sequence[str]],
 ) -> list[dict[str, Any]]:
     """Accuracy of both models on each slice; p-values are adjusted over all slices as one family (Holm).
 
     Args:
         names: of the classes.
-        words: length of each text; shape (rows,).
+        texts: their lengths and which keywords they hold.
         columns: values of each column to slice by.
 
     Returns:
@@ -41,7 +63,8 @@ def slices(
     """
     members = [
         *((("label", names[one]), labels == one) for one in np.unique(labels)),
-        *((("length", name), chosen) for name, chosen in _length_bins(words)),
+        *((("length", name), chosen) for name, chosen in _length_bins(texts.words)),
+        *((("keyword", word), chosen) for word, chosen in texts.holding.items() if chosen.any()),
         *(((column, value), chosen) for column, of in columns.items() for value, chosen in _commonest(of)),
     ]
     before, after = base.argmax(axis=1) == labels, tuned.argmax(axis=1) == labels

@@ -51,6 +51,21 @@ def several_runs(
     )
 
 
+def one_curve(found: Mapping[str, Any]) -> str:
+    """The page of a learning curve.
+
+    Args:
+        found: what :func:`featherweight.workflow.learning_curve` gave.
+    """
+    return _render(
+        title=f"{found['recipe']}: learning curve",
+        verdict=found["headline"],
+        lead=[],
+        care=[],
+        sections=sections.of_curve(found),
+    )
+
+
 def _render(**context: Any) -> str:
     import jinja2
 

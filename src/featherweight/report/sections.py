@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from featherweight.report import svg
+from featherweight.report import svg, tables
 from featherweight.runs import RunDirectory
 
 Part = dict[str, Any]
@@ -50,10 +50,11 @@ def of_several(
         _row(one["run"], *(f"{one[f'eval_{name}']:.4f}" for name in _FIGURES), f"{one['trainable_parameters']:,}")
         for one in together["runs"]
     ]
+    every = together["pairs"] if len(runs) > 2 else together["comparisons"]
     pairs = [
         _row(f"{one['run']} against {one['against']}", *_difference(one), f"{one['fixed']}", f"{one['broken']}",
              f"{one['p_value']:.3g}", f"{one['p_value_holm']:.3g}", verdict=one["verdict"])
-        for one in together["comparisons"]
+        for one in every
     ]  # fmt: skip
     pair_columns = ["runs", "difference", "95 % interval", "fixed", "broken", "p", "p (Holm)", "verdict"]
     curves = [
@@ -72,33 +73,62 @@ def of_several(
     ]  # fmt: skip
 
 
+def of_curve(found: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The one section of a learning curve."""
+    curve, points, law = found["curve"], found["points"], found["law"]
+    plot = svg.lines(
+        "Accuracy by rows of train",
+        f"Measured from {points[0]['mean']:.4f} with {points[0]['rows']:,} rows to {points[-1]['mean']:.4f} with "
+        f"{points[-1]['rows']:,}; extrapolated to {curve[-1]['accuracy']:.4f} with {curve[-1]['rows']:,.0f}.",
+        [
+            svg.Series("measured", [(one["rows"], one["mean"]) for one in points], 1, True),
+            svg.Series("fitted and extrapolated", [(one["rows"], one["accuracy"]) for one in curve], 2),
+            *(svg.Series("95 % band", [(one["rows"], one[end]) for one in curve], 3) for end in ("low", "high")),
+        ],
+        "rows of train", "accuracy",
+    )  # fmt: skip
+    rows = [
+        *(_row(f"{one['rows']:,}", "measured", f"{one['mean']:.4f}", f"SD {one['standard_deviation']:.4f}", "")
+          for one in points),
+        *(_row(f"{one['rows']:,}", "extrapolated", f"{one['accuracy']:.4f}",
+               "{:.4f} to {:.4f}".format(*one["accuracy_band"]),
+               "{:+.4f} ({:+.4f} to {:+.4f})".format(one["gain"], *one["gain_band"])) for one in found["more"]),
+    ]  # fmt: skip
+    how = f"Each point is the mean over {found['seeds']} draws of the rows of train, by {found['method']}, on the same "
+    how += f"{found['evaluated_rows']:,} {found['evaluated_split']} rows. "
+    return [_section("Learning curve", [
+        {"kind": "plots", "plots": [plot]},
+        _table("Measured and extrapolated", ["rows of train", "", "accuracy", "scatter or band", "gain"], rows),
+        _text(f"{how}The error is taken to be {law['a']:.3g} n^-{law['b']:.3g} + {law['c']:.3g}. The band comes from "
+              "the scatter over draws; it does not hold what the choice of the measured rows adds, nor that the law "
+              "may not hold further out."),
+    ])]  # fmt: skip
+
+
 _FIGURES = ("accuracy", "macro_f1", "balanced_accuracy", "matthews_correlation")
 
 
 def _ladder(run: RunDirectory, metrics: Mapping[str, Any]) -> list[Part]:
-    rungs = {**metrics["baselines"], "untuned model": metrics["base"], "tuned model": metrics["tuned"]}
-    seconds = {name: one.get("runtime") for name, one in metrics["baselines"].items()}
-    seconds["tuned model"] = metrics["resources"].get("train_runtime")
+    rungs = tables.rungs(metrics)
     against = metrics["rungs"] | {"untuned model": metrics["comparison"]}
     rows = []
     for name, one in rungs.items():
         low, high = one["eval_accuracy_interval"]
-        spent = seconds.get(name)
         beaten = against.get(name)
         rows.append(
             _row(name, f"{one['eval_accuracy']:.4f}", f"{low:.4f} to {high:.4f}",
-                 *(f"{one[f'eval_{other}']:.4f}" for other in _FIGURES[1:]),
-                 _seconds(spent) if spent is not None else "none",
+                 *(f"{one[f'eval_{other}']:.4f}" for other in _FIGURES[1:]), *tables.cost(one["cost"]),
                  f"{beaten['difference']:+.4f} (p = {beaten['p_value']:.2g})" if beaten else "",
                  mark="mine" if name == "tuned model" else "")
         )  # fmt: skip
-    columns = ["model", "accuracy", "95 % interval", *(_NAMES[one] for one in _FIGURES[1:]), "training time"]
-    split, n = metrics["evaluated_split"], metrics["comparison"]["n"]
+    columns = ["model", "accuracy", "95 % interval", *(_NAMES[one] for one in _FIGURES[1:]), "time", "memory"]
     return [
-        _text(f"Every figure is of the same {n:,} {split} rows, which also chose the best epoch, so the tuned model's "
-              "own is a little hopeful."),
-        _table("Cheapest first", [*columns, "tuned model gains"], rows),
+        _text(tables.selection(metrics)),
+        _table(f"On {metrics['evaluated_split']}, cheapest first", [*columns, "tuned model gains"], rows),
         {"kind": "plots", "plots": [_accuracy_plot(list(rungs.items()))]},
+        _text("Time is that of fitting and answering; for the tuned model, of training with its evaluations. Memory "
+              "is what each added at its highest to what was resident before it. The linear probe is logistic "
+              "regression on what the untuned model's head reads, from at most 10,000 rows of train."),
     ]  # fmt: skip
 
 
@@ -188,13 +218,20 @@ def _calibration(run: RunDirectory, metrics: Mapping[str, Any]) -> list[Part]:
     ]  # fmt: skip
     return [
         _text(f"A temperature of {tuned['temperature']:.3f} was fitted on {tuned['fitted_rows']:,} validation rows and "
-              f"is reported on the other {tuned['reported_rows']:,}. It changes no label; --calibrated applies it."),
+              f"is reported on {_reported(metrics)}. It changes no label; --calibrated applies it."),
         _table("Smaller is better", ["score", "base", "tuned", "tuned, at temperature"], rows),
         {"kind": "plots", "plots": plots},
         *([_table("Answer only when sure: threshold from the fitting rows, outcome on the others",
                   ["wanted error rate", "confidence at least", "answered", "error rate", "95 % interval"], thresholds)]
           if thresholds else []),
     ]  # fmt: skip
+
+
+def _reported(metrics: Mapping[str, Any]) -> str:
+    rows = f"{metrics['calibration']['tuned']['reported_rows']:,}"
+    return (
+        f"the other {rows}" if metrics["selection"]["is_evaluated"] else f"the {rows} {metrics['evaluated_split']} rows"
+    )
 
 
 def _confusion(run: RunDirectory, metrics: Mapping[str, Any]) -> list[Part]:
@@ -212,7 +249,13 @@ def _where(run: RunDirectory, metrics: Mapping[str, Any]) -> list[Part]:
         for one in metrics["where"]["slices"]
     ]  # fmt: skip
     columns = ["slice", "rows", "base", "tuned", "difference", "95 % interval", "p (Holm)", "verdict"]
-    return [_table("Accuracy by label, by length and by the columns asked for", columns, rows)]
+    return [
+        _table(
+            f"Accuracy on {metrics['evaluated_split']} by label, by length, by the columns and keywords asked for",
+            columns,
+            rows,
+        )
+    ]
 
 
 def _examples(run: RunDirectory, metrics: Mapping[str, Any]) -> list[Part]:
@@ -278,7 +321,9 @@ def _environment(run: RunDirectory, metrics: Mapping[str, Any]) -> list[Part]:
     cost = {
         "training time": _seconds(resources["train_runtime"]) if "train_runtime" in resources else None,
         "rows a second": f"{resources.get('train_samples_per_second', 0):.1f}",
+        "processor time": _seconds(resources["tuning"]["processor_seconds"]),
         "peak memory": f"{resources['peak_memory_bytes'] / 1e9:.2f} GB",
+        "energy of tuning": tables.energy(resources["tuning"]["energy"]),
         "trainable parameters": f"{metrics['trainable_parameters']:,} of {metrics['total_parameters']:,}",
         **_survived(metrics.get("reliability")),
     }

@@ -45,17 +45,62 @@ def evaluations(columns: Mapping[str, Mapping[str, float]]) -> Table:
 
 
 def ladder(metrics: Mapping[str, Any]) -> Table:
-    """Baselines, base and tuned, with Wilson's interval for accuracy."""
-    columns = ["model", "accuracy", "95 % interval", "macro-F1", "balanced accuracy", "Matthews"]
-    table = _table("Accuracy, cheapest first", columns)
-    rungs = {**metrics["baselines"], "untuned model": metrics["base"], "tuned model": metrics["tuned"]}
-    for name, rung in rungs.items():
+    """Baselines, base and tuned, with Wilson's interval for accuracy and what each took."""
+    columns = ["model", "accuracy", "95 % interval", "macro-F1", "balanced accuracy", "Matthews", "time", "memory"]
+    table = _table(f"Accuracy on {metrics['evaluated_split']}, cheapest first", columns)
+    for name, rung in rungs(metrics).items():
         low, high = rung["eval_accuracy_interval"]
         others = (rung[f"eval_{one}"] for one in ("macro_f1", "balanced_accuracy", "matthews_correlation"))
         table.add_row(
-            name, f"{rung['eval_accuracy']:.4f}", f"{low:.4f} to {high:.4f}", *(f"{one:.4f}" for one in others)
+            name,
+            f"{rung['eval_accuracy']:.4f}",
+            f"{low:.4f} to {high:.4f}",
+            *(f"{one:.4f}" for one in others),
+            *cost(rung["cost"]),
         )
     return table
+
+
+def rungs(metrics: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Every rung's metrics by the name that readers see, the cheapest first; each with its ``cost``."""
+    return {
+        **metrics["baselines"],
+        "untuned model": metrics["base"],
+        "tuned model": {**metrics["tuned"], "cost": metrics["resources"]["tuning"]},
+    }
+
+
+def cost(spent: Mapping[str, Any]) -> tuple[str, str]:
+    """Time and memory of a rung."""
+    seconds, memory = spent["seconds"], spent["memory_growth_bytes"]
+    return _duration(
+        seconds
+    ) if seconds >= 10 else f"{seconds:.1f} s", "" if memory is None else f"{memory / 1e6:,.0f} MB"
+
+
+def energy(spent: Mapping[str, Any]) -> str:
+    """Watt hours, and whether they were counted or are an estimate."""
+    kind = "an estimate: " if spent["estimate"] else ""
+    return f"{spent['joules'] / 3600:.3g} Wh ({kind}{spent['source']})"
+
+
+def selection(metrics: Mapping[str, Any]) -> str:
+    """Which split the figures are of, which chose the checkpoint, and how hopeful that makes them."""
+    chosen, split, rows = metrics["selection"], metrics["evaluated_split"], metrics["comparison"]["n"]
+    count = chosen["candidates"]
+    if not chosen["is_evaluated"]:
+        how = f"chose the best of {count} evaluations" if count > 1 else "were looked at while training"
+        return (
+            f"Figures are of the {rows:,} {split} rows, which chose nothing; the {chosen['rows']:,} {chosen['split']} "
+            f"rows {how}, and there the tuned model's accuracy is {chosen['tuned']['eval_accuracy']:.4f}."
+        )
+    if count < 2:
+        return f"Every figure is of the same {rows:,} {split} rows; no checkpoint was chosen by them."
+    return (
+        f"Every figure is of the same {rows:,} {split} rows. They also chose the best of {count} evaluations, so the "
+        f"tuned model's own is a little hopeful: by at most {chosen['optimism_at_most']:.4f} of accuracy on average, "
+        f"were the evaluations equally good and independent. data.test_fraction holds out rows that choose nothing."
+    )
 
 
 def against_baselines(metrics: Mapping[str, Any]) -> str:
@@ -85,6 +130,19 @@ def comparison_sentence(comparison: Mapping[str, Any]) -> str:
         f"interval {low:+.4f} to {high:+.4f}, n = {comparison['n']:,}); {comparison['fixed']} examples fixed, "
         f"{comparison['broken']} broken ({test} p = {comparison['p_value']:.3g}).{sight}"
     )
+
+
+def learning_curve(found: Mapping[str, Any]) -> Table:
+    """Accuracy by rows of train, measured and then extrapolated."""
+    table = _table(f"Accuracy on {found['evaluated_split']} by rows of train ({found['method']})",
+                   ["rows", "accuracy", "over seeds, or band", ""])  # fmt: skip
+    for one in found["points"]:
+        spread = f"SD {one['standard_deviation']:.4f}, n = {len(one['accuracies'])}"
+        table.add_row(f"{one['rows']:,}", f"{one['mean']:.4f}", spread, "measured")
+    for one in found["more"]:
+        low, high = one["accuracy_band"]
+        table.add_row(f"{one['rows']:,}", f"{one['accuracy']:.4f}", f"{low:.4f} to {high:.4f}", "extrapolated")
+    return table
 
 
 def suspects(rows: Sequence[Mapping[str, Any]]) -> Table:
@@ -121,11 +179,11 @@ def examples(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
-def comparisons(rows: Sequence[Mapping[str, Any]]) -> Table:
+def comparisons(rows: Sequence[Mapping[str, Any]], title: str = "Paired comparison on the same rows") -> Table:
     """One row a pair of runs."""
     columns = ["run", "against", "difference", "95 % interval", "fixed", "broken", "p", "p (Holm)", "verdict"]
     columns += ["not inferior"] if any("margin" in row for row in rows) else []
-    table = _table("Paired comparison on the same rows", columns)
+    table = _table(title, columns)
     for row in rows:
         low, high = row["confidence_interval"]
         table.add_row(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -46,7 +45,8 @@ class SequenceClassification:
     def prepare(
         cls, splits: Mapping[str, Split], section: DataSection, seed: int
     ) -> tuple[SequenceClassification, dict[str, Examples]]:
-        """Read labels, agree on the classes, leave out empty texts, and carve a validation split where none is.
+        """Read labels, agree on the classes, leave out empty texts, and carve a validation split where none is,
+        and a test split where that is asked for.
 
         Returns:
             The task, and ``train``, ``validation`` and, where it is labelled, ``test``.
@@ -70,7 +70,11 @@ class SequenceClassification:
             if not columns[name].is_unlabelled
         }
         if "validation" not in examples:
-            examples.update(_carve(examples["train"], section.validation_fraction, seed))
+            examples.update(_carve(examples["train"], "validation", section.validation_fraction, seed))
+        if "test" not in examples and section.test_fraction is not None:
+            whole = sum(columns["train"].counts.values())
+            share = section.test_fraction * whole / len(examples["train"])  # of what validation left
+            examples.update(_carve(examples["train"], "test", share, seed))
         limits = {"train": section.max_train_samples}
         examples = {
             name: _sample(split, limits.get(name, section.max_eval_samples), seed) for name, split in examples.items()
@@ -265,17 +269,7 @@ def _examples(split: Split, labels: NDArray[np.int64], section: DataSection) -> 
     )
 
 
-def _select(examples: Examples, indices: NDArray[np.int64], **changes: Any) -> Examples:
-    return replace(
-        examples,
-        texts=examples.texts.select(indices),
-        labels=examples.labels[indices],
-        ids=examples.ids[indices],
-        **changes,
-    )
-
-
-def _carve(train: Examples, fraction: float, seed: int) -> dict[str, Examples]:
+def _carve(train: Examples, name: str, fraction: float, seed: int) -> dict[str, Examples]:
     """Hold out the same share of every class, chosen by the seed."""
     generator = np.random.default_rng(seed)
     held_out = []
@@ -284,17 +278,15 @@ def _carve(train: Examples, fraction: float, seed: int) -> dict[str, Examples]:
         count = max(round(fraction * len(members)), 1)
         if count >= len(members):
             raise DataError(
-                f"{train.origin}: a class with {len(members)} row can't be divided into train and validation; "
-                "set data.validation_file, or add rows"
+                f"{train.origin}: a class with {len(members)} row can't be divided into train and {name}; "
+                f"set data.{name}_file, or add rows"
             )
         held_out.append(members[:count])
     chosen = np.sort(np.concatenate(held_out))
     rest = np.setdiff1d(np.arange(len(train)), chosen)
     return {
-        "train": _select(train, rest),
-        "validation": _select(
-            train, chosen, name="validation", dropped=0, skipped=0, origin=f"{train.origin} (held out)"
-        ),
+        "train": train.select(rest),
+        name: train.select(chosen, name=name, dropped=0, skipped=0, origin=f"{train.origin} (held out)"),
     }
 
 
@@ -302,7 +294,7 @@ def _sample(examples: Examples, limit: int | None, seed: int) -> Examples:
     if limit is None or limit >= len(examples):
         return examples
     chosen = np.sort(np.random.default_rng(seed).choice(len(examples), size=limit, replace=False))
-    return _select(examples, chosen)
+    return examples.select(chosen)
 
 
 def _head_modules(model: Any) -> list[str]:

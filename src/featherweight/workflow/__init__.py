@@ -4,6 +4,7 @@ from featherweight.workflow.comparing import compare, report
 from featherweight.workflow.evaluating import evaluate
 from featherweight.workflow.inspecting import doctor, inspect_data
 from featherweight.workflow.inspecting_artefacts import inspect_adapter, inspect_model, inspect_run
+from featherweight.workflow.learning_curve import learning_curve
 from featherweight.workflow.planning import plan
 from featherweight.workflow.predicting import predict
 from featherweight.workflow.running import load_run, run
@@ -16,6 +17,7 @@ __all__ = [
     "inspect_data",
     "inspect_model",
     "inspect_run",
+    "learning_curve",
     "load_run",
     "plan",
     "predict",

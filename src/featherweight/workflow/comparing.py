@@ -10,7 +10,6 @@ from featherweight.report import tables
 from featherweight.report.console import Console
 from featherweight.runs import RunDirectory
 from featherweight.sources import archives
-from featherweight.workflow.preparing import EVALUATED_SPLIT
 
 
 def compare(
@@ -18,14 +17,15 @@ def compare(
 ) -> dict[str, list[dict[str, Any]]]:
     """Compare finished runs on the rows that all of them predicted; loads no model.
 
-    One run is compared with its own base model; of several, each is compared with the first.
+    One run is compared with its own base model; of several, each is compared with the first, and of more than two
+    every pair by accuracy. Where the recipes group rows (``data.group``), whole groups are drawn and exchanged.
 
     Args:
         margin: a loss of accuracy that would not matter; each comparison then says whether more than it is ruled out.
 
     Returns:
-        ``comparisons``, one a pair; ``runs``, each one's figures; ``seeds``, mean and standard deviation over runs
-        that differ in nothing but their seed.
+        ``comparisons``, one a pair with the first; ``pairs``, all of them; ``runs``, each one's figures; ``seeds``,
+        mean and standard deviation over runs that differ in nothing but their seed.
 
     Raises:
         DataError: the runs were not measured on the same rows.
@@ -37,13 +37,19 @@ def compare(
     metrics = {name: directory.read_metrics() for name, directory in directories.items()}
     sides = [(name, directories[name].read_predictions("tuned", metrics[name]["evaluated_split"])) for name in runs]
     if len(runs) == 1:
-        sides.insert(0, ("its base model", directories[runs[0]].read_predictions("base", EVALUATED_SPLIT)))
+        sides.insert(
+            0, ("its base model", directories[runs[0]].read_predictions("base", metrics[runs[0]]["evaluated_split"]))
+        )
     rows = several.against_first(sides, margin)
+    pairs = several.every_pair(sides)
     figures = several.table(sides, metrics)
     identities = {name: directory.read_environment()["identity"] for name, directory in directories.items()}
     seeds = several.over_seeds(figures, identities)
-    console.show(tables.runs(figures), tables.comparisons(rows), *(tables.seeds(one) for one in seeds))
-    return {"comparisons": rows, "runs": figures, "seeds": seeds}
+    console.show(tables.runs(figures), tables.comparisons(rows))
+    if len(sides) > 2:
+        console.show(tables.comparisons(pairs, "Every pair"))
+    console.show(*(tables.seeds(one) for one in seeds))
+    return {"comparisons": rows, "pairs": pairs, "runs": figures, "seeds": seeds}
 
 
 def report(runs: Sequence[str], output: str | Path | None = None, *, console: Console | None = None) -> Path:

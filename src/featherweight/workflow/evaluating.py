@@ -13,7 +13,7 @@ from featherweight.report import tables
 from featherweight.report.console import Console
 from featherweight.runs import RunDirectory
 from featherweight.sources import archives, data
-from featherweight.workflow.preparing import EVALUATED_SPLIT
+from featherweight.workflow.preparing import SELECTION_SPLIT
 
 
 def evaluate(
@@ -46,16 +46,16 @@ def evaluate(
     task_class = TASKS[recipe.task if recipe else "sequence-classification"]
     if section is None:
         assert recipe is not None
-        directory.read_metrics()
+        evaluated = directory.read_metrics()["evaluated_split"]
         _, prepared = task_class.prepare(data.load(recipe.data), recipe.data, seed)
-        split = split or EVALUATED_SPLIT
+        split = split or evaluated
         if split not in prepared:
             raise ConfigError(f"--split {split}: the run has {', '.join(prepared)}")
         loaded = loading.load(target)
         examples = prepared[split]
     else:
         splits = data.load(section)
-        split = split or next(name for name in (EVALUATED_SPLIT, "test", "train") if name in splits)
+        split = split or next(name for name in (SELECTION_SPLIT, "test", "train") if name in splits)
         if split not in splits:
             raise ConfigError(f"--split {split}: the data has {', '.join(splits)}")
         loaded = loading.load(target, lambda: task_class.labels_of(splits[split], section))

@@ -10,7 +10,7 @@ from featherweight.recipe import Recipe
 from featherweight.report import tables
 from featherweight.report.console import Console
 from featherweight.signals import stop_on_signals
-from featherweight.workflow.preparing import EVALUATED_SPLIT, count_parameters, measure, prepare, trainer_for
+from featherweight.workflow.preparing import SELECTION_SPLIT, count_parameters, measure, prepare, trainer_for
 
 
 def plan(recipe: Recipe, *, console: Console | None = None) -> dict[str, Any]:
@@ -26,7 +26,7 @@ def plan(recipe: Recipe, *, console: Console | None = None) -> dict[str, Any]:
     started = time.perf_counter()
     prepared = prepare(recipe, console)
     prepare_seconds = time.perf_counter() - started
-    validation = prepared.encodings[EVALUATED_SPLIT]
+    validation = prepared.encodings[SELECTION_SPLIT]
     started = time.perf_counter()
     with stop_on_signals(console.say) as stop:
         evaluated = measure(prepared, prepared.model, "rehearsing the evaluation", console, stop)

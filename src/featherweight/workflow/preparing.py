@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,12 @@ if TYPE_CHECKING:
     from featherweight.engine.execution import Execution
     from featherweight.engine.train import Trainer
 
-EVALUATED_SPLIT = "validation"
+SELECTION_SPLIT = "validation"  # measured while training; it chooses the best checkpoint
+
+
+def evaluated_split(splits: Container[str]) -> str:
+    """The split that a run's figures are of: test, which chose nothing, and validation where there is none."""
+    return "test" if "test" in splits else SELECTION_SPLIT
 
 
 @dataclass
@@ -48,6 +53,16 @@ class Prepared:
     checked: dict[str, LabelledTexts]
     prints: dict[str, Fingerprints]
     trunk: dict[str, Any] | None = None
+    dropped_twins: int = 0
+
+    @property
+    def evaluated_split(self) -> str:
+        return evaluated_split(self.examples)
+
+    @property
+    def measured_splits(self) -> list[str]:
+        """The splits that models are measured on, the evaluated one last."""
+        return list(dict.fromkeys([SELECTION_SPLIT, self.evaluated_split]))
 
     def identity(self) -> dict[str, Any]:
         """Flat facts that decide the outcome. File names are not among them, their content is."""
@@ -100,6 +115,14 @@ def prepare(recipe: Recipe, console: Console) -> Prepared:
     prints = data_checks.fingerprint(checked)
     if not recipe.data.allow_leak:
         data_checks.refuse_leaks(checked, prints)
+    dropped = 0
+    if recipe.data.drop_train_twins:
+        kept = data_checks.rows_without_twins(checked, prints)
+        dropped = len(examples["train"]) - len(kept)
+        examples["train"] = examples["train"].select(kept)
+        checked["train"] = LabelledTexts.of(examples["train"], task.labels)
+        prints["train"] = prints["train"].select(kept)
+        console.say(f"train: {dropped:,} rows left out because their text also stands in a held-out split")
     console.show(tables.label_shares(shares(task, examples), {name: len(one) for name, one in examples.items()}))
     for one in examples.values():
         if one.skipped:
@@ -145,6 +168,7 @@ def prepare(recipe: Recipe, console: Console) -> Prepared:
         max_length=max_length,
         checked=checked,
         prints=prints,
+        dropped_twins=dropped,
     )
 
 
@@ -173,14 +197,21 @@ def trainer_for(
     )
 
 
-def measure(prepared: Prepared, model: Any, what: str, console: Console, stop: Callable[[], bool]) -> Evaluation:
-    """Run the model, in whatever state it is, over the split that is measured on."""
+def measure(
+    prepared: Prepared,
+    model: Any,
+    what: str,
+    console: Console,
+    stop: Callable[[], bool],
+    split: str = SELECTION_SPLIT,
+) -> Evaluation:
+    """Run the model, in whatever state it is, over a split."""
     from featherweight.engine.evaluate import evaluate
 
     return evaluate(
         model,
         prepared.task,
-        prepared.encodings[EVALUATED_SPLIT],
+        prepared.encodings[split],
         execution=prepared.execution,
         batch_size=prepared.recipe.training.per_device_eval_batch_size,
         what=what,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,12 +9,11 @@ from typing import Any
 import numpy as np
 
 from featherweight import recipe as recipes
-from featherweight.evidence import data_checks
-from featherweight.evidence.assess import assess, with_interval
+from featherweight.evidence import data_checks, selection
+from featherweight.evidence.assess import Fitting, assess, with_interval
 from featherweight.evidence.verdict import headline
 from featherweight.recipe import Recipe
 from featherweight.records import Evaluation, RunRecord, TrainingResult
-from featherweight.registry import BASELINES, METRICS
 from featherweight.report import tables
 from featherweight.report.console import Console
 from featherweight.runs import SCHEMA_VERSION, RunDirectory
@@ -23,7 +21,7 @@ from featherweight.signals import Stop, stop_on_signals
 from featherweight.storage import held
 from featherweight.workflow import gate
 from featherweight.workflow.preparing import (
-    EVALUATED_SPLIT,
+    SELECTION_SPLIT,
     Prepared,
     count_parameters,
     measure,
@@ -32,6 +30,7 @@ from featherweight.workflow.preparing import (
     trainer_for,
 )
 from featherweight.workflow.resuming import explained, find_checkpoint, record, reliability
+from featherweight.workflow.rungs import measure_baselines, measure_model
 
 _EXAMPLES_SHOWN = 3
 
@@ -58,6 +57,8 @@ def run(
     Raises:
         FeatherweightError: one of its kinds, each with its exit code.
     """
+    from featherweight.engine.cost import Meter
+
     console = console or Console(quiet=True)
     directory = RunDirectory(output_dir or Path("runs") / recipe.name)
     with stop_on_signals(console.say) as stop, explained(directory, continue_with), held(directory.path):
@@ -69,10 +70,11 @@ def run(
             console.say(f"{directory.path}: complete already")
             return _finish(directory, console)
         base = _measure_base(prepared, directory, console, stop)
-        model, result = _tune(prepared, directory, resume, force, console, stop)
-        tuned = measure(prepared, model, "evaluating the tuned model", console, stop)
+        with Meter() as meter:
+            model, result = _tune(prepared, directory, resume, force, console, stop)
+        tuned = measure_model(prepared, directory, model, "tuned", console, stop)
         with stop.at_once("publishing"):
-            _publish(prepared, directory, model, base, tuned, result)
+            _publish(prepared, directory, model, base, tuned, result, meter.cost() | {"energy": meter.energy()})
     return _finish(directory, console)
 
 
@@ -86,34 +88,22 @@ def _measure_base(prepared: Prepared, directory: RunDirectory, console: Console,
     for event in directory.read_history():
         if event["event"] == "base":
             return dict(event)
-    validation = prepared.examples[EVALUATED_SPLIT]
+    from featherweight.engine.cost import Meter
+
     with stop.at_once("checking the data"):
         console.say("checking the data")
         checks = data_checks.check(prepared.checked, prepared.prints, prepared.recipe.training.seed)
         checks["warnings"] += data_checks.truncation_warnings(_truncation(prepared))
         console.show(*(f"Take care: {line}" for line in checks["warnings"]))
-    baselines = {}
-    for name in BASELINES:
-        with stop.at_once("measuring the baselines"):
-            console.say(f"measuring the baseline {name}")
-            baselines[name] = _measure_baseline(prepared, directory, name)
-    evaluation = measure(prepared, prepared.model, "evaluating the base model", console, stop)
-    directory.write_predictions("base", validation, evaluation, prepared.task.labels)
-    measured = with_interval(evaluation.metrics, len(validation))
+    with stop.at_once("measuring the baselines"):
+        baselines = measure_baselines(prepared, directory, console, stop)
+    with Meter() as meter:
+        evaluations = measure_model(prepared, directory, prepared.model, "base", console, stop)
+    measured = {name: with_interval(one.metrics, len(one.labels)) for name, one in evaluations.items()}
+    measured[prepared.evaluated_split]["cost"] = meter.cost()
     event = {"event": "base", "baselines": baselines, "metrics": measured, "data_checks": checks}
     directory.append_history(event)
     return event
-
-
-def _measure_baseline(prepared: Prepared, directory: RunDirectory, name: str) -> dict[str, Any]:
-    validation = prepared.examples[EVALUATED_SPLIT]
-    started = time.perf_counter()
-    probabilities = BASELINES[name]().predict(prepared.examples["train"], validation, len(prepared.task.labels))
-    measured = {f"eval_{metric}": METRICS[metric](probabilities, validation.labels) for metric in prepared.task.metrics}
-    runtime = time.perf_counter() - started
-    answers = Evaluation(measured, probabilities, validation.labels)
-    directory.write_predictions(name, validation, answers, prepared.task.labels)
-    return {**with_interval(measured, len(validation)), "runtime": runtime}
 
 
 def _tune(
@@ -166,8 +156,9 @@ def _publish(
     directory: RunDirectory,
     model: Any,
     base: Mapping[str, Any],
-    tuned: Evaluation,
+    tuned: Mapping[str, Evaluation],
     result: TrainingResult,
+    cost: Mapping[str, Any],
 ) -> None:
     """Write predictions, the artefact with its card, the report, and last of all ``metrics.json``."""
     from featherweight.engine.hardware import peak_memory_bytes
@@ -176,19 +167,29 @@ def _publish(
     from featherweight.serving.loading import FACTS, facts
 
     task, source, recipe = prepared.task, prepared.source, prepared.recipe
-    validation = prepared.examples[EVALUATED_SPLIT]
-    directory.write_predictions("tuned", validation, tuned, task.labels)
-    saved = {name: directory.read_predictions(name, EVALUATED_SPLIT) for name in ("base", *base["baselines"])}
-    untuned = saved.pop("base").probabilities
-    gate.require_other_answers(untuned, tuned.probabilities)
+    split = prepared.evaluated_split
+    examples = prepared.examples[split]
+    measured = {name: with_interval(one.metrics, len(one.labels)) for name, one in tuned.items()}
+    candidates = len(result.epochs) if recipe.training.load_best_model_at_end else 1
+
+    def answers(name: str, of: str) -> Any:
+        return directory.read_predictions(name, of).probabilities
+
+    gate.require_other_answers(answers("base", split), tuned[split].probabilities)
     evidence = assess(
-        validation,
+        examples,
         task.labels,
-        untuned,
-        tuned.probabilities,
-        {name: one.probabilities for name, one in saved.items()},
-        twins=np.isin(validation.ids, base["data_checks"]["twins"][EVALUATED_SPLIT]["ids"]),
+        answers("base", split),
+        tuned[split].probabilities,
+        {name: answers(name, split) for name in base["baselines"]},
+        fitting=None
+        if split == SELECTION_SPLIT
+        else Fitting(
+            answers("base", SELECTION_SPLIT), tuned[SELECTION_SPLIT].probabilities, tuned[SELECTION_SPLIT].labels
+        ),
+        twins=np.isin(examples.ids, base["data_checks"]["twins"][split]["ids"]),
         slice_columns=recipe.data.slices,
+        keywords=recipe.data.keywords,
         group_column=recipe.data.group,
         seed=recipe.training.seed,
     )
@@ -198,14 +199,23 @@ def _publish(
         "task": recipe.task,
         "label_shares": shares(task, prepared.examples),
         "rows": {name: len(one) for name, one in prepared.examples.items()},
+        "dropped_twin_rows": prepared.dropped_twins,
         "dropped_empty_rows": {name: one.dropped for name, one in prepared.examples.items()},
         "skipped_bad_rows": {name: one.skipped for name, one in prepared.examples.items()},
         "truncated_rows": {name: one.truncated for name, one in prepared.encodings.items()},
         "truncation": _truncation(prepared),
-        "evaluated_split": EVALUATED_SPLIT,
+        "evaluated_split": split,
+        "selection": selection.describe(
+            SELECTION_SPLIT,
+            split,
+            candidates,
+            base["metrics"][SELECTION_SPLIT],
+            measured[SELECTION_SPLIT],
+            len(prepared.examples[SELECTION_SPLIT]),
+        ),
         "baselines": base["baselines"],
-        "base": base["metrics"],
-        "tuned": with_interval(tuned.metrics, len(validation)),
+        "base": base["metrics"][split],
+        "tuned": measured[split],
         "epochs": [
             {"epoch": record.epoch, "training_loss": record.training_loss, **_outcomes(record.metrics)}
             for record in result.epochs
@@ -215,7 +225,7 @@ def _publish(
         "total_parameters": total,
         **evidence,
         "data_checks": base["data_checks"],
-        "resources": {**result.metrics, "peak_memory_bytes": peak_memory_bytes()},
+        "resources": {**result.metrics, "peak_memory_bytes": peak_memory_bytes(), "tuning": cost},
         "trunk_cache": prepared.trunk,
         "pad_token_id": prepared.tokenizer.pad_token_id,
         "base_model_fingerprint": source.fingerprint,
@@ -232,7 +242,7 @@ def _publish(
         (folder / "README.md").write_text(card, encoding="utf-8")
         half = prepared.trunk is not None and prepared.trunk["dtype"] == "fp16"
         rounded = half or prepared.accelerator.mixed_precision != "no"
-        passed = gate.require_same_answers(folder, prepared.encodings[EVALUATED_SPLIT], tuned.probabilities, rounded)
+        passed = gate.require_same_answers(folder, prepared.encodings[split], tuned[split].probabilities, rounded)
         metrics["reliability"] = reliability(directory, result.metrics, passed)
 
     directory.publish_folder(prepared.method.artefact, fill)
@@ -248,6 +258,7 @@ def _finish(directory: RunDirectory, console: Console) -> RunRecord:
         tables.epochs(metrics["epochs"]),
         tables.evaluations({"base model": metrics["base"], "tuned model": metrics["tuned"]}),
         tables.ladder(metrics),
+        tables.selection(metrics),
         *(tables.examples(f"Examples {kind} by tuning", shown[kind]) for kind in ("fixed", "broken") if shown[kind]),
         *(f"Take care: {line}" for line in metrics["data_checks"]["warnings"]),
         tables.verdict(metrics),
