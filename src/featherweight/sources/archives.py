@@ -14,8 +14,9 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -37,7 +38,7 @@ class _Entry:
     name: str
     size: int
     is_folder: bool
-    open: Callable[[], AbstractContextManager[Any]]
+    open: Callable[[], Any]
 
 
 def is_archive(name: str | Path) -> bool:
@@ -123,7 +124,7 @@ def _zip_entries(path: Path) -> Iterator[_Entry]:
             if info.flag_bits & 0x1:
                 raise ModelError(f"{path}: the entry {_shown(info.filename)} is encrypted; unpack it yourself")
             name = info.filename.removesuffix("/") if info.is_dir() else info.filename
-            yield _Entry(_relative(name), info.file_size, info.is_dir(), lambda info=info: archive.open(info))
+            yield _Entry(_relative(name), info.file_size, info.is_dir(), partial(archive.open, info))
 
 
 def _tar_entries(path: Path) -> Iterator[_Entry]:
@@ -142,7 +143,7 @@ def _tar_entries(path: Path) -> Iterator[_Entry]:
                     _relative(member.name),
                     member.size,
                     member.isdir(),
-                    lambda member=member: archive.extractfile(member),
+                    partial(archive.extractfile, member),
                 )
 
 
