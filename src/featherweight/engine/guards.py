@@ -70,5 +70,5 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether memory ran out, on a device or in the process; torch's allocator for processors has no error of its
     own."""
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and "not enough memory" in str(error)
+        isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
     )
