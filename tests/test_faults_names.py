@@ -100,6 +100,16 @@ def test_row_56_an_error_can_not_steer_the_terminal(cli: Callable[..., Any]) -> 
 # Row 58.
 
 
+def test_row_58_tables_on_the_terminal_show_brackets_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    from featherweight.report import tables
+    from featherweight.report.console import Console
+
+    Console().show(tables.key_values("[/title]", {"label": "[/b] [red]x[/red] :smile:"}), "[/b]")
+    shown = capsys.readouterr().out
+    assert "[/title]" in shown
+    assert "[/b] [red]x[/red] :smile:" in shown
+
+
 @pytest.fixture(scope="module")
 def evil_run(models: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A run whose labels, texts and file names are as bad as can be."""

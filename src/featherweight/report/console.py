@@ -41,9 +41,10 @@ class Console:
 
         stream = sys.stderr if self.as_json else sys.stdout
         width = None if stream.isatty() else 120
-        rich = Rich(file=stream, highlight=False, width=width, soft_wrap=False)
+        # Texts and labels are the user's: nothing in them is markup.
+        rich = Rich(file=stream, highlight=False, width=width, soft_wrap=False, markup=False, emoji=False)
         for renderable in renderables:
-            rich.print(renderable, markup=False) if isinstance(renderable, str) else rich.print(renderable)
+            rich.print(renderable)
 
     def say(self, line: str) -> None:
         """One line about what goes on."""
