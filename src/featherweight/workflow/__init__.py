@@ -6,5 +6,6 @@ from featherweight.workflow.inspecting import doctor, inspect_data
 from featherweight.workflow.planning import plan
 from featherweight.workflow.predicting import predict
 from featherweight.workflow.running import load_run, run
+from featherweight.workflow.serving import serve
 
-__all__ = ["compare", "doctor", "evaluate", "inspect_data", "load_run", "plan", "predict", "report", "run"]
+__all__ = ["compare", "doctor", "evaluate", "inspect_data", "load_run", "plan", "predict", "report", "run", "serve"]
