@@ -2,6 +2,7 @@
 # make demo-decoder   the same with a 135 M decoder read from GGUF
 # make test           lint, format, types, layers, pins, all tests
 # make benchmark      ours against the stock script; let the machine do nothing else meanwhile
+# make torture-server the server's tests in their long versions: 10,000 generated requests, 1,000 reloads, a minute's overload
 # make docs           write what is generated in docs/
 # make lock           resolve the pinned versions anew
 #
@@ -13,7 +14,7 @@ BIN      := $(VENV)/bin
 PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo demo-decoder test check docs lock benchmark clean
+.PHONY: help demo demo-decoder test check torture-server docs lock benchmark clean
 help:
 	@sed -n '/^#/!q;s/^# \{0,1\}//p' Makefile
 
@@ -33,6 +34,9 @@ check: $(VENV)/dev.stamp
 test: check $(VENV)/decoder.stamp
 	$(BIN)/pytest $(PARALLEL) -m "not slow"
 	$(BIN)/pytest $(PARALLEL) -m slow
+
+torture-server: $(VENV)/dev.stamp
+	FEATHERWEIGHT_TORTURE=1 $(BIN)/pytest tests/test_server.py tests/test_server_fuzz.py tests/test_serving.py
 
 docs: $(VENV)/dev.stamp
 	$(BIN)/python tools/make_docs.py

@@ -405,6 +405,8 @@ def test_row_66_a_client_that_goes_away_takes_its_work_with_it(adapters: Path) -
         left = [server.connect() for _ in range(20)]
         for connection in left:
             connection.sendall(request)
+        while b"featherweight_waiting_tokens 0.0" in server.ask("GET", "/metrics").body:
+            time.sleep(0.002)
         for connection in left:
             connection.close()
         while b"featherweight_waiting_tokens 0.0" not in server.ask("GET", "/metrics").body:

@@ -127,6 +127,10 @@ class RequireLocalHost:
         return name in self._NAMES or not hosts
 
 
+class _Gone(Exception):
+    """The client went away before its body was here."""
+
+
 class LimitBody:
     """Read the body before the application does, within a size and a time."""
 
@@ -146,6 +150,9 @@ class LimitBody:
         try:
             async with asyncio.timeout(self.timeout):
                 body = await self._read(receive)
+        except _Gone:
+            scope.setdefault("state", {})["cancelled"] = True
+            return
         except TimeoutError:
             await self._refuse(send, 408, f"the body did not arrive within {self.timeout:g} s")
             return
@@ -164,7 +171,7 @@ class LimitBody:
         while True:
             message = await receive()
             if message["type"] == "http.disconnect":
-                return bytes(parts)
+                raise _Gone
             parts += message.get("body", b"")
             if len(parts) > self.max_bytes:
                 return None
