@@ -68,6 +68,8 @@ class _Connection(asyncio.Protocol):
             self.answer.set_result(0)
 
     async def ask(self, sent: bytes) -> int:
+        if self.transport.is_closing():
+            return 0
         self.answer = asyncio.get_running_loop().create_future()
         self.transport.write(sent)
         return await self.answer
@@ -91,6 +93,8 @@ async def closed(port: int, requests: Sequence[bytes], clients: int, seconds: fl
             status = await connection.ask(requests[index % len(requests)])
             outcome.add(status, time.perf_counter() - sent)
             index += clients
+            if connection.transport.is_closing():
+                connection = await _connect(port)
         connection.transport.close()
 
     await asyncio.gather(*(client(number) for number in range(clients)))

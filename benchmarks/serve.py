@@ -82,7 +82,7 @@ def closed(run: str) -> dict[str, Any]:
         with server(arm, [run]) as (port, _):
             asyncio.run(load.closed(port, requests, 4, 2))  # warm-up
             found[arm] = {
-                str(clients): asyncio.run(load.closed(port, requests, clients, 6)).summary() for clients in CLIENTS
+                str(clients): asyncio.run(load.closed(port, requests, clients, 5)).summary() for clients in CLIENTS
             }
     naive, ours = (
         [found[arm][str(clients)]["requests_per_second"] for clients in CLIENTS] for arm in ("naive", "ours")

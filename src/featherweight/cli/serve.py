@@ -55,7 +55,7 @@ def add(commands: Any) -> None:
                 type=type(default),
                 default=default,
                 metavar="N",
-                help=f"{_NUMBERS[field.name]} (default: {default:g})",
+                help=f"{_NUMBERS[field.name]} (default: {default})",
             )
 
 
