@@ -29,17 +29,22 @@ class Browser:
     def __init__(self, address: str, session: str) -> None:
         self._base = f"{address}/session/{session}"
 
-    def open(self, page: Path, width: int = 1200, scheme: str = "light", media: str = "screen") -> None:
-        """Load a file at a width in CSS pixels, under a colour scheme, for the screen or for print."""
+    def open(self, page: Path | str, width: int = 1200, scheme: str = "light", media: str = "screen") -> None:
+        """Load a file or an address at a width in CSS pixels, under a colour scheme, for the screen or for print."""
         size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
         self.devtools("Emulation.setDeviceMetricsOverride", **size)
         features = [{"name": "prefers-color-scheme", "value": scheme}]
         self.devtools("Emulation.setEmulatedMedia", media=media, features=features)
-        _post(f"{self._base}/url", {"url": page.resolve().as_uri()})
+        _post(f"{self._base}/url", {"url": page if isinstance(page, str) else page.resolve().as_uri()})
 
     def run(self, script: str, *arguments: Any) -> Any:
         """Run a function body in the page; a promise is waited for."""
         return _post(f"{self._base}/execute/sync", {"script": script, "args": list(arguments)})
+
+    def press(self, *keys: str) -> None:
+        """Keys one after the other, as a keyboard sends them (WebDriver's code points for those without a letter)."""
+        actions = [{"type": kind, "value": key} for key in keys for kind in ("keyDown", "keyUp")]
+        _post(f"{self._base}/actions", {"actions": [{"type": "key", "id": "keyboard", "actions": actions}]})
 
     def log(self) -> list[dict[str, Any]]:
         """What the console holds since it was asked last: errors, refused requests."""

@@ -57,6 +57,7 @@ def commands() -> list[list[str]]:
         ["compare"],
         ["report"],
         ["predict"],
+        ["serve"],
         ["inspect"],
         ["inspect", "data"],
         ["doctor"],

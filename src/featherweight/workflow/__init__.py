@@ -8,6 +8,7 @@ from featherweight.workflow.learning_curve import learning_curve
 from featherweight.workflow.planning import plan
 from featherweight.workflow.predicting import predict
 from featherweight.workflow.running import load_run, run
+from featherweight.workflow.serving import serve
 
 __all__ = [
     "compare",
@@ -23,4 +24,5 @@ __all__ = [
     "predict",
     "report",
     "run",
+    "serve",
 ]

@@ -1,0 +1,266 @@
+"""The server's routes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
+from pydantic import BaseModel, ConfigDict, Field
+
+from featherweight import __version__
+from featherweight.errors import FeatherweightError
+from featherweight.serving import page, strict_json
+from featherweight.serving.batching import Batcher, Draining, Overloaded
+from featherweight.serving.catalogue import Catalogue, Served, is_name
+from featherweight.serving.guards import App, LimitBody, Observe, RequireKey, RequireLocalHost
+from featherweight.serving.metrics import Metrics
+from featherweight.serving.settings import Settings
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class PredictRequest(_Strict):
+    texts: list[str] = Field(min_length=1, description="what to classify", examples=[["A film I would see again."]])
+    model: str | None = Field(None, description="a name of `/v1/models`; may be left out where there is one run")
+
+
+class Prediction(BaseModel):
+    label: str
+    probabilities: dict[str, float]
+    truncated: bool | None = Field(None, description="true, and only there, where the model saw the beginning alone")
+
+
+class Predictions(BaseModel):
+    predictions: list[Prediction]
+
+
+class Model(BaseModel):
+    name: str
+    labels: list[str]
+    max_length: int = Field(description="tokens after which a text is cut")
+    base: str | None = Field(description="the name of its untuned model, where that is served beside it")
+
+
+class Models(BaseModel):
+    models: list[Model]
+
+
+class Status(BaseModel):
+    status: str
+
+
+class Error(BaseModel):
+    detail: str
+
+
+class AdapterRequest(_Strict):
+    name: str = Field(description="a folder in the directory given to --allow-dynamic-adapters")
+
+
+class _StrictRequest(Request):
+    async def json(self) -> Any:
+        return strict_json.parse(await self.body())
+
+
+class _StrictRoute(APIRoute):
+    def get_route_handler(self) -> Callable[[Request], Any]:
+        handle = super().get_route_handler()
+
+        async def strictly(request: Request) -> Response:
+            return await handle(_StrictRequest(request.scope, request.receive))
+
+        return strictly
+
+
+def build(catalogue: Catalogue, settings: Settings) -> tuple[App, Batcher]:
+    """The application within its guards, and the batcher that answers behind it."""
+    metrics = Metrics()
+    batcher = Batcher(
+        catalogue, metrics, token_budget=settings.token_budget, max_waiting_tokens=settings.max_waiting_tokens
+    )
+    metrics.watch("waiting_tokens", "Estimated tokens admitted and unanswered", lambda: batcher.waiting_tokens)
+    metrics.watch("models", "Names that answer", lambda: len(catalogue.all()))
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        batcher.start()
+        yield
+        batcher.close()
+
+    app = FastAPI(
+        title="Featherweight",
+        version=__version__,
+        lifespan=lifespan,
+        docs_url=None,  # its page would come from a CDN
+        redoc_url=None,
+        redirect_slashes=False,
+        responses={code: {"model": Error} for code in ((400, 401) if settings.key else (400,))},
+    )
+    app.router.route_class = _StrictRoute
+    _add_errors(app)
+    _add_state(app, batcher, metrics)
+    _add_models(app, catalogue, batcher, settings)
+    if settings.dynamic is not None:
+        _add_dynamic(app, catalogue, settings)
+    routes = frozenset(getattr(route, "path", "") for route in app.routes)
+    guarded: App = LimitBody(app, settings.max_body_bytes, settings.timeout)
+    guarded = RequireLocalHost(guarded, settings.is_local and settings.key is None)
+    return Observe(RequireKey(guarded, settings.key), metrics, routes), batcher
+
+
+def _add_errors(app: FastAPI) -> None:
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        # Where and what, but not the input, which may be large or no JSON at all.
+        lines = [f"{'.'.join(str(part)[:80] for part in one['loc'])}: {_reason(one)}" for one in error.errors()[:10]]
+        return JSONResponse({"detail": "; ".join(lines).encode("utf-8", "replace").decode()}, status_code=422)
+
+
+def _reason(problem: dict[str, Any]) -> str:
+    return str(problem.get("ctx", {}).get("error", "")) if problem["type"] == "json_invalid" else str(problem["msg"])
+
+
+def _add_state(app: FastAPI, batcher: Batcher, metrics: Metrics) -> None:
+    @app.get("/", include_in_schema=False)
+    async def home() -> Response:
+        headers = {"content-security-policy": page.policy()}
+        return Response(page.html(), media_type="text/html; charset=utf-8", headers=headers)
+
+    @app.get("/health")
+    async def health() -> Status:
+        """Whether the process answers."""
+        return Status(status="ok")
+
+    @app.get("/ready", responses={503: {"model": Status}})
+    async def ready() -> Any:
+        """Whether it takes work: not while it shuts down."""
+        return JSONResponse({"status": "draining"}, status_code=503) if batcher.draining else Status(status="ready")
+
+    @app.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
+    async def measured() -> Response:
+        """Counters for Prometheus."""
+        return Response(metrics.text(), headers={"content-type": "text/plain; version=0.0.4; charset=utf-8"})
+
+
+def _add_models(app: FastAPI, catalogue: Catalogue, batcher: Batcher, settings: Settings) -> None:
+    @app.get("/v1/models")
+    async def models() -> Models:
+        """Who answers."""
+        served = catalogue.all()
+        bases = {one.base_of: one.name for one in served if one.base_of is not None}
+        return Models(
+            models=[
+                Model(
+                    name=one.name,
+                    labels=list(one.labels),
+                    max_length=one.backend.max_length(one.key),
+                    base=bases.get(one.name),
+                )
+                for one in served
+            ]
+        )
+
+    refusals: dict[int | str, Any] = {code: {"model": Error} for code in (404, 408, 413, 422, 429, 503)}
+
+    @app.post("/v1/predict", response_model=Predictions, responses=refusals)
+    async def predict(asked: PredictRequest, request: Request) -> Any:
+        """Label and probabilities of each text, in order."""
+        if len(asked.texts) > settings.max_texts:
+            raise HTTPException(
+                422, f"texts: {len(asked.texts)} are more than {settings.max_texts}; send them in parts"
+            )
+        if any(len(text) > settings.max_text_characters for text in asked.texts):
+            raise HTTPException(422, f"texts: one has more than {settings.max_text_characters:,} characters")
+        served = _take(catalogue, asked.model)
+        request.state.model, request.state.texts = served.name, len(asked.texts)
+        try:
+            predictions = await _unless_gone(request, batcher.predict(served, asked.texts), settings.timeout)
+        except Overloaded as error:
+            raise HTTPException(429, str(error), {"retry-after": str(error.retry_after)}) from None
+        except (Draining, TimeoutError) as error:
+            reason = str(error) or f"no answer within {settings.timeout:g} s"
+            raise HTTPException(503, reason, {"retry-after": str(batcher.retry_after)}) from None
+        finally:
+            catalogue.give_back(served)
+        return Response(json.dumps({"predictions": predictions}, ensure_ascii=False), media_type="application/json")
+
+
+def _take(catalogue: Catalogue, name: str | None) -> Served:
+    """The model that a request names, never another one."""
+    if name is None:
+        tuned = [one.name for one in catalogue.all() if one.base_of is None]
+        if len(tuned) != 1:
+            raise HTTPException(422, f"model: name one of {', '.join(sorted(tuned)) or 'none'}")
+        name = tuned[0]
+    served = catalogue.take(name)
+    if served is None:
+        raise HTTPException(404, "model: there is none of that name; see /v1/models")
+    return served
+
+
+async def _unless_gone(request: Request, work: Any, timeout: float) -> Any:
+    """The work's result; the work is cancelled when the client goes away, or time is up."""
+    working = asyncio.ensure_future(work)
+    watching = asyncio.ensure_future(_gone(request))
+    try:
+        async with asyncio.timeout(timeout):
+            await asyncio.wait((working, watching), return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            request.state.cancelled = True
+            raise HTTPException(499, "the client went away")
+        return working.result()
+    finally:
+        watching.cancel()
+        working.cancel()
+        await asyncio.gather(working, watching, return_exceptions=True)
+
+
+async def _gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _add_dynamic(app: FastAPI, catalogue: Catalogue, settings: Settings) -> None:
+    folder = settings.dynamic.resolve()  # type: ignore[union-attr]
+    loader = ThreadPoolExecutor(1, thread_name_prefix="loader")
+    loading: set[str] = set()
+    refusals: dict[int | str, Any] = {code: {"model": Error} for code in (404, 409, 422)}
+
+    @app.post("/v1/adapters", status_code=201, response_model=Status, responses=refusals)
+    async def load(asked: AdapterRequest) -> Status:
+        """Load an adapter out of the directory that the server was started with."""
+        name = asked.name
+        if not is_name(name):
+            raise HTTPException(400, "name: A-Z a-z 0-9 . _ -, at most 64, not beginning with a dot")
+        path = folder / name
+        if not path.is_dir() or path.resolve().parent != folder:
+            raise HTTPException(404, "name: there is no such folder")
+        if name in loading or catalogue.find(name) is not None:
+            raise HTTPException(409, f"{name}: is loaded already; unload it first")
+        loading.add(name)
+        try:
+            await asyncio.get_running_loop().run_in_executor(loader, catalogue.load, name, str(path))
+        except FeatherweightError as error:
+            raise HTTPException(422, str(error).replace(f"{folder}/", "")) from None
+        finally:
+            loading.discard(name)
+        return Status(status="loaded")
+
+    @app.delete("/v1/adapters/{name}", response_model=Status, responses=refusals)
+    async def unload(name: str) -> Status:
+        """Stop answering for an adapter; requests that wait for it are still answered."""
+        served = catalogue.find(name)
+        if served is None or served.base_of is not None:
+            raise HTTPException(404, "there is no adapter of that name")
+        catalogue.unload(name)
+        return Status(status="unloaded")

@@ -1,0 +1,123 @@
+"use strict";
+const byId = (id) => document.getElementById(id);
+const [unlock, ask, message, answers] = ["unlock", "ask", "message", "answers"].map(byId);
+let key = "";
+let models = [];
+
+function element(tag, text, className) {
+  const made = document.createElement(tag);
+  if (text !== undefined) made.textContent = text;
+  if (className) made.className = className;
+  return made;
+}
+
+function say(text, bad) {
+  message.textContent = text;
+  message.className = bad ? "bad" : "";
+}
+
+async function call(path, body) {
+  const headers = key ? { Authorization: `Bearer ${key}` } : {};
+  if (body) headers["Content-Type"] = "application/json";
+  const options = { headers, method: body ? "POST" : "GET", body: body && JSON.stringify(body), cache: "no-store" };
+  const answer = await fetch(path, options);
+  const content = await answer.json();
+  if (answer.ok) return content;
+  const again = answer.headers.get("Retry-After");
+  const error = new Error(content.detail + (again ? `; try again in ${again} s` : ""));
+  error.status = answer.status;
+  throw error;
+}
+
+async function start() {
+  try {
+    models = (await call("v1/models")).models;
+  } catch (error) {
+    if (error.status !== 401) return say(error.message, true);
+    say(key ? "That is not the key." : "", true);
+    unlock.hidden = false;
+    return byId("key").select();
+  }
+  say("");
+  unlock.hidden = true;
+  ask.hidden = false;
+  byId("models").append(...models.filter((one) => !one.name.includes("@")).flatMap(boxes));
+  byId("text").focus();
+}
+
+function boxes(model) {
+  const names = model.base ? [[model.name, model.name], [model.base, `${model.name}, untuned`]] : [[model.name, model.name]];
+  return names.map(([value, title]) => {
+    const label = element("label");
+    const box = element("input");
+    Object.assign(box, { type: "checkbox", value, checked: true, name: "model" });
+    label.append(box, title);
+    return label;
+  });
+}
+
+function card(name, prediction) {
+  const run = name.split("@")[0];
+  const made = element("div", undefined, name === run ? "card tuned" : "card");
+  made.append(element("h3", name === run ? run : `${run}, untuned`), element("p", prediction.label, "label"));
+  const list = element("dl");
+  const sorted = Object.entries(prediction.probabilities).sort((one, other) => other[1] - one[1]);
+  for (const [label, probability] of sorted) {
+    const bar = element("meter");
+    Object.assign(bar, { min: 0, max: 1, value: probability });
+    bar.setAttribute("aria-label", `${label} ${probability.toFixed(4)}`);
+    const value = element("dd", probability.toFixed(4));
+    value.append(bar);
+    list.append(element("dt", label), value);
+  }
+  made.append(list);
+  if (prediction.truncated) made.append(element("p", "The text was cut: the model saw its beginning.", "note"));
+  return made;
+}
+
+async function classify() {
+  const texts = byId("text").value.split("\n").map((line) => line.trim()).filter(Boolean);
+  const chosen = [...document.querySelectorAll("input[name=model]:checked")].map((box) => box.value);
+  if (!texts.length) return say("Write a text first.", true);
+  if (!chosen.length) return say("Choose a model.", true);
+  const button = ask.querySelector("button");
+  button.setAttribute("aria-busy", "true");
+  say("Asking …");
+  try {
+    const found = await Promise.all(chosen.map((model) => call("v1/predict", { texts, model })));
+    answers.replaceChildren(...texts.map((text, index) => {
+      const article = element("article");
+      const quote = element("blockquote", text);
+      quote.dir = "auto";
+      const cards = element("div", undefined, "cards");
+      cards.append(...chosen.map((name, number) => card(name, found[number].predictions[index])));
+      article.append(quote, cards);
+      return article;
+    }));
+    say("");
+  } catch (error) {
+    say(error.message, true);
+  } finally {
+    button.removeAttribute("aria-busy");
+  }
+}
+
+unlock.addEventListener("submit", (event) => {
+  event.preventDefault();
+  key = byId("key").value;
+  start();
+});
+ask.addEventListener("submit", (event) => {
+  event.preventDefault();
+  classify();
+});
+byId("text").addEventListener("keydown", (event) => {
+  if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) ask.requestSubmit();
+});
+byId("schema").addEventListener("click", async (event) => {
+  if (!key) return;
+  event.preventDefault();
+  const text = JSON.stringify(await call("openapi.json"), null, 1);
+  location.assign(URL.createObjectURL(new Blob([text], { type: "application/json" })));
+});
+start();

@@ -1,0 +1,120 @@
+"""The page at ``/`` in a real browser, by keyboard: it asks for the key, answers, and holds axe's rules."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import browser
+import pytest
+import serving
+import tiny
+
+from featherweight import recipe as recipes
+from featherweight import workflow
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not (browser.CHROMIUM and browser.DRIVER), reason="no Chromium with chromedriver (apt install chromium-driver)"
+    ),
+]
+TAB, ENTER = "\ue004", "\ue007"
+MARKUP = "<img src=x onerror=alert(1)>"
+PICTURES = os.environ.get("FEATHERWEIGHT_PICTURES")  # a folder for screenshots, to be looked at
+
+
+@pytest.fixture(scope="module")
+def server(models: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[serving.Server]:
+    folder = tmp_path_factory.mktemp("page")
+    for seed, name in enumerate(("first", "second")):
+        rows = tiny.rows(80, seed=seed, labels=(f"NEGATIVE{MARKUP if seed else ''}", "POSITIVE"))
+        content = tiny.recipe(
+            models("bert"), tiny.save_jsonl(folder / f"{name}.jsonl", rows), training={"max_steps": 12}
+        )
+        workflow.run(recipes.parse(content), folder / name)
+    with serving.running(folder / "first", folder / "second", key=serving.KEY) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def page() -> Iterator[browser.Browser]:
+    with browser.start() as started:
+        yield started
+
+
+def until(page: browser.Browser, condition: str) -> Any:
+    deadline = time.monotonic() + 60
+    while not (found := page.run(f"return {condition}")):
+        assert time.monotonic() < deadline, condition
+        time.sleep(0.05)
+    return found
+
+
+def faults(page: browser.Browser) -> list[Any]:
+    axe = pytest.importorskip("axe_core_python")
+    page.devtools("Page.setBypassCSP", enabled=True)
+    page.run((Path(axe.__file__).parent / "axe.min.js").read_text(encoding="utf-8"))
+    found = page.run("return axe.run().then(found => found.violations)")
+    page.devtools("Page.setBypassCSP", enabled=False)
+    return [(one["id"], one["nodes"][0]["html"]) for one in found if one["impact"] in {"serious", "critical"}]
+
+
+def picture(page: browser.Browser, name: str) -> None:
+    if PICTURES:
+        page.screenshot(Path(PICTURES) / f"{name}.png", 0, page.run("return document.documentElement.scrollHeight"))
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1200, 390])
+def test_the_page_by_keyboard(width: int, scheme: str, page: browser.Browser, server: serving.Server) -> None:
+    page.open(server.url + "/", width, scheme)
+    until(page, "!document.getElementById('unlock').hidden && document.activeElement.id == 'key'")
+    assert page.run("return document.getElementById('ask').hidden")
+    assert faults(page) == []
+    picture(page, f"key-{width}-{scheme}")
+    page.press(*"wrong", ENTER)
+    until(page, "document.getElementById('message').textContent.includes('not the key')")
+    page.press(*serving.KEY, ENTER)
+    until(page, "document.activeElement.id == 'text'")
+    page.press(*"great ", *MARKUP, ENTER, *"awful film", TAB)
+    boxes = page.run("return [...document.querySelectorAll('input[name=model]')].map(one => one.value)")
+    assert boxes == ["first", "first@base", "second", "second@base"]
+    assert page.run("return document.activeElement.value") == "first", "Tab leads from the text to the models"
+    page.press(*[TAB] * len(boxes), ENTER)
+    until(page, "document.querySelectorAll('.card').length == 8")
+    texts = page.run("return [...document.querySelectorAll('blockquote')].map(one => one.textContent)")
+    assert texts == [f"great {MARKUP}", "awful film"]
+    expected = server.predict([f"great {MARKUP}"], "first", key=serving.KEY).json["predictions"][0]
+    first = page.run(
+        "const one = document.querySelector('.card'); return [one.querySelector('.label').textContent, one.innerText]"
+    )
+    assert first[0] == expected["label"]
+    for label, value in expected["probabilities"].items():
+        assert label in first[1]
+        assert f"{value:.4f}" in first[1]
+    assert page.run("return document.querySelectorAll('img').length") == 0, "labels and texts are text"
+    assert page.run("return document.documentElement.scrollWidth") <= width
+    assert faults(page) == []
+    names = page.run("return performance.getEntriesByType('resource').map(one => one.name)")
+    assert all(name.startswith(server.url) for name in names)
+    assert [one for one in page.log() if one["level"] != "DEBUG" and "401" not in one["message"]] == []
+    picture(page, f"answers-{width}-{scheme}")
+
+
+def test_a_mistake_is_said_and_ctrl_enter_asks(page: browser.Browser, server: serving.Server) -> None:
+    page.open(server.url + "/")
+    until(page, "document.activeElement.id == 'key'")
+    page.press(*serving.KEY, ENTER)
+    until(page, "document.activeElement.id == 'text'")
+    page.run("document.querySelectorAll('input[name=model]').forEach(one => { one.checked = false })")
+    page.run("document.getElementById('text').value = 'great'; document.getElementById('ask').requestSubmit()")
+    until(page, "document.getElementById('message').textContent == 'Choose a model.'")
+    page.run("document.querySelector('input[name=model]').checked = true; document.getElementById('text').focus()")
+    page.run(
+        "document.getElementById('text').dispatchEvent(new KeyboardEvent('keydown', {key: 'Enter', ctrlKey: true}))"
+    )
+    until(page, "document.querySelectorAll('.card').length == 1")
