@@ -114,8 +114,9 @@ def _axes(plot: _Scale, x: str, y: str) -> Markup:
         parts.append(_tag('<line class="grid" x1="{}" x2="{}" y1="{}" y2="{}"/>', _LEFT, right, up, up))
         parts.append(_tag('<text x="{}" y="{}" text-anchor="end">{}</text>', _LEFT - 8, up + 4, f"{tick:g}"))
     for tick in plot.across:
-        across = plot.at((tick, plot.up[0]))[0]
-        parts.append(_tag('<text x="{}" y="{}" text-anchor="middle">{}</text>', across, bottom + 18, f"{tick:g}"))
+        across, shown = plot.at((tick, plot.up[0]))[0], f"{tick:g}"
+        anchor = "end" if tick == plot.across[-1] and len(shown) > 4 else "middle"  # so that it is not cut off
+        parts.append(_tag('<text x="{}" y="{}" text-anchor="{}">{}</text>', across, bottom + 18, anchor, shown))
     middle = (_LEFT + right) / 2
     parts.append(_tag('<text class="axis" x="{}" y="{}" text-anchor="middle">{}</text>', middle, _HEIGHT - 6, x))
     across_text = '<text class="axis" text-anchor="middle" transform="translate(14 {}) rotate(-90)">{}</text>'
