@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from featherweight.records import Examples
 
 _MOST_ROWS = 200_000  # the word model is as good as it gets long before, and its memory grows with the rows
-_MOST_PROBE_ROWS = 10_000  # each costs a pass through the model
+MOST_PROBE_ROWS = 10_000  # each costs a pass through the model
 _SEED = 0
 
 
@@ -87,7 +87,7 @@ class LinearProbe:
 
     def fit(self, train: Part, classes: int) -> None:
         self.classes = classes
-        rows = _sample(len(train.examples), _MOST_PROBE_ROWS)
+        rows = _sample(len(train.examples), MOST_PROBE_ROWS)
         self.model = probe().fit(train.features(rows), train.examples.labels[rows])
 
     def predict(self, part: Part) -> NDArray[np.float32]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from featherweight.recipe import Recipe
+from featherweight.records import Encoding
 from featherweight.report import tables
 from featherweight.report.console import Console
 from featherweight.signals import stop_on_signals
@@ -42,6 +44,7 @@ def plan(recipe: Recipe, *, console: Console | None = None) -> dict[str, Any]:
     training = prepared.recipe.training
     every = trainer.schedule.steps_per_epoch if training.eval_strategy == "epoch" else training.eval_steps
     evaluations = 2 + -(-found.steps // every)  # the base model, every so often, the tuned model
+    passes = evaluations + _other_passes(prepared.encodings, validation)
     result = {
         "trainable_parameters": trainable,
         "total_parameters": total,
@@ -54,8 +57,8 @@ def plan(recipe: Recipe, *, console: Console | None = None) -> dict[str, Any]:
         "seconds": {
             "preparing": prepare_seconds,
             "training": found.train_seconds,
-            "evaluations": evaluations * evaluation_seconds,
-            "total": prepare_seconds + found.train_seconds + evaluations * evaluation_seconds,
+            "evaluations": passes * evaluation_seconds,
+            "total": prepare_seconds + found.train_seconds + passes * evaluation_seconds,
             "doubt": found.spread,
         },
         "peak_memory_bytes": found.peak_memory_bytes,
@@ -63,3 +66,14 @@ def plan(recipe: Recipe, *, console: Console | None = None) -> dict[str, Any]:
     }
     console.show(tables.plan(result))
     return result
+
+
+def _other_passes(encodings: Mapping[str, Encoding], validation: Encoding) -> float:
+    """Passes over tokens of other splits, in passes over validation: the linear probe's features, and test thrice."""
+    from featherweight.evidence.baselines import MOST_PROBE_ROWS
+
+    train = encodings["train"]
+    tokens = train.offsets[-1] * min(1.0, MOST_PROBE_ROWS / len(train)) + validation.offsets[-1]
+    if "test" in encodings:
+        tokens += 3 * encodings["test"].offsets[-1]
+    return float(tokens / validation.offsets[-1])
