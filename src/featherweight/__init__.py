@@ -24,6 +24,7 @@ _PUBLIC = {
     "evaluate": "featherweight.workflow:evaluate",
     "compare": "featherweight.workflow:compare",
     "predict": "featherweight.workflow:predict",
+    "export": "featherweight.workflow:export",
     "write_report": "featherweight.workflow:report",
     "load_predictor": "featherweight.serving.predictor:load_predictor",
     "FeatherweightError": "featherweight.errors:FeatherweightError",

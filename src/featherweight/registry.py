@@ -105,3 +105,14 @@ BASELINES = Registry(
         "tfidf-logistic-regression": "featherweight.evidence.baselines:TfidfLogisticRegression",
     },
 )
+
+EXPORTS = Registry(
+    "export format",
+    "featherweight.exports",
+    {
+        "adapter": "featherweight.export.adapter:Adapter",
+        "merged": "featherweight.export.merged:Merged",
+        "onnx": "featherweight.export.onnx:Onnx",
+        "onnx-int8": "featherweight.export.onnx_int8:OnnxInt8",
+    },
+)

@@ -19,6 +19,7 @@ from featherweight.errors import ConfigError, DataError, ModelError, ResourceErr
 from featherweight.records import Evaluation, Examples
 
 SCHEMA_VERSION = 1
+FACTS = "featherweight.json"
 RECORDED_PACKAGES = ("featherweight", "torch", "transformers", "peft", "accelerate", "datasets", "tokenizers", "numpy")
 
 

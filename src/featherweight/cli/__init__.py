@@ -12,7 +12,7 @@ from featherweight import __version__
 from featherweight.errors import FeatherweightError, ResourceError
 
 # One module each in this package, in the order in which --help lists them.
-COMMANDS = ("run", "evaluate", "compare", "report", "predict", "plan", "inspect", "doctor")
+COMMANDS = ("run", "evaluate", "compare", "report", "predict", "export", "plan", "inspect", "doctor")
 
 
 class _Parser(argparse.ArgumentParser):
