@@ -227,7 +227,7 @@ def test_public_names_are_pinned() -> None:
     import featherweight
 
     assert sorted(featherweight.__all__) == [
-        "FeatherweightError", "Recipe", "__version__", "compare", "evaluate", "export", "load_predictor", "load_recipe",
+        "FeatherweightError", "Recipe", "__version__", "compare", "evaluate", "export_run", "load_predictor", "load_recipe",
         "load_run", "predict", "run", "write_report",
     ]  # fmt: skip
     for name in featherweight.__all__:

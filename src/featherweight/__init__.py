@@ -24,7 +24,7 @@ _PUBLIC = {
     "evaluate": "featherweight.workflow:evaluate",
     "compare": "featherweight.workflow:compare",
     "predict": "featherweight.workflow:predict",
-    "export": "featherweight.workflow:export",
+    "export_run": "featherweight.workflow:export",  # featherweight.export is the package
     "write_report": "featherweight.workflow:report",
     "load_predictor": "featherweight.serving.predictor:load_predictor",
     "FeatherweightError": "featherweight.errors:FeatherweightError",

@@ -3,7 +3,6 @@ this shape. Formats write; whether what they wrote answers as the run does is fo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -18,14 +17,12 @@ class Subject:
         tokenizer: transformers' fast one, with a pad token.
         artefact: the run's own folder with the adapter or the model.
         facts: content of its ``featherweight.json``.
-        calibration: token ids of some of the run's train rows, for what has to see activations.
     """
 
     model: Any
     tokenizer: Any
     artefact: Path
     facts: dict[str, Any]
-    calibration: Sequence[Sequence[int]]
 
 
 class Format(Protocol):

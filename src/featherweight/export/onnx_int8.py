@@ -1,4 +1,4 @@
-"""The graph with its matrix products in 8-bit integers, a quarter of the size."""
+"""The graph with its matrices in 8-bit integers, about a quarter of the size."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from featherweight.export.onnx import MODEL, require_packages, write_graph, writ
 
 
 class OnnxInt8:
-    """Weights by channel, activations by tensor with a range seen as they come (dynamic quantisation)."""
+    """Weights by channel, embeddings too; activations by tensor, with a range seen as they come (dynamic)."""
 
     is_exact: ClassVar[bool] = False
 
@@ -36,7 +36,6 @@ def _quantise(source: Path, target: Path) -> None:
         quantize_dynamic(
             source,
             target,
-            op_types_to_quantize=["MatMul", "Gemm"],
             per_channel=True,
             # Without VNNI a processor adds two 8-bit products in 16 bits, which saturate; 7-bit weights never do.
             reduce_range=True,

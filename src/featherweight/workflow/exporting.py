@@ -29,8 +29,6 @@ from featherweight.workflow.preparing import EVALUATED_SPLIT
 if TYPE_CHECKING:
     from featherweight.serving.predictor import Predictor
 
-_CALIBRATION_ROWS = 256
-
 
 def export(
     target: str | Path,
@@ -72,17 +70,17 @@ def export(
             console.say(what)
 
         step("answering the validation rows with the run")
-        prepared = _examples(recipe)
-        answers = _Answers.of(str(directory.path), prepared[EVALUATED_SPLIT])
+        examples = _validation(recipe)
+        answers = _Answers.of(str(directory.path), examples)
         with _aside(output) as folder:
             step(f"writing {format}")
-            facts = _write(exporter, directory, recipe, prepared["train"], folder)
+            facts = _write(exporter, directory, recipe, folder)
             step("answering the same rows with the export")
-            exported = _Answers.of(str(folder), prepared[EVALUATED_SPLIT])
-            evidence = _prove(exporter, recipe, prepared[EVALUATED_SPLIT], answers, exported, margin, min_agreement)
+            exported = _Answers.of(str(folder), examples)
+            evidence = _prove(exporter, recipe, examples, answers, exported, margin, min_agreement)
             evidence = {"format": format, "run": recipe.name, "size_bytes": _size(folder), **evidence}
             if not exporter.is_exact:
-                facts |= _own_calibration(exported, prepared[EVALUATED_SPLIT], recipe)
+                facts |= _own_calibration(exported, examples, recipe)
             directory.write_json(folder / FACTS, {**facts, "export": evidence})
             if format != "adapter":  # which has the run's own card, with the lines that load it
                 directory.write_text(folder / "README.md", export_card(evidence, facts["labels"]))
@@ -110,13 +108,13 @@ class _Answers:
         return cls(load_predictor(name), examples)
 
 
-def _examples(recipe: Recipe) -> dict[str, Examples]:
+def _validation(recipe: Recipe) -> Examples:
     prepared: dict[str, Examples]
     _, prepared = TASKS[recipe.task].prepare(data.load(recipe.data), recipe.data, recipe.training.seed)
-    return prepared
+    return prepared[EVALUATED_SPLIT]
 
 
-def _write(exporter: Format, directory: RunDirectory, recipe: Recipe, train: Examples, folder: Path) -> dict[str, Any]:
+def _write(exporter: Format, directory: RunDirectory, recipe: Recipe, folder: Path) -> dict[str, Any]:
     """Fill the folder; gives what the export has to know of itself."""
     from featherweight.serving import loading
     from featherweight.sources.models import read_json
@@ -124,9 +122,7 @@ def _write(exporter: Format, directory: RunDirectory, recipe: Recipe, train: Exa
     loaded = loading.load(str(directory.path))
     artefact = directory.path / METHODS[recipe.method.name].artefact
     facts = {"pad_token_id": loaded.tokenizer.pad_token_id, "thresholds": [], **read_json(artefact / FACTS)}
-    some = [text for text, _ in zip(train.all_texts(), range(_CALIBRATION_ROWS), strict=False)]
-    calibration = loaded.task.tokenise(some, loaded.tokenizer, loaded.max_length)
-    exporter.write(Subject(loaded.model, loaded.tokenizer, artefact, facts, calibration), folder)
+    exporter.write(Subject(loaded.model, loaded.tokenizer, artefact, facts), folder)
     directory.write_json(folder / FACTS, facts)
     return facts
 
