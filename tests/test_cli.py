@@ -58,6 +58,7 @@ def commands() -> list[list[str]]:
         ["report"],
         ["predict"],
         ["serve"],
+        ["export"],
         ["inspect"],
         ["inspect", "data"],
         ["doctor"],
@@ -227,8 +228,8 @@ def test_public_names_are_pinned() -> None:
     import featherweight
 
     assert sorted(featherweight.__all__) == [
-        "FeatherweightError", "Recipe", "__version__", "compare", "evaluate", "learning_curve", "load_predictor", "load_recipe", "load_run",
-        "predict", "run", "write_report",
+        "FeatherweightError", "Recipe", "__version__", "compare", "evaluate", "export_run", "learning_curve", "load_predictor",
+        "load_recipe", "load_run", "predict", "run", "write_report",
     ]  # fmt: skip
     for name in featherweight.__all__:
         assert getattr(featherweight, name) is not None

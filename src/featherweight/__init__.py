@@ -25,6 +25,7 @@ _PUBLIC = {
     "compare": "featherweight.workflow:compare",
     "predict": "featherweight.workflow:predict",
     "learning_curve": "featherweight.workflow:learning_curve",
+    "export_run": "featherweight.workflow:export",  # featherweight.export is the package
     "write_report": "featherweight.workflow:report",
     "load_predictor": "featherweight.serving.predictor:load_predictor",
     "FeatherweightError": "featherweight.errors:FeatherweightError",

@@ -44,6 +44,12 @@ class DivergedError(FeatherweightError):
     exit_code = 5
 
 
+class UnprovenError(FeatherweightError):
+    """An export does not answer as its run does, within the stated margin; nothing is published."""
+
+    exit_code = 5
+
+
 class ResourceError(FeatherweightError):
     """Disk or memory ran out, or the output folder can't be written."""
 

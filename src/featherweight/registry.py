@@ -106,3 +106,14 @@ BASELINES = Registry(
         "linear-probe": "featherweight.evidence.baselines:LinearProbe",
     },
 )
+
+EXPORTS = Registry(
+    "export format",
+    "featherweight.exports",
+    {
+        "adapter": "featherweight.export.adapter:Adapter",
+        "merged": "featherweight.export.merged:Merged",
+        "onnx": "featherweight.export.onnx:Onnx",
+        "onnx-int8": "featherweight.export.onnx_int8:OnnxInt8",
+    },
+)

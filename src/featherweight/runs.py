@@ -19,6 +19,7 @@ from featherweight.records import Evaluation, Examples
 from featherweight.storage import NEW, tidy, write_file, write_folder, writing
 
 SCHEMA_VERSION = 1
+FACTS = "featherweight.json"
 RECORDED_PACKAGES = ("featherweight", "torch", "transformers", "peft", "accelerate", "datasets", "tokenizers", "numpy")
 
 

@@ -13,7 +13,19 @@ from featherweight.errors import FeatherweightError, ResourceError
 from featherweight.names import printable
 
 # One module each in this package, in the order in which --help lists them.
-COMMANDS = ("run", "evaluate", "compare", "report", "predict", "serve", "plan", "learning_curve", "inspect", "doctor")
+COMMANDS = (
+    "run",
+    "evaluate",
+    "compare",
+    "report",
+    "predict",
+    "export",
+    "serve",
+    "plan",
+    "learning_curve",
+    "inspect",
+    "doctor",
+)
 
 
 class _Parser(argparse.ArgumentParser):

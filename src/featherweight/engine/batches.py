@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,8 +10,6 @@ import torch
 from numpy.typing import NDArray
 
 from featherweight.records import Encoding
-
-TOKEN_BUDGET = 2048
 
 
 class Schedule:
@@ -91,17 +89,3 @@ def collate(encoding: Encoding, rows: Sequence[int] | NDArray[np.int64], pad: in
         mask[index, : len(row)] = 1
     labels = encoding.labels[np.asarray(rows)]
     return Batch(*(torch.from_numpy(array).to(device) for array in (input_ids, mask, labels)))
-
-
-def by_tokens(lengths: NDArray[np.int64], budget: int = TOKEN_BUDGET) -> Iterator[NDArray[np.int64]]:
-    """All rows in batches of like length, longest first, so that little is padding and memory peaks at the start.
-
-    Args:
-        budget: rows times longest row of a batch, which has at least one row.
-    """
-    order = np.argsort(-lengths.astype(np.int32), kind="stable").astype(np.int32)  # rows are many, their places small
-    start = 0
-    while start < len(order):
-        count = max(budget // int(lengths[order[start]]), 1)
-        yield order[start : start + count].astype(np.int64)
-        start += count

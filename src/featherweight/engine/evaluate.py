@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from featherweight.batching import by_tokens
 from featherweight.engine import Observer, StopRequested, Task
-from featherweight.engine.batches import by_tokens
 from featherweight.engine.execution import Execution
 from featherweight.errors import Interrupted
 from featherweight.records import Encoding, Evaluation

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from featherweight.batching import by_tokens
 from featherweight.engine import Observer, StopRequested
-from featherweight.engine.batches import by_tokens
 from featherweight.engine.execution import Execution
 from featherweight.errors import Interrupted
 from featherweight.records import Encoding

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from featherweight.engine.batches import TOKEN_BUDGET
+from featherweight.batching import TOKEN_BUDGET
 from featherweight.errors import ResourceError
 from featherweight.sources.cache import cached, key_of
 

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from featherweight.engine.batches import by_tokens
+from featherweight.batching import by_tokens
 from featherweight.engine.forward import Packed, block_list
 from featherweight.errors import ConfigError, Interrupted, ResourceError
 from featherweight.records import Encoding

@@ -30,12 +30,12 @@ def model_card(
         *yaml.safe_dump(_metadata(recipe, source, metrics, artefact), sort_keys=False).splitlines(),
         "---",
         "",
-        f"# {_inline(recipe.name)}",
+        f"# {inline(recipe.name)}",
         "",
-        f"{_inline(source.name)}, tuned for {recipe.task} on {_inline(str(shown_data))} by "
+        f"{inline(source.name)}, tuned for {recipe.task} on {inline(str(shown_data))} by "
         f"{recipe.method.name} ({metrics['trainable_parameters']:,} of {metrics['total_parameters']:,} parameters).",
         "",
-        f"{_inline(metrics['headline'])} {_inline(comparison_sentence(metrics['comparison']))}",
+        f"{inline(metrics['headline'])} {inline(comparison_sentence(metrics['comparison']))}",
         "",
         *_figures(metrics),
         "",
@@ -44,9 +44,9 @@ def model_card(
         f"{calibration['before']['expected_calibration_error']:.4f} to "
         f"{calibration['after']['expected_calibration_error']:.4f} on rows that it was not fitted on.",
         "",
-        *(f"- Take care: {_inline(line)}" for line in metrics["data_checks"]["warnings"]),
+        *(f"- Take care: {inline(line)}" for line in metrics["data_checks"]["warnings"]),
         "",
-        f"Labels: {', '.join(_inline(label) for label in labels)}.",
+        f"Labels: {', '.join(inline(label) for label in labels)}.",
         "",
         "## Load it",
         "",
@@ -65,7 +65,7 @@ def _figures(metrics: Mapping[str, Any]) -> list[str]:
     return [
         "| | accuracy | macro-F1 | balanced accuracy | Matthews |",
         "|---|---|---|---|---|",
-        *(f"| {_inline(name)} | {' | '.join(f'{one[key]:.4f}' for key in shown)} |" for name, one in rungs.items()),
+        *(f"| {inline(name)} | {' | '.join(f'{one[key]:.4f}' for key in shown)} |" for name, one in rungs.items()),
     ]
 
 
@@ -143,7 +143,7 @@ def _loading(source: ModelSource, labels: list[str], artefact: str, pad_token_id
     ]
 
 
-def _inline(text: str) -> str:
+def inline(text: str) -> str:
     """Text of the user's on one line of Markdown, with nothing in it that Markdown or HTML would act on."""
     flat = printable(" ".join(text.split()))
     return "".join(f"\\{char}" if char in "\\`*_{}[]<>#|!&$~^@" else char for char in flat)

@@ -43,11 +43,11 @@ class OwnModel:
 
     def __init__(self, predictor: Any) -> None:
         self._predictor = predictor
-        self._loaded = getattr(predictor, "loaded", None)
+        self._loaded = getattr(predictor.backend, "loaded", None)
 
     def max_length(self, name: str) -> int:
-        found = self._loaded if self._loaded is not None else self._predictor
-        return int(getattr(found, "max_length", 512))
+        found = self._loaded if self._loaded is not None else self._predictor.backend
+        return int(found.max_length)
 
     def prepare(self, name: str, texts: Sequence[str]) -> list[Prepared]:
         if self._loaded is not None:

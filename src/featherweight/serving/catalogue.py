@@ -12,10 +12,10 @@ from pathlib import Path
 from featherweight import recipe as recipes
 from featherweight.errors import ConfigError
 from featherweight.methods import adapters
-from featherweight.runs import RunDirectory
+from featherweight.runs import FACTS, RunDirectory
 from featherweight.serving.adapters import SharedBase, weights_of
 from featherweight.serving.backends import Backend, OwnModel
-from featherweight.serving.loading import FACTS, load
+from featherweight.serving.loading import load
 from featherweight.serving.predictor import load_predictor
 from featherweight.sources import models
 from featherweight.sources.models import read_json

@@ -9,9 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from featherweight.errors import ModelError
 from featherweight.registry import TASKS
+from featherweight.runs import FACTS
 from featherweight.sources.models import read_json
-
-FACTS = "featherweight.json"
 
 
 class _Read(BaseModel):
@@ -24,11 +23,18 @@ class _BaseModelFacts(_Read):
     fingerprint: str | None = None
 
 
+class _Threshold(_Read):
+    wanted_error_rate: float
+    confidence: float | None = None
+
+
 class _Facts(_Read):
     task: str = "sequence-classification"
     labels: list[str] | None = Field(None, min_length=1, max_length=1_000_000)
     max_length: Annotated[int, Field(ge=1)] | None = None
     temperature: Annotated[float, Field(gt=0)] | None = None
+    thresholds: list[_Threshold] = []
+    pad_token_id: int | None = None
     base_model: _BaseModelFacts = _BaseModelFacts()
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,17 +12,14 @@ from featherweight.errors import ModelError
 from featherweight.methods import adapters
 from featherweight.recipe import ModelSection
 from featherweight.registry import METHODS, TASKS
-from featherweight.runs import RunDirectory
-from featherweight.serving.facts import FACTS, read_facts
+from featherweight.runs import FACTS, RunDirectory
+from featherweight.serving.facts import read_facts
 from featherweight.sources import archives, models
 from featherweight.sources.models import ModelSource
 from featherweight.sources.tensors import read_header
 
 if TYPE_CHECKING:
     from featherweight.engine.execution import Execution
-
-
-__all__ = ["FACTS", "LoadedModel", "execution_of", "facts", "load"]
 
 
 @dataclass(frozen=True)
@@ -37,6 +33,7 @@ class LoadedModel:
         tokenizer: with a pad token.
         max_length: tokens after which texts are cut.
         temperature: fitted on held-out rows; dividing the logits by it calibrates the probabilities. None if unknown.
+        thresholds: confidence to abstain below, for each wanted error rate, as in ``metrics.json``.
     """
 
     name: str
@@ -45,19 +42,27 @@ class LoadedModel:
     tokenizer: Any
     max_length: int
     temperature: float | None = None
+    thresholds: Sequence[dict[str, Any]] = ()
 
 
-def facts(task: Any, source: ModelSource, max_length: int, temperature: float) -> str:
-    """What an adapter needs to answer, beside what PEFT keeps: the file ``featherweight.json`` in its folder."""
-    content = {
+def facts(
+    task: Any, source: ModelSource, max_length: int, pad_token_id: int, calibration: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What a model needs to answer, beside what PEFT or transformers keeps: ``featherweight.json`` in its folder.
+
+    Args:
+        calibration: of the tuned model, as in ``metrics.json``.
+    """
+    return {
         "schema_version": 1,
         "task": task.name,
         "labels": list(task.labels),
         "max_length": max_length,
-        "temperature": temperature,
+        "pad_token_id": pad_token_id,
+        "temperature": calibration["temperature"],
+        "thresholds": calibration["thresholds"],
         "base_model": {"name": source.name, "revision": source.revision, "fingerprint": source.fingerprint},
     }
-    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
 
 def load(name: str, fresh_labels: Callable[[], Sequence[str]] | None = None) -> LoadedModel:
@@ -121,7 +126,8 @@ def _load_tuned(name: str, folder: Path, base: tuple[str, str | None] | None, fi
     if (folder / adapters.CONFIG).is_file():
         model = adapters.load(model, folder, [] if task.has_head(models.load_config(source)) else head)
     max_length, _ = task.max_length(tokenizer, model, known.get("max_length"))
-    return LoadedModel(name, task, model, tokenizer, max_length, known.get("temperature"))
+    temperature, thresholds = known.get("temperature"), known.get("thresholds", ())
+    return LoadedModel(name, task, model, tokenizer, max_length, temperature, thresholds)
 
 
 def _load_plain(name: str, fresh_labels: Callable[[], Sequence[str]] | None) -> LoadedModel:

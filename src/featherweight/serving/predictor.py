@@ -1,75 +1,151 @@
-"""Texts in, labels and probabilities out."""
+"""Texts in, labels and probabilities out, whatever it is that answers."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from importlib import import_module
 from itertools import islice
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
 
-from featherweight.engine.batches import by_tokens
-from featherweight.errors import ModelError
-from featherweight.records import Encoding
-from featherweight.serving.loading import LoadedModel, execution_of, load
+from featherweight.errors import ConfigError, DataError, ModelError
 
 _BLOCK = 32 * 32  # texts sorted by length together; bounds the memory of a stream
 
+# What a folder holds, to what answers with it; everything else is a model of torch's.
+_BACKENDS = {"model.onnx": "featherweight.serving.onnx_backend:OnnxBackend"}
+_TORCH = "featherweight.serving.torch_backend:TorchBackend"
 
-class Predictor:
-    """Answers with a loaded model, one text or a stream, in the order given.
 
-    Args:
-        loaded: what :func:`featherweight.serving.loading.load` gave.
-        temperature: what logits are divided by; labels do not depend on it.
+class Backend(Protocol):
+    """What answers. Many threads may call one at the same time.
+
+    Attributes:
+        labels: class names in the order of the outputs.
+        temperature: fitted on held-out rows; None where none was.
+        thresholds: the run's, each with ``wanted_error_rate`` and ``confidence`` (None where it is out of reach).
     """
 
-    def __init__(self, loaded: LoadedModel, temperature: float = 1.0) -> None:
-        self.loaded = loaded
-        self.temperature = temperature
-        self.labels: tuple[str, ...] = loaded.task.labels
-        self._execution = execution_of(loaded)
+    labels: tuple[str, ...]
+    temperature: float | None
+    thresholds: Sequence[dict[str, Any]]
 
-    def predict(self, texts: Sequence[str]) -> list[dict[str, Any]]:
-        """``{"label": ..., "probabilities": {label: probability}}`` for each text."""
-        return list(self.stream(texts))
+    def logits(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Shape (texts, classes), in the order of the texts."""
+        ...
+
+
+class Predictor:
+    """Answers one text, many or a stream, in the order given. Threads may share one.
+
+    Args:
+        backend: what answers.
+        temperature: what logits are divided by; the most probable label does not depend on it.
+        confidence: an answer whose probability is less abstains: its label is None.
+    """
+
+    def __init__(self, backend: Backend, temperature: float = 1.0, confidence: float = 0.0) -> None:
+        self.backend = backend
+        self.temperature = temperature
+        self.confidence = confidence
+        self.labels = backend.labels
+
+    def predict(self, texts: str | Iterable[str]) -> list[dict[str, Any]]:
+        """``{"label": ..., "probabilities": {label: probability}}`` for each text; one text gives a list of one.
+
+        Raises:
+            DataError: something that is not a text is among them.
+        """
+        return list(self.stream([texts] if isinstance(texts, str) else texts))
 
     def stream(self, texts: Iterable[str]) -> Iterator[dict[str, Any]]:
         """The same, lazily and with bounded memory, whatever the number of texts."""
-        iterator = iter(texts)
+        for row in self._rows(texts):
+            best = max(range(len(row)), key=row.__getitem__)
+            label = self.labels[best] if row[best] >= self.confidence else None
+            yield {"label": label, "probabilities": dict(zip(self.labels, row, strict=True))}
+
+    def probabilities(self, texts: Iterable[str]) -> NDArray[np.float32]:
+        """Shape (texts, classes), in the order of the texts and of ``labels``."""
+        return np.asarray(list(self._rows(texts)), dtype=np.float32).reshape(-1, len(self.labels))
+
+    def predict_file(
+        self, source: str | Path, output: str | Path, *, column: str = "text", encoding: str = "utf-8"
+    ) -> int:
+        """Answer each row of a CSV, TSV, JSONL or Parquet file into another, which appears when it is complete.
+
+        Args:
+            source: ``-`` reads JSONL from standard input.
+            output: ``-`` writes JSONL to standard output.
+            column: which column holds the text.
+            encoding: of the source.
+
+        Returns:
+            The number of rows.
+
+        Raises:
+            DataError: the file can't be read, or lacks the column.
+            ResourceError: the output can't be written.
+        """
+        from featherweight.serving.files import answer_file
+
+        return answer_file(self, str(source), str(output), column, encoding)
+
+    def _rows(self, texts: Iterable[str]) -> Iterator[list[float]]:
+        iterator = map(_clean, texts)
         while block := list(islice(iterator, _BLOCK)):
-            for row in self._probabilities(block).tolist():
-                best = max(range(len(row)), key=row.__getitem__)
-                yield {"label": self.labels[best], "probabilities": dict(zip(self.labels, row, strict=True))}
-
-    @torch.no_grad()
-    def _probabilities(self, texts: Sequence[str]) -> torch.Tensor:
-        """float32, shape (texts, classes)."""
-        loaded = self.loaded
-        rows = loaded.task.tokenise(texts, loaded.tokenizer, loaded.max_length)
-        lengths = np.asarray([len(row) for row in rows], dtype=np.int64)
-        tokens = np.asarray([token for row in rows for token in row], dtype=np.int32)
-        encoding = Encoding(tokens, np.concatenate([[0], np.cumsum(lengths)]), np.zeros(len(rows), dtype=np.int64), 0)
-        result = torch.empty(len(rows), len(self.labels))
-        for chosen in by_tokens(lengths):
-            logits = self._execution.logits(loaded.model, encoding, chosen)
-            result[torch.from_numpy(chosen)] = loaded.task.probabilities(logits.float() / self.temperature).cpu()
-        return result
+            yield from _softmax(self.backend.logits(block) / self.temperature).tolist()
 
 
-def load_predictor(name: str, *, calibrated: bool = False) -> Predictor:
-    """Load a run, an adapter or a model for answering.
+def load_predictor(
+    path_or_run: str | Path, *, calibrated: bool = False, max_error_rate: float | None = None
+) -> Predictor:
+    """Load a run, an adapter, a model or an export for answering.
 
     Args:
         calibrated: answer at the temperature that the run fitted.
+        max_error_rate: abstain where the answers would be wrong more often, by the threshold that the run found on
+            held-out rows for this rate; probabilities are calibrated then.
 
     Raises:
         ModelError: it can't be found, trusted or read, or no temperature was fitted for it.
+        ConfigError: the run has no threshold for this rate.
     """
-    loaded = load(name)
-    if calibrated and loaded.temperature is None:
-        raise ModelError(f"{name}: no temperature was fitted for it; leave --calibrated out")
-    if torch.cuda.is_available():
-        loaded.model.to("cuda")
-    return Predictor(loaded, (loaded.temperature or 1.0) if calibrated else 1.0)
+    name = str(path_or_run)
+    found = (_BACKENDS[marker] for marker in _BACKENDS if (Path(name) / marker).is_file())
+    module, _, attribute = next(found, _TORCH).partition(":")
+    backend: Backend = getattr(import_module(module), attribute)(name)
+    calibrated = calibrated or max_error_rate is not None
+    if calibrated and backend.temperature is None:
+        raise ModelError(f"{name}: no temperature was fitted for it; leave --calibrated and --max-error-rate out")
+    confidence = 0.0 if max_error_rate is None else _confidence(name, backend, max_error_rate)
+    return Predictor(backend, (backend.temperature or 1.0) if calibrated else 1.0, confidence)
+
+
+def _confidence(name: str, backend: Backend, max_error_rate: float) -> float:
+    """The least confidence to answer at, from the thresholds that the run found."""
+    known = {one["wanted_error_rate"]: one["confidence"] for one in backend.thresholds}
+    if max_error_rate not in known:
+        rates = ", ".join(f"{rate:g}" for rate in known) or "none"
+        raise ConfigError(f"--max-error-rate {max_error_rate:g}: {name} has thresholds for: {rates}")
+    confidence = known[max_error_rate]
+    if confidence is None:
+        raise ConfigError(
+            f"--max-error-rate {max_error_rate:g}: on {name}'s held-out rows no threshold reaches it; allow more"
+        )
+    return float(confidence)
+
+
+def _clean(text: Any) -> str:
+    """Text as a tokenizer can take it: a lone surrogate, which JSON can spell, has no UTF-8 form."""
+    if not isinstance(text, str):
+        raise DataError(f"a text was expected, not {type(text).__name__}")
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
+
+
+def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True), dtype=np.float32)

@@ -15,10 +15,13 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, ClassVar, Literal, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, Literal, NoReturn, Protocol
 
 from featherweight.errors import ConfigError, DataError
 from featherweight.registry import FORMATS
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 Row = dict[str, Any]
 WriteRow = Callable[[Row], None]
@@ -252,7 +255,7 @@ class Parquet:
         writer = None
         count = 0
         for batch in _batches(rows, 10_000):
-            table = pa.Table.from_pylist(batch, schema=writer.schema if writer else None)
+            table = pa.Table.from_pylist(batch, schema=writer.schema if writer else _filled(batch))
             writer = writer or pq.ParquetWriter(stream, table.schema)
             writer.write_table(table)
             count += len(batch)
@@ -260,6 +263,14 @@ class Parquet:
             writer = pq.ParquetWriter(stream, pa.schema([]))
         writer.close()
         return count
+
+
+def _filled(batch: Sequence[Row]) -> pa.Schema:
+    """The schema of a batch; a column without a value so far will hold text."""
+    import pyarrow as pa
+
+    schema = pa.Table.from_pylist(batch).schema
+    return pa.schema([field.with_type(pa.string()) if pa.types.is_null(field.type) else field for field in schema])
 
 
 def flatten(row: Row) -> Row:

@@ -1,28 +1,51 @@
-"""The one place that puts the stages together, a module for each command. Read :func:`running.run` first."""
+"""The one place that puts the stages together, a module for each command. Read :func:`running.run` first.
 
-from featherweight.workflow.comparing import compare, report
-from featherweight.workflow.evaluating import evaluate
-from featherweight.workflow.inspecting import doctor, inspect_data
-from featherweight.workflow.inspecting_artefacts import inspect_adapter, inspect_model, inspect_run
-from featherweight.workflow.learning_curve import learning_curve
-from featherweight.workflow.planning import plan
-from featherweight.workflow.predicting import predict
-from featherweight.workflow.running import load_run, run
-from featherweight.workflow.serving import serve
+Nothing is imported until it is asked for: answering with an export needs a hundredth of what tuning needs.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from featherweight.workflow.comparing import compare, report
+    from featherweight.workflow.evaluating import evaluate
+    from featherweight.workflow.exporting import export
+    from featherweight.workflow.inspecting import doctor, inspect_data
+    from featherweight.workflow.inspecting_artefacts import inspect_adapter, inspect_model, inspect_run
+    from featherweight.workflow.learning import learning_curve
+    from featherweight.workflow.planning import plan
+    from featherweight.workflow.predicting import predict, predict_file
+    from featherweight.workflow.running import load_run, run
+    from featherweight.workflow.serving import serve
+
+_MODULE = {
+    "compare": "comparing",
+    "doctor": "inspecting",
+    "evaluate": "evaluating",
+    "export": "exporting",
+    "inspect_adapter": "inspecting_artefacts",
+    "inspect_data": "inspecting",
+    "inspect_model": "inspecting_artefacts",
+    "inspect_run": "inspecting_artefacts",
+    "learning_curve": "learning",
+    "load_run": "running",
+    "plan": "planning",
+    "predict": "predicting",
+    "predict_file": "predicting",
+    "report": "comparing",
+    "run": "running",
+    "serve": "serving",
+}
 
 __all__ = [
-    "compare",
-    "doctor",
-    "evaluate",
-    "inspect_adapter",
-    "inspect_data",
-    "inspect_model",
-    "inspect_run",
-    "learning_curve",
-    "load_run",
-    "plan",
-    "predict",
-    "report",
-    "run",
-    "serve",
-]
+    "compare", "doctor", "evaluate", "export", "inspect_adapter", "inspect_data", "inspect_model", "inspect_run",
+    "learning_curve", "load_run", "plan", "predict", "predict_file", "report", "run", "serve",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE:
+        raise AttributeError(f"module 'featherweight.workflow' has no attribute {name!r}")
+    return getattr(import_module(f"featherweight.workflow.{_MODULE[name]}"), name)

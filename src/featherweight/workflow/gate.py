@@ -87,7 +87,7 @@ def require_same_answers(
 def _answers(folder: Path, encoding: Encoding, rows: NDArray[np.int64]) -> NDArray[np.float32]:
     import torch
 
-    from featherweight.engine.batches import by_tokens
+    from featherweight.batching import by_tokens
     from featherweight.serving.loading import execution_of, load
 
     loaded = load(str(folder))

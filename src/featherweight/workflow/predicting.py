@@ -3,15 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 
-def predict(target: str, texts: Iterable[str], *, calibrated: bool = False) -> Iterator[dict[str, Any]]:
+def predict(
+    target: str | Path, texts: str | Iterable[str], *, calibrated: bool = False, max_error_rate: float | None = None
+) -> Iterator[dict[str, Any]]:
     """Label and probabilities of each text, lazily and in order.
 
     Args:
+        target: run, adapter, model or export.
         calibrated: at the temperature that the run fitted; labels are the same.
+        max_error_rate: the label is None where answers would be wrong more often than this.
     """
     from featherweight.serving.predictor import load_predictor
 
-    return load_predictor(target, calibrated=calibrated).stream(texts)
+    predictor = load_predictor(target, calibrated=calibrated, max_error_rate=max_error_rate)
+    return predictor.stream([texts] if isinstance(texts, str) else texts)
+
+
+def predict_file(
+    target: str | Path,
+    source: str | Path,
+    output: str | Path,
+    *,
+    column: str = "text",
+    encoding: str = "utf-8",
+    calibrated: bool = False,
+    max_error_rate: float | None = None,
+) -> int:
+    """Answer each row of a file into another; gives the number of rows. See :meth:`Predictor.predict_file`."""
+    from featherweight.serving.predictor import load_predictor
+
+    predictor = load_predictor(target, calibrated=calibrated, max_error_rate=max_error_rate)
+    return predictor.predict_file(source, output, column=column, encoding=encoding)

@@ -16,7 +16,7 @@ from featherweight.recipe import Recipe
 from featherweight.records import Evaluation, RunRecord, TrainingResult
 from featherweight.report import tables
 from featherweight.report.console import Console
-from featherweight.runs import SCHEMA_VERSION, RunDirectory
+from featherweight.runs import FACTS, SCHEMA_VERSION, RunDirectory
 from featherweight.signals import Stop, stop_on_signals
 from featherweight.storage import held
 from featherweight.workflow import gate
@@ -164,7 +164,7 @@ def _publish(
     from featherweight.engine.hardware import peak_memory_bytes
     from featherweight.report.model_card import model_card
     from featherweight.report.page import one_run
-    from featherweight.serving.loading import FACTS, facts
+    from featherweight.serving.loading import facts
 
     task, source, recipe = prepared.task, prepared.source, prepared.recipe
     split = prepared.evaluated_split
@@ -233,12 +233,12 @@ def _publish(
     metrics["headline"] = headline(metrics)
     card = model_card(recipe, source, list(task.labels), metrics, prepared.method.artefact)
 
-    temperature = metrics["calibration"]["tuned"]["temperature"]
+    known = facts(task, source, prepared.max_length, prepared.tokenizer.pad_token_id, metrics["calibration"]["tuned"])
 
     def fill(folder: Path) -> None:
         prepared.method.save(model, folder, source.name, source.revision)
         prepared.tokenizer.save_pretrained(str(folder))
-        (folder / FACTS).write_text(facts(task, source, prepared.max_length, temperature), encoding="utf-8")
+        directory.write_json(folder / FACTS, known)
         (folder / "README.md").write_text(card, encoding="utf-8")
         half = prepared.trunk is not None and prepared.trunk["dtype"] == "fp16"
         rounded = half or prepared.accelerator.mixed_precision != "no"

@@ -1,0 +1,63 @@
+"""Rows of a file in, the same rows with their answers out."""
+
+from __future__ import annotations
+
+import sys
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from featherweight.errors import DataError, ResourceError
+from featherweight.registry import FORMATS
+from featherweight.sources import data
+from featherweight.sources.formats import Row, format_of
+
+if TYPE_CHECKING:
+    from featherweight.serving.predictor import Predictor
+
+_ADDED = ("prediction", "probabilities")
+
+
+def answer_file(predictor: Predictor, source: str, output: str, column: str, encoding: str) -> int:
+    """Stream a file's rows through a predictor into another file; see :meth:`Predictor.predict_file`."""
+    jsonl = FORMATS["jsonl"]()
+    writer = jsonl if output == "-" else format_of(output)
+    rows = jsonl.read(sys.stdin.buffer, "standard input") if source == "-" else data.open_file(Path(source), encoding)
+    waiting: deque[Row] = deque()  # rows whose texts the predictor has taken; as many as it takes at a time
+
+    def texts() -> Iterator[str]:
+        for number, row in rows:
+            text = _text(row, number, source, column)
+            waiting.append(row)
+            yield text
+
+    def answered() -> Iterator[Row]:
+        for prediction in predictor.stream(texts()):
+            added = prediction["label"], prediction["probabilities"]
+            yield {**waiting.popleft(), **dict(zip(_ADDED, added, strict=True))}
+
+    if output == "-":
+        return int(writer.write(sys.stdout.buffer, answered()))
+    target = Path(output)
+    aside = target.with_name(f".{target.name}.part")
+    try:
+        with aside.open("wb") as stream:
+            count = int(writer.write(stream, answered()))
+        aside.replace(target)
+    except OSError as error:
+        raise ResourceError(f"{output}: can't be written: {error.strerror}") from error
+    finally:
+        aside.unlink(missing_ok=True)
+    return count
+
+
+def _text(row: Row, number: int, source: str, column: str) -> str:
+    if column not in row:
+        raise DataError(f"{source}: no column {column!r}; it has {', '.join(map(repr, row))}; set --column")
+    text = row[column]
+    if not isinstance(text, str) and text is not None:
+        raise DataError(f"{source}: row {number}: the column {column!r} holds no text; set --column")
+    if clash := set(_ADDED) & set(row):
+        raise DataError(f"{source}: the column {sorted(clash)[0]!r} would be overwritten; rename it")
+    return text or ""

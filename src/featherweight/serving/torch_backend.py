@@ -1,0 +1,45 @@
+"""Answering by torch: a run, an adapter on its base, a merged or full model, a hub id, a GGUF file."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from featherweight.batching import by_tokens
+from featherweight.records import Encoding
+from featherweight.serving.loading import execution_of, load
+
+
+class TorchBackend:
+    """Packed batches of like length, on a CUDA device where there is one.
+
+    Args:
+        name: as :func:`featherweight.serving.loading.load` takes it.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.loaded = load(name)
+        self.labels: tuple[str, ...] = self.loaded.task.labels
+        self.temperature = self.loaded.temperature
+        self.thresholds = self.loaded.thresholds
+        if torch.cuda.is_available():
+            self.loaded.model.to("cuda")
+        self._execution = execution_of(self.loaded)
+        self._tokenizing = threading.Lock()  # setting its truncation, as each call does, needs the tokenizer alone
+
+    @torch.no_grad()
+    def logits(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        loaded = self.loaded
+        with self._tokenizing:
+            rows = loaded.task.tokenise(texts, loaded.tokenizer, loaded.max_length)
+        lengths = np.asarray([len(row) for row in rows], dtype=np.int64)
+        tokens = np.asarray([token for row in rows for token in row], dtype=np.int32)
+        encoding = Encoding(tokens, np.concatenate([[0], np.cumsum(lengths)]), np.zeros(len(rows), dtype=np.int64), 0)
+        result = np.empty((len(rows), len(self.labels)), dtype=np.float32)
+        for chosen in by_tokens(lengths):
+            result[chosen] = self._execution.logits(loaded.model, encoding, chosen).float().cpu().numpy()
+        return result

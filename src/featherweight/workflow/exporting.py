@@ -1,0 +1,203 @@
+"""A finished run in another form, published only where it is shown to answer as the run does."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from featherweight import recipe as recipes
+from featherweight.errors import ConfigError, Interrupted, ResourceError
+from featherweight.evidence import equivalence
+from featherweight.evidence.calibration import calibrate
+from featherweight.export import Format, Subject
+from featherweight.recipe import Recipe
+from featherweight.records import Examples
+from featherweight.registry import EXPORTS, METHODS, TASKS
+from featherweight.report import tables
+from featherweight.report.console import Console
+from featherweight.report.export_card import export_card
+from featherweight.runs import FACTS, RunDirectory
+from featherweight.signals import stop_on_signals
+from featherweight.sources import data
+from featherweight.workflow.preparing import SELECTION_SPLIT
+
+if TYPE_CHECKING:
+    from featherweight.serving.predictor import Predictor
+
+
+def export(
+    target: str | Path,
+    format: str,  # noqa: A002 - the option's name
+    output_dir: str | Path | None = None,
+    *,
+    margin: float = equivalence.MARGIN,
+    min_agreement: float = equivalence.AGREEMENT,
+    console: Console | None = None,
+) -> dict[str, Any]:
+    """Write a run's model in another format, prove it on the run's validation rows, and publish it.
+
+    Args:
+        format: ``adapter``, ``merged``, ``onnx`` or ``onnx-int8``.
+        output_dir: must not exist yet or be empty; ``<run>/exports/<format>`` if None.
+        margin: loss of accuracy that has to be ruled out at 95 % confidence, where numbers are rounded (int8).
+        min_agreement: share of rows that have to get the same label, there.
+
+    Returns:
+        The evidence, which the export's ``featherweight.json`` and card hold too.
+
+    Raises:
+        UnprovenError: it does not answer as the run does; nothing is published.
+        ConfigError: the run can't be had in this format, or the folder is taken.
+    """
+    console = console or Console(quiet=True)
+    directory = RunDirectory(target)
+    directory.read_metrics()
+    recipe = recipes.load(directory.recipe)
+    exporter: Format = EXPORTS[format]()
+    output = Path(output_dir or directory.path / "exports" / format)
+    if output.exists() and not (output.is_dir() and not any(output.iterdir())):
+        raise ConfigError(f"{output}: exists already; choose another --output-dir")
+    with stop_on_signals(console.say) as stop:
+
+        def step(what: str) -> None:
+            if stop():
+                raise Interrupted("stopped while exporting; nothing was published")
+            console.say(what)
+
+        step("answering the validation rows with the run")
+        examples = _validation(recipe)
+        answers = _Answers.of(str(directory.path), examples)
+        with _aside(output) as folder:
+            step(f"writing {format}")
+            facts = _write(exporter, directory, recipe, folder)
+            step("answering the same rows with the export")
+            exported = _Answers.of(str(folder), examples)
+            evidence = _prove(exporter, recipe, examples, answers, exported, margin, min_agreement)
+            evidence = {"format": format, "run": recipe.name, "size_bytes": _size(folder), **evidence}
+            if not exporter.is_exact:
+                facts |= _own_calibration(exported, examples, recipe)
+            directory.write_json(folder / FACTS, {**facts, "export": evidence})
+            if format != "adapter":  # which has the run's own card, with the lines that load it
+                directory.write_text(folder / "README.md", export_card(evidence, facts["labels"]))
+            step(f"publishing {output}")
+            _publish(folder, output)
+    console.show(tables.key_values(f"{format}, as the run answers", _shown(evidence)))
+    return {**evidence, "output": str(output)}
+
+
+class _Answers:
+    """What something answers to some rows, and how fast.
+
+    Attributes:
+        probabilities: float32, shape (rows, classes).
+        speed: ``latency_ms`` of a text alone, the median, and ``texts_per_second`` of all together.
+    """
+
+    def __init__(self, predictor: Predictor, examples: Examples) -> None:
+        self.probabilities, self.speed = equivalence.answer_and_time(predictor.probabilities, examples.all_texts())
+
+    @classmethod
+    def of(cls, name: str, examples: Examples) -> _Answers:
+        from featherweight.serving.predictor import load_predictor
+
+        return cls(load_predictor(name), examples)
+
+
+def _validation(recipe: Recipe) -> Examples:
+    prepared: dict[str, Examples]
+    _, prepared = TASKS[recipe.task].prepare(data.load(recipe.data), recipe.data, recipe.training.seed)
+    return prepared[SELECTION_SPLIT]
+
+
+def _write(exporter: Format, directory: RunDirectory, recipe: Recipe, folder: Path) -> dict[str, Any]:
+    """Fill the folder; gives what the export has to know of itself."""
+    from featherweight.serving import loading
+    from featherweight.sources.models import read_json
+
+    loaded = loading.load(str(directory.path))
+    artefact = directory.path / METHODS[recipe.method.name].artefact
+    facts = {"pad_token_id": loaded.tokenizer.pad_token_id, "thresholds": [], **read_json(artefact / FACTS)}
+    exporter.write(Subject(loaded.model, loaded.tokenizer, artefact, facts), folder)
+    directory.write_json(folder / FACTS, facts)
+    return facts
+
+
+def _prove(
+    exporter: Format,
+    recipe: Recipe,
+    examples: Examples,
+    answers: _Answers,
+    exported: _Answers,
+    margin: float,
+    min_agreement: float,
+) -> dict[str, Any]:
+    groups = examples.column(recipe.data.group) if recipe.data.group else None
+    evidence = equivalence.measure(answers.probabilities, exported.probabilities, examples.labels, groups)
+    if exporter.is_exact:
+        equivalence.require_equal(evidence)
+    else:
+        evidence |= {"margin": margin, "min_agreement": min_agreement}
+        equivalence.require_not_inferior(evidence)
+    return {**evidence, "speed": {"run": answers.speed, "export": exported.speed}}
+
+
+def _own_calibration(exported: _Answers, examples: Examples, recipe: Recipe) -> dict[str, Any]:
+    """Rounding moves probabilities, so temperature and thresholds are fitted anew, as the run fitted its own."""
+    found = calibrate(exported.probabilities, examples.labels, recipe.training.seed)
+    return {key: found[key] for key in ("temperature", "thresholds")}
+
+
+@contextmanager
+def _aside(output: Path) -> Iterator[Path]:
+    """A folder beside ``output``, on the same file system, that goes away again unless it was renamed."""
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
+        folder.chmod(0o755)
+    except OSError as error:
+        raise ResourceError(f"{output}: can't be written ({error.strerror}); choose another --output-dir") from error
+    try:
+        yield folder
+    except OSError as error:
+        raise ResourceError(f"{output}: can't be written: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _publish(folder: Path, output: Path) -> None:
+    """Every byte on disk first, then the name."""
+    for path in [*(path for path in sorted(folder.rglob("*")) if path.is_file()), folder]:
+        _sync(path)
+    folder.rename(output)  # takes the place of an empty folder
+    _sync(output.parent)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def _shown(evidence: dict[str, Any]) -> dict[str, Any]:
+    speed = evidence["speed"]
+    return {
+        "rows": f"{evidence['n']:,}",
+        "same label": f"{evidence['agreement']:.4f}",
+        "greatest difference of a probability": f"{evidence['max_probability_difference']:.1e}",
+        "accuracy of the run": f"{evidence['accuracy']['run']:.4f}",
+        "accuracy of the export": f"{evidence['accuracy']['export']:.4f}",
+        "size": f"{evidence['size_bytes'] / 1e6:.1f} MB",
+        "a text alone": f"{speed['export']['latency_ms']:.1f} ms (run {speed['run']['latency_ms']:.1f} ms)",
+        "texts a second": f"{speed['export']['texts_per_second']:.0f} (run {speed['run']['texts_per_second']:.0f})",
+    }
