@@ -103,6 +103,9 @@ def test_a_pickle_in_a_checkpoint_is_not_read(models: Models, train_csv: Path, t
     checkpoint = tmp_path / "run" / "checkpoints" / "step-000002"
     marker = tmp_path / "ran"
     (checkpoint / "rng_state.pth").write_bytes(pickle.dumps(Payload(marker)))
+    with pytest.raises(ModelError, match=r"rng_state\.pth: not part of the checkpoint"):
+        read(checkpoint)
+    (checkpoint / "rng_state.pth").unlink()
     (checkpoint / "optimizer.safetensors").write_bytes(pickle.dumps(Payload(marker)))
     with pytest.raises(ModelError, match=r"optimizer\.safetensors"):
         read(checkpoint)

@@ -13,6 +13,7 @@ import tiny
 
 from featherweight import recipe as recipes
 from featherweight import workflow
+from featherweight.engine import checkpoints
 from featherweight.engine.forecast import _fit
 
 Models = Callable[[str], Path]
@@ -30,7 +31,8 @@ def test_plan_counts_what_the_run_then_does(models: Models, train_csv: Path, tmp
     assert plan["rows"] == metrics["rows"]
     assert 0 < plan["padding_avoided"] < 0.9
     checkpoint = sum(path.stat().st_size for path in (tmp_path / "run" / "checkpoints").rglob("*.safetensors"))
-    assert plan["disk_bytes"] == pytest.approx(checkpoint * 3 / 2, rel=0.6)  # two of at most three are there
+    margin = 3 * checkpoints._MARGIN
+    assert plan["disk_bytes"] == pytest.approx(checkpoint * 3 / 2 + margin, rel=0.6)  # two of at most three are there
     seconds = plan["seconds"]
     assert seconds["total"] == pytest.approx(seconds["preparing"] + seconds["training"] + seconds["evaluations"])
 

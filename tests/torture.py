@@ -123,7 +123,7 @@ def outcome(run: Path) -> dict[str, Any]:
 def _without_times(value: Any) -> Any:
     """What stays the same from one run to the next."""
     if isinstance(value, dict):
-        timed = ("runtime", "per_second", "seconds", "resources", "reliability")
+        timed = ("runtime", "per_second", "seconds", "resources", "reliability", "cost", "energy")
         return {key: _without_times(one) for key, one in value.items() if not key.endswith(timed)}
     return [_without_times(one) for one in value] if isinstance(value, list) else value
 

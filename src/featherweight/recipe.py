@@ -85,6 +85,10 @@ class DataSection(Section):
         description="leave out the train rows whose text, but for case, white space and punctuation, also stands in a "
         "held-out split",
     )
+    split_seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(
+        42,
+        description="chooses the rows held out; apart from training.seed, so that seeds are compared on the same rows",
+    )
     max_length: PositiveInt | None = Field(None, description="texts are cut after so many tokens")
     max_train_samples: PositiveInt | None = Field(None, description="train on a seeded sample of so many rows")
     max_eval_samples: PositiveInt | None = Field(None, description="evaluate on a seeded sample of so many rows")

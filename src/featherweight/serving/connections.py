@@ -26,7 +26,9 @@ def protocol(head_timeout: float, max_connections: int) -> type[HttpToolsProtoco
             idle[self] = None
             self._expect_head()
             if len(self.connections) > max_connections:
-                next(iter(idle)).transport.abort()  # there is always one: this
+                oldest = next(iter(idle))  # there is always one: this
+                del idle[oldest]  # at once: more may come before it is told that it is lost
+                oldest.transport.abort()
 
         def connection_lost(self, exc: Exception | None) -> None:
             idle.pop(self, None)

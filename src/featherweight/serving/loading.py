@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from featherweight import recipe as recipes
-from featherweight.errors import ModelError
+from featherweight.errors import ConfigError, ModelError
 from featherweight.methods import adapters
 from featherweight.recipe import ModelSection
 from featherweight.registry import METHODS, TASKS
@@ -122,12 +122,23 @@ def _load_tuned(name: str, folder: Path, base: tuple[str, str | None] | None, fi
                 f"({source.fingerprint[:12]}); bring that version back"
             )
     task = TASKS[known.get("task", "sequence-classification")](known.get("labels") or _stored_labels(source, folder))
-    model, tokenizer, head = task.load_model(source, ModelSection(name=source.name))
+    model, tokenizer, head = _load_base(task, source, folder)
     if (folder / adapters.CONFIG).is_file():
         model = adapters.load(model, folder, [] if task.has_head(models.load_config(source)) else head)
     max_length, _ = task.max_length(tokenizer, model, known.get("max_length"))
     temperature, thresholds = known.get("temperature"), known.get("thresholds", ())
     return LoadedModel(name, task, model, tokenizer, max_length, temperature, thresholds)
+
+
+def _load_base(task: Any, source: ModelSource, folder: Path) -> tuple[Any, Any, list[str]]:
+    """The base model with its own head, or with a fresh one where that has other labels and the adapter brings one."""
+    try:
+        return task.load_model(source, ModelSection(name=source.name))  # type: ignore[no-any-return]
+    except ConfigError:
+        has_adapter = (folder / adapters.CONFIG).is_file()
+        if not (has_adapter and adapters.check(folder).get("modules_to_save")):
+            raise
+        return task.load_model(source, ModelSection(name=source.name, head="new"))  # type: ignore[no-any-return]
 
 
 def _load_plain(name: str, fresh_labels: Callable[[], Sequence[str]] | None) -> LoadedModel:

@@ -70,11 +70,11 @@ class SequenceClassification:
             if not columns[name].is_unlabelled
         }
         if "validation" not in examples:
-            examples.update(_carve(examples["train"], "validation", section.validation_fraction, seed))
+            examples.update(_carve(examples["train"], "validation", section.validation_fraction, section.split_seed))
         if "test" not in examples and section.test_fraction is not None:
             whole = sum(columns["train"].counts.values())
             share = section.test_fraction * whole / len(examples["train"])  # of what validation left
-            examples.update(_carve(examples["train"], "test", share, seed))
+            examples.update(_carve(examples["train"], "test", share, section.split_seed))
         limits = {"train": section.max_train_samples}
         examples = {
             name: _sample(split, limits.get(name, section.max_eval_samples), seed) for name, split in examples.items()

@@ -103,7 +103,7 @@ def _probed(recipe: Recipe, seeds: int, console: Console) -> Iterator[Point]:
 def _tuned(
     recipe: Recipe, examples: dict[str, Examples], directory: RunDirectory, seeds: int, console: Console
 ) -> Iterator[Point]:
-    """A whole run for each size and seed; the seed also draws a held-out split where the data has none."""
+    """A whole run for each size and seed; the seed also draws the rows of train."""
     for fraction in curves.FRACTIONS:
         rows = round(fraction * len(examples["train"]))
         for seed in range(seeds):
