@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from featherweight.records import Examples
 
 _MOST_ROWS = 200_000  # the word model is as good as it gets long before, and its memory grows with the rows
-MOST_PROBE_ROWS = 10_000  # each costs a pass through the model
+MOST_PROBE_ROWS = 5_000  # each costs a pass through the model
 _SEED = 0
 
 
@@ -82,7 +82,7 @@ class LinearProbe:
     """Logistic regression on what the untuned model's head reads (Alain and Bengio, "Understanding intermediate
     layers using linear classifier probes", 2016): what the pretrained model knows already.
 
-    It costs one pass over train, of which it takes at most 10,000 rows, drawn by a fixed seed.
+    It costs one pass over train, of which it takes at most 5,000 rows, drawn by a fixed seed.
     """
 
     def fit(self, train: Part, classes: int) -> None:

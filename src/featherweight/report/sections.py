@@ -127,7 +127,7 @@ def _ladder(run: RunDirectory, metrics: Mapping[str, Any]) -> list[Part]:
         {"kind": "plots", "plots": [_accuracy_plot(list(rungs.items()))]},
         _text("Time is that of fitting and answering; for the tuned model, of training with its evaluations. Memory "
               "is what each added at its highest to what was resident before it. The linear probe is logistic "
-              "regression on what the untuned model's head reads, from at most 10,000 rows of train."),
+              "regression on what the untuned model's head reads, from at most 5,000 rows of train."),
     ]  # fmt: skip
 
 

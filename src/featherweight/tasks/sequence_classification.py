@@ -77,7 +77,10 @@ class SequenceClassification:
             examples.update(_carve(examples["train"], "test", share, section.split_seed))
         limits = {"train": section.max_train_samples}
         examples = {
-            name: _sample(split, limits.get(name, section.max_eval_samples), seed) for name, split in examples.items()
+            name: _sample(
+                split, limits.get(name, section.max_eval_samples), seed if name == "train" else section.split_seed
+            )
+            for name, split in examples.items()
         }
         return cls(names), examples
 
@@ -88,7 +91,7 @@ class SequenceClassification:
         if column.is_unlabelled:
             raise DataError(f"{split.origin}: unlabelled (every label in {section.label!r} is missing or -1)")
         examples = _examples(split, class_indices(column, labels, section.label), section)
-        return _sample(examples, section.max_eval_samples, seed)
+        return _sample(examples, section.max_eval_samples, section.split_seed)
 
     @classmethod
     def labels_of(cls, split: Split, section: DataSection) -> tuple[str, ...]:
