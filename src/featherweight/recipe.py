@@ -87,7 +87,7 @@ class DataSection(Section):
     )
     split_seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(
         42,
-        description="chooses the rows that are measured; apart from training.seed, so that seeds are compared on the same rows",
+        description="chooses the rows that are measured, whatever training.seed is, so that seeds can be compared",
     )
     max_length: PositiveInt | None = Field(None, description="texts are cut after so many tokens")
     max_train_samples: PositiveInt | None = Field(None, description="train on a seeded sample of so many rows")

@@ -85,7 +85,7 @@ class SequenceClassification:
         return cls(names), examples
 
     @classmethod
-    def measure_only(cls, split: Split, section: DataSection, labels: Sequence[str], seed: int) -> Examples:
+    def measure_only(cls, split: Split, section: DataSection, labels: Sequence[str]) -> Examples:
         """Read one split for measuring a model that already has its classes."""
         column = read_label_column(split, section.label)
         if column.is_unlabelled:

@@ -59,7 +59,7 @@ def evaluate(
         if split not in splits:
             raise ConfigError(f"--split {split}: the data has {', '.join(splits)}")
         loaded = loading.load(target, lambda: task_class.labels_of(splits[split], section))
-        examples = task_class.measure_only(splits[split], section, loaded.task.labels, seed)
+        examples = task_class.measure_only(splits[split], section, loaded.task.labels)
     accelerator = hardware.accelerator_for(TrainingSection())
     model = accelerator.prepare_model(loaded.model, evaluation_mode=True)
     evaluation = measure(
