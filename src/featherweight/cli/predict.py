@@ -37,7 +37,6 @@ def _predict(arguments: Arguments) -> None:
         raise ConfigError("--output goes with --input")
     quiet_libraries()
     from featherweight import workflow
-    from featherweight.recipe import load_data_section
 
     console = console_for(arguments)
     options = {"calibrated": arguments.calibrated, "max_error_rate": arguments.max_error_rate}
@@ -49,6 +48,8 @@ def _predict(arguments: Arguments) -> None:
         for text, prediction in zip(arguments.text, predictions, strict=True):
             print(f"{prediction['label'] or 'abstain'}  {max(prediction['probabilities'].values()):.4f}  {text}")
         return
+    from featherweight.recipe import load_data_section
+
     output = arguments.output or "-"
     encoding = load_data_section({"name": "-", "encoding": arguments.encoding}).encoding  # checked as in a recipe
     count = workflow.predict_file(

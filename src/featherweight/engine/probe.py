@@ -1,9 +1,11 @@
-"""What this machine does well, measured once and kept: threads, evaluation batches, and whether bf16 is worth it."""
+"""What this machine does well, measured once and kept: threads, evaluation batches, and whether bf16 is worth it.
+
+What it finds in a busy moment stays, so it may only choose what costs little when it is wrong: never fewer threads.
+"""
 
 from __future__ import annotations
 
 import json
-import os
 import time
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -50,14 +52,7 @@ class Probe:
 
 @cache
 def probe() -> Probe:
-    """Measure, in less than 2 s, or read what was measured on this machine before; sets PyTorch's threads."""
-    found = _kept()
-    if "OMP_NUM_THREADS" not in os.environ and not torch.cuda.is_available():
-        torch.set_num_threads(found.threads)
-    return found
-
-
-def _kept() -> Probe:
+    """Measure, in less than 2 s, or read what was measured on this machine before."""
     from featherweight.engine.hardware import describe
 
     machine = describe()
@@ -79,22 +74,19 @@ def _kept() -> Probe:
 def _measure() -> Probe:
     before = torch.get_num_threads()
     rates = {}
-    for threads in dict.fromkeys((before, max(before // 2, 1))):  # cores that are two threads each are one for products
+    for threads in dict.fromkeys((before, max(before // 2, 1))):
         torch.set_num_threads(threads)
         rates[threads] = _rate(2048, torch.float32)
-    best = max(rates, key=lambda threads: rates[threads])
-    threads = best if rates[best] > _WORTH * rates[before] else before
-    torch.set_num_threads(threads)
+    torch.set_num_threads(before)
     speeds = {budget: _rate(budget, torch.float32) for budget in _BUDGETS}
     fastest = max(speeds, key=lambda budget: speeds[budget])
     budget = fastest if speeds[fastest] > _WORTH * speeds[TOKEN_BUDGET] else TOKEN_BUDGET
-    torch.set_num_threads(before)
     shown = ", ".join(f"{rate / 1e9:.0f} GFLOP/s with {number}" for number, rate in rates.items())
     return Probe(
-        fp32=rates[threads],
+        fp32=rates[before],
         bf16=_rate(64, torch.bfloat16),
-        threads=threads,
-        threads_reason=f"measured: {shown}",
+        threads=before,
+        threads_reason=f"PyTorch's own number; measured: {shown}",
         token_budget=budget,
         budget_reason="measured: "
         + ", ".join(f"{speed / 1e9:.0f} GFLOP/s at {size} tokens" for size, speed in speeds.items()),
