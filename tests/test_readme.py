@@ -26,7 +26,7 @@ from conftest import ROOT
 from featherweight import recipe as recipes
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-FEWER = {"max_train_samples": 48, "max_eval_samples": 64}
+FEWER = {"max_train_samples": 96, "max_eval_samples": 64}
 PROGRAMS = ("featherweight", "make", "curl", "python", "pip")
 # Not for a test: the test suite itself, and what needs another machine.
 LEFT_OUT = ("make test", "make benchmark", "podman", "docker", "sudo", "systemctl", "conda")
