@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from featherweight import recipe as recipes
+from featherweight import storage
 from featherweight.errors import ConfigError, Interrupted, ResourceError
 from featherweight.evidence import equivalence
 from featherweight.evidence.calibration import calibrate
@@ -171,18 +171,9 @@ def _aside(output: Path) -> Iterator[Path]:
 
 def _publish(folder: Path, output: Path) -> None:
     """Every byte on disk first, then the name."""
-    for path in [*(path for path in sorted(folder.rglob("*")) if path.is_file()), folder]:
-        _sync(path)
+    storage.sync_tree(folder)
     folder.rename(output)  # takes the place of an empty folder
-    _sync(output.parent)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    storage.sync(output.parent)
 
 
 def _size(folder: Path) -> int:
