@@ -232,32 +232,29 @@ def useful_flops(case: Case, model: Any, tokens: int) -> float:
     part, and in training the lowest block's gradients stop at its adapters. Attention's own products, adapters and
     head are left out, so the figure is a little low.
     """
-    import torch
-    from transformers.pytorch_utils import Conv1D
-
     from featherweight.engine.forward import block_list, feed_forward
 
     plain = model.get_base_model() if hasattr(model, "get_base_model") else model
     trunk = getattr(plain, plain.base_model_prefix)
-    matrices = [
+    blocks = block_list(trunk)
+    first, last = feed_forward(blocks[-1])
+    unread = {first, last, *([blocks[-1].intermediate] if hasattr(blocks[-1], "intermediate") else [])}
+    forward = _weights(trunk) * tokens - sum(map(_weights, unread)) * (tokens - case.rows)
+    readers = ("query", "key", "value", "q_proj", "k_proj", "v_proj", "attn.c_attn")
+    stopped = sum(_weights(module) for name, module in blocks[0].named_modules() if name.endswith(readers))
+    return 2.0 * (forward if case.evaluate else 2 * forward - stopped * tokens)
+
+
+def _weights(part: Any) -> int:
+    """Numbers in the matrices of a part of the model, adapters not counted."""
+    import torch
+    from transformers.pytorch_utils import Conv1D
+
+    return sum(
         module.weight.numel()
-        for module in trunk.modules()
-        if isinstance(module, torch.nn.Linear | Conv1D)
-        and "lora" not in type(module).__module__
-        and min(module.weight.shape) > 64
-    ]
-    block = block_list(trunk)[-1]
-    first, last = feed_forward(block)
-    unread = sum(
-        module.weight.numel()
-        for part in {first, last}
-        for module in part.modules()
-        if isinstance(module, torch.nn.Linear | Conv1D) and min(module.weight.shape) > 64
+        for name, module in part.named_modules()
+        if isinstance(module, torch.nn.Linear | Conv1D) and "lora_" not in name and min(module.weight.shape) > 64
     )
-    if hasattr(block, "intermediate"):
-        unread += block.intermediate.dense.weight.numel()
-    needed = sum(matrices) * tokens - unread * (tokens - case.rows)
-    return 2.0 * needed * (1 if case.evaluate else 2)
 
 
 def timed(case: Case, model: Any, work: Callable[[], float], tokens: int) -> dict[str, Any]:

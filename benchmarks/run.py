@@ -34,14 +34,21 @@ def measure(case: str, arm: str) -> dict[str, Any]:
     return found
 
 
-def matrix_peak() -> float:
-    """Floating-point operations a second of the machine's fp32 matrix product, the best of several."""
+def matrix_peaks() -> tuple[float, float]:
+    """Floating-point operations a second of the machine's fp32 matrix product, the best of several: PyTorch's own, and
+    the library's that the engine chose."""
     code = (
-        "import time, torch; a = torch.randn(2048, 2048); best = 1e9\n"
-        "for _ in range(12):\n    s = time.perf_counter(); a @ a; best = min(best, time.perf_counter() - s)\n"
-        "print(2 * 2048**3 / best)"
+        "import time, torch\n"
+        "from featherweight.engine.linear import product\n"
+        "a = torch.randn(2048, 2048)\n"
+        "for one in (torch.mm, product):\n"
+        "    best = 1e9\n"
+        "    for _ in range(12):\n"
+        "        s = time.perf_counter(); one(a, a); best = min(best, time.perf_counter() - s)\n"
+        "    print(2 * 2048**3 / best)"
     )
-    return float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    return float(found[0]), float(found[1])
 
 
 def compare(case: str, repeats: int) -> dict[str, Any]:
@@ -49,7 +56,7 @@ def compare(case: str, repeats: int) -> dict[str, Any]:
     pairs = []
     peaks = []
     for number in range(repeats):
-        peaks.append(matrix_peak())
+        peaks.append(matrix_peaks())
         pair = [measure(case, arm) for arm in CASES[case].arms]
         pairs.append(pair)
         speed = pair[1]["samples_per_second"] / pair[0]["samples_per_second"]
@@ -70,10 +77,10 @@ def compare(case: str, repeats: int) -> dict[str, Any]:
         "peak_memory_bytes": [median(one["peak_memory_bytes"] for one in arm) for arm in (stock, ours)],
         "memory_ratio": median(memories),
         "loss_difference": max(abs(second["loss"] - first["loss"]) for first, second in pairs),
-        "matrix_product_flops": median(peaks),
+        "matrix_product_flops": {name: median(one) for name, one in zip(("stock", "ours"), zip(*peaks, strict=True), strict=True)},
         "mfu": None
         if CASES[case].layers  # what a run needs then depends on where its adapters are; not counted
-        else median(one["useful_flops"] / one["seconds"] / peak for one, peak in zip(ours, peaks, strict=True)),
+        else median(one["useful_flops"] / one["seconds"] / peak for one, (_, peak) in zip(ours, peaks, strict=True)),
     }
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from featherweight.engine import Observer, StopRequested
 from featherweight.engine.dropout import Masks
 from featherweight.engine.forward import Packed, Padded, choose
+from featherweight.engine.hardware import keep_freed_memory
 from featherweight.engine.probe import probe
 from featherweight.engine.speedups import speed_up
 from featherweight.engine.trunk import CachedTrunk
@@ -31,6 +32,8 @@ class Execution:
     def __init__(self, model: Any, pad_token_id: int, seed: int = 0) -> None:
         self.probe = probe()
         on_processor = next(model.parameters()).device.type == "cpu"
+        if on_processor:
+            keep_freed_memory()
         self.masks = Masks(seed, fast=on_processor)
         self.forward: Padded | Packed | CachedTrunk = choose(model, pad_token_id, self.masks)
         self.adopt(model)
@@ -80,6 +83,8 @@ class Execution:
             "batches": "padded" if reason else "packed",
             "reason": reason or "packed and padded logits agree on this model",
             "precision_reason": self.probe.precision_reason,
+            "matrix_products": self.probe.product,
+            "matrix_products_reason": self.probe.product_reason,
             "threads": torch.get_num_threads(),
             "threads_reason": self.probe.threads_reason,
             "token_budget": self.probe.token_budget,

@@ -124,9 +124,13 @@ class Packed:
             read = np.maximum(np.maximum.reduceat(real, starts), starts)
         restore = np.empty_like(order)
         restore[order] = np.arange(len(order))
+        runs = [Run(len(list(group)), int(length)) for length, group in groupby(lengths)]
+        if filler := filler_tokens(len(tokens)):
+            runs.append(Run(1, filler))
+            tokens = np.append(tokens, np.full(filler, self.pad_token_id))
+            positions = np.append(positions, np.arange(filler) + self.first_position)
         as_tensor = (torch.from_numpy(array).to(self.device) for array in (tokens, positions, read, restore))
         input_ids, position_ids, read_at, restored = as_tensor
-        runs = [Run(len(list(group)), int(length)) for length, group in groupby(lengths)]
         return _Batch(input_ids.unsqueeze(0), position_ids.unsqueeze(0), read_at, restored, runs)
 
     def _give_tokens(self, module: Any, arguments: Any, options: dict[str, Any]) -> Any:
@@ -163,6 +167,16 @@ class _Batch:
     read: torch.Tensor
     restore: torch.Tensor
     runs: list[Run]
+
+
+def filler_tokens(tokens: int) -> int:
+    """How many tokens that nobody reads are put behind a packed row of ``tokens``, as a text of their own.
+
+    oneDNN compiles a product anew for each number of rows, and keeps what it compiled. So rows come in few sizes: 16 to
+    32 from one power of 2 to the next, which adds a token in 32 on average.
+    """
+    grain = 1 << max(tokens.bit_length() - 5, 0)
+    return -tokens % grain
 
 
 def choose(model: Any, pad_token_id: int, masks: Masks) -> Padded | Packed:

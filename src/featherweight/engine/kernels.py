@@ -172,9 +172,14 @@ class Kernels:
 
 
 def usable(*tensors: torch.Tensor) -> Kernels | None:
-    """The kernels where they can work on such tensors: fp32 on the processor, outside of autocast."""
-    plain = all(one.device.type == "cpu" and one.dtype == torch.float32 for one in tensors)
-    return load() if plain and not torch.is_autocast_enabled("cpu") else None
+    """The kernels where they can work on such tensors."""
+    return load() if plain(*tensors) else None
+
+
+def plain(*tensors: torch.Tensor) -> bool:
+    """Whether they are fp32 on the processor, outside of autocast."""
+    same = all(one.device.type == "cpu" and one.dtype == torch.float32 for one in tensors)
+    return same and not torch.is_autocast_enabled("cpu")
 
 
 @cache

@@ -14,6 +14,7 @@ import torch
 
 from featherweight.engine import kernels
 from featherweight.engine.dropout import Mask, Masks, apply
+from featherweight.engine.linear import is_linear, product, weight_of
 
 
 def fuse(layer: Any, masks: Masks) -> bool:
@@ -23,28 +24,27 @@ def fuse(layer: Any, masks: Masks) -> bool:
         return False
     name = names[0]
     base = layer.get_base_layer()
-    transposed = type(base).__name__ == "Conv1D"
     frozen = not any(parameter.requires_grad for parameter in base.parameters())
     plain = not layer.lora_variant and not layer.lora_bias[name] and not layer.merged and not layer.disable_adapters
-    if not (frozen and plain and (transposed or type(base) is torch.nn.Linear)):
+    if not (frozen and plain and is_linear(base)):
         return False
     dropout = layer.lora_dropout[name]
-    layer.forward = partial(_forward, layer, name, base, transposed, float(getattr(dropout, "p", 0.0)), masks)
+    layer.forward = partial(_forward, layer, name, base, float(getattr(dropout, "p", 0.0)), masks)
     return True
 
 
 def _forward(
-    layer: Any, name: str, base: Any, transposed: bool, rate: float, masks: Masks, states: torch.Tensor, **_: Any
+    layer: Any, name: str, base: Any, rate: float, masks: Masks, states: torch.Tensor, **_: Any
 ) -> torch.Tensor:
     if layer.disable_adapters or layer.merged or torch.is_autocast_enabled(states.device.type):
         return type(layer).forward(layer, states)  # type: ignore[no-any-return]
     a, b, scale = layer.lora_A[name].weight, layer.lora_B[name].weight, layer.scaling[name]
-    weight = base.weight if transposed else base.weight.t()  # (in, out)
+    weight = weight_of(base)
     flat = states.reshape(-1, states.shape[-1])
     if not torch.is_grad_enabled() and flat.shape[0] * sum(weight.shape) > weight.numel():
         # Merging on the fly is cheaper than two thin products for each token, and leaves the weights as they are.
         merged = torch.addmm(weight, a.t(), b.t(), alpha=scale)
-        result = flat @ merged if base.bias is None else torch.addmm(base.bias, flat, merged)
+        result = product(flat, merged, base.bias)
     else:
         mask = masks.draw(rate) if rate > 0 and layer.training and masks.fast else None
         result = _LoRALinear.apply(flat, a, b, weight, base.bias, scale, mask)  # type: ignore[no-untyped-call]
@@ -72,7 +72,7 @@ class _LoRALinear(torch.autograd.Function):
         else:
             dropped = states if mask is None else apply(states, mask)
             thin = dropped @ a.t()
-        result = states @ weight if bias is None else torch.addmm(bias, states, weight)
+        result = product(states, weight, bias)
         result.addmm_(thin, b.t(), alpha=scale)
         ctx.save_for_backward(dropped, thin, a, b, weight)
         ctx.scale, ctx.mask, ctx.compiled = scale, mask, compiled
@@ -81,9 +81,10 @@ class _LoRALinear(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[Any, ...]:
         dropped, thin, a, b, weight = ctx.saved_tensors
-        d_states = gradient @ weight.t() if ctx.needs_input_grad[0] else None
+        gradient = gradient.contiguous()
+        d_states = product(gradient, weight.t()) if ctx.needs_input_grad[0] else None
         if ctx.compiled is not None:
-            gradient, b_rows = gradient.contiguous(), b.t().contiguous()  # the same thin products, seen from the result
+            b_rows = b.t().contiguous()  # the same thin products, seen from the result
             d_thin = ctx.compiled.lora_forward(gradient, b_rows, _compiled(None)).mul_(ctx.scale)
             d_a = ctx.compiled.lora_backward(dropped, a.contiguous(), _compiled(ctx.mask), d_thin, d_states)
             d_b = ctx.compiled.lora_backward(gradient, b_rows, _compiled(None), thin, None).t().mul(ctx.scale)

@@ -18,7 +18,8 @@ import torch
 from numpy.typing import NDArray
 
 from featherweight.engine.execution import Execution
-from featherweight.engine.forward import Packed
+from featherweight.engine.forward import Packed, filler_tokens
+from featherweight.engine.linear import product, weight_of
 from featherweight.records import Encoding
 
 
@@ -81,31 +82,26 @@ class _Linear(torch.nn.Module):
         super().__init__()
         self.base = base
         self.updates: dict[str, Update] = {}
-        self.transposed = type(base).__name__ == "Conv1D"
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         segments = _active.get()
         if segments is None:
             return self.base(states)  # type: ignore[no-any-return]
         flat = states.reshape(-1, states.shape[-1])
-        weight = self.base.weight if self.transposed else self.base.weight.t()  # (in, out)
-        result = flat.new_empty(len(flat), weight.shape[1])
-        for name, start, end in segments.of(len(flat)):
-            self._segment(flat[start:end], weight, self.updates.get(name), result[start:end])
+        parts = [self._segment(flat[start:end], self.updates.get(name)) for name, start, end in segments.of(len(flat))]
+        result = parts[0] if len(parts) == 1 else torch.cat(parts)
         return result.view(*states.shape[:-1], -1)
 
-    def _segment(self, states: torch.Tensor, weight: torch.Tensor, update: Update | None, out: torch.Tensor) -> None:
-        bias = self.base.bias
+    def _segment(self, states: torch.Tensor, update: Update | None) -> torch.Tensor:
+        weight = weight_of(self.base)
         # As in engine.lora: merging on the fly is cheaper than two thin products where there are many tokens.
         merge = update is not None and len(states) * sum(weight.shape) > weight.numel()
         if update is not None and merge:
             weight = torch.addmm(weight, update.a.t(), update.b.t(), alpha=update.scale)
-        if bias is None:
-            torch.mm(states, weight, out=out)
-        else:
-            torch.addmm(bias, states, weight, out=out)
+        result = product(states, weight, self.base.bias)
         if update is not None and not merge:
-            out.addmm_(states @ update.a.t(), update.b.t(), alpha=update.scale)
+            result.addmm_(states @ update.a.t(), update.b.t(), alpha=update.scale)
+        return result
 
 
 class _Head(torch.nn.Module):
@@ -135,11 +131,6 @@ class _AsGiven(Packed):
     @staticmethod
     def order(encoding: Encoding, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         return np.arange(len(rows))
-
-
-def is_plain(layer: Any) -> bool:
-    """Whether a module can carry updates here."""
-    return type(layer) is torch.nn.Linear or type(layer).__name__ == "Conv1D"
 
 
 class MultiLora:
@@ -192,6 +183,8 @@ class MultiLora:
         texts = np.searchsorted(kind[order], np.arange(len(names) + 1))
         ends = np.concatenate([[0], np.cumsum(encoding.lengths[order])])
         tokens = ends[texts] if isinstance(self._forward, Packed) else None
+        if tokens is not None:
+            tokens[-1] += filler_tokens(int(tokens[-1]))
         token = _active.set(_Segments(tuple(names.tolist()), texts, tokens))
         try:
             sorted_logits = self._forward(self.model, encoding, order)

@@ -1,4 +1,4 @@
-"""What this machine does well, measured once and kept: threads, evaluation batches, and whether bf16 is worth it.
+"""What this machine does well, measured once and kept: which library multiplies, evaluation batches, bf16's worth.
 
 What it finds in a busy moment stays, so it may only choose what costs little when it is wrong: never fewer threads.
 """
@@ -7,19 +7,24 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 
 from featherweight.batching import TOKEN_BUDGET
+from featherweight.engine.products import DEFAULT, PRODUCTS, Product, works
 from featherweight.errors import ResourceError
 from featherweight.sources.cache import cached, key_of
 
 _BUDGETS = (1024, 2048, 4096, 8192)
-_WORTH = 1.15  # a default is left only for what is so many times as fast: a measurement of a moment is not exact
-_WIDTH = 512
+_WORTH = 1.25  # a default is left only for what is so many times as fast: a measurement of a moment is not exact
+_ROWS, _WIDTH = 448, 512
+
+Key = TypeVar("Key")
 
 
 @dataclass(frozen=True)
@@ -28,15 +33,16 @@ class Probe:
 
     Attributes:
         fp32, bf16: matrix products of a block's size.
-        threads: how many PyTorch should use.
-        threads_reason: why.
+        product: which of :data:`featherweight.engine.products.PRODUCTS` to use.
+        product_reason, threads_reason: why, and why PyTorch's own number of threads.
         token_budget: tokens of an evaluation batch.
         budget_reason: why.
     """
 
     fp32: float
     bf16: float
-    threads: int
+    product: str
+    product_reason: str
     threads_reason: str
     token_budget: int
     budget_reason: str
@@ -72,34 +78,49 @@ def probe() -> Probe:
 
 
 def _measure() -> Probe:
+    products = _rates({name: _product(_ROWS, PRODUCTS[name]) for name in PRODUCTS if works(name)})
+    product = _choose(products, DEFAULT)
+    budgets = _rates({budget: _product(budget, PRODUCTS[product]) for budget in _BUDGETS})
     before = torch.get_num_threads()
-    rates = {}
-    for threads in dict.fromkeys((before, max(before // 2, 1))):
-        torch.set_num_threads(threads)
-        rates[threads] = _rate(2048, torch.float32)
-    torch.set_num_threads(before)
-    speeds = {budget: _rate(budget, torch.float32) for budget in _BUDGETS}
-    fastest = max(speeds, key=lambda budget: speeds[budget])
-    budget = fastest if speeds[fastest] > _WORTH * speeds[TOKEN_BUDGET] else TOKEN_BUDGET
-    shown = ", ".join(f"{rate / 1e9:.0f} GFLOP/s with {number}" for number, rate in rates.items())
+    threads = {before: products[product]}
+    if before > 1:
+        torch.set_num_threads(before // 2)
+        threads |= _rates({before // 2: _product(_ROWS, PRODUCTS[product])})
+        torch.set_num_threads(before)
     return Probe(
-        fp32=rates[before],
-        bf16=_rate(64, torch.bfloat16),
-        threads=before,
-        threads_reason=f"PyTorch's own number; measured: {shown}",
-        token_budget=budget,
-        budget_reason="measured: "
-        + ", ".join(f"{speed / 1e9:.0f} GFLOP/s at {size} tokens" for size, speed in speeds.items()),
+        fp32=products[product],
+        bf16=_rates({"": _product(64, PRODUCTS[DEFAULT], torch.bfloat16)}, rounds=3)[""],
+        product=product,
+        product_reason=f"measured: {_shown(products, 'by')}",
+        threads_reason=f"PyTorch's own number; measured: {_shown(threads, 'with')}",
+        token_budget=_choose(budgets, TOKEN_BUDGET),
+        budget_reason=f"measured: {_shown(budgets, 'at')}",
     )
 
 
-def _rate(rows: int, dtype: torch.dtype, repeats: int = 3) -> float:
-    """The best of a few products of (rows, width) by (width, width)."""
+def _choose(rates: Mapping[Key, float], default: Key) -> Key:
+    """The fastest, where it is so by enough."""
+    fastest = max(rates, key=lambda key: rates[key])
+    return fastest if rates[fastest] > _WORTH * rates[default] else default
+
+
+def _shown(rates: Mapping[Any, float], word: str) -> str:
+    return ", ".join(f"{rate / 1e9:.0f} GFLOP/s {word} {key}" for key, rate in rates.items())
+
+
+def _product(rows: int, product: Product, dtype: torch.dtype = torch.float32) -> tuple[int, Callable[[], float]]:
+    """A product of (rows, width) by (width, width): its operations, and what makes it."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     one, other = (torch.ones(size, _WIDTH, dtype=dtype, device=device) for size in (rows, _WIDTH))
-    best = float("inf")
-    for _ in range(repeats):
-        started = time.perf_counter()
-        float((one @ other)[0, 0])
-        best = min(best, time.perf_counter() - started)
-    return 2 * rows * _WIDTH**2 / best
+    return 2 * rows * _WIDTH**2, lambda: float(product(one, other, None)[0, 0])  # which waits for the device
+
+
+def _rates(arms: Mapping[Key, tuple[int, Callable[[], object]]], rounds: int = 8) -> dict[Key, float]:
+    """The best of a few rounds for each, in turn, so that a busy moment is as bad for all."""
+    best = dict.fromkeys(arms, float("inf"))
+    for _ in range(rounds):
+        for key, (_, work) in arms.items():
+            started = time.perf_counter()
+            work()
+            best[key] = min(best[key], time.perf_counter() - started)
+    return {key: operations / best[key] for key, (operations, _) in arms.items()}

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from featherweight.engine import kernels, lora
+from featherweight.engine import kernels, linear, lora
 from featherweight.engine.dropout import Dropout, Masks
 
 _TOLERANCE = 1e-5
@@ -173,6 +173,8 @@ def speed_up(model: torch.nn.Module, masks: Masks) -> None:
             if replacement is not None:
                 parent._modules[name] = replacement.train(child.training)
     for module in model.modules():
+        if linear.is_linear(module):
+            linear.speed_up(module)
         if hasattr(module, "lora_A") and hasattr(module, "get_base_layer"):
             lora.fuse(module, masks)
         gated = all(hasattr(module, name) for name in ("gate_proj", "up_proj", "down_proj", "act_fn"))

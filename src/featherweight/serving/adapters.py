@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from featherweight.engine.multi_lora import AdapterWeights, MultiLora, Update, is_plain
+from featherweight.engine.linear import is_linear
+from featherweight.engine.multi_lora import AdapterWeights, MultiLora, Update
 from featherweight.records import Encoding
 from featherweight.serving.backends import Prepared, answer, prepare
 from featherweight.serving.loading import LoadedModel
@@ -126,7 +127,7 @@ def weights_of(loaded: LoadedModel) -> tuple[AdapterWeights, AdapterWeights] | N
 
 def _is_plain_lora(module: Any, name: str) -> bool:
     plain = name in module.lora_A and not module.lora_variant and not module.lora_bias[name] and not module.merged
-    return plain and is_plain(module.get_base_layer())
+    return plain and is_linear(module.get_base_layer())
 
 
 def _reads_texts(model: Any, path: str) -> bool:

@@ -1,0 +1,37 @@
+"""Matrix products in fp32 on a processor, by either of the two libraries that PyTorch's wheel has for them.
+
+PyTorch itself asks MKL, which keeps its AVX-512 code for Intel's processors: on AMD's, oneDNN is more than twice as
+fast. Both multiply and add in fp32; they differ in the order of the sums alone. :mod:`featherweight.engine.probe`
+measures which one a machine is to use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+Product = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]
+
+
+def _by_pytorch(states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    return torch.mm(states, weight) if bias is None else torch.addmm(bias, states, weight)
+
+
+def _by_onednn(states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    return torch.ops.mkldnn._linear_pointwise(states, weight.t(), bias, "none", [], "")  # type: ignore[no-any-return]
+
+
+# Name to x W + b, with x (rows, in), W (in, out), b (out,) or None; any strides, no gradient.
+PRODUCTS: dict[str, Product] = {"PyTorch": _by_pytorch, "oneDNN": _by_onednn}
+DEFAULT = "PyTorch"
+
+
+def works(name: str) -> bool:
+    """Whether this build of PyTorch has the library, and it multiplies as PyTorch does."""
+    states, weight, bias = torch.randn(5, 33), torch.randn(33, 48), torch.randn(48)
+    try:
+        result = PRODUCTS[name](states, weight, bias)
+    except (AttributeError, NotImplementedError, RuntimeError):
+        return False
+    return torch.allclose(result, torch.addmm(bias, states, weight), rtol=1e-4, atol=1e-4)
