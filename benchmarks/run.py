@@ -77,7 +77,7 @@ def compare(case: str, repeats: int) -> dict[str, Any]:
         "peak_memory_bytes": [median(one["peak_memory_bytes"] for one in arm) for arm in (stock, ours)],
         "memory_ratio": median(memories),
         "loss_difference": max(abs(second["loss"] - first["loss"]) for first, second in pairs),
-        "matrix_product_flops": {name: median(one) for name, one in zip(("stock", "ours"), zip(*peaks, strict=True), strict=True)},
+        "matrix_product_flops": {"stock": median(one for one, _ in peaks), "ours": median(one for _, one in peaks)},
         "mfu": None
         if CASES[case].layers  # what a run needs then depends on where its adapters are; not counted
         else median(one["useful_flops"] / one["seconds"] / peak for one, (_, peak) in zip(ours, peaks, strict=True)),

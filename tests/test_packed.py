@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,12 +18,13 @@ from hypothesis import strategies as st
 from test_trainer_equivalence import largest_difference, train_ours, trained
 
 from featherweight.engine import attention as packed_attention
-from featherweight.engine import kernels
+from featherweight.engine import kernels, linear
 from featherweight.engine.attention import Run
 from featherweight.engine.dropout import Mask, Masks, drop
 from featherweight.engine.execution import Execution
-from featherweight.engine.forward import Packed, Padded
+from featherweight.engine.forward import Packed, Padded, block_list, filler_tokens
 from featherweight.engine.lora import _LoRALinear
+from featherweight.engine.products import PRODUCTS, works
 from featherweight.engine.speedups import Activation, RmsNorm, activate
 from featherweight.records import Encoding
 
@@ -107,19 +110,30 @@ def with_adapter(model: Any) -> Any:
 
 
 @contextmanager
-def without_kernels() -> Iterator[None]:
+def products_by(name: str) -> Iterator[None]:
+    """Every product of a linear layer by this library, whatever is faster here."""
+    if not works(name):
+        pytest.skip(f"this build of PyTorch has no {name}")
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(linear, "probe", lambda: SimpleNamespace(product=name))
+        yield
+
+
+@contextmanager
+def without_kernels() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch, products_by("PyTorch"):
         patch.setattr(kernels, "load", lambda: None)
         yield
 
 
 @pytest.fixture(params=["compiled", "pytorch"])
 def path(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Both ways in which attention and dropout are computed."""
+    """Both ways in which attention, dropout and products are computed."""
     if request.param == "compiled":
         if kernels.load() is None:
             pytest.skip(kernels.status())
-        yield "compiled"
+        with products_by("oneDNN"):
+            yield "compiled"
     else:
         with without_kernels():
             yield "pytorch"
@@ -161,6 +175,37 @@ def test_logits_and_gradients_are_those_of_padded_batches(kind: str, path: str) 
     assert seen > 4
     with torch.no_grad():  # the way of evaluation, which merges on the fly
         torch.testing.assert_close(execution.logits(packed, encoding, rows), theirs.detach(), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "bert", "mistral"])
+def test_a_row_that_needs_filler_gives_the_same(kind: str, path: str) -> None:
+    """A packed row of a size that oneDNN would compile for itself gets tokens that nobody reads."""
+    lengths = [int(length) for length in np.random.default_rng(6).integers(1, LONGEST, 17)]
+    assert filler_tokens(sum(lengths)) > 0
+    packed, stock = with_adapter(make_model(kind)), with_adapter(make_model(kind))
+    encoding = make_encoding(lengths)
+    execution = Execution(packed.get_base_model(), 0)
+    execution.adopt(packed)
+    seen: list[int] = []
+    block_list(packed.get_base_model())[0].register_forward_pre_hook(
+        lambda module, given, options: seen.append((*given, *options.values())[0].shape[1]), with_kwargs=True
+    )
+    ours, theirs = execution.logits(packed, encoding, np.arange(17)), padded_logits(stock, encoding, 0)
+    assert seen == [sum(lengths) + filler_tokens(sum(lengths))]
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+    ours.square().sum().backward()
+    theirs.square().sum().backward()
+    expected = dict(stock.named_parameters())
+    for name, parameter in packed.named_parameters():
+        if parameter.requires_grad:
+            gradient = expected[name].grad
+            assert float((parameter.grad - gradient).norm()) <= 1e-4 * float(gradient.norm()) + 1e-7, name
+
+
+def test_filler_is_little_and_makes_few_sizes() -> None:
+    sizes = [tokens + filler_tokens(tokens) for tokens in range(1, 8193)]
+    assert all(size >= tokens and size <= tokens * 17 / 16 for tokens, size in enumerate(sizes, start=1))
+    assert len({size for size in sizes if 256 < size <= 512}) <= 32
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "bert", "mistral"])
@@ -235,7 +280,7 @@ def test_outside_a_packed_row_the_model_is_the_stock_model() -> None:
         Execution(model, 0)
         assert torch.equal(padded_logits(model, encoding, 0), padded_logits(stock, encoding, 0))
     compiled = make_model("llama")
-    Execution(compiled, 0)  # its norms and activations are compiled, so it is the same but for rounding
+    Execution(compiled, 0)  # its norms, activations and products are other code: the same but for rounding
     torch.testing.assert_close(
         padded_logits(compiled, encoding, 0), padded_logits(stock, encoding, 0), atol=1e-5, rtol=1e-5
     )
@@ -300,6 +345,69 @@ def test_without_a_frozen_trunk_the_cache_is_refused() -> None:
     adapted = with_adapter(model)
     with pytest.raises(ConfigError, match="layers_to_transform"):
         execution.cache_trunk(adapted, {"train": make_encoding([3])}, "", "fp32", lambda event: None, lambda: False)
+
+
+class TestProducts:
+    """A linear layer by either library is PyTorch's own, whatever the strides."""
+
+    @pytest.mark.parametrize("name", PRODUCTS)
+    @pytest.mark.parametrize("rows", [1, 5, 64, 301])
+    def test_of_any_strides(self, name: str, rows: int) -> None:
+        with products_by(name):
+            generator = torch.Generator().manual_seed(rows)
+            states, weight = torch.randn(rows, 96, generator=generator), torch.randn(96, 160, generator=generator)
+            bias = torch.randn(160, generator=generator)
+            exact = states.double() @ weight.double()
+            tolerance = {"atol": 1e-4, "rtol": 1e-5}
+            for x in (states, states.t().contiguous().t(), states.repeat(1, 2)[:, :96]):
+                for w in (weight, weight.t().contiguous().t(), weight.repeat(1, 2)[:, :160]):
+                    torch.testing.assert_close(linear.product(x, w), exact.float(), **tolerance)
+                    torch.testing.assert_close(linear.product(x, w, bias), exact.float() + bias, **tolerance)
+
+    @pytest.mark.parametrize("name", PRODUCTS)
+    @pytest.mark.parametrize("trains", [True, False])
+    @pytest.mark.parametrize("transposed", [True, False], ids=["Conv1D", "Linear"])
+    def test_gradients_are_pytorchs(self, name: str, trains: bool, transposed: bool) -> None:
+        from transformers.pytorch_utils import Conv1D
+
+        torch.manual_seed(0)
+        stock = (Conv1D(48, 64) if transposed else torch.nn.Linear(64, 48)).requires_grad_(trains)
+        ours = copy.deepcopy(stock)
+        linear.speed_up(ours)
+        ours = copy.deepcopy(ours)  # a copy must use its own weights
+        with torch.no_grad():
+            stock.bias += 1
+            ours.bias += 1
+        results = []
+        for module in (stock, ours):
+            states = torch.randn(3, 7, 64, generator=torch.Generator().manual_seed(1)).requires_grad_()
+            with products_by(name):
+                out = module(states)
+                (out * torch.linspace(-1, 1, out.numel()).view_as(out)).sum().backward()
+            results.append((out, states.grad, module.weight.grad, module.bias.grad))
+        for theirs, mine in zip(*results, strict=True):
+            assert (mine is None) == (theirs is None)
+            if mine is not None:
+                torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=1e-5)
+
+    def test_lower_precision_stays_pytorchs(self) -> None:
+        """The negative control of "exact": under autocast and in bf16 nothing is exchanged."""
+        module, states = torch.nn.Linear(64, 48), torch.randn(5, 64)
+        linear.speed_up(module)
+        with products_by("oneDNN"), pytest.MonkeyPatch.context() as patch:
+            patch.setitem(PRODUCTS, "oneDNN", lambda *arguments: pytest.fail("was used"))
+            with torch.autocast("cpu", torch.bfloat16):
+                assert module(states).dtype == torch.bfloat16
+            assert module.to(torch.bfloat16)(states.bfloat16()).dtype == torch.bfloat16
+            with pytest.raises(pytest.fail.Exception, match="was used"):
+                module.float()(states)
+
+    def test_a_default_is_left_only_for_what_is_clearly_faster(self) -> None:
+        from featherweight.engine.probe import _choose
+
+        assert _choose({"PyTorch": 100.0, "oneDNN": 110.0}, "PyTorch") == "PyTorch"
+        assert _choose({"PyTorch": 100.0, "oneDNN": 210.0}, "PyTorch") == "oneDNN"
+        assert _choose({"PyTorch": 100.0}, "PyTorch") == "PyTorch"
 
 
 class TestDropout:

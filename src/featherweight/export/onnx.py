@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,6 +12,7 @@ from tokenizers import Tokenizer
 from featherweight.errors import ConfigError
 from featherweight.export import Subject
 from featherweight.export.merged import merge
+from featherweight.quiet import quiet
 
 MODEL = "model.onnx"
 _OPSET = 17
@@ -62,7 +59,7 @@ def write_graph(model: Any, path: Path) -> None:
     input_ids = (torch.arange(14).reshape(2, 7) + pad + 1) % model.config.get_text_config().vocab_size
     attention_mask = torch.ones_like(input_ids)
     input_ids[1, 5:], attention_mask[1, 5:] = pad, 0
-    with _quiet(), torch.no_grad():
+    with quiet("torch.onnx"), torch.no_grad():  # it warns of branches on shapes; other shapes are proved afterwards
         try:
             torch.onnx.export(
                 _Logits(model).eval(),
@@ -87,17 +84,3 @@ def write_tokenizer(subject: Subject, path: Path) -> None:
     tokenizer.no_padding()
     tokenizer.enable_truncation(subject.facts["max_length"], direction=subject.tokenizer.truncation_side)
     tokenizer.save(str(path))
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Tracing warns of every branch on a shape; whether the graph is right for other shapes is proved afterwards."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)

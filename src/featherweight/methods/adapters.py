@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import logging
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from featherweight.errors import ConfigError, ModelError
 from featherweight.methods import adapter_config
+from featherweight.quiet import quiet
 from featherweight.sources.models import read_json, refuse_remote_code, require_plain_files
 from featherweight.sources.tensors import read_header, require_finite
 
@@ -76,7 +75,7 @@ def load(model: Any, folder: Path, fresh: Sequence[str]) -> Any:
                 f"{folder}: the adapter lacks the head {module!r}, so its answers would be random; "
                 "save it with modules_to_save"
             )
-    with _quiet():
+    with quiet("peft"):  # it warns of missing keys, which become an error that says more
         try:
             known = PeftConfig.from_peft_type(**PeftConfig.check_kwargs(**config))
             adapted = PeftModel.from_pretrained(model, str(folder), config=known)
@@ -114,20 +113,6 @@ def check(folder: Path) -> dict[str, Any]:
     adapter_config.check(config, folder / CONFIG, read_header(folder / WEIGHTS))
     require_finite(folder / WEIGHTS)
     return config
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """PEFT warns of missing keys, which the caller turns into an error that says more."""
-    logger = logging.getLogger("peft")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
 
 
 def _has_module(model: Any, name: str) -> bool:

@@ -160,44 +160,73 @@ def _publish(
     result: TrainingResult,
     cost: Mapping[str, Any],
 ) -> None:
-    """Write predictions, the artefact with its card, the report, and last of all ``metrics.json``."""
-    from featherweight.engine.hardware import peak_memory_bytes
-    from featherweight.report.model_card import model_card
+    """Write the artefact with its card, the report, and last of all ``metrics.json``."""
     from featherweight.report.page import one_run
-    from featherweight.serving.loading import facts
 
-    task, source, recipe = prepared.task, prepared.source, prepared.recipe
     split = prepared.evaluated_split
+    gate.require_other_answers(directory.read_predictions("base", split).probabilities, tuned[split].probabilities)
+    metrics = _outcome(prepared, base, tuned, result, cost, count_parameters(model))
+    metrics |= _evidence(prepared, directory, base, tuned)
+    metrics["headline"] = headline(metrics)
+
+    def fill(folder: Path) -> None:
+        _write_artefact(prepared, directory, model, metrics, folder)
+        half = prepared.trunk is not None and prepared.trunk["dtype"] == "fp16"
+        rounded = half or prepared.accelerator.mixed_precision != "no"
+        passed = gate.require_same_answers(folder, prepared.encodings[split], tuned[split].probabilities, rounded)
+        metrics["reliability"] = reliability(directory, result.metrics, passed)
+
+    directory.publish_folder(prepared.method.artefact, fill)
+    directory.write_text(directory.report, one_run(directory, metrics))
+    directory.write_json(directory.metrics, metrics)
+
+
+def _evidence(
+    prepared: Prepared, directory: RunDirectory, base: Mapping[str, Any], tuned: Mapping[str, Evaluation]
+) -> dict[str, Any]:
+    """What the predictions on the evaluated split prove, from the run's own files."""
+    split, data = prepared.evaluated_split, prepared.recipe.data
     examples = prepared.examples[split]
-    measured = {name: with_interval(one.metrics, len(one.labels)) for name, one in tuned.items()}
-    candidates = len(result.epochs) if recipe.training.load_best_model_at_end else 1
 
     def answers(name: str, of: str) -> Any:
         return directory.read_predictions(name, of).probabilities
 
-    gate.require_other_answers(answers("base", split), tuned[split].probabilities)
-    evidence = assess(
+    chose = tuned[SELECTION_SPLIT]
+    fitting = Fitting(answers("base", SELECTION_SPLIT), chose.probabilities, chose.labels)
+    return assess(
         examples,
-        task.labels,
+        prepared.task.labels,
         answers("base", split),
         tuned[split].probabilities,
         {name: answers(name, split) for name in base["baselines"]},
-        fitting=None
-        if split == SELECTION_SPLIT
-        else Fitting(
-            answers("base", SELECTION_SPLIT), tuned[SELECTION_SPLIT].probabilities, tuned[SELECTION_SPLIT].labels
-        ),
+        fitting=None if split == SELECTION_SPLIT else fitting,
         twins=np.isin(examples.ids, base["data_checks"]["twins"][split]["ids"]),
-        slice_columns=recipe.data.slices,
-        keywords=recipe.data.keywords,
-        group_column=recipe.data.group,
-        seed=recipe.training.seed,
+        slice_columns=data.slices,
+        keywords=data.keywords,
+        group_column=data.group,
+        seed=prepared.recipe.training.seed,
     )
-    trainable, total = count_parameters(model)
-    metrics = {
+
+
+def _outcome(
+    prepared: Prepared,
+    base: Mapping[str, Any],
+    tuned: Mapping[str, Evaluation],
+    result: TrainingResult,
+    cost: Mapping[str, Any],
+    parameters: tuple[int, int],
+) -> dict[str, Any]:
+    """What was measured, as ``metrics.json`` has it."""
+    from featherweight.engine.hardware import peak_memory_bytes
+
+    split = prepared.evaluated_split
+    measured = {name: with_interval(one.metrics, len(one.labels)) for name, one in tuned.items()}
+    candidates = len(result.epochs) if prepared.recipe.training.load_best_model_at_end else 1
+    trainable, total = parameters
+    return {
         "schema_version": SCHEMA_VERSION,
-        "task": recipe.task,
-        "label_shares": shares(task, prepared.examples),
+        "task": prepared.recipe.task,
+        "label_shares": shares(prepared.task, prepared.examples),
         "rows": {name: len(one) for name, one in prepared.examples.items()},
         "dropped_twin_rows": prepared.dropped_twins,
         "dropped_empty_rows": {name: one.dropped for name, one in prepared.examples.items()},
@@ -223,31 +252,28 @@ def _publish(
         "best_step": result.best_step,
         "trainable_parameters": trainable,
         "total_parameters": total,
-        **evidence,
         "data_checks": base["data_checks"],
         "resources": {**result.metrics, "peak_memory_bytes": peak_memory_bytes(), "tuning": cost},
         "trunk_cache": prepared.trunk,
         "pad_token_id": prepared.tokenizer.pad_token_id,
-        "base_model_fingerprint": source.fingerprint,
+        "base_model_fingerprint": prepared.source.fingerprint,
     }
-    metrics["headline"] = headline(metrics)
-    card = model_card(recipe, source, list(task.labels), metrics, prepared.method.artefact)
 
-    known = facts(task, source, prepared.max_length, prepared.tokenizer.pad_token_id, metrics["calibration"]["tuned"])
 
-    def fill(folder: Path) -> None:
-        prepared.method.save(model, folder, source.name, source.revision)
-        prepared.tokenizer.save_pretrained(str(folder))
-        directory.write_json(folder / FACTS, known)
-        (folder / "README.md").write_text(card, encoding="utf-8")
-        half = prepared.trunk is not None and prepared.trunk["dtype"] == "fp16"
-        rounded = half or prepared.accelerator.mixed_precision != "no"
-        passed = gate.require_same_answers(folder, prepared.encodings[split], tuned[split].probabilities, rounded)
-        metrics["reliability"] = reliability(directory, result.metrics, passed)
+def _write_artefact(
+    prepared: Prepared, directory: RunDirectory, model: Any, metrics: Mapping[str, Any], folder: Path
+) -> None:
+    """Fill ``folder`` with what is shipped: weights, tokenizer, the facts for inference, the card."""
+    from featherweight.report.model_card import model_card
+    from featherweight.serving.loading import facts
 
-    directory.publish_folder(prepared.method.artefact, fill)
-    directory.write_text(directory.report, one_run(directory, metrics))
-    directory.write_json(directory.metrics, metrics)
+    task, source, tokenizer = prepared.task, prepared.source, prepared.tokenizer
+    prepared.method.save(model, folder, source.name, source.revision)
+    tokenizer.save_pretrained(str(folder))
+    known = facts(task, source, prepared.max_length, tokenizer.pad_token_id, metrics["calibration"]["tuned"])
+    directory.write_json(folder / FACTS, known)
+    card = model_card(prepared.recipe, source, list(task.labels), metrics, prepared.method.artefact)
+    (folder / "README.md").write_text(card, encoding="utf-8")
 
 
 def _finish(directory: RunDirectory, console: Console) -> RunRecord:
