@@ -33,6 +33,13 @@ def fuse(layer: Any, masks: Masks) -> bool:
     return True
 
 
+def merged(weight: torch.Tensor, a: torch.Tensor, b: torch.Tensor, scale: float) -> torch.Tensor:
+    """W + s A' B' as (in, out), like ``weight``; a (r, in), b (out, r)."""
+    if weight.is_contiguous():
+        return torch.addmm(weight, a.t(), b.t(), alpha=scale)
+    return torch.addmm(weight.t(), b, a, alpha=scale).t()  # copies rows, not columns
+
+
 def _forward(
     layer: Any, name: str, base: Any, rate: float, masks: Masks, states: torch.Tensor, **_: Any
 ) -> torch.Tensor:
@@ -43,8 +50,7 @@ def _forward(
     flat = states.reshape(-1, states.shape[-1])
     if not torch.is_grad_enabled() and flat.shape[0] * sum(weight.shape) > weight.numel():
         # Merging on the fly is cheaper than two thin products for each token, and leaves the weights as they are.
-        merged = torch.addmm(weight, a.t(), b.t(), alpha=scale)
-        result = product(flat, merged, base.bias)
+        result = product(flat, merged(weight, a, b, scale), base.bias)
     else:
         mask = masks.draw(rate) if rate > 0 and layer.training and masks.fast else None
         result = _LoRALinear.apply(flat, a, b, weight, base.bias, scale, mask)  # type: ignore[no-untyped-call]

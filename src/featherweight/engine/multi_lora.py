@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from featherweight.engine.execution import Execution
 from featherweight.engine.forward import Packed, filler_tokens
 from featherweight.engine.linear import product, weight_of
+from featherweight.engine.lora import merged
 from featherweight.records import Encoding
 
 
@@ -97,7 +98,7 @@ class _Linear(torch.nn.Module):
         # As in engine.lora: merging on the fly is cheaper than two thin products where there are many tokens.
         merge = update is not None and len(states) * sum(weight.shape) > weight.numel()
         if update is not None and merge:
-            weight = torch.addmm(weight, update.a.t(), update.b.t(), alpha=update.scale)
+            weight = merged(weight, update.a, update.b, update.scale)
         result = product(states, weight, self.base.bias)
         if update is not None and not merge:
             result.addmm_(states @ update.a.t(), update.b.t(), alpha=update.scale)

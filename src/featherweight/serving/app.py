@@ -232,7 +232,7 @@ async def _gone(request: Request) -> None:
 
 def _add_dynamic(app: FastAPI, catalogue: Catalogue, settings: Settings) -> None:
     folder = settings.dynamic.resolve()  # type: ignore[union-attr]
-    loader = ThreadPoolExecutor(1, thread_name_prefix="loader")
+    loader = ThreadPoolExecutor(1)
     loading: set[str] = set()
     refusals: dict[int | str, Any] = {code: {"model": Error} for code in (404, 409, 422)}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -106,7 +107,10 @@ class Catalogue:
             ModelError: it can't be found, read or trusted.
             ConfigError: its recipe can't be read.
         """
-        made = self._adapter(name, path) or self._own(name, path)
+        # By a thread that ends: OpenMP keeps a pool for each thread that ever computed, and once these have more members
+        # than there are cores, all sleep between any two products and have to be woken, which doubles a text's time.
+        with ThreadPoolExecutor(1, thread_name_prefix="loader") as loader:
+            made = loader.submit(lambda: self._adapter(name, path) or self._own(name, path)).result()
         with self._lock:
             self._served |= {one.name: one for one in made}
 
