@@ -30,7 +30,7 @@ class Outcome:
             "p50_ms": float(np.percentile(good, 50)),
             "p99_ms": float(np.percentile(good, 99)),
         }
-        refused = [one for status, all_ in self.latencies.items() if status != 200 for one in all_]
+        refused = [one for status, all_ in self.latencies.items() if status not in (0, 200) for one in all_]
         if refused:
             found["refused_p50_ms"], found["refused_p99_ms"] = (
                 float(value) * 1e3 for value in np.percentile(refused, [50, 99])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 import serving
 import tiny
+import torch
 
 import featherweight
 from featherweight import recipe as recipes
@@ -28,6 +31,8 @@ METHODS: dict[str, dict[str, Any]] = {
     "probe": {"name": "linear-probe"},
 }
 SHARED = {"plain", "wide", "three", "probe"}
+MORE = {"fifth", "sixth", "seventh", "eighth"}
+OWN = {"dora", "full"}
 
 
 def make(folder: Path, model: Path, name: str, kind: str, seed: int = 1) -> Path:
@@ -50,7 +55,7 @@ def several(
     """Runs on one base: LoRA of unlike rank, scale and number of classes; in BERT's case what needs its own model."""
     folder = tmp_path_factory.mktemp(f"several-{request.param}")
     kind = request.param
-    names = [*SHARED, *(("dora", "full") if kind == "bert" else ())]
+    names = [*SHARED, *(OWN | MORE if kind == "bert" else ())]
     return {name: make(folder, models(kind), name, kind, seed) for seed, name in enumerate(sorted(names))}
 
 
@@ -66,14 +71,15 @@ def load(paths: dict[str, Path]) -> Catalogue:
 
 
 def test_row_65_mixed_batches_equal_single_adapters(several: dict[str, Path]) -> None:
-    catalogue = load(several)
+    """8 adapters for BERT, 4 for the others."""
+    catalogue, sharing = load(several), sorted(set(several) - OWN)
     rng = np.random.default_rng(0)
     expected = {name: featherweight.load_predictor(str(path)).predict(TEXTS) for name, path in several.items()}
     served = {name: catalogue.find(name) for name in several}
-    bases = {id(one.backend) for name, one in served.items() if name in SHARED}
+    bases = {id(one.backend) for name, one in served.items() if name in sharing}
     assert len(bases) == 1, "adapters of one base share it"
     shared = served["plain"].backend
-    asked = [(name, index) for name in SHARED for index in range(len(TEXTS))]
+    asked = [(name, index) for name in sharing for index in range(len(TEXTS))]
     for size in (len(asked), 17, 2, 1):
         chosen = [asked[int(one)] for one in rng.permutation(len(asked))[:size]]
         prepared = [shared.prepare(served[name].key, [TEXTS[index]])[0] for name, index in chosen]
@@ -83,7 +89,7 @@ def test_row_65_mixed_batches_equal_single_adapters(several: dict[str, Path]) ->
             np.testing.assert_allclose(
                 list(answer["probabilities"].values()), list(expected[name][index]["probabilities"].values()), atol=1e-5
             )
-    for name in set(several) - SHARED:
+    for name in set(several) & OWN:
         own = served[name].backend
         assert own is not shared
         got = own.answer([name] * len(TEXTS), own.prepare(name, TEXTS))
@@ -160,3 +166,24 @@ def test_row_69_one_text_alone_or_among_others_and_after_a_restart(server: servi
     np.testing.assert_allclose(probabilities(alone), probabilities(together), atol=1e-5)
     with serving.running(*two) as again:
         assert again.predict(TEXTS, "plain").body == server.predict(TEXTS, "plain").body
+
+
+def test_loading_leaves_no_openmp_pool_behind(several: dict[str, Path]) -> None:
+    """With more pools than cores every product would begin by waking threads. The second half is the control: whoever
+    computes in the main thread gives it a pool."""
+    code = (
+        "import os, sys, torch\n"
+        "torch.set_num_threads(2)\n"
+        "from featherweight.serving.catalogue import Catalogue\n"
+        "catalogue = Catalogue()\n"
+        "catalogue.load('plain', sys.argv[1])\n"
+        "before = len(os.listdir('/proc/self/task'))\n"
+        "torch.randn(500, 500) @ torch.randn(500, 500)\n"
+        "print(len(os.listdir('/proc/self/task')) - before)"
+    )
+    if not Path("/proc/self/task").is_dir() or torch.get_num_threads() < 2:
+        pytest.skip("needs Linux and two cores")
+    ended = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code, str(several["plain"])], capture_output=True, text=True, check=True
+    )
+    assert int(ended.stdout.split()[-1]) >= 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import platform
@@ -58,12 +59,16 @@ def keep_freed_memory() -> None:
     Activations are large, so each would be fresh pages of the system's, which it fills with zeros one by one: a fifth
     of an evaluation's time. See mallopt(3); where there is no glibc, nothing happens.
     """
-    try:
+    with contextlib.suppress(AttributeError, OSError, TypeError):
         mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):
-        return
-    for option in (_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD):
-        mallopt(option, _KEPT_BYTES)
+        for option in (_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD):
+            mallopt(option, _KEPT_BYTES)
+
+
+def give_back_freed_memory() -> None:
+    """What :func:`keep_freed_memory` keeps goes back to the system now: after work that is not done again."""
+    with contextlib.suppress(AttributeError, OSError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def peak_memory_bytes() -> int:

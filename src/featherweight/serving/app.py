@@ -20,9 +20,11 @@ from featherweight.errors import FeatherweightError
 from featherweight.serving import page, strict_json
 from featherweight.serving.batching import Batcher, Draining, Overloaded
 from featherweight.serving.catalogue import Catalogue, Served, is_name
-from featherweight.serving.guards import App, LimitBody, Observe, RequireKey, RequireLocalHost
+from featherweight.serving.guards import App, LimitBody, Observe, RequireKey, RequireLocalHost, Shed
 from featherweight.serving.metrics import Metrics
 from featherweight.serving.settings import Settings
+
+_PREDICT = "/v1/predict"
 
 
 class _Strict(BaseModel):
@@ -114,6 +116,7 @@ def build(catalogue: Catalogue, settings: Settings) -> tuple[App, Batcher]:
         _add_dynamic(app, catalogue, settings)
     routes = frozenset(getattr(route, "path", "") for route in app.routes)
     guarded: App = LimitBody(app, settings.max_body_bytes, settings.timeout)
+    guarded = Shed(guarded, _PREDICT, batcher)
     guarded = RequireLocalHost(guarded, settings.is_local and settings.key is None)
     return Observe(RequireKey(guarded, settings.key), metrics, routes), batcher
 
@@ -172,7 +175,7 @@ def _add_models(app: FastAPI, catalogue: Catalogue, batcher: Batcher, settings: 
 
     refusals: dict[int | str, Any] = {code: {"model": Error} for code in (404, 408, 413, 422, 429, 503)}
 
-    @app.post("/v1/predict", response_model=Predictions, responses=refusals)
+    @app.post(_PREDICT, response_model=Predictions, responses=refusals)
     async def predict(asked: PredictRequest, request: Request) -> Any:
         """Label and probabilities of each text, in order."""
         if len(asked.texts) > settings.max_texts:

@@ -23,6 +23,7 @@ from featherweight.serving.metrics import Metrics
 
 _log = logging.getLogger("featherweight.serving")
 _READ_AHEAD = 4  # budgets of tokens made ready beyond the batch that runs
+_FREE_AGAIN = 0.75  # of the room, below which a queue that was full takes requests again
 _REMEMBERED = 0.8  # weight of the past in the measured speed
 
 
@@ -74,6 +75,7 @@ class Batcher:
         self.max_waiting_tokens = max_waiting_tokens
         self.draining = False
         self._waiting = 0
+        self._shedding = False
         self._speed = 0.0  # estimated tokens a second
         self._incoming: deque[_Request] = deque()
         self._ready: deque[_Item] = deque()
@@ -97,8 +99,10 @@ class Batcher:
         return min(max(ceil(self._waiting / self._speed) if self._speed else 1, 1), 60)
 
     @property
-    def is_full(self) -> bool:
-        return self._waiting >= self.max_waiting_tokens
+    def is_shedding(self) -> bool:
+        """Whether requests are refused unread: from the first that found no room until a quarter is free again."""
+        self._shedding = self._shedding and self._waiting > _FREE_AGAIN * self.max_waiting_tokens
+        return self._shedding
 
     async def predict(self, served: Served, texts: Sequence[str]) -> list[dict[str, Any]]:
         """The predictions for ``texts``, in their order. Cancelling it takes the texts out of the queue.
@@ -112,6 +116,7 @@ class Batcher:
         longest = served.backend.max_length(served.key)
         cost = sum(estimated_tokens(text, longest) for text in texts)
         if self._waiting and self._waiting + cost > self.max_waiting_tokens:
+            self._shedding = True
             raise Overloaded(self.retry_after)
         request = _Request(served, texts, cost, self._loop.create_future())
         self._waiting += cost

@@ -11,6 +11,7 @@ from itertools import count
 from pathlib import Path
 
 from featherweight import recipe as recipes
+from featherweight.engine.hardware import give_back_freed_memory
 from featherweight.errors import ConfigError
 from featherweight.methods import adapters
 from featherweight.runs import FACTS, RunDirectory
@@ -107,10 +108,11 @@ class Catalogue:
             ModelError: it can't be found, read or trusted.
             ConfigError: its recipe can't be read.
         """
-        # By a thread that ends: OpenMP keeps a pool for each thread that ever computed, and once these have more members
+        # By a thread that ends: OpenMP keeps a pool for each thread that ever computed, and once they have more members
         # than there are cores, all sleep between any two products and have to be woken, which doubles a text's time.
         with ThreadPoolExecutor(1, thread_name_prefix="loader") as loader:
             made = loader.submit(lambda: self._adapter(name, path) or self._own(name, path)).result()
+        give_back_freed_memory()  # of the copy of the base model that a further adapter was loaded on
         with self._lock:
             self._served |= {one.name: one for one in made}
 

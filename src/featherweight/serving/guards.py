@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+from featherweight.serving.batching import Batcher, Overloaded
 from featherweight.serving.metrics import Metrics
 
 Scope = MutableMapping[str, Any]
@@ -125,6 +126,23 @@ class RequireLocalHost:
         host = hosts[0] if len(hosts) == 1 else b""
         name = host.rpartition(b":")[0] if host.rpartition(b":")[2].isdigit() and not host.endswith(b"]") else host
         return name in self._NAMES or not hosts
+
+
+class Shed:
+    """429 for work while the queue is full, before its body is read: to refuse must cost far less than to answer."""
+
+    def __init__(self, app: App, path: str, batcher: Batcher) -> None:
+        self.app = app
+        self.path = path
+        self.batcher = batcher
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] == self.path and self.batcher.is_shedding:
+            retry = str(self.batcher.retry_after).encode()
+            headers = [(b"content-type", b"application/json"), (b"retry-after", retry)]
+            await respond(send, 429, _json(str(Overloaded(self.batcher.retry_after))), headers)
+            return
+        await self.app(scope, receive, send)
 
 
 class _Gone(Exception):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from types import FrameType
 from typing import Any
 
@@ -16,6 +17,9 @@ from featherweight.serving.catalogue import Catalogue
 from featherweight.serving.connections import protocol
 from featherweight.serving.settings import Settings
 
+# The model's thread gives Python's lock up and takes it again around each of some hundred operations; where requests
+# keep the other thread busy, it waits for as long as this each time.
+_SWITCH_SECONDS = 2e-4
 _log = logging.getLogger("featherweight.serving")
 
 
@@ -72,6 +76,7 @@ def serve(catalogue: Catalogue, settings: Settings, quiet: bool) -> None:
         h11_max_incomplete_event_size=None,
     )
     logs.configure(quiet)
+    sys.setswitchinterval(_SWITCH_SECONDS)
     server = _Server(config, batcher, settings.timeout)
     try:
         server.run()

@@ -6,7 +6,12 @@
  */
 #include "vector.h"
 
-#define ROWS 4 /* ROWS x 2 vectors of sums stay in registers */
+/* ROWS x 2 vectors of sums stay in registers, of which AVX-512 has twice as many. */
+#if WIDTH == 16
+#define ROWS 8
+#else
+#define ROWS 4
+#endif
 
 INLINE void block(const int rows, const int vectors, int64_t k, const float *restrict a, int64_t a_row, int64_t a_col,
                   const float *restrict b, int64_t b_row, float *restrict c, int64_t c_row, int add) {
@@ -29,16 +34,22 @@ static void product(int64_t m, int64_t n, int64_t k, const float *restrict a, in
     for (int64_t i = 0; i < m; i += ROWS, a += ROWS * a_row, c += ROWS * c_row)
         for (int64_t j = 0, wide; j < n; j += wide * WIDTH) {
             wide = n - j >= 2 * WIDTH ? 2 : 1;
-#define BLOCK(rows, vectors) block(rows, vectors, k, a, a_row, a_col, b + j, b_row, c + j, c_row, add)
-            switch ((m - i < ROWS ? m - i : ROWS) * 2 + wide) {
-            case 3: BLOCK(1, 1); break;
-            case 4: BLOCK(1, 2); break;
-            case 5: BLOCK(2, 1); break;
-            case 6: BLOCK(2, 2); break;
-            case 7: BLOCK(3, 1); break;
-            case 8: BLOCK(3, 2); break;
-            case 9: BLOCK(4, 1); break;
-            default: BLOCK(4, 2);
+#define BLOCK(rows)                                                                         \
+    case rows:                                                                              \
+        if (wide == 2) block(rows, 2, k, a, a_row, a_col, b + j, b_row, c + j, c_row, add); \
+        else block(rows, 1, k, a, a_row, a_col, b + j, b_row, c + j, c_row, add);           \
+        break
+            switch (m - i < ROWS ? m - i : ROWS) {
+                BLOCK(1);
+                BLOCK(2);
+                BLOCK(3);
+                BLOCK(4);
+#if ROWS > 4
+                BLOCK(5);
+                BLOCK(6);
+                BLOCK(7);
+                BLOCK(8);
+#endif
             }
         }
 }
