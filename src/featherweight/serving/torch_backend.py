@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from featherweight.batching import by_tokens
+from featherweight.export.merged import merge
 from featherweight.records import Encoding
 from featherweight.serving.loading import execution_of, load
 
 
 class TorchBackend:
-    """Packed batches of like length, on a CUDA device where there is one.
+    """Packed batches of like length, with the adapter merged into its base, on a CUDA device where there is one.
 
     Args:
         name: as :func:`featherweight.serving.loading.load` takes it.
     """
 
     def __init__(self, name: str) -> None:
-        self.loaded = load(name)
+        loaded = load(name)
+        self.loaded = replace(loaded, model=merge(loaded.model))
         self.labels: tuple[str, ...] = self.loaded.task.labels
         self.temperature = self.loaded.temperature
         self.thresholds = self.loaded.thresholds

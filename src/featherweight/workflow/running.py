@@ -290,7 +290,7 @@ def _finish(directory: RunDirectory, console: Console) -> RunRecord:
         tables.verdict(metrics),
         tables.against_baselines(metrics),
         f"\nEverything is in {directory.path}. Try it:\n"
-        f'  featherweight predict {directory.path} --text "A film I would gladly see again."',
+        f'  featherweight predict {directory.path} --text "Warm, funny and beautifully acted."',
     )
     return RunRecord(str(directory.path), metrics)
 
