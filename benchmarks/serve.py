@@ -2,7 +2,8 @@
 
 RUN is a finished LoRA run, such as ``runs/demo``; its own validation texts are asked, one a request. Parts: ``closed``
 (1 to 64 clients), ``open`` (at rates near the naive server's and our capacity), ``overload`` (10 times our capacity for
-a minute), ``memory`` (8 adapters against 1). Results go to ``benchmarks/serve.json``; ``--table`` prints them.
+a minute), ``memory`` (8 adapters against 1). Results go to ``benchmarks/serve.json``, and by ``make docs`` into
+``docs/serving.md``.
 """
 
 from __future__ import annotations
@@ -154,32 +155,11 @@ def shared(run: str) -> dict[str, Any]:
 PARTS = {"closed": closed, "open": opened, "overload": overload, "memory": shared}
 
 
-def table() -> str:
-    known = json.loads(RESULTS.read_text(encoding="utf-8"))
-    lines = [
-        "| clients | naive, requests/s | ours | ratio | naive p50, p99 (ms) | ours p50, p99 (ms) |",
-        "|---|---|---|---|---|---|",
-    ]
-    arms = known["closed"]
-    for clients in map(str, CLIENTS):
-        naive, ours = arms["naive"][clients], arms["ours"][clients]
-        lines.append(
-            f"| {clients} | {naive['requests_per_second']:.0f} | {ours['requests_per_second']:.0f} | "
-            f"**{arms['speed_ratio'][clients]:.2f}x** | {naive['p50_ms']:.0f}, {naive['p99_ms']:.0f} | "
-            f"{ours['p50_ms']:.0f}, {ours['p99_ms']:.0f} |"
-        )
-    return "\n".join(lines)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", nargs="?", metavar="RUN")
+    parser.add_argument("run", metavar="RUN")
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; all if none is given")
-    parser.add_argument("--table", action="store_true", help="print the last results as a table")
     arguments = parser.parse_args()
-    if arguments.table:
-        print(table())
-        return
     from featherweight.engine import hardware
     from featherweight.runs import package_versions
 

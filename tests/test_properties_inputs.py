@@ -241,7 +241,7 @@ def test_names(tmp_path_factory: pytest.TempPathFactory, name: str) -> None:
         lambda: models.find(f"package:peft/{name}"),
         lambda: archives.unpacked(name),
         lambda: recipes.load(None, {"name": name, "model": {"name": name}, "data": {"train_file": name}}),
-        lambda: data.load(DataSection(name=name or "x")),
+        lambda: data.load(recipes.load(None, {"model": {"name": "x"}, "data": {"name": name or "x"}}).data),
         lambda: recipes.load(name),
     ):
         with ours_only():

@@ -165,9 +165,13 @@ def _check_names(config: Mapping[str, Any], path: Path) -> None:
 def _check_ranks(config: Mapping[str, Any], path: Path, stored: Mapping[str, TensorInfo]) -> None:
     """LoRA's matrices are allocated by the configured rank, so it may not exceed that of the stored ones."""
     ranks = [info.shape[0] for name, info in stored.items() if ".lora_A." in name and info.shape]
-    configured = max([config.get("r") or 1, *(config.get("rank_pattern") or {}).values()])
-    if config["peft_type"] == "LORA" and ranks and configured > max(ranks):
-        raise ModelError(f"{path}: r is {configured:,}, but the matrices in the file have rank {max(ranks)} at most")
+    configured = [config.get("r") or 1, *(config.get("rank_pattern") or {}).values()]
+    if strange := [one for one in configured if not isinstance(one, int)]:
+        raise ModelError(f"{path}: a rank in r or rank_pattern is {strange[0]!r}; a whole number was expected")
+    if config["peft_type"] == "LORA" and ranks and max(configured) > max(ranks):
+        raise ModelError(
+            f"{path}: r is {max(configured):,}, but the matrices in the file have rank {max(ranks)} at most"
+        )
 
 
 def _flat(content: Any, key: str = "") -> Iterator[tuple[str, Any]]:

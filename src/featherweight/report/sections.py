@@ -117,13 +117,13 @@ def _ladder(run: RunDirectory, metrics: Mapping[str, Any]) -> list[Part]:
         rows.append(
             _row(name, f"{one['eval_accuracy']:.4f}", f"{low:.4f} to {high:.4f}",
                  *(f"{one[f'eval_{other}']:.4f}" for other in _FIGURES[1:]), *tables.cost(one["cost"]),
-                 f"{beaten['difference']:+.4f} (p = {beaten['p_value']:.2g})" if beaten else "",
+                 f"{beaten['difference']:+.4f} ({beaten['p_value']:.2g})" if beaten else "",
                  mark="mine" if name == "tuned model" else "")
         )  # fmt: skip
     columns = ["model", "accuracy", "95 % interval", *(_NAMES[one] for one in _FIGURES[1:]), "time", "memory"]
     return [
         _text(tables.selection(metrics)),
-        _table(f"On {metrics['evaluated_split']}, cheapest first", [*columns, "tuned model gains"], rows),
+        _table(f"On {metrics['evaluated_split']}, cheapest first", [*columns, "tuned gains (p)"], rows),
         {"kind": "plots", "plots": [_accuracy_plot(list(rungs.items()))]},
         _text("Time is that of fitting and answering; for the tuned model, of training with its evaluations. Memory "
               "is what each added at its highest to what was resident before it. The linear probe is logistic "

@@ -12,7 +12,7 @@ from markupsafe import Markup
 Point = tuple[float, float]
 
 _WIDTH, _HEIGHT = 560, 320
-_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 16, 14, 46
+_LEFT, _RIGHT, _TOP, _BOTTOM = 84, 16, 14, 46
 _ROW = 30
 
 

@@ -1,0 +1,154 @@
+"""Tables for ``docs``, from what the benchmarks left in ``benchmarks/*.json``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+
+
+def _read(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((BENCHMARKS / f"{name}.json").read_text(encoding="utf-8"))
+    return found
+
+
+def training() -> str:
+    """Ours against the stock script, from ``benchmarks/run.py``."""
+    results = _read("results")
+    machine, versions = results["machine"], results["versions"]
+    lines = [
+        "| case | first | second | samples/s | speed, median (range) | peak memory | loss differs by | MFU |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, one in results["cases"].items():
+        first, second = one["samples_per_second"]
+        low, high = one["speed_ratio_range"]
+        mfu = "" if one["mfu"] is None else f"{one['mfu']:.2f}"
+        less, more = (f"{size / 1e9:.2f}" for size in reversed(one["peak_memory_bytes"]))
+        lines.append(
+            f"| `{name}` | {one['arms'][0]} | {one['arms'][1]} | {first:.1f}, {second:.1f} | "
+            f"**{one['speed_ratio']:.2f}x** ({low:.2f} to {high:.2f}, n = {one['repeats']}) | "
+            f"{more}, {less} GB ({one['memory_ratio']:.2f}x) | {one['loss_difference']:.0e} | {mfu} |"
+        )
+    peaks = {
+        arm: [one["matrix_product_flops"][arm] / 1e9 for one in results["cases"].values()] for arm in ("stock", "ours")
+    }
+    used = ", ".join(f"{name} {version}" for name, version in versions.items() if name != "featherweight")
+    lines += [
+        "",
+        f"{machine['cores']} cores of {machine['processor']}, {machine['memory_bytes'] / 2**30:.0f} GiB; fp32 matrix "
+        f"product {min(peaks['stock']):.0f} to {max(peaks['stock']):.0f} GFLOP/s as PyTorch makes it, "
+        f"{min(peaks['ours']):.0f} to {max(peaks['ours']):.0f} as ours; {used}. Each row: "
+        "`python benchmarks/run.py CASE`; all: `make benchmark`.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def plan() -> str:
+    """What ``featherweight plan`` said against what the run took, from ``benchmarks/plan.py``."""
+    lines = [
+        "| recipe | training planned, was (s) | ratio | peak memory planned, was (GB) | ratio |",
+        "|---|---|---|---|---|",
+    ]
+    for recipe, found in _read("plan").items():
+        time, memory = found["train_seconds"], found["peak_memory_bytes"]
+        lines.append(
+            f"| `{recipe}` | {time['planned']:.0f}, {time['was']:.0f} | {time['ratio']:.2f} | "
+            f"{memory['planned'] / 1e9:.2f}, {memory['was'] / 1e9:.2f} | {memory['ratio']:.2f} |"
+        )
+    return "\n".join([*lines, "", "How true `featherweight plan` was, one run each: `python benchmarks/plan.py`.", ""])
+
+
+def evidence() -> str:
+    """From ``benchmarks/evidence.py``."""
+    found = _read("evidence")
+    predictions, twins = found["cases"]["predictions"], found["cases"]["duplicates"]
+    return (
+        f"`python benchmarks/evidence.py`, on {_machine(found)}: all evidence for {predictions['rows']:,} predictions "
+        f"took {predictions['seconds']:.1f} s; near duplicates among {twins['rows']:,} short texts "
+        f"{twins['seconds']:.0f} s and {twins['peak_memory_bytes'] / 1e9:.2f} GB, finding {twins['recall']:.1%} of "
+        f"{twins['injected']:,} texts with one word changed.\n"
+    )
+
+
+def predictor() -> str:
+    """From ``benchmarks/predict.py``."""
+    found = _read("predict")
+    lines = [
+        "| | SST-2 validation, texts/s | against text by text, batch 32 | IMDb reviews, texts/s "
+        "| against text by text, batch 32 | first answer of a new process (s) |",
+        "|---|---|---|---|---|---|",
+    ]
+    names = {"single": "pipeline, text by text", "batch32": "pipeline, `batch_size=32`", "torch": "the run, torch",
+             "onnx": "ONNX", "onnx-int8": "ONNX int8"}  # fmt: skip
+    starts = {"single": "stock"}
+    for arm, name in names.items():
+        cells = []
+        for data in ("sst2", "imdb"):
+            one = found[data].get(arm)
+            cells += (
+                [f"{one['texts_per_second']:.0f}", f"{one['against_single']:.1f}x, {one['against_batch32']:.1f}x"]
+                if one
+                else ["refused", ""]
+            )
+        start = found["start"].get(starts.get(arm, arm))
+        lines.append(f"| {name} | {' | '.join(cells)} | {format(start['seconds'], '.2f') if start else ''} |")
+    int8 = found["sst2"].get("onnx-int8")
+    kept = f" int8 gave {int8['same_label_as_stock']:.1%} of the labels on SST-2." if int8 else ""
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"MiniLM-L6 after the demo, reviews cut at 128 tokens, {_machine(found)}, medians of "
+            f"{found['sst2']['torch']['repeats']} rounds in which the arms take turns: "
+            "`python benchmarks/predict.py RUN`." + kept,
+            "",
+        ]
+    )
+
+
+def server() -> str:
+    """From ``benchmarks/serve.py``."""
+    found = _read("serve")
+    arms, flood, memory = found["closed"], found["overload"], found["memory"]
+    lines = [
+        "| clients | naive, requests/s | ours | ratio | naive p50, p99 (ms) | ours p50, p99 (ms) |",
+        "|---|---|---|---|---|---|",
+    ]
+    for clients, ratio in arms["speed_ratio"].items():
+        naive, ours = arms["naive"][clients], arms["ours"][clients]
+        lines.append(
+            f"| {clients} | {naive['requests_per_second']:.0f} | {ours['requests_per_second']:.0f} | **{ratio:.1f}x** "
+            f"| {naive['p50_ms']:.0f}, {naive['p99_ms']:.0f} | {ours['p50_ms']:.0f}, {ours['p99_ms']:.0f} |"
+        )
+    lines += ["", "Requests that arrive at random times, whether or not the last is answered:", ""]
+    lines += ["| offered | naive p50, p99 (ms) | ours p50, p99 (ms) |", "|---|---|---|"]
+    for rate, ours in found["open"]["ours"].items():
+        naive = found["open"]["naive"][rate]
+        lost = "" if set(naive["statuses"]) == {"200"} else " and falls behind"
+        lines.append(
+            f"| {rate} | {naive['p50_ms']:.0f}, {naive['p99_ms']:.0f}{lost} "
+            f"| {ours['p50_ms']:.0f}, {ours['p99_ms']:.0f} |"
+        )
+    lines += [
+        "",
+        f"Ten times the capacity ({flood['offered_per_second']:.0f} requests/s) for {flood['seconds']:.0f} s, from a "
+        f"generator on the same two cores: {flood['requests_per_second']:.0f} answered a second, the others refused "
+        f"with 429, half of them within {flood['refused_p50_ms']:.0f} ms and 99 % within "
+        f"{flood['refused_p99_ms']:.0f} ms; memory from {flood['memory_before'] / 1e6:.0f} to "
+        f"{flood['memory_peak'] / 1e6:.0f} MB; {flood['recovered_after_seconds']:.1f} s afterwards all is answered "
+        f"again. 8 adapters take {memory['ratio']:.2f} "
+        "times the memory of one.",
+        "",
+        f"MiniLM-L6 (22.7 M) with LoRA on all linear layers, Rotten Tomatoes sentences, {_machine(found)} that server "
+        "and generator shared, 5 s a cell: `python benchmarks/serve.py RUN`.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _machine(found: dict[str, Any]) -> str:
+    return f"{found['machine']['cores']} cores of {found['machine']['processor']}"
