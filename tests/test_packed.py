@@ -402,6 +402,21 @@ class TestProducts:
             with pytest.raises(pytest.fail.Exception, match="was used"):
                 module.float()(states)
 
+    def test_a_library_that_this_machine_lacks_is_not_measured(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        from featherweight.engine import probe
+
+        def missing(*arguments: Any) -> torch.Tensor:
+            raise NotImplementedError("no kernel for this device")
+
+        def wrong(states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+            return torch.zeros(len(states), weight.shape[1])
+
+        for broken in (missing, wrong):
+            monkeypatch.setitem(PRODUCTS, "oneDNN", broken)
+            found = probe._measure()
+            assert found.product == "PyTorch"
+            assert "oneDNN" not in found.product_reason
+
     def test_a_default_is_left_only_for_what_is_clearly_faster(self) -> None:
         from featherweight.engine.probe import _choose
 

@@ -78,7 +78,7 @@ def probe() -> Probe:
 
 
 def _measure() -> Probe:
-    products = _rates({name: _product(_ROWS, PRODUCTS[name]) for name in PRODUCTS if works(name)})
+    products = _rates({name: _product(_ROWS, PRODUCTS[name]) for name in PRODUCTS if works(name, _device())})
     product = _choose(products, DEFAULT)
     budgets = _rates({budget: _product(budget, PRODUCTS[product]) for budget in _BUDGETS})
     before = torch.get_num_threads()
@@ -108,10 +108,13 @@ def _shown(rates: Mapping[Any, float], word: str) -> str:
     return ", ".join(f"{rate / 1e9:.0f} GFLOP/s {word} {key}" for key, rate in rates.items())
 
 
+def _device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def _product(rows: int, product: Product, dtype: torch.dtype = torch.float32) -> tuple[int, Callable[[], float]]:
     """A product of (rows, width) by (width, width): its operations, and what makes it."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    one, other = (torch.ones(size, _WIDTH, dtype=dtype, device=device) for size in (rows, _WIDTH))
+    one, other = (torch.ones(size, _WIDTH, dtype=dtype, device=_device()) for size in (rows, _WIDTH))
     return 2 * rows * _WIDTH**2, lambda: float(product(one, other, None)[0, 0])  # which waits for the device
 
 

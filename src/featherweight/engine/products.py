@@ -27,9 +27,11 @@ PRODUCTS: dict[str, Product] = {"PyTorch": _by_pytorch, "oneDNN": _by_onednn}
 DEFAULT = "PyTorch"
 
 
-def works(name: str) -> bool:
-    """Whether this build of PyTorch has the library, and it multiplies as PyTorch does."""
-    states, weight, bias = torch.randn(5, 33), torch.randn(33, 48), torch.randn(48)
+def works(name: str, device: str = "cpu") -> bool:
+    """Whether this build of PyTorch has the library for tensors on this device, and it multiplies as PyTorch does."""
+    # Not drawn: a measurement must not move the random numbers of the run that it is made for.
+    states, weight = (torch.linspace(-1, 2, rows * 33, device=device).view(rows, 33) for rows in (5, 48))
+    weight, bias = weight.t(), torch.linspace(0, 1, 48, device=device)
     try:
         result = PRODUCTS[name](states, weight, bias)
     except (AttributeError, NotImplementedError, RuntimeError):
