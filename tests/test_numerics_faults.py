@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -296,3 +298,37 @@ def test_steps_of_more_than_six_digits(tmp_path: Path) -> None:
     found = checkpoints.newest()
     assert found is not None
     assert found.step == 1_000_000
+
+
+_PRODUCTS_WITHOUT_ROOM = """
+import resource, sys, torch
+from featherweight.engine.guards import is_out_of_memory
+from featherweight.engine.products import PRODUCTS, works
+
+def used():
+    return int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+
+names = [name for name in PRODUCTS if works(name)]
+states, weights = torch.ones(1000, 4096), (torch.ones(4096, 4096), torch.ones(4096, 4096).t())
+limit = used() + int(sys.argv[1]) * 1_000_000
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+for name in names:
+    for weight in weights:
+        try:
+            PRODUCTS[name](states, weight, None)
+        except RuntimeError as error:
+            print(is_out_of_memory(error), error)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").is_file(), reason="limits memory as Linux does")
+def test_a_product_without_room_is_known_as_the_end_of_the_memory() -> None:
+    """In whichever library, for the result or for its own code: so that the step is made again in smaller parts."""
+    lines: list[str] = []
+    for megabytes in (4, 12, 17, 18):  # the result takes 16
+        ended = subprocess.run(
+            [sys.executable, "-c", _PRODUCTS_WITHOUT_ROOM, str(megabytes)], capture_output=True, text=True, check=True
+        )
+        lines += [line for line in ended.stdout.splitlines() if line.startswith(("True", "False"))]
+    assert lines
+    assert not [line for line in lines if line.startswith("False")]

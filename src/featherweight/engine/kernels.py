@@ -209,7 +209,7 @@ def _load() -> tuple[Any, str]:
         subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
 
     try:
-        folder = cached("kernels", key_of(source, _FLAGS, version, _processor_features()), build)
+        folder = cached("kernels", key_of(source, _FLAGS, version, processor_features()), build)
         library = ctypes.CDLL(str(folder / name))
     except (OSError, subprocess.SubprocessError, ResourceError) as error:
         reason = getattr(error, "stderr", None) or str(error)
@@ -217,8 +217,8 @@ def _load() -> tuple[Any, str]:
     return library, f"compiled by {compiler}"
 
 
-def _processor_features() -> str:
-    """What ``-march=native`` depends on, so that a cache shared by unlike machines stays right."""
+def processor_features() -> str:
+    """What ``-march=native`` and speeds depend on, so that a cache shared by unlike machines stays right."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

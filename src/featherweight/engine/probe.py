@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import torch
 
 from featherweight.batching import TOKEN_BUDGET
+from featherweight.engine.kernels import processor_features
 from featherweight.engine.products import DEFAULT, PRODUCTS, Product, works
 from featherweight.errors import ResourceError
 from featherweight.sources.cache import cached, key_of
@@ -64,6 +65,7 @@ def probe() -> Probe:
     machine = describe()
     key = key_of(
         *(machine[name] for name in ("processor", "cores", "device")),
+        processor_features(),
         torch.__version__,
         list(Probe.__dataclass_fields__),
     )
