@@ -450,6 +450,20 @@ def test_row_20_other_threads_are_stated(torture: Torture, run: Path) -> None:
     assert "hardware.torch_threads was 1, is 2" in (run / "report.html").read_text()
 
 
+def test_row_20_another_library_for_products_is_stated(torture: Torture, run: Path) -> None:
+    """On another machine the probe may choose otherwise, and the last bits with it."""
+    path = RunDirectory(run).environment
+    began = json.loads(path.read_text())
+    mine = began["execution"]["matrix_products"]
+    began["execution"]["matrix_products"] = "another"
+    path.write_text(json.dumps(began))
+    ended = resume(torture, "packed", run)
+    assert ended.code == 0, ended.errors
+    (resumed,) = RunDirectory(run).read_metrics()["reliability"]["resumes"]
+    assert resumed["changed"] == {"execution.matrix_products": ["another", mine]}
+    assert not resumed["bit_exact"]
+
+
 def test_row_47_the_data_changed_in_between(torture: Torture, run: Path, tmp_path: Path) -> None:
     other = tiny.save_csv(tmp_path / "train.csv", [*tiny.rows(59), {"text": "a new row", "label": "pos"}])
     ended = torture.injector.run([*torture.arguments("packed", run), "--data", str(other), "--resume"])

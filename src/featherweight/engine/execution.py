@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from featherweight.engine import Observer, StopRequested
+from featherweight.engine import Observer, StopRequested, kernels
 from featherweight.engine.dropout import Masks
 from featherweight.engine.forward import Packed, Padded, choose
 from featherweight.engine.hardware import keep_freed_memory
@@ -82,6 +82,7 @@ class Execution:
         return {
             "batches": "padded" if reason else "packed",
             "reason": reason or "packed and padded logits agree on this model",
+            "compiled_kernels": kernels.load() is not None,
             "precision_reason": self.probe.precision_reason,
             "matrix_products": self.probe.product,
             "matrix_products_reason": self.probe.product_reason,

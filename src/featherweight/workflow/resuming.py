@@ -74,6 +74,9 @@ def find_checkpoint(
     return found
 
 
+_NO_SAY = ("platform", "memory_bytes", "threads")  # no bit depends on these; hardware.torch_threads has the last
+
+
 def record(directory: RunDirectory, step: int, now: Mapping[str, Any], console: Console) -> None:
     """Note in the history that the run was taken up after ``step``, and what is not as when it began.
 
@@ -83,9 +86,9 @@ def record(directory: RunDirectory, step: int, now: Mapping[str, Any], console: 
     began = directory.read_environment()
     changed = {
         f"{section}.{key}": [began.get(section, {}).get(key), value]
-        for section in ("hardware", "versions")
+        for section in ("hardware", "versions", "execution")
         for key, value in now[section].items()
-        if began.get(section, {}).get(key) != value and key not in {"platform", "memory_bytes"}
+        if began.get(section, {}).get(key) != value and key not in _NO_SAY and not key.endswith("reason")
     }
     directory.append_history({"event": "resume", "step": step, "changed": changed})
     if changed:
