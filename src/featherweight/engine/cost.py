@@ -25,6 +25,9 @@ class Meter:
         self._counters = counters
 
     def __enter__(self) -> Meter:
+        from featherweight.engine.hardware import give_back_freed_memory
+
+        give_back_freed_memory()  # else what was kept would hide what is added now
         self._done = threading.Event()
         self._first = self._most = _resident()
         self._energy = _joules(self._counters)
