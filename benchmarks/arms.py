@@ -39,6 +39,7 @@ class Case:
     data: str = "sst2"
     dropout: bool = True
     max_length: int = 512
+    batch: int = 32
     evaluate: bool = False
     layers: list[int] | None = None
     arms: tuple[str, str] = ("stock", "ours")
@@ -52,13 +53,14 @@ CASES = {
     "smollm2": Case(SMOLLM, 256, ["q_proj", "v_proj"]),
     "gpt2": Case("random:gpt2", 256, ["c_attn", "c_proj"]),
     "minilm-imdb": Case(MINILM, 160, ["query", "value"], data="imdb", max_length=256),
+    "minilm-imdb-batch-8": Case(MINILM, 80, ["query", "value"], data="imdb", max_length=256, batch=8),
+    "minilm-imdb-batch-1": Case(MINILM, 40, ["query", "value"], data="imdb", max_length=256, batch=1),
     "minilm-top-2": Case(MINILM, 1600, ["query", "value"], layers=[4, 5], arms=("ours", "cached")),
     "minilm-evaluate": Case(MINILM, 872, ["query", "value"], evaluate=True),
     "smollm2-evaluate": Case(SMOLLM, 300, ["q_proj", "v_proj"], evaluate=True),
 }
 SETTINGS: dict[str, Any] = {
     "learning_rate": 2e-5,
-    "per_device_train_batch_size": 32,
     "per_device_eval_batch_size": 32,
     "num_train_epochs": 1.0,
     "weight_decay": 0.01,
@@ -152,7 +154,7 @@ def stock(case: Case) -> dict[str, Any]:
     model = adapt(case, model, head)
     arguments = transformers.TrainingArguments(
         output_dir=tempfile.mkdtemp(), use_cpu=True, report_to=[], save_strategy="no", disable_tqdm=True,
-        logging_strategy="no", **SETTINGS,
+        logging_strategy="no", per_device_train_batch_size=case.batch, **SETTINGS,
     )  # fmt: skip
     trainer = transformers.Trainer(
         model=model,
@@ -211,7 +213,9 @@ def ours(case: Case, trunk: bool = False) -> dict[str, Any]:
         task,
         encoding,
         evaluate=lambda: Evaluation({"eval_loss": 0.0}, np.empty((0, 2)), np.empty(0)),
-        settings=TrainingSection(**SETTINGS, load_best_model_at_end=False, logging_steps=1),
+        settings=TrainingSection(
+            **SETTINGS, per_device_train_batch_size=case.batch, load_best_model_at_end=False, logging_steps=1
+        ),
         execution=execution,
         accelerator=Accelerator(cpu=True),
         checkpoints=Checkpoints(Path(tempfile.mkdtemp()), keep=1),

@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from featherweight.engine.hardware import give_back_freed_memory
+
 WATTS_PER_CORE = 5.0  # a server processor's rated power divided by its cores: 3 to 8 W; used where nothing is counted
 _COUNTERS = Path("/sys/class/powercap")
 _SECONDS_BETWEEN_SAMPLES = 0.02
@@ -25,8 +27,6 @@ class Meter:
         self._counters = counters
 
     def __enter__(self) -> Meter:
-        from featherweight.engine.hardware import give_back_freed_memory
-
         give_back_freed_memory()  # else what was kept would hide what is added now
         self._done = threading.Event()
         self._first = self._most = _resident()
