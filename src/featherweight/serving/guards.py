@@ -138,9 +138,9 @@ class Shed:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["path"] == self.path and self.batcher.is_shedding:
-            retry = str(self.batcher.retry_after).encode()
-            headers = [(b"content-type", b"application/json"), (b"retry-after", retry)]
-            await respond(send, 429, _json(str(Overloaded(self.batcher.retry_after))), headers)
+            busy = Overloaded(self.batcher.retry_after)
+            headers = [(b"content-type", b"application/json"), (b"retry-after", str(busy.retry_after).encode())]
+            await respond(send, 429, _json(str(busy)), headers)
             return
         await self.app(scope, receive, send)
 

@@ -191,15 +191,17 @@ def _evidence(
     def answers(name: str, of: str) -> Any:
         return directory.read_predictions(name, of).probabilities
 
-    chose = tuned[SELECTION_SPLIT]
-    fitting = Fitting(answers("base", SELECTION_SPLIT), chose.probabilities, chose.labels)
+    fitting = None
+    if split != SELECTION_SPLIT:
+        chose = tuned[SELECTION_SPLIT]
+        fitting = Fitting(answers("base", SELECTION_SPLIT), chose.probabilities, chose.labels)
     return assess(
         examples,
         prepared.task.labels,
         answers("base", split),
         tuned[split].probabilities,
         {name: answers(name, split) for name in base["baselines"]},
-        fitting=None if split == SELECTION_SPLIT else fitting,
+        fitting=fitting,
         twins=np.isin(examples.ids, base["data_checks"]["twins"][split]["ids"]),
         slice_columns=data.slices,
         keywords=data.keywords,
