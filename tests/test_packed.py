@@ -25,7 +25,7 @@ from featherweight.engine.execution import Execution
 from featherweight.engine.forward import Packed, Padded, block_list, filler_tokens
 from featherweight.engine.lora import _LoRALinear
 from featherweight.engine.products import PRODUCTS, works
-from featherweight.engine.speedups import Activation, RmsNorm, activate
+from featherweight.engine.speedups import Activation, RmsNorm, activate, keep_weights
 from featherweight.records import Encoding
 
 WORDS = 60
@@ -402,6 +402,31 @@ class TestProducts:
             with pytest.raises(pytest.fail.Exception, match="was used"):
                 module.float()(states)
 
+    @pytest.mark.parametrize("name", PRODUCTS)
+    @pytest.mark.parametrize("kind", ["gpt2", "bert"])
+    def test_kept_weights_answer_as_the_layers_do(self, name: str, kind: str) -> None:
+        model = make_model(kind)
+        execution = Execution(model, 0)
+        model = with_adapter(model)
+        execution.adopt(model)
+        encoding, rows = make_encoding([3, 20, 1, 9]), np.arange(4)
+        with products_by(name), torch.no_grad():
+            before = execution.logits(model.eval(), encoding, rows)
+            with execution.answering(model):
+                torch.testing.assert_close(execution.logits(model, encoding, rows), before, atol=1e-5, rtol=1e-5)
+                for parameter in model.parameters():
+                    parameter.mul_(1.5)
+                # The negative control: what is kept does not follow the weights ...
+                unmoved = execution.logits(model, encoding, rows)
+            changed = execution.logits(model, encoding, rows)  # ... and afterwards it is forgotten.
+            assert not torch.allclose(changed, unmoved, atol=1e-3)
+            with execution.answering(model):
+                torch.testing.assert_close(execution.logits(model, encoding, rows), changed, atol=1e-4, rtol=1e-4)
+            merged = model.merge_and_unload()
+            keep_weights(merged, for_good=True)
+            assert all(one.numel() == 0 for key, one in merged.named_parameters() if "c_attn.weight" in key)
+            torch.testing.assert_close(execution.logits(merged, encoding, rows), changed, atol=1e-4, rtol=1e-4)
+
     def test_a_library_that_this_machine_lacks_is_not_measured(self, monkeypatch: pytest.MonkeyPatch) -> None:
         from featherweight.engine import probe
 
@@ -508,7 +533,9 @@ class TestKernels:
     @pytest.mark.parametrize("size", [8, 13, 32])
     @pytest.mark.parametrize("causal", [False, True])
     @pytest.mark.parametrize("window", [None, 3])
-    def test_attention(self, size: int, causal: bool, window: int | None) -> None:
+    @pytest.mark.parametrize("read", [None, [0, 34, 50, 52, 55, 56]], ids=["all", "one-of-each"])
+    def test_attention(self, size: int, causal: bool, window: int | None, read: list[int] | None) -> None:
+        """Where one token of each text is read, the compiled kernel leaves the others out; PyTorch's path does not."""
         runs = [Run(1, 33), Run(2, 9), Run(1, 4), Run(3, 1)]
         generator = torch.Generator().manual_seed(0)
         heads = {"query": 4, "key": 2, "value": 2}
@@ -516,10 +543,13 @@ class TestKernels:
 
         def attend() -> list[torch.Tensor]:
             inputs = [part.clone().requires_grad_() for part in states]
-            with packed_attention.packed(runs, Masks(7)):
+            layer = torch.nn.Module()
+            reads = None if read is None else torch.tensor(read)
+            with packed_attention.packed(runs, Masks(7), reads, frozenset([layer])):
                 result, _ = packed_attention.attention(
-                    torch.nn.Module(), *inputs, None, dropout=0.4, is_causal=causal, sliding_window=window
+                    layer, *inputs, None, dropout=0.4, is_causal=causal, sliding_window=window
                 )
+            result = result if read is None else result[:, read]
             result.square().sum().backward()
             return [result.detach(), *(part.grad for part in inputs if part.grad is not None)]
 

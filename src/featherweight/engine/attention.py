@@ -51,6 +51,14 @@ class UnsupportedAttention(Exception):
 class _Active:
     runs: Sequence[Run]
     masks: Masks
+    read: torch.Tensor | None
+    last: frozenset[Any]
+
+    def queries_of(self, layer: Any) -> torch.Tensor | None:
+        """The one token of each text that is to attend, what fills the row included; None where all are."""
+        if self.read is None or layer not in self.last:
+            return None
+        return torch.cat([self.read, self.starts[len(self.read) : -1]])
 
     @cached_property
     def lengths(self) -> torch.Tensor:
@@ -74,9 +82,17 @@ _active: ContextVar[_Active | None] = ContextVar("packed", default=None)
 
 
 @contextmanager
-def packed(runs: Sequence[Run], masks: Masks) -> Iterator[None]:
-    """Within this context every attention layer set to ``NAME`` sees a packed row of these runs."""
-    token = _active.set(_Active(runs, masks))
+def packed(
+    runs: Sequence[Run], masks: Masks, read: torch.Tensor | None = None, last: frozenset[Any] = frozenset()
+) -> Iterator[None]:
+    """Within this context every attention layer set to ``NAME`` sees a packed row of these runs.
+
+    Args:
+        read: the token of each text that the head reads; int64, shape (texts,). The row may end with a text that
+            nobody reads.
+        last: layers behind which nothing but those tokens is used, so that only they need attend.
+    """
+    token = _active.set(_Active(runs, masks, read, last))
     try:
         yield
     finally:
@@ -116,7 +132,7 @@ def attention(
     mask = active.masks.draw(dropout) if dropout > 0 and active.masks.fast else None
     compiled = kernels.usable(query, key, value)
     if compiled is not None:
-        settings = _Settings(active, causal, sliding_window or 0, scaling, mask, compiled)
+        settings = _Settings(active, active.queries_of(module), causal, sliding_window or 0, scaling, mask, compiled)
         result = _CompiledAttention.apply(query, key, value, settings)  # type: ignore[no-untyped-call]
         return result.unsqueeze(0), None
     groups = query.shape[1] // key.shape[1]
@@ -195,6 +211,7 @@ class _DroppingAttention(torch.autograd.Function):
 @dataclass(frozen=True)
 class _Settings:
     row: _Active
+    queries: torch.Tensor | None
     causal: bool
     window: int
     scaling: float
@@ -224,15 +241,17 @@ class _CompiledAttention(torch.autograd.Function):
             threads=torch.get_num_threads(), scale=settings.scaling,
             dropout=settings.mask.compiled() if settings.mask else kernels.Dropout(),
         )  # fmt: skip
-        out, sums = settings.compiled.attention_forward(shape, starts, firsts, states)
+        out, sums = settings.compiled.attention_forward(shape, starts, firsts, settings.queries, states)
         ctx.save_for_backward(*states, starts, firsts, out, sums)
-        ctx.shape, ctx.compiled = shape, settings.compiled
+        ctx.shape, ctx.queries, ctx.compiled = shape, settings.queries, settings.compiled
         return out
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[Any, ...]:
         *states, starts, firsts, out, sums = ctx.saved_tensors
-        gradients = ctx.compiled.attention_backward(ctx.shape, starts, firsts, states, out, sums, gradient.contiguous())
+        gradients = ctx.compiled.attention_backward(
+            ctx.shape, starts, firsts, ctx.queries, states, out, sums, gradient.contiguous()
+        )
         return *(part.transpose(0, 1).unsqueeze(0) for part in gradients), None
 
 

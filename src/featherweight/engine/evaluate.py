@@ -17,7 +17,6 @@ from featherweight.records import Encoding, Evaluation
 from featherweight.registry import METRICS
 
 
-@torch.no_grad()
 def evaluate(
     model: Any,
     task: Task,
@@ -40,26 +39,24 @@ def evaluate(
     Raises:
         Interrupted: ``stop`` said so between two batches.
     """
-    was_training = model.training
-    model.eval()
     started = time.perf_counter()
     device = next(model.parameters()).device
     probabilities: Any = None
     loss = 0.0
     done = 0
-    for rows in by_tokens(encoding.lengths, execution.probe.token_budget):
-        if stop():
-            raise Interrupted("stopped while evaluating")
-        logits = execution.logits(model, encoding, rows)
-        if probabilities is None:
-            probabilities = np.empty((len(encoding), logits.shape[-1]), dtype=np.float32)
-        probabilities[rows] = task.probabilities(logits).cpu().numpy()
-        labels = torch.from_numpy(encoding.labels[rows]).to(device)
-        loss += float(task.losses(logits, labels).double().sum())
-        done += len(rows)
-        observer({"event": "evaluating", "what": what, "rows": done, "total": len(encoding)})
+    with execution.answering(model):
+        for rows in by_tokens(encoding.lengths, execution.probe.token_budget):
+            if stop():
+                raise Interrupted("stopped while evaluating")
+            logits = execution.logits(model, encoding, rows)
+            if probabilities is None:
+                probabilities = np.empty((len(encoding), logits.shape[-1]), dtype=np.float32)
+            probabilities[rows] = task.probabilities(logits).cpu().numpy()
+            labels = torch.from_numpy(encoding.labels[rows]).to(device)
+            loss += float(task.losses(logits, labels).double().sum())
+            done += len(rows)
+            observer({"event": "evaluating", "what": what, "rows": done, "total": len(encoding)})
     runtime = time.perf_counter() - started
-    model.train(was_training)
     metrics = {"eval_loss": loss / len(encoding)}
     metrics |= {f"eval_{name}": METRICS[name](probabilities, encoding.labels) for name in task.metrics}
     metrics |= {

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from featherweight.engine.dropout import Masks
 from featherweight.engine.forward import Packed, Padded, choose
 from featherweight.engine.hardware import keep_freed_memory
 from featherweight.engine.probe import probe
-from featherweight.engine.speedups import speed_up
+from featherweight.engine.speedups import forget_weights, keep_weights, speed_up
 from featherweight.engine.trunk import CachedTrunk
 from featherweight.errors import ConfigError
 from featherweight.records import Encoding
@@ -67,6 +68,19 @@ class Execution:
         trunk = CachedTrunk(self.forward, model, encodings, identity, dtype, observer, stop)
         self.forward = trunk
         return {"frozen_blocks": trunk.first, "dtype": dtype, "disk_bytes": trunk.bytes, "dropout_in_trunk": False}
+
+    @contextmanager
+    def answering(self, model: Any) -> Iterator[None]:
+        """Within this context the model is in evaluation mode, without gradients, and its weights stay as they are."""
+        was_training = model.training
+        model.eval()
+        keep_weights(model)
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            forget_weights(model)
+            model.train(was_training)
 
     def start(self, step: int) -> None:
         """Begin an optimizer step, counted from 0: its dropout masks depend on the seed and on it alone."""

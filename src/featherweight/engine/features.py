@@ -17,7 +17,6 @@ from featherweight.errors import Interrupted
 from featherweight.records import Encoding
 
 
-@torch.no_grad()
 def features(
     model: Any,
     head: Sequence[str],
@@ -42,11 +41,9 @@ def features(
     Raises:
         Interrupted: ``stop`` said so between two batches.
     """
-    was_training = model.training
-    model.eval()
     found: Any = None
     done = 0
-    with _without_head(model, head):
+    with _without_head(model, head), execution.answering(model):
         for chosen in by_tokens(encoding.lengths[rows]):
             if stop():
                 raise Interrupted(f"stopped while {what}")
@@ -58,7 +55,6 @@ def features(
             found[chosen] = states.float().cpu().numpy()
             done += len(chosen)
             observer({"event": "evaluating", "what": what, "rows": done, "total": len(rows)})
-    model.train(was_training)
     return np.asarray(found, dtype=np.float32)
 
 

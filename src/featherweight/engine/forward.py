@@ -59,8 +59,8 @@ class Packed:
     Args:
         model: a transformers model with a head.
         reads: which token of each text the head reads, ``first`` or ``last``.
-        short: whether the last block's feed-forward part sees only those tokens; nobody reads what it would make of
-            the others.
+        short: whether in the last block those tokens alone attend and pass through the feed-forward part; nobody
+            reads what it would make of the others.
         masks: dropout masks for attention.
     """
 
@@ -82,8 +82,11 @@ class Packed:
             layers.register_forward_hook(self._take_read_tokens),
         ]
         self.short = short
+        self.last: frozenset[Any] = frozenset()
         if short:
-            first, last = feed_forward(block_list(self.trunk)[-1])
+            block = block_list(self.trunk)[-1]
+            self.last = frozenset(block.modules())
+            first, last = feed_forward(block)
             self._hooks += [
                 first.register_forward_pre_hook(self._leave_unread),
                 last.register_forward_hook(self._fill_unread),
@@ -93,7 +96,7 @@ class Packed:
         batch = self._pack(encoding, np.asarray(rows, dtype=np.int64))
         token = self._current.set(batch)
         try:
-            with packed(batch.runs, self.masks):
+            with packed(batch.runs, self.masks, batch.read, self.last):
                 # The head sees one token a text: the trunk's hooks put the real ones in and take the read ones out.
                 logits = model(input_ids=batch.input_ids[0, batch.read].unsqueeze(1)).logits
         finally:

@@ -61,23 +61,32 @@ class Kernels:
     library: Any
 
     def attention_forward(
-        self, shape: Shape, starts: torch.Tensor, firsts: torch.Tensor, states: Sequence[torch.Tensor]
+        self,
+        shape: Shape,
+        starts: torch.Tensor,
+        firsts: torch.Tensor,
+        reads: torch.Tensor | None,
+        states: Sequence[torch.Tensor],
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Attention of a packed row.
 
         Args:
             starts: int64, shape (texts + 1,), where each text's tokens start.
             firsts: int64, shape (texts,), index of each text's first weight.
+            reads: int64, shape (texts,), the one token of each text whose output is wanted, the others' being 0; all
+                are where there is none.
             states: query, key and value, by the strides of ``shape``.
 
         Returns:
             The output (tokens, heads, size) and the logarithms of the weights' sums (heads, tokens).
         """
         tokens = states[0].shape[2]
-        out = torch.empty(tokens, shape.heads, shape.size)
+        out = _result(reads, tokens, shape.heads, shape.size)
         sums = torch.empty(shape.heads, tokens)
         _check(
-            self.library.attention_forward(ctypes.byref(shape), *map(_pointer, (starts, firsts, *states, out, sums)))
+            self.library.attention_forward(
+                ctypes.byref(shape), *map(_pointer, (starts, firsts, reads, *states, out, sums))
+            )
         )
         return out, sums
 
@@ -86,6 +95,7 @@ class Kernels:
         shape: Shape,
         starts: torch.Tensor,
         firsts: torch.Tensor,
+        reads: torch.Tensor | None,
         states: Sequence[torch.Tensor],
         out: torch.Tensor,
         sums: torch.Tensor,
@@ -94,9 +104,9 @@ class Kernels:
         """Gradients of query (tokens, heads, size), key and value (tokens, key-value heads, size)."""
         tokens = states[0].shape[2]
         kv_heads = shape.heads // shape.groups
-        d_q = torch.empty(tokens, shape.heads, shape.size)
+        d_q = _result(reads, tokens, shape.heads, shape.size)
         d_k, d_v = (torch.empty(tokens, kv_heads, shape.size) for _ in range(2))
-        arguments = (starts, firsts, *states, out, sums, gradient, d_q, d_k, d_v)
+        arguments = (starts, firsts, reads, *states, out, sums, gradient, d_q, d_k, d_v)
         _check(self.library.attention_backward(ctypes.byref(shape), *map(_pointer, arguments)))
         return d_q, d_k, d_v
 
@@ -225,6 +235,11 @@ def processor_features() -> str:
         return platform.processor()
     flags = next((line for line in lines if line.startswith(("flags", "Features"))), "")
     return hashlib.sha256(flags.encode()).hexdigest()
+
+
+def _result(reads: torch.Tensor | None, *shape: int) -> torch.Tensor:
+    """Memory for one row a token: zeros where most tokens get none."""
+    return torch.empty(shape) if reads is None else torch.zeros(shape)
 
 
 def _pointer(tensor: torch.Tensor | None) -> ctypes.c_void_p:

@@ -9,15 +9,24 @@ import torch
 
 from featherweight.engine.kernels import plain
 from featherweight.engine.probe import probe
-from featherweight.engine.products import DEFAULT, PRODUCTS
+from featherweight.engine.products import DEFAULT, KEPT, PRODUCTS, KeptProduct
 
 _THIN = 32  # a matrix with a side below it is left to PyTorch: the call costs more than the product
 
 
 def product(states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
     """x W + b without gradient; states (rows, in), weight (in, out), bias (out,), result (rows, out)."""
-    name = probe().product if plain(states, weight) else DEFAULT
-    return PRODUCTS[name](states, weight, bias)
+    return PRODUCTS[_library(states, weight)](states, weight, bias)
+
+
+def kept_product(weight: torch.Tensor) -> KeptProduct:
+    """(states, bias) to x W + b without gradient, for as long as W (in, out) does not change."""
+    keep = KEPT.get(_library(weight))
+    return keep(weight) if keep else lambda states, bias: product(states, weight, bias)
+
+
+def _library(*tensors: torch.Tensor) -> str:
+    return probe().product if plain(*tensors) else DEFAULT
 
 
 def is_linear(module: Any) -> bool:
@@ -33,6 +42,7 @@ def weight_of(module: Any) -> torch.Tensor:
 def speed_up(module: Any) -> None:
     """Give a linear module the faster products; its parameters and what it computes stay."""
     if min(module.weight.shape) >= _THIN:
+        module.kept_product = None
         module.forward = partial(_forward, module)
 
 
@@ -40,7 +50,10 @@ def _forward(module: Any, states: torch.Tensor) -> torch.Tensor:
     if not plain(states, module.weight):
         return type(module).forward(module, states)  # type: ignore[no-any-return]
     flat = states.reshape(-1, states.shape[-1])
-    result = _Linear.apply(flat, weight_of(module), module.bias)  # type: ignore[no-untyped-call]
+    if module.kept_product is not None and not torch.is_grad_enabled():
+        result = module.kept_product(flat, module.bias)
+    else:
+        result = _Linear.apply(flat, weight_of(module), module.bias)  # type: ignore[no-untyped-call]
     return result.view(*states.shape[:-1], -1)  # type: ignore[no-any-return]
 
 

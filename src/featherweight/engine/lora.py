@@ -29,15 +29,27 @@ def fuse(layer: Any, masks: Masks) -> bool:
     if not (frozen and plain and is_linear(base)):
         return False
     dropout = layer.lora_dropout[name]
+    layer.kept_product = None
     layer.forward = partial(_forward, layer, name, base, float(getattr(dropout, "p", 0.0)), masks)
     return True
 
 
-def merged(weight: torch.Tensor, a: torch.Tensor, b: torch.Tensor, scale: float) -> torch.Tensor:
-    """W + s A' B' as (in, out), like ``weight``; a (r, in), b (out, r)."""
+def merged(layer: Any) -> torch.Tensor:
+    """W + s A' B' of a fused layer, as (in, out)."""
+    (name,) = layer.active_adapters
+    a, b, scale = layer.lora_A[name].weight, layer.lora_B[name].weight, layer.scaling[name]
+    weight = weight_of(layer.get_base_layer())
     if weight.is_contiguous():
         return torch.addmm(weight, a.t(), b.t(), alpha=scale)
     return torch.addmm(weight.t(), b, a, alpha=scale).t()  # copies rows, not columns
+
+
+def thin_product(states: torch.Tensor, a: torch.Tensor) -> torch.Tensor:
+    """x A' without gradient; states (rows, in), a (r, in), result (rows, r)."""
+    compiled = kernels.usable(states, a)
+    if compiled is None:
+        return torch.mm(states, a.t())
+    return compiled.lora_forward(states.contiguous(), a.contiguous(), _compiled(None))
 
 
 def _forward(
@@ -48,13 +60,12 @@ def _forward(
     a, b, scale = layer.lora_A[name].weight, layer.lora_B[name].weight, layer.scaling[name]
     weight = weight_of(base)
     flat = states.reshape(-1, states.shape[-1])
-    if not torch.is_grad_enabled() and flat.shape[0] * sum(weight.shape) > weight.numel():
-        # Merging on the fly is cheaper than two thin products for each token, and leaves the weights as they are.
-        result = product(flat, merged(weight, a, b, scale), base.bias)
+    if layer.kept_product is not None and not torch.is_grad_enabled():
+        result = layer.kept_product(flat, base.bias)
     else:
         mask = masks.draw(rate) if rate > 0 and layer.training and masks.fast else None
         result = _LoRALinear.apply(flat, a, b, weight, base.bias, scale, mask)  # type: ignore[no-untyped-call]
-    return result.view(*states.shape[:-1], -1)
+    return result.view(*states.shape[:-1], -1)  # type: ignore[no-any-return]
 
 
 class _LoRALinear(torch.autograd.Function):

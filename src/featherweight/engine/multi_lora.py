@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from featherweight.engine.execution import Execution
 from featherweight.engine.forward import Packed, filler_tokens
-from featherweight.engine.linear import product, weight_of
-from featherweight.engine.lora import merged
+from featherweight.engine.lora import thin_product
+from featherweight.engine.speedups import keep_weights
 from featherweight.records import Encoding
 
 
@@ -85,24 +85,17 @@ class _Linear(torch.nn.Module):
         self.updates: dict[str, Update] = {}
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
+        result = self.base(states)
         segments = _active.get()
         if segments is None:
-            return self.base(states)  # type: ignore[no-any-return]
-        flat = states.reshape(-1, states.shape[-1])
-        parts = [self._segment(flat[start:end], self.updates.get(name)) for name, start, end in segments.of(len(flat))]
-        result = parts[0] if len(parts) == 1 else torch.cat(parts)
-        return result.view(*states.shape[:-1], -1)
-
-    def _segment(self, states: torch.Tensor, update: Update | None) -> torch.Tensor:
-        weight = weight_of(self.base)
-        # As in engine.lora: merging on the fly is cheaper than two thin products where there are many tokens.
-        merge = update is not None and len(states) * sum(weight.shape) > weight.numel()
-        if update is not None and merge:
-            weight = merged(weight, update.a, update.b, update.scale)
-        result = product(states, weight, self.base.bias)
-        if update is not None and not merge:
-            result.addmm_(states @ update.a.t(), update.b.t(), alpha=update.scale)
-        return result
+            return result  # type: ignore[no-any-return]
+        rows, answers = states.reshape(-1, states.shape[-1]), result.view(-1, result.shape[-1])
+        for name, start, end in segments.of(len(rows)):
+            update = self.updates.get(name)
+            if update is not None:
+                thin = thin_product(rows[start:end], update.a)
+                answers[start:end].addmm_(thin, update.b.t(), alpha=update.scale)
+        return result  # type: ignore[no-any-return]
 
 
 class _Head(torch.nn.Module):
@@ -147,6 +140,7 @@ class MultiLora:
     def __init__(self, model: Any, pad_token_id: int) -> None:
         self.model = model
         execution = Execution(model, pad_token_id)
+        keep_weights(model, for_good=True)
         forward = execution.forward
         if isinstance(forward, Packed):
             forward.remove()

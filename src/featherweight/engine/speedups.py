@@ -180,3 +180,30 @@ def speed_up(model: torch.nn.Module, masks: Masks) -> None:
         gated = all(hasattr(module, name) for name in ("gate_proj", "up_proj", "down_proj", "act_fn"))
         if gated and "forward" not in vars(module):
             _gate(module)
+
+
+@torch.no_grad()
+def keep_weights(model: Any, *, for_good: bool = False) -> None:
+    """Where nothing trains, every exchanged layer multiplies by a copy of its weight that the library of products reads
+    fastest, with LoRA's update added in: until :func:`forget_weights`, the weights must stay as they are.
+
+    Args:
+        for_good: the layers' own weights are given up, so that the copies take no further memory; from then on the
+            model can answer and do nothing else.
+    """
+    kept = [module for module in model.modules() if hasattr(module, "kept_product")]
+    fused = [module for module in kept if hasattr(module, "lora_A")]
+    within = {module.get_base_layer() for module in fused}  # never asked
+    for module in kept:
+        if module not in within:
+            weight = lora.merged(module) if hasattr(module, "lora_A") else linear.weight_of(module).detach()
+            module.kept_product = linear.kept_product(weight)
+        if for_good and module not in fused:
+            module.weight.data = module.weight.data.new_empty(0)
+
+
+def forget_weights(model: Any) -> None:
+    """End what :func:`keep_weights` began."""
+    for module in model.modules():
+        if hasattr(module, "kept_product"):
+            module.kept_product = None

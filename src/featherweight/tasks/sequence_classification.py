@@ -184,8 +184,7 @@ class SequenceClassification:
 
     def tokenise(self, texts: Sequence[str], tokenizer: Any, max_length: int) -> list[list[int]]:
         """Token ids of each text, with the model's special tokens, cut at ``max_length``, never empty."""
-        ids, _, _ = _tokenise(texts, tokenizer, max_length)
-        return ids
+        return _ids(_tokenise(texts, tokenizer, max_length), tokenizer)
 
     def losses(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Cross-entropy of each row in nats; logits (rows, classes), labels (rows,), result (rows,) in fp32."""
@@ -331,15 +330,22 @@ def _initialise(model: Any, head: Sequence[str]) -> None:
                     torch.nn.init.zeros_(layer.bias)
 
 
-def _tokenise(texts: Sequence[str], tokenizer: Any, max_length: int) -> tuple[list[list[int]], int, int]:
-    """Token ids of each text, how many texts were cut, and how many tokens were cut off."""
+def _tokenise(texts: Sequence[str], tokenizer: Any, max_length: int) -> Any:
+    """All texts as the tokenizer encodes them, cut at ``max_length``."""
     encoded = tokenizer(list(texts), truncation=True, max_length=max_length, return_attention_mask=False)
-    ids = [row or [tokenizer.pad_token_id] for row in encoded["input_ids"]]
     if any(any(row) for row in encoded.get("token_type_ids", [])):
         raise ModelError("this tokenizer marks single texts with token types other than 0, which is not supported yet")
+    return encoded
+
+
+def _ids(encoded: Any, tokenizer: Any) -> list[list[int]]:
+    return [row or [tokenizer.pad_token_id] for row in encoded["input_ids"]]
+
+
+def _cut(encoded: Any) -> tuple[int, int]:
+    """How many texts were cut, and how many tokens were cut off."""
     cut = [encoding.overflowing for encoding in encoded.encodings if encoding.overflowing]
-    lost = sum(part.special_tokens_mask.count(0) for parts in cut for part in parts)
-    return ids, len(cut), lost
+    return len(cut), sum(part.special_tokens_mask.count(0) for parts in cut for part in parts)
 
 
 def _tokenizer_hash(tokenizer: Any) -> str:
@@ -353,7 +359,9 @@ def _write_tokens(examples: Examples, tokenizer: Any, max_length: int, folder: P
     truncated = lost = 0
     with (folder / "tokens.bin").open("wb") as stream:
         for texts in _text_batches(examples):
-            ids, cut, off = _tokenise(texts, tokenizer, max_length)
+            encoded = _tokenise(texts, tokenizer, max_length)
+            ids = _ids(encoded, tokenizer)
+            cut, off = _cut(encoded)
             truncated, lost = truncated + cut, lost + off
             lengths.append(np.asarray([len(row) for row in ids], dtype=np.int64))
             stream.write(np.concatenate([np.asarray(row, dtype=np.int32) for row in ids]).tobytes())

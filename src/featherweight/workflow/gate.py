@@ -95,7 +95,7 @@ def _answers(folder: Path, encoding: Encoding, rows: NDArray[np.int64]) -> NDArr
         loaded.model.to("cuda")
     execution = execution_of(loaded)
     answers = np.empty((len(rows), len(loaded.task.labels)), dtype=np.float32)
-    with torch.no_grad():
+    with execution.answering(loaded.model):
         for chosen in by_tokens(encoding.lengths[rows]):
             logits = execution.logits(loaded.model, encoding, rows[chosen])
             answers[chosen] = loaded.task.probabilities(logits).cpu().numpy()

@@ -157,10 +157,19 @@ static float softmax(const Shape *s, float *row, int64_t i, int64_t length, uint
     return most * s->scale + logf(total);
 }
 
-/* starts: (texts + 1); firsts: (texts), the index of each text's first weight, for dropout.
+/* The queries of a text: all of its tokens, or the one whose place in the row is asked for. */
+typedef struct {
+    int64_t first, count;
+} Queries;
+INLINE Queries queries_of(const int64_t *reads, int64_t text, int64_t start, int64_t length) {
+    return reads ? (Queries){reads[text] - start, 1} : (Queries){0, length};
+}
+
+/* starts: (texts + 1); firsts: (texts), the index of each text's first weight, for dropout; reads: (texts), the token
+ * of each text that is a query, or none where all are: what belongs to others is left as it is.
  * out: (tokens, heads, size) and sums: (heads, tokens), both dense. Not 0: no memory. */
-int attention_forward(const Shape *s, const int64_t *starts, const int64_t *firsts, const float *q, const float *k,
-                      const float *v, float *out, float *sums) {
+int attention_forward(const Shape *s, const int64_t *starts, const int64_t *firsts, const int64_t *reads,
+                      const float *q, const float *k, const float *v, float *out, float *sums) {
     int64_t tokens = starts[s->texts], up = round_up(s->longest), size_up = round_up(s->size), failed = 0;
     int64_t width = s->heads * s->size, rows = s->longest * size_up;
 #pragma omp parallel num_threads(s->threads)
@@ -177,17 +186,19 @@ int attention_forward(const Shape *s, const int64_t *starts, const int64_t *firs
             int64_t text = task / s->heads, head = task % s->heads, kv = head / s->groups;
             int64_t start = starts[text], length = starts[text + 1] - start, length_up = round_up(length);
             uint32_t first = (uint32_t)(firsts[text] + head * length * length);
+            Queries asked = queries_of(reads, text, start, length);
+            int64_t at = start + asked.first;
             transpose(k + start * s->k_token + kv * s->k_head, s->k_token, length, s->size, length_up, keys);
-            product(length, length_up, s->size, q + start * s->q_token + head * s->q_head, s->q_token, 1, keys,
+            product(asked.count, length_up, s->size, q + at * s->q_token + head * s->q_head, s->q_token, 1, keys,
                     length_up, scores, length_up, 0);
-            for (int64_t i = 0; i < length; i++)
+            for (int64_t r = 0, i = asked.first; r < asked.count; r++, i++)
                 sums[head * tokens + start + i] =
-                    softmax(s, scores + i * length_up, i, length, first + (uint32_t)(i * length));
+                    softmax(s, scores + r * length_up, i, length, first + (uint32_t)(i * length));
             Matrix of = padded(v + start * s->v_token + kv * s->v_head, s->v_token, length, s->size, values);
-            float *to = out + start * width + head * s->size;
+            float *to = out + at * width + head * s->size;
             Matrix result = result_at(to, width, s->size, spare);
-            product(length, size_up, length, scores, length_up, 1, of.at, of.row, result.at, result.row, 0);
-            put_back(result, length, s->size, to, width);
+            product(asked.count, size_up, length, scores, length_up, 1, of.at, of.row, result.at, result.row, 0);
+            put_back(result, asked.count, s->size, to, width);
         }
         free(scratch);
     }
@@ -212,9 +223,9 @@ static void softmax_backward(const Shape *s, float *weight, float *slope, int64_
 }
 
 /* d_q: (tokens, heads, size), d_k and d_v: (tokens, heads / groups, size), all dense; d_out as out. */
-int attention_backward(const Shape *s, const int64_t *starts, const int64_t *firsts, const float *q, const float *k,
-                       const float *v, const float *out, const float *sums, const float *d_out, float *d_q, float *d_k,
-                       float *d_v) {
+int attention_backward(const Shape *s, const int64_t *starts, const int64_t *firsts, const int64_t *reads,
+                       const float *q, const float *k, const float *v, const float *out, const float *sums,
+                       const float *d_out, float *d_q, float *d_k, float *d_v) {
     int64_t tokens = starts[s->texts], up = round_up(s->longest), size_up = round_up(s->size), failed = 0;
     int64_t width = s->heads * s->size, kv_heads = s->heads / s->groups, kv_width = kv_heads * s->size;
     int64_t rows = s->longest * size_up, square = s->longest * up;
@@ -232,6 +243,8 @@ int attention_backward(const Shape *s, const int64_t *starts, const int64_t *fir
             if (failed) continue;
             int64_t text = task / kv_heads, kv = task % kv_heads;
             int64_t start = starts[text], length = starts[text + 1] - start, length_up = round_up(length);
+            Queries asked = queries_of(reads, text, start, length);
+            int64_t at = start + asked.first;
             const float *kh = k + start * s->k_token + kv * s->k_head;
             float *to_k = d_k + start * kv_width + kv * s->size, *to_v = d_v + start * kv_width + kv * s->size;
             Matrix by_key = padded(kh, s->k_token, length, s->size, spare);
@@ -242,25 +255,26 @@ int attention_backward(const Shape *s, const int64_t *starts, const int64_t *fir
             for (int64_t head = kv * s->groups; head < (kv + 1) * s->groups; head++) {
                 int add = head > kv * s->groups;
                 uint32_t first = (uint32_t)(firsts[text] + head * length * length);
-                const float *oh = out + start * width + head * s->size, *gh = d_out + start * width + head * s->size;
-                float *to_q = d_q + start * width + head * s->size;
-                Matrix by_query = padded(q + start * s->q_token + head * s->q_head, s->q_token, length, s->size,
+                const float *oh = out + at * width + head * s->size, *gh = d_out + at * width + head * s->size;
+                float *to_q = d_q + at * width + head * s->size;
+                Matrix by_query = padded(q + at * s->q_token + head * s->q_head, s->q_token, asked.count, s->size,
                                          spare + 3 * rows);
-                Matrix outward = padded(gh, width, length, s->size, spare + 4 * rows);
+                Matrix outward = padded(gh, width, asked.count, s->size, spare + 4 * rows);
                 Matrix for_q = result_at(to_q, width, s->size, spare + 5 * rows);
-                product(length, length_up, s->size, by_query.at, by_query.row, 1, keys, length_up, weights, length_up,
-                        0);
-                product(length, length_up, s->size, gh, width, 1, values, length_up, slopes, length_up, 0);
-                for (int64_t i = 0; i < length; i++)
-                    softmax_backward(s, weights + i * length_up, slopes + i * length_up, i, length,
-                                     sums[head * tokens + start + i], dot(gh + i * width, oh + i * width, s->size),
+                product(asked.count, length_up, s->size, by_query.at, by_query.row, 1, keys, length_up, weights,
+                        length_up, 0);
+                product(asked.count, length_up, s->size, gh, width, 1, values, length_up, slopes, length_up, 0);
+                for (int64_t r = 0, i = asked.first; r < asked.count; r++, i++)
+                    softmax_backward(s, weights + r * length_up, slopes + r * length_up, i, length,
+                                     sums[head * tokens + start + i], dot(gh + r * width, oh + r * width, s->size),
                                      first + (uint32_t)(i * length));
-                product(length, size_up, length, slopes, length_up, 1, by_key.at, by_key.row, for_q.at, for_q.row, 0);
-                product(length, size_up, length, slopes, 1, length_up, by_query.at, by_query.row, for_k.at, for_k.row,
-                        add);
-                product(length, size_up, length, weights, 1, length_up, outward.at, outward.row, for_v.at, for_v.row,
-                        add);
-                put_back(for_q, length, s->size, to_q, width);
+                product(asked.count, size_up, length, slopes, length_up, 1, by_key.at, by_key.row, for_q.at, for_q.row,
+                        0);
+                product(length, size_up, asked.count, slopes, 1, length_up, by_query.at, by_query.row, for_k.at,
+                        for_k.row, add);
+                product(length, size_up, asked.count, weights, 1, length_up, outward.at, outward.row, for_v.at,
+                        for_v.row, add);
+                put_back(for_q, asked.count, s->size, to_q, width);
             }
             put_back(for_k, length, s->size, to_k, kv_width);
             put_back(for_v, length, s->size, to_v, kv_width);
