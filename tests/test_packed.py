@@ -173,7 +173,7 @@ def test_logits_and_gradients_are_those_of_padded_batches(kind: str, path: str) 
             assert float((parameter.grad - gradient).norm()) <= 1e-4 * float(gradient.norm()) + 1e-7, name
             seen += 1
     assert seen > 4
-    with torch.no_grad():  # the way of evaluation, which merges on the fly
+    with execution.answering(packed):
         torch.testing.assert_close(execution.logits(packed, encoding, rows), theirs.detach(), atol=1e-5, rtol=1e-5)
 
 
@@ -200,6 +200,19 @@ def test_a_row_that_needs_filler_gives_the_same(kind: str, path: str) -> None:
         if parameter.requires_grad:
             gradient = expected[name].grad
             assert float((parameter.grad - gradient).norm()) <= 1e-4 * float(gradient.norm()) + 1e-7, name
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta", "gpt2"])
+def test_filler_fits_the_positions_that_a_model_has(kind: str) -> None:
+    """Many short texts need more filler than the longest text that a model can hold."""
+    lengths = [5] * 900
+    model = make_model(kind)
+    assert filler_tokens(sum(lengths)) > model.config.max_position_embeddings
+    encoding = make_encoding(lengths)
+    execution = Execution(model, model.config.pad_token_id)
+    with execution.answering(model):
+        ours, theirs = execution.logits(model, encoding, np.arange(900)), padded_logits(model, encoding, 0)
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
 
 
 def test_filler_is_little_and_makes_few_sizes() -> None:

@@ -234,3 +234,25 @@ def test_a_missing_package_is_named_with_the_extra(onnx: Path) -> None:
     assert ended.returncode == 2
     assert "pip install 'featherweight[export]'" in ended.stderr
     assert importlib.util.find_spec("onnxruntime") is not None
+
+
+@pytest.mark.parametrize("is_on", [True, False])
+def test_the_collector_of_garbage_waits_while_models_are_imported_and_is_then_as_it_was(run: Path, is_on: bool) -> None:
+    code = (
+        "import gc, json, featherweight\n"
+        f"gc.{'enable' if is_on else 'disable'}()\n"
+        "full = []\n"
+        "gc.callbacks.append(lambda phase, facts: full.append(facts['generation'] == 2))\n"
+        "found = []\n"
+        "for _ in range(2):\n"
+        f"    featherweight.load_predictor({str(run)!r})\n"
+        "    found.append((gc.isenabled(), gc.get_freeze_count(), any(full)))\n"
+        "print(json.dumps(found))"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    (enabled, frozen, ran), (still, after, _) = json.loads(ended.stdout)
+    assert enabled is still is is_on
+    assert not ran
+    assert (frozen > 100_000) is is_on  # a collector that the caller turned off is the caller's
+    assert after <= frozen  # the second import is none, and nothing more is frozen

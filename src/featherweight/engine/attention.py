@@ -88,7 +88,7 @@ def packed(
     """Within this context every attention layer set to ``NAME`` sees a packed row of these runs.
 
     Args:
-        read: the token of each text that the head reads; int64, shape (texts,). The row may end with a text that
+        read: the token of each text that the head reads; int64, shape (texts,). The row may end with texts that
             nobody reads.
         last: layers behind which nothing but those tokens is used, so that only they need attend.
     """

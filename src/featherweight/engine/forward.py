@@ -129,9 +129,11 @@ class Packed:
         restore[order] = np.arange(len(order))
         runs = [Run(len(list(group)), int(length)) for length, group in groupby(lengths)]
         if filler := filler_tokens(len(tokens)):
-            runs.append(Run(1, filler))
+            longest = int(lengths.max())  # the model may have no position for a longer one
+            whole, rest = divmod(filler, longest)
+            runs += [run for run in (Run(whole, longest), Run(1, rest)) if run.tokens]
             tokens = np.append(tokens, np.full(filler, self.pad_token_id))
-            positions = np.append(positions, np.arange(filler) + self.first_position)
+            positions = np.append(positions, np.arange(filler) % longest + self.first_position)
         as_tensor = (torch.from_numpy(array).to(self.device) for array in (tokens, positions, read, restore))
         input_ids, position_ids, read_at, restored = as_tensor
         return _Batch(input_ids.unsqueeze(0), position_ids.unsqueeze(0), read_at, restored, runs)
@@ -173,7 +175,7 @@ class _Batch:
 
 
 def filler_tokens(tokens: int) -> int:
-    """How many tokens that nobody reads are put behind a packed row of ``tokens``, as a text of their own.
+    """How many tokens that nobody reads are put behind a packed row of ``tokens``, as texts of their own.
 
     oneDNN compiles a product anew for each number of rows, and keeps what it compiled. So rows come in few sizes: 16 to
     32 from one power of 2 to the next, which adds a token in 32 on average.

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from featherweight import recipe as recipes
+from featherweight.collector import importing_models
 from featherweight.errors import ConfigError, ModelError
 from featherweight.methods import adapters
 from featherweight.recipe import ModelSection
@@ -65,6 +66,7 @@ def facts(
     }
 
 
+@importing_models()
 def load(name: str, fresh_labels: Callable[[], Sequence[str]] | None = None) -> LoadedModel:
     """Load a run, an adapter or any model.
 

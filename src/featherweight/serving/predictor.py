@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from featherweight.collector import importing_models
 from featherweight.errors import ConfigError, DataError, ModelError
 
 _BLOCK = 32 * 32  # texts sorted by length together; bounds the memory of a stream
@@ -100,6 +101,7 @@ class Predictor:
             yield from _softmax(self.backend.logits(block) / self.temperature).tolist()
 
 
+@importing_models()
 def load_predictor(
     path_or_run: str | Path, *, calibrated: bool = False, max_error_rate: float | None = None
 ) -> Predictor:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from featherweight.collector import importing_models
 from featherweight.errors import ConfigError, DataError, ModelError
 from featherweight.recipe import DataSection, ModelSection
 from featherweight.records import Encoding, Examples, Split
@@ -104,6 +105,7 @@ class SequenceClassification:
         architectures = getattr(config, "architectures", None) or [""]
         return str(architectures[0]).endswith("ForSequenceClassification")
 
+    @importing_models()
     def load_model(self, source: ModelSource, section: ModelSection) -> tuple[Any, Any, list[str]]:
         """Load model and tokenizer with the right head, pad token and label names.
 
