@@ -126,35 +126,46 @@ INLINE void put_back(Matrix from, int64_t length, int64_t size, float *to, int64
         for (int64_t i = 0; i < length; i++) memcpy(to + i * row, from.at + i * from.row, size * sizeof(float));
 }
 
-/* Which keys query i sees, of WIDTH from j on. */
-INLINE ivec seen(const Shape *s, int64_t i, int64_t j, int64_t length) {
+/* The keys that query i sees, and the vectors that hold any of them. */
+typedef struct {
+    int64_t first, last, from, to;
+} Seen;
+INLINE Seen seen_by(const Shape *s, int64_t i, int64_t length) {
     int64_t first = s->window && i - s->window + 1 > 0 ? i - s->window + 1 : 0;
     int64_t last = s->causal ? i + 1 : (s->window && i + s->window < length ? i + s->window : length);
+    return (Seen){first, last, first / WIDTH * WIDTH, round_up(last)};
+}
+INLINE int is_whole(Seen keys, int64_t j) { return j >= keys.first && j + WIDTH <= keys.last; }
+INLINE ivec mask_of(Seen keys, int64_t j) {
     ivec at = COUNT + (int32_t)j;
-    return (at >= (int32_t)first) & (at < (int32_t)last);
+    return (at >= (int32_t)keys.first) & (at < (int32_t)keys.last);
+}
+INLINE void clear_unseen(Seen keys, float *row, int64_t length) {
+    for (int64_t j = 0; j < keys.from; j += WIDTH) store(row + j, (vec){0});
+    for (int64_t j = keys.to; j < length; j += WIDTH) store(row + j, (vec){0});
 }
 
-/* Scores to weights, in place, with dropout; gives the logarithm of the sum of the exponentials. */
-static float softmax(const Shape *s, float *row, int64_t i, int64_t length, uint32_t index) {
-    int64_t up = round_up(length);
+/* Scores to the exponentials that weights are made of, in place, with dropout; gives their sum before it, by which
+ * what they are multiplied with is to be divided, and its logarithm. */
+static float softmax(const Shape *s, float *row, int64_t i, int64_t length, uint32_t index, float *total) {
+    Seen keys = seen_by(s, i, length);
+    const Dropout dropout = s->dropout; /* copies, because a compiler must assume that writing a row may change *s */
+    const float scale = s->scale;
     vec top = all(-INFINITY), sum = {0};
-    for (int64_t j = 0; j < up; j += WIDTH) {
-        vec x = choose(seen(s, i, j, length), load(row + j), all(-INFINITY));
+    for (int64_t j = keys.from; j < keys.to; j += WIDTH) {
+        vec x = load(row + j);
+        if (!is_whole(keys, j)) store(row + j, x = choose(mask_of(keys, j), x, all(-INFINITY)));
         top = larger(x, top);
-        store(row + j, x);
     }
     float most = largest_of(top);
-    for (int64_t j = 0; j < up; j += WIDTH) {
-        vec x = exponential((load(row + j) - most) * s->scale);
+    for (int64_t j = keys.from; j < keys.to; j += WIDTH) {
+        vec x = exponential((load(row + j) - most) * scale);
         sum += x;
-        store(row + j, x);
+        store(row + j, dropout.on ? drop_out(&dropout, index + (uint32_t)j, x) : x);
     }
-    float total = sum_of(sum), share = 1 / total;
-    for (int64_t j = 0; j < up; j += WIDTH) {
-        vec x = load(row + j) * share;
-        store(row + j, s->dropout.on ? drop_out(&s->dropout, index + (uint32_t)j, x) : x);
-    }
-    return most * s->scale + logf(total);
+    clear_unseen(keys, row, length);
+    *total = sum_of(sum);
+    return most * scale + logf(*total);
 }
 
 /* The queries of a text: all of its tokens, or the one whose place in the row is asked for. */
@@ -174,8 +185,9 @@ int attention_forward(const Shape *s, const int64_t *starts, const int64_t *firs
     int64_t width = s->heads * s->size, rows = s->longest * size_up;
 #pragma omp parallel num_threads(s->threads)
     {
-        float *scratch = malloc((s->size * up + 2 * rows + s->longest * up) * sizeof(float));
+        float *scratch = malloc((s->size * up + 2 * rows + s->longest * (up + 1)) * sizeof(float));
         float *keys = scratch, *values = keys + s->size * up, *spare = values + rows, *scores = spare + rows;
+        float *totals = scores + s->longest * up;
         if (!scratch)
 #pragma omp atomic write
             failed = 1;
@@ -193,11 +205,16 @@ int attention_forward(const Shape *s, const int64_t *starts, const int64_t *firs
                     length_up, scores, length_up, 0);
             for (int64_t r = 0, i = asked.first; r < asked.count; r++, i++)
                 sums[head * tokens + start + i] =
-                    softmax(s, scores + r * length_up, i, length, first + (uint32_t)(i * length));
+                    softmax(s, scores + r * length_up, i, length, first + (uint32_t)(i * length), totals + r);
             Matrix of = padded(v + start * s->v_token + kv * s->v_head, s->v_token, length, s->size, values);
             float *to = out + at * width + head * s->size;
             Matrix result = result_at(to, width, s->size, spare);
             product(asked.count, size_up, length, scores, length_up, 1, of.at, of.row, result.at, result.row, 0);
+            for (int64_t r = 0; r < asked.count; r++)
+                for (int64_t c = 0; c < size_up; c += WIDTH) {
+                    float *sum = result.at + r * result.row + c;
+                    store(sum, load(sum) * (1 / totals[r]));
+                }
             put_back(result, asked.count, s->size, to, width);
         }
         free(scratch);
@@ -209,17 +226,23 @@ int attention_forward(const Shape *s, const int64_t *starts, const int64_t *firs
  * row's d_out times out, which is the mean of the slopes under the weights. */
 static void softmax_backward(const Shape *s, float *weight, float *slope, int64_t i, int64_t length, float sum,
                              float mean, uint32_t index) {
-    for (int64_t j = 0; j < length; j += WIDTH) {
-        vec p = where(seen(s, i, j, length), exponential(load(weight + j) * s->scale - sum));
+    Seen keys = seen_by(s, i, length);
+    const Dropout dropout = s->dropout;
+    const float scale = s->scale;
+    for (int64_t j = keys.from; j < keys.to; j += WIDTH) {
+        vec p = exponential(load(weight + j) * scale - sum);
+        if (!is_whole(keys, j)) p = where(mask_of(keys, j), p);
         vec d = load(slope + j), kept = p;
-        if (s->dropout.on) {
-            ivec stay = stays(&s->dropout, index + (uint32_t)j);
-            d = where(stay, d * s->dropout.boost);
-            kept = where(stay, p * s->dropout.boost);
+        if (dropout.on) {
+            ivec stay = stays(&dropout, index + (uint32_t)j);
+            d = where(stay, d * dropout.boost);
+            kept = where(stay, p * dropout.boost);
         }
-        store(slope + j, p * (d - mean) * s->scale);
+        store(slope + j, p * (d - mean) * scale);
         store(weight + j, kept);
     }
+    clear_unseen(keys, slope, length);
+    clear_unseen(keys, weight, length);
 }
 
 /* d_q: (tokens, heads, size), d_k and d_v: (tokens, heads / groups, size), all dense; d_out as out. */

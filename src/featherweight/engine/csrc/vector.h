@@ -49,6 +49,20 @@ INLINE void store_some(float *to, vec x, int64_t count) {
     memcpy(to, all_of_them, count * sizeof(float));
 }
 
+/* Of a vector's numbers. In a plain loop each step would wait for the one before. */
+#if WIDTH == 16
+INLINE float sum_of(vec x) { return _mm512_reduce_add_ps((__m512)x); }
+INLINE float largest_of(vec x) { return _mm512_reduce_max_ps((__m512)x); }
+#elif defined(__AVX__)
+#define REDUCE(name, of)                                                                      \
+    INLINE float name(vec x) {                                                                \
+        __m128 y = of(_mm256_castps256_ps128((__m256)x), _mm256_extractf128_ps((__m256)x, 1)); \
+        y = of(y, _mm_movehl_ps(y, y));                                                       \
+        return _mm_cvtss_f32(of(y, _mm_shuffle_ps(y, y, 1)));                                 \
+    }
+REDUCE(sum_of, _mm_add_ps)
+REDUCE(largest_of, _mm_max_ps)
+#else
 INLINE float sum_of(vec x) {
     float total = 0;
     for (int u = 0; u < WIDTH; u++) total += x[u];
@@ -59,6 +73,7 @@ INLINE float largest_of(vec x) {
     for (int u = 1; u < WIDTH; u++) top = x[u] > top ? x[u] : top;
     return top;
 }
+#endif
 INLINE float dot(const float *x, const float *y, int64_t count) {
     vec sum = {0};
     int64_t j = 0;
@@ -70,11 +85,11 @@ INLINE float dot(const float *x, const float *y, int64_t count) {
 
 /* e^x to 2 ulp for -87 <= x <= 88, exactly 0 below, e^88 above: range reduction by ln 2, polynomial of Cephes' expf. */
 INLINE vec exponential(vec x) {
+    const float round = 12582912.0f; /* 1.5 * 2^23: what is added to it loses its fraction */
     ivec counts = x >= -87.0f;
-    x = where(counts, choose(x < 88.0f, x, all(88.0f)));
-    vec half = (vec)((ivec)all(0.5f) | ((ivec)x & (int32_t)0x80000000));
-    ivec n = __builtin_convertvector(x * 1.44269504088896341f + half, ivec);
-    vec whole = __builtin_convertvector(n, vec);
+    x = choose(x < 88.0f, x, all(88.0f));
+    vec shifted = x * 1.44269504088896341f + round, whole = shifted - round;
+    ivec n = (ivec)shifted - (ivec)all(round);
     vec f = x - whole * 0.693359375f + whole * 2.12194440e-4f;
     vec p = f * 1.9875691500e-4f + 1.3981999507e-3f;
     p = p * f + 8.3334519073e-3f;
