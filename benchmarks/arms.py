@@ -26,6 +26,7 @@ warnings.simplefilter("ignore")
 
 ROOT = Path(__file__).parent.parent
 SST2 = Path(os.environ.get("FEATHERWEIGHT_SST2", ROOT.parent / "shared" / "data" / "sst2"))
+_SCRATCH = tempfile.TemporaryDirectory()  # gone when the process ends
 LORA = {"r": 8, "lora_alpha": 32, "lora_dropout": 0.1}
 
 
@@ -153,7 +154,7 @@ def stock(case: Case) -> dict[str, Any]:
     rows = [{"input_ids": ids, "labels": label} for ids, label in zip(encoded["input_ids"], labels, strict=True)]
     model = adapt(case, model, head)
     arguments = transformers.TrainingArguments(
-        output_dir=tempfile.mkdtemp(), use_cpu=True, report_to=[], save_strategy="no", disable_tqdm=True,
+        output_dir=_SCRATCH.name, use_cpu=True, report_to=[], save_strategy="no", disable_tqdm=True,
         logging_strategy="no", per_device_train_batch_size=case.batch, **SETTINGS,
     )  # fmt: skip
     trainer = transformers.Trainer(
@@ -196,7 +197,7 @@ def ours(case: Case, trunk: bool = False) -> dict[str, Any]:
     model = adapt(case, model, head)
     execution.adopt(model)
     if trunk:
-        os.environ["FEATHERWEIGHT_CACHE"] = tempfile.mkdtemp()
+        os.environ["FEATHERWEIGHT_CACHE"] = _SCRATCH.name
         execution.cache_trunk(model, {"train": encoding}, "", "fp32", lambda event: None, lambda: False)
     if case.evaluate:
         return timed(
@@ -218,7 +219,7 @@ def ours(case: Case, trunk: bool = False) -> dict[str, Any]:
         ),
         execution=execution,
         accelerator=Accelerator(cpu=True),
-        checkpoints=Checkpoints(Path(tempfile.mkdtemp()), keep=1),
+        checkpoints=Checkpoints(Path(_SCRATCH.name), keep=1),
         observer=lambda event: losses.append(event["loss"]) if event["event"] == "step" else None,
     )
 

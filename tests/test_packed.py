@@ -25,7 +25,7 @@ from featherweight.engine.execution import Execution
 from featherweight.engine.forward import Packed, Padded, block_list, filler_tokens
 from featherweight.engine.lora import _LoRALinear
 from featherweight.engine.products import PRODUCTS, works
-from featherweight.engine.speedups import Activation, RmsNorm, activate, keep_weights
+from featherweight.engine.speedups import Activation, RmsNorm, activate
 from featherweight.records import Encoding
 
 WORDS = 60
@@ -435,10 +435,39 @@ class TestProducts:
             assert not torch.allclose(changed, unmoved, atol=1e-3)
             with execution.answering(model):
                 torch.testing.assert_close(execution.logits(model, encoding, rows), changed, atol=1e-4, rtol=1e-4)
-            merged = model.merge_and_unload()
-            keep_weights(merged, for_good=True)
-            assert all(one.numel() == 0 for key, one in merged.named_parameters() if "c_attn.weight" in key)
-            torch.testing.assert_close(execution.logits(merged, encoding, rows), changed, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", [*PACKED, *PADDED])
+def test_a_model_that_only_answers_gives_its_own_weights_up(kind: str) -> None:
+    model = make_model(kind)
+    execution = Execution(model, model.config.pad_token_id)
+    encoding, rows = make_encoding([3, 20, 1, 9]), np.arange(4)
+    with torch.no_grad():
+        before = execution.logits(model, encoding, rows)
+        execution.answer_for_good(model)
+        torch.testing.assert_close(execution.logits(model, encoding, rows), before, atol=1e-5, rtol=1e-5)
+    kept = [module for module in model.modules() if getattr(module, "kept_product", None) is not None]
+    assert kept
+    assert all(bool(module.weight.isnan().all()) for module in kept)
+
+
+@pytest.mark.parametrize("how", ["numbers", "shape"])
+def test_weights_that_something_else_reads_stay(how: str) -> None:
+    """The negative control: a model that uses a layer's weight beside the layer."""
+    model = make_model("bert")
+    dense = model.bert.encoder.layer[0].output.dense
+
+    def more(module: Any, arguments: Any, output: torch.Tensor) -> torch.Tensor:
+        return output + (dense.weight.sum() if how == "numbers" else dense.weight.view(-1)[0])
+
+    model.bert.embeddings.register_forward_hook(more)
+    execution = Execution(model, 0)
+    encoding, rows = make_encoding([3, 20, 1, 9]), np.arange(4)
+    with torch.no_grad():
+        before = execution.logits(model, encoding, rows)
+        execution.answer_for_good(model)
+        assert bool(dense.weight.isfinite().all())
+        torch.testing.assert_close(execution.logits(model, encoding, rows), before, atol=1e-5, rtol=1e-5)
 
     def test_a_library_that_this_machine_lacks_is_not_measured(self, monkeypatch: pytest.MonkeyPatch) -> None:
         from featherweight.engine import probe

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from featherweight.engine import Observer, StopRequested, kernels
 from featherweight.engine.dropout import Masks
-from featherweight.engine.forward import Packed, Padded, choose
+from featherweight.engine.forward import Packed, Padded, choose, trial_texts
 from featherweight.engine.hardware import keep_freed_memory
 from featherweight.engine.probe import probe
-from featherweight.engine.speedups import forget_weights, keep_weights, speed_up
+from featherweight.engine.speedups import forget_weights, give_up_weights, keep_weights, put_back, speed_up
 from featherweight.engine.trunk import CachedTrunk
 from featherweight.errors import ConfigError
 from featherweight.records import Encoding
@@ -81,6 +81,25 @@ class Execution:
         finally:
             forget_weights(model)
             model.train(was_training)
+
+    @torch.no_grad()
+    def answer_for_good(self, model: Any) -> None:
+        """Be in :meth:`answering` from now on, where the model does nothing else. In evaluation mode already.
+
+        The layers' own weights are given up, so that their copies take no further memory, where a trial shows that
+        nobody else reads them.
+        """
+        keep_weights(model)
+        texts = trial_texts(model)
+        rows = np.arange(len(texts))
+        before = self.logits(model, texts, rows)
+        own = give_up_weights(model)
+        try:
+            same = torch.equal(self.logits(model, texts, rows), before)
+        except Exception:  # noqa: BLE001 - whatever the model's own code then meets
+            same = False
+        if not same:
+            put_back(own)
 
     def start(self, step: int) -> None:
         """Begin an optimizer step, counted from 0: its dropout masks depend on the seed and on it alone."""

@@ -193,7 +193,7 @@ def choose(model: Any, pad_token_id: int, masks: Masks) -> Padded | Packed:
     device = next(model.parameters()).device
     padded = Padded(pad_token_id, device, "")
     attention_before = model.config._attn_implementation
-    probe = _probe(model)
+    probe = trial_texts(model)
     rows = np.arange(len(probe))
     with _evaluating(model), torch.no_grad():
         try:
@@ -227,7 +227,7 @@ def _back_to(model: Any, attention: str, padded: Padded, error: BaseException) -
     return Padded(padded.pad_token_id, padded.device, f"{model.config.model_type}: {reason}")
 
 
-def _probe(model: Any) -> Encoding:
+def trial_texts(model: Any) -> Encoding:
     """Random texts that tell: two of one length, one of a single token, one longer than any sliding window."""
     config = model.config
     windows = [getattr(config, name, None) for name in ("sliding_window", "local_attention", "window_size")]

@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from featherweight.engine.execution import Execution
 from featherweight.engine.forward import Packed, filler_tokens
 from featherweight.engine.lora import thin_product
-from featherweight.engine.speedups import keep_weights
 from featherweight.records import Encoding
 
 
@@ -140,7 +139,7 @@ class MultiLora:
     def __init__(self, model: Any, pad_token_id: int) -> None:
         self.model = model
         execution = Execution(model, pad_token_id)
-        keep_weights(model, for_good=True)
+        execution.answer_for_good(model)
         forward = execution.forward
         if isinstance(forward, Packed):
             forward.remove()

@@ -183,27 +183,40 @@ def speed_up(model: torch.nn.Module, masks: Masks) -> None:
 
 
 @torch.no_grad()
-def keep_weights(model: Any, *, for_good: bool = False) -> None:
+def keep_weights(model: Any) -> None:
     """Where nothing trains, every exchanged layer multiplies by a copy of its weight that the library of products reads
-    fastest, with LoRA's update added in: until :func:`forget_weights`, the weights must stay as they are.
-
-    Args:
-        for_good: the layers' own weights are given up, so that the copies take no further memory; from then on the
-            model can answer and do nothing else.
-    """
-    kept = [module for module in model.modules() if hasattr(module, "kept_product")]
-    fused = [module for module in kept if hasattr(module, "lora_A")]
-    within = {module.get_base_layer() for module in fused}  # never asked
-    for module in kept:
-        if module not in within:
-            weight = lora.merged(module) if hasattr(module, "lora_A") else linear.weight_of(module).detach()
-            module.kept_product = linear.kept_product(weight)
-        if for_good and module not in fused:
-            module.weight.data = module.weight.data.new_empty(0)
+    fastest, with LoRA's update added in: until :func:`forget_weights`, the weights must stay as they are."""
+    for module in _multiplying(model):
+        weight = lora.merged(module) if hasattr(module, "lora_A") else linear.weight_of(module).detach()
+        module.kept_product = linear.kept_product(weight)
 
 
 def forget_weights(model: Any) -> None:
     """End what :func:`keep_weights` began."""
-    for module in model.modules():
-        if hasattr(module, "kept_product"):
-            module.kept_product = None
+    for module in _multiplying(model):
+        module.kept_product = None
+
+
+def give_up_weights(model: Any) -> dict[Any, torch.Tensor]:
+    """After :func:`keep_weights`, the weights that were copied give way to numbers that are none and take no memory.
+
+    Returns:
+        What each layer had, for :func:`put_back`.
+    """
+    own = {module: module.weight.data for module in _multiplying(model) if not hasattr(module, "lora_A")}
+    for module, weight in own.items():
+        module.weight.data = weight.new_full((1, 1), torch.nan).expand(weight.shape)
+    return own
+
+
+def put_back(own: dict[Any, torch.Tensor]) -> None:
+    """Undo :func:`give_up_weights`."""
+    for module, weight in own.items():
+        module.weight.data = weight
+
+
+def _multiplying(model: Any) -> list[Any]:
+    """The exchanged layers that are asked for a product: not those within a fused layer of LoRA."""
+    exchanged = [module for module in model.modules() if hasattr(module, "kept_product")]
+    within = {module.get_base_layer() for module in exchanged if hasattr(module, "lora_A")}
+    return [module for module in exchanged if module not in within]

@@ -11,7 +11,6 @@ import torch
 from numpy.typing import NDArray
 
 from featherweight.batching import by_tokens
-from featherweight.engine.speedups import keep_weights
 from featherweight.export.merged import merge
 from featherweight.records import Encoding
 from featherweight.serving.loading import execution_of, load
@@ -33,7 +32,7 @@ class TorchBackend:
         if torch.cuda.is_available():
             self.loaded.model.to("cuda")
         self._execution = execution_of(self.loaded)
-        keep_weights(self.loaded.model, for_good=True)
+        self._execution.answer_for_good(self.loaded.model)
         self._tokenizing = threading.Lock()  # setting its truncation, as each call does, needs the tokenizer alone
 
     @torch.no_grad()
