@@ -22,8 +22,9 @@ from featherweight.engine import kernels, linear
 from featherweight.engine.attention import Run
 from featherweight.engine.dropout import Mask, Masks, drop
 from featherweight.engine.execution import Execution
-from featherweight.engine.forward import Packed, Padded, block_list, filler_tokens
+from featherweight.engine.forward import Packed, Padded, block_list
 from featherweight.engine.lora import _LoRALinear
+from featherweight.engine.multi_lora import AdapterWeights, MultiLora, Update
 from featherweight.engine.products import PRODUCTS, works
 from featherweight.engine.speedups import Activation, RmsNorm, activate
 from featherweight.records import Encoding
@@ -181,7 +182,7 @@ def test_logits_and_gradients_are_those_of_padded_batches(kind: str, path: str) 
 def test_a_row_that_needs_filler_gives_the_same(kind: str, path: str) -> None:
     """A packed row of a size that oneDNN would compile for itself gets tokens that nobody reads."""
     lengths = [int(length) for length in np.random.default_rng(6).integers(1, LONGEST, 17)]
-    assert filler_tokens(sum(lengths)) > 0
+    assert Packed.filler(sum(lengths)) > 0
     packed, stock = with_adapter(make_model(kind)), with_adapter(make_model(kind))
     encoding = make_encoding(lengths)
     execution = Execution(packed.get_base_model(), 0)
@@ -191,7 +192,7 @@ def test_a_row_that_needs_filler_gives_the_same(kind: str, path: str) -> None:
         lambda module, given, options: seen.append((*given, *options.values())[0].shape[1]), with_kwargs=True
     )
     ours, theirs = execution.logits(packed, encoding, np.arange(17)), padded_logits(stock, encoding, 0)
-    assert seen == [sum(lengths) + filler_tokens(sum(lengths))]
+    assert seen == [sum(lengths) + Packed.filler(sum(lengths))]
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
     ours.square().sum().backward()
     theirs.square().sum().backward()
@@ -207,7 +208,7 @@ def test_filler_fits_the_positions_that_a_model_has(kind: str) -> None:
     """Many short texts need more filler than the longest text that a model can hold."""
     lengths = [5] * 900
     model = make_model(kind)
-    assert filler_tokens(sum(lengths)) > model.config.max_position_embeddings
+    assert Packed.filler(sum(lengths)) > model.config.max_position_embeddings
     encoding = make_encoding(lengths)
     execution = Execution(model, model.config.pad_token_id)
     with execution.answering(model):
@@ -216,7 +217,7 @@ def test_filler_fits_the_positions_that_a_model_has(kind: str) -> None:
 
 
 def test_filler_is_little_and_makes_few_sizes() -> None:
-    sizes = [tokens + filler_tokens(tokens) for tokens in range(1, 8193)]
+    sizes = [tokens + Packed.filler(tokens) for tokens in range(1, 8193)]
     assert all(size >= tokens and size <= tokens * 17 / 16 for tokens, size in enumerate(sizes, start=1))
     assert len({size for size in sizes if 256 < size <= 512}) <= 32
 
@@ -435,6 +436,34 @@ class TestProducts:
             assert not torch.allclose(changed, unmoved, atol=1e-3)
             with execution.answering(model):
                 torch.testing.assert_close(execution.logits(model, encoding, rows), changed, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "lengths",
+    [[1] * 16 + [2], [1] * 15 + [2, 2], [3] * 9, np.random.default_rng(6).integers(1, 20, 108).tolist()],
+    ids=["as-many-rows-as-reads", "nearly", "few", "many"],
+)
+@pytest.mark.parametrize("kind", ["bert", "gpt2", "deberta-v2"])
+def test_each_text_of_a_mixed_batch_gets_its_own_adapter(kind: str, lengths: list[int]) -> None:
+    """Whatever is put behind the texts and what is read of them, to make rows come in few sizes."""
+    layer, head, width = {
+        "bert": ("bert.encoder.layer.1.intermediate.dense", "classifier", 64),
+        "gpt2": ("transformer.h.1.mlp.c_fc", "score", 128),
+        "deberta-v2": ("deberta.encoder.layer.1.intermediate.dense", "classifier", 64),
+    }[kind]
+    shared = MultiLora(make_model(kind), 0)
+    torch.manual_seed(1)
+    for name in "ab":
+        update = Update(torch.randn(4, 32), torch.randn(width, 4), 0.3)
+        shared.add(name, AdapterWeights({layer: update}, {head: torch.nn.Linear(32, 3)}))
+    encoding = make_encoding(lengths)
+    asked = ["ab"[index % 2] for index in range(len(lengths))]
+    alone = [
+        shared.logits(Encoding(encoding.row(row), np.asarray([0, length]), np.zeros(1, np.int64), 0), [asked[row]])
+        for row, length in enumerate(lengths)
+    ]
+    torch.testing.assert_close(shared.logits(encoding, asked), torch.cat(alone), atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(shared.logits(encoding, asked[1:] + asked[:1]), torch.cat(alone), atol=1e-2)
 
 
 @pytest.mark.parametrize("kind", [*PACKED, *PADDED])

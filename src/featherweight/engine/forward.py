@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from itertools import groupby, product
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -64,6 +64,8 @@ class Packed:
         masks: dropout masks for attention.
     """
 
+    sizes: ClassVar[int] = 16  # a power of 2
+
     def __init__(self, model: Any, pad_token_id: int, reads: str, short: bool, masks: Masks) -> None:
         self.trunk = getattr(model, model.base_model_prefix)
         self.pad_token_id = pad_token_id
@@ -96,7 +98,7 @@ class Packed:
         batch = self._pack(encoding, np.asarray(rows, dtype=np.int64))
         token = self._current.set(batch)
         try:
-            with packed(batch.runs, self.masks, batch.read, self.last):
+            with packed(batch.runs, self.masks, batch.read[: len(rows)], self.last):
                 # The head sees one token a text: the trunk's hooks put the real ones in and take the read ones out.
                 logits = model(input_ids=batch.input_ids[0, batch.read].unsqueeze(1)).logits
         finally:
@@ -107,6 +109,23 @@ class Packed:
     def order(encoding: Encoding, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Where in ``rows`` the texts of the packed row stand: the longest first, so that equals are neighbours."""
         return np.argsort(encoding.offsets[rows] - encoding.offsets[rows + 1], kind="stable")
+
+    @classmethod
+    def filler(cls, tokens: int) -> int:
+        """How many tokens that nobody reads are put behind a packed row of ``tokens``, as texts of their own.
+
+        oneDNN compiles a product anew for each number of rows, and keeps what it compiled, 0.6 MB. So rows come in few
+        sizes, :attr:`sizes` from one power of 2 to the next.
+        """
+        grain = 1 << max(tokens.bit_length() - cls.sizes.bit_length(), 0)
+        return -tokens % grain
+
+    @classmethod
+    def more_reads(cls, texts: int, tokens: int) -> int:
+        """How many more tokens are read than there are ``texts``, for the same reason; none where a layer could not
+        tell by its number of rows whether it sees the ``tokens`` of the filled row or what is read."""
+        more = cls.filler(texts)
+        return more if texts + more < tokens else 0
 
     def remove(self) -> None:
         """Take the hooks off the model."""
@@ -128,12 +147,15 @@ class Packed:
         restore = np.empty_like(order)
         restore[order] = np.arange(len(order))
         runs = [Run(len(list(group)), int(length)) for length, group in groupby(lengths)]
-        if filler := filler_tokens(len(tokens)):
+        if filler := self.filler(len(tokens)):
             longest = int(lengths.max())  # the model may have no position for a longer one
             whole, rest = divmod(filler, longest)
             runs += [run for run in (Run(whole, longest), Run(1, rest)) if run.tokens]
             tokens = np.append(tokens, np.full(filler, self.pad_token_id))
             positions = np.append(positions, np.arange(filler) % longest + self.first_position)
+        if not torch.is_grad_enabled():  # a token read twice would get its gradient twice
+            # The last one, since whoever answers for parts of the batch answers for it and for these alike.
+            read = np.append(read, np.repeat(read[-1:], self.more_reads(len(read), len(tokens))))
         as_tensor = (torch.from_numpy(array).to(self.device) for array in (tokens, positions, read, restore))
         input_ids, position_ids, read_at, restored = as_tensor
         return _Batch(input_ids.unsqueeze(0), position_ids.unsqueeze(0), read_at, restored, runs)
@@ -165,23 +187,14 @@ class Packed:
 
 @dataclass(frozen=True)
 class _Batch:
-    """One packed row: ``input_ids`` and ``position_ids`` (1, tokens), ``read`` and ``restore`` (texts,), all int64."""
+    """One packed row: ``input_ids`` and ``position_ids`` (1, tokens), ``read`` (texts, and some again to fill up) and
+    ``restore`` (texts,), all int64."""
 
     input_ids: torch.Tensor
     position_ids: torch.Tensor
     read: torch.Tensor
     restore: torch.Tensor
     runs: list[Run]
-
-
-def filler_tokens(tokens: int) -> int:
-    """How many tokens that nobody reads are put behind a packed row of ``tokens``, as texts of their own.
-
-    oneDNN compiles a product anew for each number of rows, and keeps what it compiled. So rows come in few sizes: 16 to
-    32 from one power of 2 to the next, which adds a token in 32 on average.
-    """
-    grain = 1 << max(tokens.bit_length() - 5, 0)
-    return -tokens % grain
 
 
 def choose(model: Any, pad_token_id: int, masks: Masks) -> Padded | Packed:

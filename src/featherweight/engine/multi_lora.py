@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from featherweight.engine.execution import Execution
-from featherweight.engine.forward import Packed, filler_tokens
+from featherweight.engine.forward import Packed
 from featherweight.engine.lora import thin_product
 from featherweight.records import Encoding
 
@@ -119,7 +119,10 @@ class _Head(torch.nn.Module):
 
 
 class _AsGiven(Packed):
-    """Packed, with the texts in the order in which they are given."""
+    """Packed, with the texts in the order in which they are given. A server meets rows of any size, and memory for
+    each that is compiled counts more there than a token in 16."""
+
+    sizes = 8
 
     @staticmethod
     def order(encoding: Encoding, rows: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -176,9 +179,11 @@ class MultiLora:
         order = np.lexsort((-encoding.lengths, kind))
         texts = np.searchsorted(kind[order], np.arange(len(names) + 1))
         ends = np.concatenate([[0], np.cumsum(encoding.lengths[order])])
-        tokens = ends[texts] if isinstance(self._forward, Packed) else None
-        if tokens is not None:
-            tokens[-1] += filler_tokens(int(tokens[-1]))
+        tokens = None
+        if isinstance(self._forward, Packed):
+            tokens = ends[texts]
+            tokens[-1] += self._forward.filler(int(tokens[-1]))
+            texts[-1] += self._forward.more_reads(int(texts[-1]), int(tokens[-1]))
         token = _active.set(_Segments(tuple(names.tolist()), texts, tokens))
         try:
             sorted_logits = self._forward(self.model, encoding, order)

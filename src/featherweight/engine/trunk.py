@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from featherweight.batching import by_tokens
-from featherweight.engine.forward import Packed, block_list, filler_tokens
+from featherweight.engine.forward import Packed, block_list
 from featherweight.errors import ConfigError, Interrupted, ResourceError
 from featherweight.records import Encoding
 from featherweight.sources.cache import cache_folder, cached, key_of
@@ -94,7 +94,7 @@ class CachedTrunk:
         """Blocks of the trunk hand on what they get; the first block above gets the trunk's kept output."""
         ordered = rows[self.packed.order(encoding, rows)]
         parts = [states[encoding.offsets[row] : encoding.offsets[row + 1]] for row in ordered]
-        parts.append(np.zeros((filler_tokens(sum(map(len, parts))), states.shape[1]), dtype=states.dtype))
+        parts.append(np.zeros((self.packed.filler(sum(map(len, parts))), states.shape[1]), dtype=states.dtype))
         kept = torch.from_numpy(np.concatenate(parts).astype(np.float32)).to(self.packed.device).unsqueeze(0)
 
         def replace(module: Any, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
