@@ -15,6 +15,10 @@ import tiny
 from conftest import ROOT
 from hub import LoopbackHub
 
+from featherweight.errors import ConfigError
+from featherweight.recipe import DataSection
+from featherweight.sources import data
+
 Models = Callable[[str], Path]
 TOKEN = "hf_secret_token"
 
@@ -142,6 +146,15 @@ def test_row_57_a_download_cut_short_is_never_used(hub: LoopbackHub, tmp_path: P
 def test_a_name_that_is_no_hub_id_is_exit_2(hub: LoopbackHub, tmp_path: Path) -> None:
     ended = run(hub, tmp_path, "not a/hub/id", "owner/data")
     assert ended.returncode == 2, ended.stderr
+
+
+@pytest.mark.parametrize("name", ["csv", "json", "text", "parquet", "webdataset"])
+def test_a_kind_of_file_is_no_data_set(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By such a name datasets would walk through all that lies below the current folder, and read what it likes."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "train.csv").write_text("text,label\ngood,1\nbad,0\n" * 4, encoding="utf-8")
+    with pytest.raises(ConfigError, match=f"data.name: '{name}' is a kind of file.*train_file"):
+        data.load(DataSection(name=name))
 
 
 def save_real_size_gpt2(folder: Path) -> Path:

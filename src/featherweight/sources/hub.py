@@ -37,9 +37,16 @@ def load_dataset(name: str, config: str | None, revision: str | None) -> dict[st
 
     Returns:
         Split name to rows and the fingerprint that identifies their content.
+
+    Raises:
+        ConfigError: the name is no hub id.
+        ModelError: the hub has no such data set, or can't be reached.
     """
     import datasets as library
+    from datasets.packaged_modules import _PACKAGED_DATASETS_MODULES as kinds
 
+    if name in kinds:  # by these, datasets reads whatever lies in the current folder and below it
+        raise ConfigError(f"data.name: {name!r} is a kind of file and no data set; name the file in data.train_file")
     with _explained("data set", name, revision):
         loaded = library.load_dataset(name, config, revision=revision)
     return {str(split): (rows, rows._fingerprint) for split, rows in loaded.items()}
