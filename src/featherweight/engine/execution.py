@@ -74,8 +74,8 @@ class Execution:
         """Within this context the model is in evaluation mode, without gradients, and its weights stay as they are."""
         was_training = model.training
         model.eval()
-        keep_weights(model)
         try:
+            keep_weights(model)
             with torch.no_grad():
                 yield
         finally:

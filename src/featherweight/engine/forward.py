@@ -154,7 +154,6 @@ class Packed:
             tokens = np.append(tokens, np.full(filler, self.pad_token_id))
             positions = np.append(positions, np.arange(filler) % longest + self.first_position)
         if not torch.is_grad_enabled():  # a token read twice would get its gradient twice
-            # The last one, since whoever answers for parts of the batch answers for it and for these alike.
             read = np.append(read, np.repeat(read[-1:], self.more_reads(len(read), len(tokens))))
         as_tensor = (torch.from_numpy(array).to(self.device) for array in (tokens, positions, read, restore))
         input_ids, position_ids, read_at, restored = as_tensor
@@ -181,8 +180,9 @@ class Packed:
         batch = self._current.get()
         if batch is None:
             return None
+        texts = len(batch.restore)  # what is read again has its row already
         whole = output.new_zeros(1, batch.input_ids.shape[1], output.shape[-1])
-        return whole.index_copy(1, batch.read, output)
+        return whole.index_copy(1, batch.read[:texts], output[:, :texts])
 
 
 @dataclass(frozen=True)
