@@ -326,3 +326,68 @@ def test_bootstrap_enumerated() -> None:
     assert values == pytest.approx(sorted(possible.values()), abs=1e-6)
     expected = [math.comb(2, k) / 4 for k in range(3)]
     assert list(counts / 8000) == pytest.approx(expected, abs=0.02)
+
+
+# A rare label that is never answered.
+
+
+def sure(answers: np.ndarray, classes: int) -> np.ndarray:
+    return np.eye(classes, dtype=np.float32)[answers]
+
+
+def one_sided(rows: int, classes: int = 2) -> np.ndarray:
+    """1 % of the rows for each label but the first."""
+    labels = np.zeros(rows, dtype=np.int64)
+    for label in range(1, classes):
+        labels[label * rows // 100 : (label + 1) * rows // 100] = label
+    return labels
+
+
+@pytest.mark.parametrize("rows", [200, 400, 2000])
+@pytest.mark.parametrize("classes", [2, 3, 5])
+def test_row_100_a_rare_label_never_answered_is_not_better(rows: int, classes: int) -> None:
+    """Sets of 99:1 and less even, whose base head answers at random: a hundred draws, and none is called better."""
+    labels = one_sided(rows, classes)
+    constant = sure(np.zeros(rows, dtype=np.int64), classes)
+    all_but_one = sure(np.where(labels == classes - 1, 0, labels), classes)
+    for seed in range(100):
+        base = sure(np.random.default_rng(seed).integers(0, classes, rows), classes)
+        right = labels[base.argmax(axis=1) == labels]
+        found = paired.by_accuracy(base, constant, labels, seed=seed)
+        assert (found["verdict"], found["accuracy_verdict"]) == ("no-difference", "better")
+        if (right == classes - 1).any():
+            assert paired.by_accuracy(base, all_but_one, labels, seed=seed)["verdict"] == "no-difference"
+
+
+def test_row_100_a_rare_label_that_is_answered_is_better() -> None:
+    """The controls: the same sets with the rare labels answered, and labels that are missed but not rare."""
+    for classes in (2, 3, 5):
+        labels = one_sided(2000, classes)
+        base = sure(np.random.default_rng(0).integers(0, classes, 2000), classes)
+        tuned = np.where(np.arange(2000) % 10 == 9, 0, labels)  # most of the rare rows, and no more
+        assert paired.by_accuracy(base, sure(tuned, classes), labels)["verdict"] == "better"
+    many = np.arange(300) // 2  # 150 labels, two rows each, and a model that never answers some of them
+    tuned = np.where(many % 5 == 0, 0, many)
+    base = sure(np.random.default_rng(0).integers(0, 150, 300), 150)
+    assert paired.by_accuracy(base, sure(tuned, 150), many)["verdict"] == "better"
+
+
+def test_row_100_finding_a_rare_label_is_not_worse() -> None:
+    """The mirror: a base that never answers the rare label is not called better for the rows that this costs."""
+    labels = one_sided(2000)
+    constant = sure(np.zeros(2000, dtype=np.int64), 2)
+    finds = labels.copy()
+    finds[100:160] = 1
+    found = paired.by_accuracy(constant, sure(finds, 2), labels)
+    assert (found["verdict"], found["accuracy_verdict"]) == ("no-difference", "worse")
+    even = np.arange(400) % 2
+    wrong = np.where(np.arange(400) % 3 == 0, even, 1 - even)
+    assert paired.by_accuracy(sure(np.zeros(400, dtype=np.int64), 2), sure(wrong, 2), even)["verdict"] == "worse"
+
+
+def test_row_100_by_group_too() -> None:
+    labels = one_sided(600)
+    base = sure(np.random.default_rng(0).integers(0, 2, 600), 2)
+    groups = [str(row // 6) for row in range(600)]
+    assert paired.by_accuracy(base, sure(labels * 0, 2), labels, groups)["verdict"] == "no-difference"
+    assert paired.by_accuracy(base, sure(labels, 2), labels, groups)["verdict"] == "better"

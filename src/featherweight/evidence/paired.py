@@ -33,11 +33,17 @@ def by_accuracy(
         tuned: probabilities of the other.
         labels: shape (rows,).
         groups: what each row belongs to, where rows are not independent.
+
+    Returns:
+        The fields of :class:`~featherweight.records.Comparison`; ``verdict`` holds for every label and
+        ``accuracy_verdict`` is what the test of accuracy alone says.
     """
     found = compare(base.argmax(axis=1) == labels, tuned.argmax(axis=1) == labels, groups, seed=seed)
     changed = (found.fixed, found.broken, found.n)
     return {
         **asdict(found),
+        "verdict": _for_every_label(found.verdict, base, tuned, labels, groups, seed),
+        "accuracy_verdict": found.verdict,
         "confidence_interval": list(found.confidence_interval),
         "smallest_significant_difference": smallest_significant_difference(*changed),
         "detectable_difference": detectable_difference(*changed),
@@ -83,6 +89,36 @@ def by_every_statistic(
         row["p_value_holm"] = adjusted
         row["verdict"] = _verdict(row["difference"], adjusted, name in LESS_IS_BETTER)
     return rows
+
+
+def _for_every_label(
+    verdict: str, base: Probabilities, tuned: Probabilities, labels: Labels, groups: Sequence[str] | None, seed: int
+) -> str:
+    """The verdict on accuracy, or ``no-difference`` where it rests on labels that the winner never answers.
+
+    Accuracy weighs a label by its rows, so giving up a rare one costs nothing. Where the model that is more often right
+    never answers some label that the rows hold, balanced accuracy, in which each label weighs the same, has to differ
+    beyond chance in the same direction. Besides, the tuned model is not ``better`` if it answers every row alike, or if
+    it never answers a rare label (less than half an even share of the rows) of which the base gets a row right.
+    """
+    if verdict == "no-difference":
+        return verdict
+    answers = (tuned if verdict == "better" else base).argmax(axis=1)
+    unanswered = np.setdiff1d(labels, answers)
+    if len(unanswered) == 0:
+        return verdict
+    if verdict == "better":
+        rows = np.bincount(labels)
+        rare = rows[unanswered] < len(labels) / np.count_nonzero(rows) / 2
+        known = np.isin(unanswered, labels[base.argmax(axis=1) == labels])
+        if len(np.unique(answers)) == 1 or (rare & known).any():
+            return "no-difference"
+    one, other = (STATISTICS["balanced_accuracy"](side, labels) for side in (base, tuned))
+    units = resampling.clusters_of(groups, len(labels))
+    resamples = resampling.resamples_for(int(units.max()) + 1)
+    (p_value,) = resampling.permutation_p_values([(one, other)], units, resamples=resamples, seed=seed)
+    balanced = _verdict(other.of_all_rows - one.of_all_rows, p_value, less_is_better=False)
+    return verdict if balanced == verdict else "no-difference"
 
 
 def _verdict(difference: float, p_value: float, less_is_better: bool) -> str:
