@@ -90,10 +90,10 @@ FORMATS = Registry(
     "data format",
     "featherweight.formats",
     {
-        "csv": "featherweight.sources.formats:Csv",
-        "tsv": "featherweight.sources.formats:Tsv",
-        "jsonl": "featherweight.sources.formats:JsonLines",
-        "parquet": "featherweight.sources.formats:Parquet",
+        "csv": "featherweight.sources.formats.delimited:Csv",
+        "tsv": "featherweight.sources.formats.delimited:Tsv",
+        "jsonl": "featherweight.sources.formats.json_lines:JsonLines",
+        "parquet": "featherweight.sources.formats.parquet:Parquet",
     },
 )
 
