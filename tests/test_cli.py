@@ -15,7 +15,8 @@ import tiny
 
 from featherweight import recipe as recipes
 from featherweight import workflow
-from featherweight.cli import build_parser
+from featherweight.cli import build_parser, main
+from featherweight.errors import FeatherweightError
 
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -103,6 +104,89 @@ def test_wrong_usage_is_one_line_and_exit_2(arguments: list[str], named: str, cl
 def test_debug_shows_the_traceback(cli: Cli) -> None:
     assert "Traceback" not in cli("run", "nowhere.toml").stderr
     assert "Traceback" in cli("run", "nowhere.toml", "--debug").stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (ZeroDivisionError("division by zero\nand more"), 70, "nobody foresaw: ZeroDivisionError: division by zero"),
+        (KeyError("eval_accuracy"), 70, "KeyError: 'eval_accuracy'"),
+        (AssertionError(), 70, "AssertionError"),
+        (RuntimeError("x" * 5000), 70, "xxx"),
+        (RecursionError("maximum recursion depth exceeded"), 70, "RecursionError"),
+        (PermissionError(13, "Permission denied", "/etc/shadow"), 6, "/etc/shadow: Permission denied"),
+        (MemoryError(), 6, "out of memory"),
+        (
+            RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"),
+            6,
+            "out of memory",
+        ),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
+)
+def test_row_80_what_nobody_foresaw_is_one_line(
+    error: Exception, code: int, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import torch  # noqa: F401 - as in a process that got so far
+
+    def fail(**_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(workflow, "doctor", fail, raising=False)
+    assert main(["doctor"]) == code
+    written = capsys.readouterr()
+    assert written.out == ""
+    (line,) = written.err.splitlines()
+    assert said in line
+    assert len(line) < 500
+    assert ("--debug" in line and "report" in line) == (code == 70)
+    with pytest.raises(type(error)):
+        main(["doctor", "--debug"])
+
+
+def test_row_80_a_run_that_fails_early_does_not_block_the_next(
+    models: Callable[[str], Path], train_csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each error comes after the base model was measured and its answers were written down."""
+    folder = tmp_path / "runs" / "one"
+    right = tiny.recipe(models("bert"), train_csv, training={"max_steps": 2})
+    with pytest.raises(FeatherweightError):
+        workflow.run(recipes.parse(right | {"method": {"target_modules": ["no_such_module"]}}), folder)
+    assert not folder.exists()
+    with monkeypatch.context() as patched, pytest.raises(ZeroDivisionError):
+        patched.setattr("featherweight.workflow.running.trainer_for", lambda *_: 1 / 0)
+        workflow.run(recipes.parse(right), folder)
+    assert not folder.exists()
+    folder.mkdir(parents=True)
+    workflow.run(recipes.parse(right), folder)
+    before = sorted(path.name for path in folder.rglob("*"))
+    with pytest.raises(FeatherweightError, match="holds a run already"):
+        workflow.run(recipes.parse(right), folder)
+    with pytest.raises(FeatherweightError, match="other settings"):
+        workflow.run(recipes.parse(right | {"method": {"r": 2}}), folder, resume=True)
+    assert sorted(path.name for path in folder.rglob("*")) == before, "a run that is there is never taken away"
+
+
+def test_row_95_runs_without_a_recipe_do_not_meet(
+    cli: Cli, models: Callable[[str], Path], train_csv: Path, tmp_path: Path
+) -> None:
+    for name in ("tickets", "reviews"):
+        (tmp_path / f"{name}.csv").write_bytes(train_csv.read_bytes())
+        ended = cli(
+            "run",
+            "--model",
+            models("bert"),
+            "--data",
+            f"{name}.csv",
+            "--set",
+            "training.max_steps=1",
+            "--set",
+            "method.r=2",
+        )
+        assert ended.returncode == 0, ended.stderr
+    assert {path.name for path in (tmp_path / "runs").iterdir()} == {
+        f"{name}-{models('bert').name}" for name in ("tickets", "reviews")
+    }
 
 
 def test_a_run_prints_its_tables_and_no_control_characters(

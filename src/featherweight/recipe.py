@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import codecs
 import os
+import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -16,13 +17,16 @@ from typing import Annotated, Any, Literal
 import tomlkit
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, model_validator
 
+from featherweight import elsewhere
 from featherweight.errors import ConfigError
 from featherweight.names import exists, problem
 from featherweight.registry import METHODS, TASKS, did_you_mean
 
 PACKAGE_PREFIX = "package:"
 _MAX_BYTES = 1 << 20
+_LONGEST_NAME = 64
 FILE_KEYS = ("train_file", "validation_file", "test_file")
+DEFAULT_METHOD = "lora"
 
 PositiveInt = Annotated[int, Field(ge=1)]
 PositiveFloat = Annotated[float, Field(gt=0)]
@@ -170,7 +174,9 @@ class MethodOptions(Section):
 class Recipe(Section):
     """A whole recipe."""
 
-    name: str = Field("run", description="names the run's folder", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+    name: str = Field(
+        "run", description="names the run's folder", pattern=rf"^[A-Za-z0-9][A-Za-z0-9._-]{{0,{_LONGEST_NAME - 1}}}$"
+    )
     task: str = "sequence-classification"
     model: ModelSection
     data: DataSection
@@ -211,15 +217,19 @@ def load(path: str | Path | None = None, overrides: Mapping[str, Any] | None = N
         _anchor_paths(content, path.parent)
     given = _merge({}, overrides or {})
     _anchor_paths(given, Path.cwd())
+    if path is None:
+        given.setdefault("name", name_of(given))
+    method = _method_name(given)
+    if method is not None and method != (_method_name(content) or DEFAULT_METHOD):
+        content.pop("method", None)  # these are another method's options
     return parse(_merge(content, given), origin=str(path) if path is not None else "the recipe")
 
 
 def parse(content: Mapping[str, Any], origin: str = "the recipe") -> Recipe:
     """Validate nested plain values. Raises ConfigError with one line for every problem found."""
     content = dict(content)
-    content.setdefault("method", {"name": "lora"})
     problems: list[str] = []
-    method: Any = content.pop("method")
+    method: Any = content.pop("method", {})
     options: MethodOptions | None = None
     try:
         options = _parse_method(method)
@@ -306,7 +316,8 @@ def json_schema() -> dict[str, Any]:
         options = METHODS[name].Options.model_json_schema(ref_template="#/$defs/{model}")
         definitions.update(options.pop("$defs", {}))
         options["properties"]["name"] = {"const": name}
-        options["required"] = sorted({*options.get("required", []), "name"})
+        if name != DEFAULT_METHOD:
+            options["required"] = sorted({*options.get("required", []), "name"})
         definitions[f"method-{name}"] = options
         alternatives.append({"$ref": f"#/$defs/method-{name}"})
     del definitions["MethodOptions"]
@@ -331,6 +342,39 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: not valid TOML: {error}") from error
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: can't be read as a UTF-8 text file: {error}") from error
+
+
+def _method_name(content: Mapping[str, Any]) -> Any:
+    method = content.get("method")
+    return method.get("name") if isinstance(method, Mapping) else None
+
+
+def name_of(content: Mapping[str, Any]) -> str:
+    """A name for a recipe that was given none: of its data and its model, so that other data get another folder."""
+    data, model = content.get("data"), content.get("model")
+    parts = [
+        _last_part(section.get(key))
+        for section, keys in ((data, ("name", *FILE_KEYS)), (model, ("name",)))
+        if isinstance(section, Mapping)
+        for key in [next((key for key in keys if section.get(key)), keys[0])]
+    ]
+    name = re.sub(r"[^A-Za-z0-9._]+", "-", "-".join(filter(None, parts))).strip("-._")[:_LONGEST_NAME].rstrip("-._")
+    return name if name and problem(name) is None else "run"
+
+
+def _last_part(value: Any) -> str:
+    """What somebody would call a file, folder, hub id or package by."""
+    if isinstance(value, list) and value:
+        value = value[0]
+    if not isinstance(value, str):
+        return ""
+    if value.startswith(PACKAGE_PREFIX):
+        return Path(value.removeprefix(PACKAGE_PREFIX)).parts[0]
+    path = Path(value)
+    stem = re.sub(r"(\.[A-Za-z]+)+$", "", path.name)
+    split = re.split(r"[-_.*]", stem)[0].lower()
+    # Half of all files are called after their split.
+    return path.parent.name if f"{split}_file" in FILE_KEYS else stem
 
 
 def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
@@ -364,10 +408,10 @@ def _anchor_paths(content: dict[str, Any], base: Path) -> None:
 def _parse_method(content: Any) -> MethodOptions:
     if isinstance(content, MethodOptions):
         return content
-    if not isinstance(content, dict) or not isinstance(content.get("name"), str):
+    if not isinstance(content, dict) or not isinstance(content.get("name", DEFAULT_METHOD), str):
         raise ConfigError(f"method.name: say which method: {', '.join(sorted(METHODS))}")
     try:
-        method = METHODS[content["name"]]
+        method = METHODS[content.get("name", DEFAULT_METHOD)]
     except ConfigError as error:
         raise ConfigError(f"method.name: {error}") from None
     try:
@@ -385,7 +429,7 @@ def _explain(error: ValidationError, model: type[BaseModel], prefix: Sequence[st
         key = ".".join([*prefix, *location]) or "recipe"
         if finding["type"] == "extra_forbidden":
             known = _fields_at(model, finding["loc"][:-1])
-            lines.append(f"{key}: unknown key{did_you_mean(location[-1], known)}")
+            lines.append(f"{key}: {_unknown(key, known)}")
         elif finding["type"] == "missing":
             lines.append(f"{key}: missing")
         else:
@@ -394,6 +438,22 @@ def _explain(error: ValidationError, model: type[BaseModel], prefix: Sequence[st
             shown = "" if isinstance(given, dict | BaseModel) else f" (got {given!r})"
             lines.append(f"{key}: {message[:1].lower()}{message[1:]}{shown}")
     return lines
+
+
+def _unknown(key: str, known: Sequence[str]) -> str:
+    """What to say of a key that there is none of, where ``known`` are the keys of its section."""
+    if advice := elsewhere.key(key):
+        return advice
+    name = key.rpartition(".")[2]
+    homes = [f"{section}.{name}" for section, keys in _keys_of_sections().items() if name in keys]
+    return "unknown key" + (f" (did you mean '{homes[0]}'?)" if homes else did_you_mean(name, known))
+
+
+def _keys_of_sections() -> dict[str, Iterable[str]]:
+    sections: dict[str, type[BaseModel]] = {"model": ModelSection, "data": DataSection, "training": TrainingSection}
+    return {name: section.model_fields for name, section in sections.items()} | {
+        "method": METHODS[DEFAULT_METHOD].Options.model_fields
+    }
 
 
 def _fields_at(model: type[BaseModel], location: Sequence[str | int]) -> list[str]:

@@ -13,6 +13,7 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any
 
+from featherweight import elsewhere
 from featherweight.errors import ConfigError
 
 
@@ -54,6 +55,8 @@ class Registry(Mapping[str, Any]):
         """
         if name not in self._targets:
             known = ", ".join(sorted(self._targets))
+            if advice := elsewhere.value(self.kind, name):
+                raise ConfigError(f"{name!r} {advice}; known: {known}")
             raise ConfigError(f"no {self.kind} is named {name!r}{did_you_mean(name, self._targets)}; known: {known}")
         module, _, attribute = self._targets[name].partition(":")
         return getattr(import_module(module), attribute)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featherweight.errors import ConfigError, DataError, ModelError
+from featherweight.errors import ConfigError, DataError, Interrupted, ModelError, ResourceError
 from featherweight.records import Evaluation, Examples
-from featherweight.storage import NEW, tidy, write_file, write_folder, writing
+from featherweight.storage import NEW, empty_folder, tidy, write_file, write_folder, writing
 
 SCHEMA_VERSION = 1
 FACTS = "featherweight.json"
@@ -44,8 +44,15 @@ class RunDirectory:
     def is_complete(self) -> bool:
         return self.metrics.is_file()
 
-    def refuse_occupied(self, resume: bool) -> None:
-        """Raises ConfigError where the folder holds something that a new run would overwrite."""
+    @contextlib.contextmanager
+    def taken(self, resume: bool) -> Iterator[None]:
+        """Inside, the folder is one run's. An error before its first checkpoint leaves a folder that was empty empty:
+        the next try, with what the error asked for, is not refused as another run. What ``--resume`` takes up stays:
+        a stop, a full disk, the end of the memory.
+
+        Raises:
+            ConfigError: the folder holds something that a new run would overwrite.
+        """
         occupied = self.path.is_dir() and any(not path.name.startswith(NEW) for path in self.path.iterdir())
         if occupied and not resume:
             raise ConfigError(
@@ -53,6 +60,14 @@ class RunDirectory:
             )
         if occupied and not self.environment.is_file():
             raise ConfigError(f"{self.path}: holds files but no run to resume; choose another --output-dir")
+        try:
+            yield
+        except (Interrupted, ResourceError):
+            raise
+        except Exception:
+            if not occupied and not any(self.checkpoints.glob("step-*")):
+                empty_folder(self.path)
+            raise
 
     def create(self, identity: dict[str, Any], environment: dict[str, Any]) -> None:
         """Make the folder for a run, or take up the same run again.

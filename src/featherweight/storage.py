@@ -78,6 +78,12 @@ def remove_folder(path: Path) -> None:
     shutil.rmtree(aside, ignore_errors=True)
 
 
+def empty_folder(folder: Path) -> None:
+    """Take away what is in a folder, if it is there."""
+    for path in folder.glob("*"):
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
 def tidy(folder: Path) -> None:
     """Put right what a kill left in ``folder``: a replaced folder comes back where the new one never got its name,
     and what was only half written goes.

@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import Any, NoReturn
 
 from featherweight import __version__
-from featherweight.errors import FeatherweightError, ResourceError
+from featherweight.errors import UNFORESEEN, FeatherweightError, ResourceError
 from featherweight.names import printable
 
 # One module each in this package, in the order in which --help lists them.
@@ -27,6 +27,8 @@ COMMANDS = (
     "doctor",
 )
 
+_LONGEST_MESSAGE = 300  # characters of a foreign error; some list half a model
+
 
 class _Parser(argparse.ArgumentParser):
     """One-line errors, and no guessing of abbreviated options."""
@@ -42,33 +44,50 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Returns:
-        The exit code: 0, or that of the error (see ``errors``); 130 after a Ctrl-C that could not be resumed.
+        The exit code: 0, or that of the error (see ``errors``); 70 for one that nobody foresaw; 130 after a Ctrl-C
+        that could not be resumed.
     """
     given = list(sys.argv[1:] if argv is None else argv)
     arguments = build_parser().parse_args(given)
     arguments.given = given
     try:
         arguments.command(arguments)
-    except FeatherweightError as error:
-        if arguments.debug:
-            raise
-        for line in str(error).splitlines():
-            print(f"featherweight: {printable(line)}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        if arguments.debug:
-            raise
-        print("featherweight: stopped", file=sys.stderr)
-        return 130
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output went away; there is nobody to tell
-        return 0
-    except MemoryError:
+    except (Exception, KeyboardInterrupt) as error:
         if arguments.debug:
             raise
-        print("featherweight: out of memory; lower training.per_device_train_batch_size", file=sys.stderr)
-        return ResourceError.exit_code
+        lines, code = _explained(error)
+        for line in lines:
+            print(f"featherweight: {printable(line)}", file=sys.stderr)
+        return code
     return 0
+
+
+def _explained(error: BaseException) -> tuple[list[str], int]:
+    """What to print of an error, and the exit code. The last net: nothing that goes wrong ends in a traceback."""
+    if isinstance(error, FeatherweightError):
+        return str(error).splitlines(), error.exit_code
+    if isinstance(error, KeyboardInterrupt):
+        return ["stopped"], 130
+    if isinstance(error, MemoryError) or _is_out_of_memory(error):
+        return [
+            "out of memory; close other programs, or give fewer or shorter texts at a time"
+        ], ResourceError.exit_code
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return [f"{error.filename}: {error.strerror}"], ResourceError.exit_code
+    first = next(iter(str(error).strip().splitlines()), "")[:_LONGEST_MESSAGE]
+    what = f"{type(error).__name__}: {first}" if first else type(error).__name__
+    return [f"an error that nobody foresaw: {what}; --debug shows where it comes from; please report it"], UNFORESEEN
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """The end of the memory as torch says it; nothing is imported for the question."""
+    if not isinstance(error, RuntimeError) or "torch" not in sys.modules:
+        return False
+    from featherweight.engine.guards import is_out_of_memory
+
+    return is_out_of_memory(error)
 
 
 def build_parser() -> argparse.ArgumentParser:

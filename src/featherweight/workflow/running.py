@@ -61,8 +61,12 @@ def run(
 
     console = console or Console(quiet=True)
     directory = RunDirectory(output_dir or Path("runs") / recipe.name)
-    with stop_on_signals(console.say) as stop, explained(directory, continue_with), held(directory.path):
-        directory.refuse_occupied(bool(resume))
+    with (
+        stop_on_signals(console.say) as stop,
+        held(directory.path),
+        directory.taken(bool(resume)),
+        explained(directory, continue_with),
+    ):
         with stop.at_once("preparing"):
             prepared = prepare(recipe, console)
         directory.create(prepared.identity(), prepared.environment())

@@ -1,0 +1,226 @@
+"""Names that people bring from other tools, and what to use here: asked before any "did you mean" guesses.
+
+A guess by spelling would send somebody who writes ``dora`` to ``lora``, and ``multi-label-classification`` to another
+task. A test holds ``TRAINING_ARGUMENTS`` to transformers: each of its fields is a key of ``[training]`` or stands here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+_MACHINE = "the device is found; CUDA_VISIBLE_DEVICES hides one"
+_ONE_PROCESS = "a run is one process"
+_LOGGING = "--quiet, --json and history.jsonl in the run's folder say what a run says"
+_HUB = "upload the run's adapter folder with `hf upload`"
+_LOADER = "rows are memory-mapped and batched in the training process"
+_TRACKERS = "history.jsonl in the run's folder has every logged step and evaluation"
+_REMOVED = "transformers no longer has it either"
+
+# Fields of TrainingArguments (some of earlier versions) that are no key of [training], and what to use, if anything.
+TRAINING_ARGUMENTS: Mapping[str, str] = {
+    "output_dir": "give --output-dir",
+    "overwrite_output_dir": "give another --output-dir",
+    "resume_from_checkpoint": "give --resume, or --resume CHECKPOINT",
+    "run_name": "the recipe's own 'name' names the run",
+    "group_by_length": 'set train_sampling_strategy = "group_by_length"',
+    "do_train": "`featherweight run` trains and measures",
+    "do_eval": "`featherweight run` trains and measures",
+    "do_predict": "use `featherweight predict`",
+    "save_only_model": "checkpoints hold what a resumed run needs, and the adapter is published apart from them",
+    "eval_on_start": "the model is always measured before it is tuned",
+    "data_seed": "seed orders the rows of train, data.split_seed chooses the rows that are measured",
+    "full_determinism": "a run of one seed on one machine is always the same to the byte",
+    "logging_nan_inf_filter": "steps that are not finite are left out, up to max_skipped_steps",
+    "auto_find_batch_size": "where memory runs out, micro-batches are cut in half and the step stays",
+    "label_names": "set data.label and data.labels",
+    "remove_unused_columns": "only the columns that the recipe names are read",
+    "ignore_data_skip": "a resumed run goes on at the very row where it stopped",
+    "prediction_loss_only": "every evaluation has the task's figures",
+    "length_column_name": "lengths are those of the tokens",
+    "gradient_checkpointing": "lower per_device_train_batch_size and raise gradient_accumulation_steps",
+    "gradient_checkpointing_kwargs": "lower per_device_train_batch_size and raise gradient_accumulation_steps",
+    "activation_checkpointing": "lower per_device_train_batch_size and raise gradient_accumulation_steps",
+    "activation_checkpointing_kwargs": "lower per_device_train_batch_size and raise gradient_accumulation_steps",
+    "optim": "the optimizer is AdamW (adamw_torch)",
+    "optim_args": "the optimizer is AdamW; set adam_beta1, adam_beta2, adam_epsilon and weight_decay",
+    "optim_target_modules": "set method.target_modules",
+    "lr_scheduler_kwargs": "set lr_scheduler_type, warmup_ratio and warmup_steps",
+    "logging_strategy": "set logging_steps",
+    "logging_first_step": "set logging_steps = 1",
+    "logging_dir": _TRACKERS,
+    "report_to": _TRACKERS,
+    "project": _TRACKERS,
+    "trackio_space_id": _TRACKERS,
+    "trackio_bucket_id": _TRACKERS,
+    "trackio_static_space_id": _TRACKERS,
+    "log_level": _LOGGING,
+    "log_level_replica": _LOGGING,
+    "log_on_each_node": _LOGGING,
+    "disable_tqdm": _LOGGING,
+    "debug": "give --debug",
+    "no_cuda": _MACHINE,
+    "use_cpu": _MACHINE,
+    "use_mps_device": _MACHINE,
+    "tf32": "products are fp32, or set bf16",
+    "half_precision_backend": "set bf16 or fp16",
+    "bf16_full_eval": "evaluation runs in the precision of training",
+    "fp16_full_eval": "evaluation runs in the precision of training",
+    "push_to_hub": _HUB,
+    "hub_token": _HUB,
+    "hub_private_repo": _HUB,
+    "hub_model_id": _HUB,
+    "hub_strategy": _HUB,
+    "hub_always_push": _HUB,
+    "hub_revision": _HUB,
+    "dataloader_drop_last": _LOADER,
+    "dataloader_num_workers": _LOADER,
+    "dataloader_pin_memory": _LOADER,
+    "dataloader_persistent_workers": _LOADER,
+    "dataloader_prefetch_factor": _LOADER,
+    "dataloader_multiprocessing_context": _LOADER,
+    "dataloader_in_order": _LOADER,
+    "local_rank": _ONE_PROCESS,
+    "accelerator_config": _ONE_PROCESS,
+    "parallelism_config": _ONE_PROCESS,
+    "average_tokens_across_devices": _ONE_PROCESS,
+    "save_on_each_node": _ONE_PROCESS,
+    "ddp_find_unused_parameters": _ONE_PROCESS,
+    "ddp_bucket_cap_mb": _ONE_PROCESS,
+    "ddp_broadcast_buffers": _ONE_PROCESS,
+    "ddp_static_graph": _ONE_PROCESS,
+    "ddp_backend": _ONE_PROCESS,
+    "ddp_timeout": _ONE_PROCESS,
+    "fsdp": _ONE_PROCESS,
+    "fsdp_config": _ONE_PROCESS,
+    "deepspeed": _ONE_PROCESS,
+    "tpu_num_cores": _ONE_PROCESS,
+    "past_index": _REMOVED,
+    "fp16_opt_level": _REMOVED,
+    "label_smoothing_factor": "",
+    "neftune_noise_alpha": "",
+    "torch_compile": "",
+    "torch_compile_backend": "",
+    "torch_compile_mode": "",
+    "use_liger_kernel": "",
+    "liger_kernel_config": "",
+    "use_cache": "",
+    "torch_empty_cache_steps": "",
+    "include_num_input_tokens_seen": "",
+    "eval_delay": "",
+    "eval_do_concat_batches": "",
+    "eval_use_gather_object": "",
+    "eval_accumulation_steps": "",
+    "include_for_metrics": "",
+    "batch_eval_metrics": "",
+    "enable_jit_checkpoint": "",
+    "restore_callback_states_from_checkpoint": "",
+    "skip_memory_metrics": "",
+}
+
+_PAIRS = "pairs of texts are not read yet; join the two columns into one"
+_TEXT = "the column that holds the text is data.text"
+
+# Keys of the transformers scripts, of TRL, PEFT and of other trainers, by the section where somebody would write them.
+_KEYS: Mapping[str, Mapping[str, str]] = {
+    "training": {
+        **{
+            name: f"TrainingArguments has it, Featherweight does not{advice and f': {advice}'}"
+            for name, advice in TRAINING_ARGUMENTS.items()
+        },
+        "evaluation_strategy": "it is called eval_strategy",
+        "per_gpu_train_batch_size": "it is called per_device_train_batch_size",
+        "per_gpu_eval_batch_size": "it is called per_device_eval_batch_size",
+        "epochs": "it is called num_train_epochs",
+        "lr": "it is called learning_rate",
+        "batch_size": "it is called per_device_train_batch_size",
+        "train_batch_size": "it is called per_device_train_batch_size",
+        "eval_batch_size": "it is called per_device_eval_batch_size",
+        "early_stopping_patience": "there is no early stopping yet; load_best_model_at_end keeps the best checkpoint",
+        "early_stopping_threshold": "there is no early stopping yet; load_best_model_at_end keeps the best checkpoint",
+        "class_weights": 'classes can\'t be weighted yet; metric_for_best_model = "macro_f1" minds rare ones',
+    },
+    "data": {
+        "text_pair": _PAIRS,
+        "sentence1_key": _PAIRS,
+        "sentence2_key": _PAIRS,
+        "text_column": _TEXT,
+        "text_column_name": _TEXT,
+        "text_column_names": _TEXT,
+        "dataset_text_field": _TEXT,
+        "label_column": "the column that holds the label is data.label",
+        "label_column_name": "the column that holds the label is data.label",
+        "dataset_name": "it is called data.name",
+        "dataset_config_name": "it is called data.config",
+        "max_seq_length": "it is called data.max_length",
+        "eval_file": "it is called data.validation_file",
+        "dev_file": "it is called data.validation_file",
+        "test_size": "it is called data.test_fraction",
+        "validation_split_percentage": "it is called data.validation_fraction, a share between 0 and 1",
+        "label_separator": "several labels a text are not supported yet",
+        "labels_columns": "several labels a text are not supported yet",
+    },
+    "model": {
+        "model_name_or_path": "it is called model.name",
+        "path": "it is called model.name",
+        "token": "set the environment's HF_TOKEN",
+        "trust_remote_code": "code that comes with a model is never run",
+        "num_labels": "the labels are the data's; data.labels names them",
+        "dtype": "weights are held in fp32; training.bf16 computes in bf16",
+        "torch_dtype": "weights are held in fp32; training.bf16 computes in bf16",
+        "load_in_4bit": "quantised weights are not supported yet",
+        "load_in_8bit": "quantised weights are not supported yet",
+        "quantization_config": "quantised weights are not supported yet",
+    },
+    "method": {
+        "rank": "it is called method.r",
+        "alpha": "it is called method.lora_alpha",
+        "dropout": "it is called method.lora_dropout",
+        "task_type": "the recipe's task decides it",
+        "peft_type": "it is called method.name",
+        "inference_mode": "it is set where the adapter is saved",
+    },
+}
+
+# Values of `task` and of `method.name`.
+_NOT_YET = "is not supported yet"
+VALUES: Mapping[str, Mapping[str, str]] = {
+    "task": {
+        "text-classification": "is called sequence-classification",
+        "sentiment-analysis": "is sequence-classification",
+        **dict.fromkeys(
+            [
+                "multi-label-classification", "token-classification", "ner", "regression", "sentence-similarity",
+                "causal-lm", "text-generation", "sft", "seq2seq-lm", "summarization", "translation",
+                "question-answering", "preference", "dpo", "multiple-choice",
+            ],
+            _NOT_YET,
+        ),
+    },
+    "method": {
+        "dora": 'is method.name = "lora" with method.use_dora = true',
+        "rslora": 'is method.name = "lora" with method.use_rslora = true',
+        "pissa": 'is method.name = "lora" with method.init_lora_weights = "pissa"',
+        "olora": 'is method.name = "lora" with method.init_lora_weights = "olora"',
+        "full-fine-tuning": "is called full",
+        "fine-tuning": "is called full",
+        "head": "is called linear-probe",
+        **dict.fromkeys(
+            [
+                "qlora", "adalora", "ia3", "vera", "loha", "lokr", "oft", "boft", "prefix-tuning", "prompt-tuning",
+                "p-tuning", "adaption-prompt", "ln-tuning", "fourierft", "xlora", "poly", "randlora", "bitfit",
+            ],
+            _NOT_YET,
+        ),
+    },
+}  # fmt: skip
+
+
+def key(location: str) -> str | None:
+    """What to say of the unknown key ``section.key``; None where no other tool is known to have it."""
+    section, _, name = location.rpartition(".")
+    return _KEYS.get(section, {}).get(name)
+
+
+def value(kind: str, name: str) -> str | None:
+    """What to say of a ``task`` or ``method`` that there is none of; None where no other tool is known to have it."""
+    return VALUES.get(kind, {}).get(name.casefold().replace("_", "-"))
