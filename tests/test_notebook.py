@@ -33,7 +33,9 @@ def test_the_notebook_runs_from_top_to_bottom(tmp_path: Path, monkeypatch: pytes
     client = nbclient.NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(NOTEBOOK.parent)}})
     client.execute()
     printed = "".join(output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", []))
-    assert "better: +" in printed
+    assert "is better than the base model" in printed, "the headline"
+    assert "Against the base model: +" in printed
+    assert "pay" not in printed
     assert "parameters trained" in printed
     shown = [output["data"] for cell in notebook.cells for output in cell.get("outputs", []) if "data" in output]
     assert any("tuned model" in data.get("text/html", "") for data in shown)

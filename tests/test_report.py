@@ -19,7 +19,6 @@ import featherweight
 from featherweight import recipe as recipes
 from featherweight import workflow
 from featherweight.errors import ModelError
-from featherweight.evidence.verdict import headline
 from featherweight.report import svg
 from featherweight.runs import RunDirectory
 
@@ -159,20 +158,6 @@ def test_every_rung_keeps_its_predictions(run: Path) -> None:
         assert metrics["rungs"][name]["difference"] == pytest.approx(
             metrics["tuned"]["eval_accuracy"] - rung["eval_accuracy"]
         )
-
-
-def figures(tuned: float, verdict: str, rung: float, rung_verdict: str) -> dict[str, Any]:
-    return {
-        "base": {"eval_accuracy": 0.5}, "tuned": {"eval_accuracy": tuned}, "comparison": {"verdict": verdict},
-        "baselines": {"words": {"eval_accuracy": rung}}, "rungs": {"words": {"verdict": rung_verdict}},
-    }  # fmt: skip
-
-
-def test_the_first_line_names_a_cheaper_rung_that_is_not_worse() -> None:
-    assert headline(figures(0.9, "better", 0.6, "better")).startswith("The tuned model is better than the base")
-    assert "Tuning does not pay here: words" in headline(figures(0.9, "better", 0.89, "no-difference"))
-    assert "Tuning does not pay here: words" in headline(figures(0.8, "better", 0.9, "worse"))
-    assert "No difference" in headline(figures(0.5, "no-difference", 0.4, "better"))
 
 
 def test_the_temperature_travels_with_the_run(run: Path, tmp_path: Path, cli: Callable[..., Any]) -> None:

@@ -100,16 +100,32 @@ def detectable_difference(
     design", Biometrics 43, 1987, equation 2). None where even ``d = s`` would not be shown.
     """
     from scipy.optimize import brentq
-    from scipy.stats import norm
 
     share = max(fixed + broken, 1) / n
-    z_alpha, z_power = norm.ppf(1 - (1 - confidence) / 2), norm.ppf(power)
 
     def shortfall(d: float) -> float:
-        needed = z_alpha * math.sqrt(share) + z_power * math.sqrt(max(share - d * d, 0.0))
-        return float(math.sqrt(n) * d - needed)
+        return math.sqrt(n) * d - _root_rows_times(d, share, confidence, power)
 
     return float(brentq(shortfall, 0.0, share)) if shortfall(share) >= 0 else None
+
+
+def rows_to_tell(fixed: int, broken: int, n: int, confidence: float = CONFIDENCE, power: float = POWER) -> int | None:
+    """How many rows would show the difference that was seen, with the given power, were its shares the true ones.
+
+    The equation of :func:`detectable_difference`, solved for ``n``. None where there is no difference.
+    """
+    difference = abs(fixed - broken) / n
+    if difference == 0:
+        return None
+    return math.ceil((_root_rows_times(difference, (fixed + broken) / n, confidence, power) / difference) ** 2)
+
+
+def _root_rows_times(difference: float, share: float, confidence: float, power: float) -> float:
+    """``sqrt(n) d`` of Connor's equation 2, for rows of which ``share`` are answered right by just one model."""
+    from scipy.stats import norm
+
+    z_alpha, z_power = norm.ppf(1 - (1 - confidence) / 2), norm.ppf(power)
+    return float(z_alpha * math.sqrt(share) + z_power * math.sqrt(max(share - difference**2, 0.0)))
 
 
 def not_inferior(interval: tuple[float, float], margin: float) -> bool:

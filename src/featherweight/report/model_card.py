@@ -9,7 +9,7 @@ import yaml
 
 from featherweight.names import printable
 from featherweight.recipe import PACKAGE_PREFIX, Recipe
-from featherweight.report.tables import comparison_sentence
+from featherweight.report.tables import cautions, comparison_sentence
 from featherweight.sources.models import ModelSource
 
 
@@ -44,7 +44,7 @@ def model_card(
         f"{calibration['before']['expected_calibration_error']:.4f} to "
         f"{calibration['after']['expected_calibration_error']:.4f} on rows that it was not fitted on.",
         "",
-        *(f"- Take care: {inline(line)}" for line in metrics["data_checks"]["warnings"]),
+        *(f"- Take care: {inline(line)}" for line in cautions(metrics)),
         "",
         f"Labels: {', '.join(inline(label) for label in labels)}.",
         "",

@@ -11,6 +11,7 @@ from typing import Any
 from markupsafe import Markup
 
 from featherweight import __version__
+from featherweight.evidence.verdict import of_several
 from featherweight.report import sections, tables
 from featherweight.runs import RunDirectory
 
@@ -21,7 +22,7 @@ def one_run(run: RunDirectory, metrics: Mapping[str, Any]) -> str:
         title=run.path.resolve().name,
         verdict=metrics["headline"],
         lead=[tables.comparison_sentence(metrics["comparison"]), tables.against_baselines(metrics)],
-        care=metrics["data_checks"]["warnings"],
+        care=tables.cautions(metrics),
         sections=sections.of_run(run, metrics),
     )
 
@@ -35,16 +36,10 @@ def several_runs(
         metrics: content of ``metrics.json`` for each run, by path.
         together: what :func:`featherweight.workflow.compare` gave for them.
     """
-    first, *others = together["comparisons"]
-    better = [row["run"] for row in [first, *others] if row["verdict"] == "better" and row["p_value_holm"] < 0.05]
-    verdict = (
-        f"{', '.join(better)} {'is' if len(better) == 1 else 'are'} better than {first['against']}."
-        if better
-        else f"No run is shown to be better than {first['against']}."
-    )
+    rows = together["comparisons"]
     return _render(
         title=f"{len(runs)} runs",
-        verdict=verdict,
+        verdict=of_several(rows[0]["against"], rows),
         lead=[tables.seeds(one) for one in together["seeds"]],
         care=[],
         sections=sections.of_several(runs, metrics, together),

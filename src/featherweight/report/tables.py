@@ -113,6 +113,11 @@ def against_baselines(metrics: Mapping[str, Any]) -> str:
     return f"{untuned}."
 
 
+def cautions(metrics: Mapping[str, Any]) -> list[str]:
+    """What a reader must know before any figure: of the data, and of the training."""
+    return [*metrics["data_checks"]["warnings"], *metrics.get("training_warnings", [])]
+
+
 def verdict(metrics: Mapping[str, Any]) -> str:
     """The headline, and the comparison behind it."""
     return f"{metrics['headline']} {comparison_sentence(metrics['comparison'])}"
@@ -121,14 +126,14 @@ def verdict(metrics: Mapping[str, Any]) -> str:
 def comparison_sentence(comparison: Mapping[str, Any]) -> str:
     """Size, interval and test of a paired comparison, and what this test set could have shown."""
     low, high = comparison["confidence_interval"]
-    metric = comparison["metric"].capitalize()
     test = {"mcnemar-exact": "exact McNemar"}.get(comparison["test"], "permutation by group")
     least = comparison["smallest_significant_difference"]
     sight = f" Differences under {least:.4f} could not have been told from chance." if least is not None else ""
     return (
-        f"{metric} changes by {comparison['difference']:+.4f} ({comparison['confidence']:.0%} "
-        f"interval {low:+.4f} to {high:+.4f}, n = {comparison['n']:,}); {comparison['fixed']} examples fixed, "
-        f"{comparison['broken']} broken ({test} p = {comparison['p_value']:.3g}).{sight}"
+        f"Against the base model {comparison['metric']} changes by {comparison['difference']:+.4f} "
+        f"({comparison['confidence']:.0%} interval {low:+.4f} to {high:+.4f}, n = {comparison['n']:,}); "
+        f"{comparison['fixed']} examples fixed, {comparison['broken']} broken ({test} p = {comparison['p_value']:.3g})."
+        f"{sight}"
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from featherweight import recipe as recipes
-from featherweight.evidence import data_checks, selection
+from featherweight.evidence import data_checks, selection, training_checks
 from featherweight.evidence.assess import Fitting, assess, with_interval
 from featherweight.evidence.verdict import headline
 from featherweight.recipe import Recipe
@@ -171,6 +171,15 @@ def _publish(
     gate.require_other_answers(directory.read_predictions("base", split).probabilities, tuned[split].probabilities)
     metrics = _outcome(prepared, base, tuned, result, cost, count_parameters(model))
     metrics |= _evidence(prepared, directory, base, tuned)
+    metrics["training_warnings"] = training_checks.warnings(
+        split,
+        tuned[split].predictions,
+        tuned[split].labels,
+        prepared.task.labels,
+        [one.metrics["eval_loss"] for one in result.epochs],
+        result.steps,
+        prepared.recipe.training.model_dump(),
+    )
     metrics["headline"] = headline(metrics)
 
     def fill(folder: Path) -> None:
@@ -292,7 +301,7 @@ def _finish(directory: RunDirectory, console: Console) -> RunRecord:
         tables.ladder(metrics),
         tables.selection(metrics),
         *(tables.examples(f"Examples {kind} by tuning", shown[kind]) for kind in ("fixed", "broken") if shown[kind]),
-        *(f"Take care: {line}" for line in metrics["data_checks"]["warnings"]),
+        *(f"Take care: {line}" for line in tables.cautions(metrics)),
         tables.verdict(metrics),
         tables.against_baselines(metrics),
         f"\nEverything is in {directory.path}. Try it:\n"

@@ -1,0 +1,76 @@
+"""What of a training a reader must know before any figure: the counterpart of ``data_checks`` after the last step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+FEW_STEPS = 200
+IMPROVED = 0.01  # of the validation loss; less is what it wavers by
+_MOST_NAMED = 5
+
+
+def warnings(
+    split: str,
+    predictions: NDArray[np.int64],
+    labels: NDArray[np.int64],
+    names: Sequence[str],
+    losses: Sequence[float],
+    steps: int,
+    training: Mapping[str, Any],
+) -> list[str]:
+    """One sentence each, with the settings that would change it.
+
+    Args:
+        split: that the figures are of.
+        predictions: the tuned model's classes there; shape (rows,).
+        labels: the true ones; shape (rows,).
+        names: of the classes.
+        losses: validation loss of each evaluation while training.
+        steps: optimizer steps that were made.
+        training: the recipe's section.
+    """
+    return [*_never_answered(split, predictions, labels, names), *_still_improved(losses, training),
+            *_few_steps(steps, training)]  # fmt: skip
+
+
+def _never_answered(
+    split: str, predictions: NDArray[np.int64], labels: NDArray[np.int64], names: Sequence[str]
+) -> list[str]:
+    rows, answered = (np.bincount(one, minlength=len(names)) for one in (labels, predictions))
+    never = np.flatnonzero((rows > 0) & (answered == 0))
+    if not len(never):
+        return []
+    commonest_first = never[np.argsort(-rows[never], kind="stable")]
+    shown = ", ".join(f"{names[one]!r} ({rows[one]:,})" for one in commonest_first[:_MOST_NAMED])
+    more = f" and {len(never) - _MOST_NAMED} more" if len(never) > _MOST_NAMED else ""
+    return [
+        f"The tuned model never answers {len(never)} of the {int((rows > 0).sum())} labels of {split}, which "
+        f"{int(rows[never].sum()):,} of its {len(labels):,} rows have: {shown}{more}; read macro-F1."
+    ]
+
+
+def _still_improved(losses: Sequence[float], training: Mapping[str, Any]) -> list[str]:
+    if len(losses) < 2 or losses[-1] > (1 - IMPROVED) * min(losses[:-1]):
+        return []
+    return [
+        f"Training still improved at its last evaluation (validation loss {losses[-2]:.4f}, then {losses[-1]:.4f}): "
+        f"try a larger {_length(training)}, or a higher training.learning_rate (now {training['learning_rate']:g})."
+    ]
+
+
+def _few_steps(steps: int, training: Mapping[str, Any]) -> list[str]:
+    if steps >= FEW_STEPS:
+        return []
+    keys = ("gradient_accumulation_steps", "per_device_train_batch_size")
+    smaller = [f", or a smaller training.{key} (now {training[key]})" for key in keys if training[key] > 1][:1]
+    return [f"Only {steps:,} optimizer steps were made: try a larger {_length(training)}{''.join(smaller)}."]
+
+
+def _length(training: Mapping[str, Any]) -> str:
+    """The setting that says how long training is."""
+    key = "max_steps" if training["max_steps"] > 0 else "num_train_epochs"
+    return f"training.{key} (now {training[key]:g})"

@@ -1,0 +1,247 @@
+"""The first sentences and the cautions say what the figures say: every combination, from real pairs of answers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny
+
+from featherweight import recipe as recipes
+from featherweight import workflow
+from featherweight.evidence import data_checks, training_checks
+from featherweight.evidence.compare import compare, rows_to_tell
+from featherweight.evidence.paired import by_accuracy
+from featherweight.evidence.verdict import headline, of_several
+from featherweight.recipe import TrainingSection
+from featherweight.report import tables
+
+N = 200
+BEATEN, BETTER = (100, 60, 5), (140, 5, 50)  # rows that both get right, only the tuned model, only the other
+
+
+def answers(both: int, tuned: int, other: int, n: int = N) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Labels, and probabilities of the other model and of the tuned one."""
+    order = np.repeat([0, 1, 2, 3], [both, tuned, other, n - both - tuned - other])
+    labels = np.arange(n) % 2
+
+    def probabilities(right: np.ndarray) -> np.ndarray:
+        return np.eye(2, dtype=np.float32)[np.where(right, labels, 1 - labels)]
+
+    return labels, probabilities(np.isin(order, [0, 2])), probabilities(np.isin(order, [0, 1]))
+
+
+def pair(cells: tuple[int, int, int], n: int = N) -> tuple[float, float, dict[str, Any]]:
+    """Accuracy of the other, of the tuned one, and their comparison."""
+    labels, other, tuned = answers(*cells, n)
+    accuracies = [float((one.argmax(axis=1) == labels).mean()) for one in (other, tuned)]
+    return accuracies[0], accuracies[1], by_accuracy(other, tuned, labels)
+
+
+def metrics(base: tuple[int, int, int], rivals: dict[str, tuple[int, int, int]], n: int = N) -> dict[str, Any]:
+    before, after, comparison = pair(base, n)
+    pairs = {name: pair(cells, n) for name, cells in rivals.items()}
+    assert {tuned for _, tuned, _ in pairs.values()} <= {after}, "one tuned model"
+    return {
+        "base": {"eval_accuracy": before}, "tuned": {"eval_accuracy": after}, "comparison": comparison,
+        "baselines": {name: {"eval_accuracy": other} for name, (other, _, _) in pairs.items()},
+        "rungs": {name: found for name, (_, _, found) in pairs.items()},
+    }  # fmt: skip
+
+
+# The tuned model is right on 160 rows of 200 throughout.
+LOSES, DRAWS, WINS = (70, 90, 10), (150, 10, 14), (155, 5, 40)
+AGAINST_BASE = {
+    LOSES: "The tuned model is better than the base model (accuracy 0.4000 before, 0.8000 after).",
+    DRAWS: "No difference is shown between the tuned model and the base model (accuracy 0.8000 against 0.8200, n = 200; "
+    "about 2,400 rows would tell one of this size).",
+    WINS: "The tuned model is worse than the base model (accuracy 0.9750 before, 0.8000 after).",
+}
+AGAINST_RIVALS = {
+    (): "",
+    (LOSES,): "It is better than every cheaper rival (rival-0 has 0.4000).",
+    (DRAWS,): "No difference is shown between the tuned model and rival-0, which is cheaper (accuracy 0.8000 against "
+    "0.8200, n = 200; about 2,400 rows would tell one of this size).",
+    (WINS,): "rival-0, which is cheaper, is better than the tuned model by 0.1750 of accuracy (0.9750 against 0.8000, "
+    "p = 7.9e-08).",
+    (LOSES, DRAWS): "No difference is shown between the tuned model and rival-1, which is cheaper (accuracy 0.8000 against "
+    "0.8200, n = 200; about 2,400 rows would tell one of this size).",
+    (DRAWS, DRAWS): "No difference is shown between the tuned model and rival-0, which is cheaper (accuracy 0.8000 against "
+    "0.8200, n = 200; about 2,400 rows would tell one of this size), nor between it and rival-1.",
+    (LOSES, DRAWS, WINS): "rival-2, which is cheaper, is better than the tuned model by 0.1750 of accuracy (0.9750 against "
+    "0.8000, p = 7.9e-08).",
+    (WINS, DRAWS, WINS): "rival-0, which is cheaper, is better than the tuned model by 0.1750 of accuracy (0.9750 against "
+    "0.8000, p = 7.9e-08), and so is rival-2.",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("rivals", AGAINST_RIVALS)
+@pytest.mark.parametrize("base", AGAINST_BASE)
+def test_row_91_the_headline_says_what_was_shown(
+    base: tuple[int, int, int], rivals: tuple[tuple[int, int, int], ...]
+) -> None:
+    """Against the base model and against cheaper rivals: better, worse, or neither and how many rows would tell."""
+    found = headline(metrics(base, {f"rival-{index}": cells for index, cells in enumerate(rivals)}))
+    of_base, of_rivals = AGAINST_BASE[base], AGAINST_RIVALS[rivals]
+    unbeaten = {DRAWS, WINS} & set(rivals)
+    assert found == " ".join(filter(None, (of_rivals, of_base) if unbeaten else (of_base, of_rivals)))
+
+
+def test_row_91_the_cases_of_the_reports() -> None:
+    """0.94 against 0.72 is the rival's win; 0.728 against 0.768 is nobody's."""
+    won = headline(
+        metrics(
+            (
+                0,
+                36,
+                0,
+            ),
+            {"tfidf": (34, 2, 13)},
+            n=50,
+        )
+    )
+    assert won.startswith(
+        "tfidf, which is cheaper, is better than the tuned model by 0.2200 of accuracy (0.9400 against 0.7200"
+    )
+    level = headline(metrics((0, 182, 0), {"tfidf": (160, 22, 32)}, n=250))
+    assert level.startswith(
+        "No difference is shown between the tuned model and tfidf, which is cheaper (accuracy 0.7280 against 0.7680"
+    )
+    assert "rows would tell" in level
+    for found in (won, level):
+        assert "not shown to be worse" not in found
+        assert "pay" not in found, "a reader who then reads 'better' would not know what to believe"
+
+
+def test_row_91_no_number_of_rows_tells_what_is_equal_or_not_independent() -> None:
+    assert "would tell" not in headline(metrics((100, 20, 20), {}))
+    labels, other, tuned = answers(*DRAWS)
+    grouped = by_accuracy(other, tuned, labels, [str(row // 2) for row in range(N)])
+    assert "would tell" not in headline({**metrics(DRAWS, {}), "comparison": grouped})
+
+
+@pytest.mark.parametrize(("fixed", "broken", "n"), [(14, 10, 200), (30, 20, 250), (6, 1, 50)])
+def test_row_91_so_many_rows_do_tell_four_times_in_five(fixed: int, broken: int, n: int) -> None:
+    """Answers drawn with the shares that were seen; the exact test is a little more careful than the formula."""
+    needed = rows_to_tell(fixed, broken, n)
+    assert needed is not None
+    assert needed > n
+    draw = np.random.default_rng(0)
+
+    def share_told(rows: int) -> float:
+        told = 0
+        for _ in range(300):
+            kind = draw.choice(3, size=rows, p=[fixed / n, broken / n, 1 - (fixed + broken) / n])
+            told += compare(kind != 0, kind != 1).verdict == "better"
+        return told / 300
+
+    assert 0.7 <= share_told(needed) <= 0.88
+    assert share_told(needed // 3) < 0.55, "negative control"
+
+
+def test_row_91_several_runs_are_better_worse_or_not_told_apart() -> None:
+    rows = [{"run": name, **pair(cells)[2]} for name, cells in {"b": LOSES, "c": DRAWS, "d": WINS}.items()]
+    found = of_several("a", [{**row, "p_value_holm": row["p_value"]} for row in rows])
+    assert found == (
+        "b (+0.4000) is better than a; d (-0.1750) is worse than a; no difference is shown between a and c (-0.0200; about "
+        "2,400 rows would tell one of this size)."
+    )
+    (only,) = [row for row in rows if row["run"] == "c"]
+    assert of_several("a", [{**only, "p_value_holm": 1.0}]).startswith("No difference is shown between a and c")
+    assert "better" not in of_several("a", [{**rows[0], "p_value_holm": 0.2}]), "not after the adjustment"
+
+
+def cautions(predictions: list[int], losses: list[float], steps: int = 1000, **training: Any) -> list[str]:
+    settings = TrainingSection(**{"learning_rate": 4e-4, **training}).model_dump()
+    labels = np.arange(12) % 4
+    return training_checks.warnings(
+        "validation", np.asarray(predictions), labels, ["a", "b", "c", "d e"], losses, steps, settings
+    )
+
+
+def test_row_92_what_a_training_lacked_is_said_with_the_setting_that_changes_it() -> None:
+    every = list(range(4)) * 3
+    assert cautions(every, [1.0, 0.8, 0.81]) == []
+    assert cautions(every, [1.0]) == []
+    assert cautions(every, [1.0, 0.8, 0.799]) == [], "negative control: it wavers"
+    (never,) = cautions([0, 1] * 6, [0.5, 0.6])
+    assert never == (
+        "The tuned model never answers 2 of the 4 labels of validation, which 6 of its 12 rows have: 'c' (3), 'd e' (3); "
+        "read macro-F1."
+    )
+    (improved,) = cautions(every, [1.0, 0.8, 0.7])
+    assert "0.8000, then 0.7000" in improved
+    assert "training.num_train_epochs (now 3)" in improved
+    assert "training.learning_rate (now 0.0004)" in improved
+    (few,) = cautions(every, [1.0, 1.1], steps=54)
+    assert few == (
+        "Only 54 optimizer steps were made: try a larger training.num_train_epochs (now 3), or a smaller "
+        "training.per_device_train_batch_size (now 32)."
+    )
+    (few,) = cautions(every, [1.0, 1.1], steps=54, max_steps=54, gradient_accumulation_steps=4)
+    assert "training.max_steps (now 54)" in few
+    assert "training.gradient_accumulation_steps (now 4)" in few
+    (few,) = cautions(every, [1.0, 1.1], steps=54, per_device_train_batch_size=1)
+    assert "smaller" not in few
+
+
+def test_row_92_many_labels_are_counted_and_not_listed() -> None:
+    labels = np.arange(300) % 100
+    (line,) = training_checks.warnings(
+        "test", np.zeros(300, dtype=int), labels, [f"label {one}" for one in range(100)], [], 1000, {}
+    )
+    assert "99 of the 100 labels" in line
+    assert line.count("label ") == 5
+    assert "and 94 more" in line
+
+
+def test_row_92_an_unbalanced_set_is_said_once_for_all_splits() -> None:
+    split = {"label_shares": {"ham": 0.93, "spam": 0.07}}
+    found = {
+        "splits": {"train": split, "validation": {"label_shares": {"ham": 0.95, "spam": 0.05}}}, "twins": {},
+        "conflicting_labels": {"rows": 0}, "giveaways": {"identifier": False, "words": [], "columns": {}},
+    }  # fmt: skip
+    (line,) = data_checks.warnings(found)
+    assert line.startswith("93.0% of train, 95.0% of validation rows are 'ham'")
+    assert "macro-F1" in line
+    split["label_shares"] = {"ham": 0.9, "spam": 0.1}
+    assert len(data_checks.warnings({**found, "splits": {"train": split}})) == 0, "negative control"
+
+
+def test_row_97_the_senses_of_twins_add_up_to_all_of_them() -> None:
+    found = {
+        "splits": {}, "twins": {"validation": {"rows": 240, "exact": 4, "normalised": 10, "near": 30}},
+        "conflicting_labels": {"rows": 0}, "giveaways": {"identifier": False, "words": [], "columns": {}},
+    }  # fmt: skip
+    (line,) = data_checks.warnings(found)
+    total, rows, *parts = map(int, re.findall(r"\d+", line))
+    assert (total, rows) == (30, 240)
+    assert sum(parts) == total
+    assert "20 nearly" in line
+
+
+def test_row_92_cautions_reach_every_place_that_people_read(
+    models: Callable[[str], Path], train_csv: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from featherweight.report.console import Console
+
+    content = tiny.recipe(
+        models("bert"), train_csv, training={"max_steps": 4, "eval_strategy": "steps", "eval_steps": 2}
+    )
+    record = workflow.run(recipes.parse(content), tmp_path / "run", console=Console())
+    (few,) = [line for line in record.metrics["training_warnings"] if "4 optimizer steps" in line]
+    told = capsys.readouterr().out
+    report = (tmp_path / "run" / "report.html").read_text()
+    card = (tmp_path / "run" / "adapter" / "README.md").read_text()
+    for place in (told, report, card.replace("\\", "")):
+        flat = " ".join(place.split())
+        assert few in flat
+        assert record.metrics["headline"] in flat
+    assert record.metrics["headline"] in record._repr_html_()
+    assert few in tables.cautions(record.metrics)
+    without = {key: value for key, value in record.metrics.items() if key != "training_warnings"}
+    assert tables.cautions(without) == record.metrics["data_checks"]["warnings"], "runs of before"
