@@ -71,7 +71,7 @@ AGAINST_RIVALS = {
     (LOSES, DRAWS): "No difference is shown between the tuned model and rival-1, which is cheaper (accuracy 0.8000 against "
     "0.8200, n = 200; about 2,400 rows would tell one of this size).",
     (DRAWS, DRAWS): "No difference is shown between the tuned model and rival-0, which is cheaper (accuracy 0.8000 against "
-    "0.8200, n = 200; about 2,400 rows would tell one of this size), nor between it and rival-1.",
+    "0.8200, n = 200; about 2,400 rows would tell one of this size); nor is the tuned model shown to be better than rival-1.",
     (LOSES, DRAWS, WINS): "rival-2, which is cheaper, is better than the tuned model by 0.1750 of accuracy (0.9750 against "
     "0.8000, p = 7.9e-08).",
     (WINS, DRAWS, WINS): "rival-0, which is cheaper, is better than the tuned model by 0.1750 of accuracy (0.9750 against "
@@ -147,12 +147,40 @@ def test_row_91_several_runs_are_better_worse_or_not_told_apart() -> None:
     rows = [{"run": name, **pair(cells)[2]} for name, cells in {"b": LOSES, "c": DRAWS, "d": WINS}.items()]
     found = of_several("a", [{**row, "p_value_holm": row["p_value"]} for row in rows])
     assert found == (
-        "b (+0.4000) is better than a; d (-0.1750) is worse than a; no difference is shown between a and c (-0.0200; about "
-        "2,400 rows would tell one of this size)."
+        "b (+0.4000) is better than a; d (-0.1750) is worse than a; c (-0.0200; about 2,400 rows would tell one of this "
+        "size) is not told apart from a."
     )
-    (only,) = [row for row in rows if row["run"] == "c"]
-    assert of_several("a", [{**only, "p_value_holm": 1.0}]).startswith("No difference is shown between a and c")
-    assert "better" not in of_several("a", [{**rows[0], "p_value_holm": 0.2}]), "not after the adjustment"
+    assert of_several("a", [{**rows[0], "p_value_holm": 0.2}]) == "b (+0.4000) is not told apart from a.", "adjusted"
+    rare = {**rows[0], "verdict": "no-difference", "accuracy_verdict": "better", "p_value_holm": 0.001}
+    assert of_several("a", [rare]) == (
+        "b is more often right than a (accuracy +0.4000), but never answers some labels."
+    )
+
+
+def test_row_91_a_gain_that_gives_up_a_label_is_neither_better_nor_chance() -> None:
+    """990 rows of one label and ten of another: always answering the first beats guessing, and is not better."""
+    labels = (np.arange(1000) >= 990).astype(int)
+    always = np.eye(2, dtype=np.float32)[np.zeros(1000, dtype=int)]
+    guesses = np.eye(2, dtype=np.float32)[np.arange(1000) % 2]
+    finds = np.eye(2, dtype=np.float32)[np.where(np.arange(1000) < 40, 1 - labels, labels)]
+
+    def against(other: np.ndarray, tuned: np.ndarray, rival: np.ndarray) -> str:
+        accuracy = [float((one.argmax(axis=1) == labels).mean()) for one in (other, tuned, rival)]
+        return headline({
+            "base": {"eval_accuracy": accuracy[0]}, "tuned": {"eval_accuracy": accuracy[1]},
+            "comparison": by_accuracy(other, tuned, labels), "rungs": {"majority": by_accuracy(rival, tuned, labels)},
+            "baselines": {"majority": {"eval_accuracy": accuracy[2]}},
+        })  # fmt: skip
+
+    assert against(guesses, always, guesses) == (
+        "The tuned model is more often right than the cheaper majority (accuracy 0.9900 against 0.5000), but never answers "
+        "some labels. The tuned model is more often right than the base model (accuracy 0.5000 before, 0.9900 after), but "
+        "never answers some labels."
+    )
+    assert against(guesses, finds, always) == (
+        "The tuned model is less often right than the cheaper majority (accuracy 0.9600 against 0.9900), which never "
+        "answers some labels. The tuned model is better than the base model (accuracy 0.5000 before, 0.9600 after)."
+    )
 
 
 def cautions(predictions: list[int], losses: list[float], steps: int = 1000, **training: Any) -> list[str]:

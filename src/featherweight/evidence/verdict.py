@@ -36,25 +36,24 @@ def of_several(against: str, rows: Sequence[Mapping[str, Any]]) -> str:
         against: the run that the others are compared with.
         rows: ``comparisons`` of :func:`featherweight.workflow.compare`.
     """
-    by_verdict: dict[str, list[str]] = {"better": [], "worse": [], "no-difference": []}
+    found: dict[str, list[str]] = {"better than": [], "worse than": [], "not told apart from": []}
+    withheld: list[str] = []
     for row in rows:
-        shown = row["p_value_holm"] < 1 - row["confidence"]
-        more = "" if shown else _rows_that_tell(row)
-        by_verdict[row["verdict"] if shown else "no-difference"].append(
-            f"{row['run']} ({row['difference']:+.4f}{more})"
-        )
-    found = [
-        f"{_listed(names)} {_are(names)} {verdict} than {against}"
-        for verdict in ("better", "worse")
-        if (names := by_verdict[verdict])
-    ]
-    if level := by_verdict["no-difference"]:
-        found.append(f"{'no' if found else 'No'} difference is shown between {against} and {_listed(level)}")
-    return f"{'; '.join(found)}."
+        run, difference = row["run"], f"{row['difference']:+.4f}"
+        if row["p_value_holm"] >= 1 - row["confidence"]:
+            found["not told apart from"].append(f"{run} ({difference}{_rows_that_tell(row)})")
+        elif _is_withheld(row):
+            withheld.append(_withheld(run, against, row, difference))
+        else:
+            found[f"{row['verdict']} than"].append(f"{run} ({difference})")
+    shown = [f"{_listed(names)} {_are(names)} {how} {against}" for how, names in found.items() if names]
+    return f"{'; '.join([*shown, *withheld])}."
 
 
 def _of_base(metrics: Mapping[str, Any]) -> str:
     pair, before, after = metrics["comparison"], metrics["base"]["eval_accuracy"], metrics["tuned"]["eval_accuracy"]
+    if _is_withheld(pair):
+        return f"{_withheld('The tuned model', 'the base model', pair, f'{before:.4f} before, {after:.4f} after')}."
     if pair["verdict"] == "no-difference":
         figures = _level_figures(after, before, pair)
         return f"No difference is shown between the tuned model and the base model ({figures})."
@@ -77,12 +76,26 @@ def _ahead(names: Sequence[str], metrics: Mapping[str, Any]) -> str:
 def _level(names: Sequence[str], metrics: Mapping[str, Any]) -> str:
     """Rivals of which neither is shown."""
     first, *others = names
-    accuracies = metrics["tuned"]["eval_accuracy"], metrics["baselines"][first]["eval_accuracy"]
-    nor = f", nor between it and {_listed(others)}" if others else ""
-    return (
-        f"No difference is shown between the tuned model and {first}, which is cheaper "
-        f"({_level_figures(*accuracies, metrics['rungs'][first])}){nor}."
-    )
+    pair, tuned = metrics["rungs"][first], metrics["tuned"]["eval_accuracy"]
+    its = metrics["baselines"][first]["eval_accuracy"]
+    if _is_withheld(pair):
+        found = _withheld("The tuned model", f"the cheaper {first}", pair, f"{tuned:.4f} against {its:.4f}")
+    else:
+        figures = _level_figures(tuned, its, pair)
+        found = f"No difference is shown between the tuned model and {first}, which is cheaper ({figures})"
+    nor = f"; nor is the tuned model shown to be better than {_listed(others)}" if others else ""
+    return f"{found}{nor}."
+
+
+def _is_withheld(pair: Mapping[str, Any]) -> bool:
+    """Whether accuracy alone differs: the more accurate model never answers some label. Runs of before don't say."""
+    return bool(pair.get("accuracy_verdict", pair["verdict"]) != pair["verdict"])
+
+
+def _withheld(one: str, other: str, pair: Mapping[str, Any], figures: str) -> str:
+    if pair["accuracy_verdict"] == "better":
+        return f"{one} is more often right than {other} (accuracy {figures}), but never answers some labels"
+    return f"{one} is less often right than {other} (accuracy {figures}), which never answers some labels"
 
 
 def _level_figures(one: float, other: float, pair: Mapping[str, Any]) -> str:
