@@ -41,7 +41,7 @@ class ModelError(FeatherweightError):
 
 
 class DivergedError(FeatherweightError):
-    """Training left the finite numbers."""
+    """Training, or the model itself, left the finite numbers."""
 
     exit_code = 5
 

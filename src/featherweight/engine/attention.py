@@ -178,6 +178,8 @@ class _DroppingAttention(torch.autograd.Function):
     """
 
     @staticmethod
+    # Under autocast, too; decorators of torch's have no types.
+    @torch.amp.custom_fwd(device_type="cpu", cast_inputs=torch.float32)  # type: ignore[untyped-decorator]
     def forward(
         ctx: Any,
         query: torch.Tensor,
@@ -200,6 +202,7 @@ class _DroppingAttention(torch.autograd.Function):
         return torch.matmul(weights * keep, value)
 
     @staticmethod
+    @torch.amp.custom_bwd(device_type="cpu")  # type: ignore[untyped-decorator]
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[Any, ...]:
         query, key, value, weights, keep = ctx.saved_tensors
         d_value = torch.matmul((weights * keep).transpose(2, 3), gradient)

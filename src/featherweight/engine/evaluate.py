@@ -12,6 +12,7 @@ import torch
 from featherweight.batching import by_tokens
 from featherweight.engine import Observer, StopRequested, Task
 from featherweight.engine.execution import Execution
+from featherweight.engine.guards import require_none_broken
 from featherweight.errors import Interrupted
 from featherweight.records import Encoding, Evaluation
 from featherweight.registry import METRICS
@@ -38,12 +39,13 @@ def evaluate(
 
     Raises:
         Interrupted: ``stop`` said so between two batches.
+        DivergedError: answers are not finite, so that there is nothing to measure.
     """
     started = time.perf_counter()
     device = next(model.parameters()).device
     probabilities: Any = None
     loss = 0.0
-    done = 0
+    done = broken = 0
     with execution.answering(model):
         for rows in by_tokens(encoding.lengths, execution.probe.token_budget):
             if stop():
@@ -53,9 +55,12 @@ def evaluate(
                 probabilities = np.empty((len(encoding), logits.shape[-1]), dtype=np.float32)
             probabilities[rows] = task.probabilities(logits).cpu().numpy()
             labels = torch.from_numpy(encoding.labels[rows]).to(device)
-            loss += float(task.losses(logits, labels).double().sum())
+            losses = task.losses(logits, labels).double()
+            loss += float(losses.sum())
+            broken += int((~losses.isfinite()).sum())
             done += len(rows)
             observer({"event": "evaluating", "what": what, "rows": done, "total": len(encoding)})
+    require_none_broken(broken, len(encoding), what)
     runtime = time.perf_counter() - started
     metrics = {"eval_loss": loss / len(encoding)}
     metrics |= {f"eval_{name}": METRICS[name](probabilities, encoding.labels) for name in task.metrics}

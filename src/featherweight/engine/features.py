@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from featherweight.batching import by_tokens
 from featherweight.engine import Observer, StopRequested
 from featherweight.engine.execution import Execution
+from featherweight.engine.guards import require_none_broken
 from featherweight.errors import Interrupted
 from featherweight.records import Encoding
 
@@ -40,6 +41,7 @@ def features(
 
     Raises:
         Interrupted: ``stop`` said so between two batches.
+        DivergedError: features are not finite.
     """
     found: Any = None
     done = 0
@@ -55,6 +57,7 @@ def features(
             found[chosen] = states.float().cpu().numpy()
             done += len(chosen)
             observer({"event": "evaluating", "what": what, "rows": done, "total": len(rows)})
+    require_none_broken(int((~np.isfinite(found).all(axis=1)).sum()), len(rows), what)
     return np.asarray(found, dtype=np.float32)
 
 

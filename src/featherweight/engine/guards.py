@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 
 import torch
 
+from featherweight.engine.loss_scale import LossScale
 from featherweight.errors import DivergedError
 from featherweight.recipe import TrainingSection
 
@@ -18,7 +19,8 @@ class Guard:
     """Decides of each step whether its gradient may be applied. Its state travels in the checkpoints.
 
     Attributes:
-        skipped: steps, counted from 1, that were left out because loss or gradient was not finite.
+        skipped: steps, counted from 1, that were left out because loss or gradient was not finite, apart from those
+            that :class:`~featherweight.engine.loss_scale.LossScale` explains.
     """
 
     def __init__(self, settings: TrainingSection) -> None:
@@ -27,16 +29,18 @@ class Guard:
         self.first_loss: float | None = None
         self.high_losses = 0
 
-    def admits(self, step: int, loss: float, norm: float) -> bool:
+    def admits(self, step: int, loss: float, norm: float, scale: LossScale) -> bool:
         """Whether to apply the gradient of ``step``, counted from 1; False leaves this step out.
+
+        Args:
+            scale: of the loss; where it was too high for the gradient, it is lowered and the step not counted.
 
         Raises:
             DivergedError: more steps than ``max_skipped_steps`` were left out, or the loss has exploded.
         """
         if not (math.isfinite(loss) and math.isfinite(norm)):
-            self.skipped.append(step)
-            if len(self.skipped) > self.settings.max_skipped_steps:
-                raise self._diverged(f"the loss is {loss} and the gradient's norm {norm} at step {step}")
+            if not (scale.lower() and math.isfinite(loss)):
+                self._leave_out(step, loss, norm)
             return False
         if self.first_loss is None:
             self.first_loss = loss
@@ -59,10 +63,28 @@ class Guard:
     def load_state(self, state: Mapping[str, object]) -> None:
         self.__dict__.update(state)
 
+    def _leave_out(self, step: int, loss: float, norm: float) -> None:
+        self.skipped.append(step)
+        if len(self.skipped) > self.settings.max_skipped_steps:
+            raise self._diverged(f"the loss is {loss} and the gradient's norm {norm} at step {step}")
+
     def _diverged(self, what: str) -> DivergedError:
         left_out = f" ({len(self.skipped)} steps were left out)" if self.skipped else ""
         return DivergedError(
             f"training diverged: {what}{left_out}; lower training.learning_rate (now {self.settings.learning_rate})"
+        )
+
+
+def require_none_broken(broken: int, rows: int, what: str) -> None:
+    """Raises DivergedError where a model gave some of ``rows`` numbers that are not finite.
+
+    Args:
+        what: was being done.
+    """
+    if broken:
+        raise DivergedError(
+            f"{what}: for {broken:,} of {rows:,} rows the model gives numbers that are not finite; its weights are "
+            "damaged, training.fp16 is too narrow for it (unset it), or training.learning_rate was too high"
         )
 
 

@@ -25,6 +25,7 @@ def accelerator_for(settings: TrainingSection) -> Any:
         ConfigError: the machine lacks the precision, or the run was started as several processes.
     """
     from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
 
     cuda = torch.cuda.is_available()
     if settings.fp16 and not cuda:
@@ -33,6 +34,7 @@ def accelerator_for(settings: TrainingSection) -> Any:
         )
     if settings.bf16 and not (torch.cuda.is_bf16_supported() if cuda else _cpu_has_bf16()):
         raise ConfigError("training.bf16: this machine has no bf16 instructions, so it would be far slower; unset it")
+    AcceleratorState._reset_state()  # one for the process: a run before this one may have had another precision
     accelerator = Accelerator(mixed_precision="bf16" if settings.bf16 else "fp16" if settings.fp16 else "no")
     if accelerator.num_processes > 1:
         raise ConfigError("several processes (torchrun, accelerate launch) are not supported yet; start one")

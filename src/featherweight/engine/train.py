@@ -25,6 +25,7 @@ from featherweight.engine.batches import Schedule
 from featherweight.engine.checkpoints import Checkpoint, Checkpoints
 from featherweight.engine.execution import Execution
 from featherweight.engine.guards import Guard, is_out_of_memory
+from featherweight.engine.loss_scale import LossScale
 from featherweight.engine.optimizer import build_optimizer, build_scheduler
 from featherweight.errors import Interrupted, ResourceError
 from featherweight.recipe import TrainingSection
@@ -112,6 +113,7 @@ class Trainer:
         self.trained = {name: value for name, value in self.model.named_parameters() if value.requires_grad}
         self.progress = Progress()
         self.guard = Guard(settings)
+        self.scale = LossScale(accelerator.scaler)
         self._saved: tuple[int, int] | None = None
         self._logged_losses: list[float] = []
         self._logged_rows = 0
@@ -167,19 +169,18 @@ class Trainer:
             self._halve(batches)
         norm = self._clip()
         rate = self.scheduler.get_last_lr()[0]
-        # In fp16 a gradient that is not finite is how the loss scale is found; the scaler leaves such steps out itself.
-        scaled = getattr(self.accelerator, "scaler", None) is not None
-        admitted = scaled or self.guard.admits(self.progress.step + 1, loss, norm)
+        admitted = self.guard.admits(self.progress.step + 1, loss, norm, self.scale)
         if admitted:
             self.optimizer.step()
-            if not self.accelerator.optimizer_step_was_skipped:
-                self.scheduler.step()
+            self.scheduler.step()
+        if math.isfinite(loss):  # it was measured, whether or not its gradient can be applied
             self._logged_losses.append(loss)
         self.optimizer.zero_grad()
         self.progress.step += 1
         self._logged_rows += sum(map(len, batches))
         if not admitted:
-            self.observer({"event": "skipped_step", "step": self.progress.step, "loss": repr(loss), "norm": repr(norm)})
+            event = {"event": "skipped_step", "step": self.progress.step, "loss": repr(loss), "norm": repr(norm)}
+            self.observer(event | {"loss_scale": self.scale.value})
         if self.progress.step % self.settings.logging_steps == 0 or self.progress.step == self.total_steps:
             self._log(rate, norm)
 
@@ -225,10 +226,12 @@ class Trainer:
 
     def _clip(self) -> float:
         """Clip the gradient where that is asked for, and give its norm before."""
-        if self.settings.max_grad_norm > 0:
-            return float(self.accelerator.clip_grad_norm_(self.trained.values(), self.settings.max_grad_norm))
+        self.scale.unscale(self.optimizer)
         gradients = [value.grad for value in self.trained.values() if value.grad is not None]
-        return float(torch.nn.utils.get_total_norm(gradients))
+        norm = torch.nn.utils.get_total_norm(gradients)
+        if self.settings.max_grad_norm > 0:
+            torch.nn.utils.clip_grads_with_norm_(self.trained.values(), self.settings.max_grad_norm, norm)
+        return float(norm)
 
     def _log(self, rate: float | None = None, norm: float | None = None) -> None:
         """Settle the losses since the last call, and report where there is a rate."""
@@ -268,7 +271,11 @@ class Trainer:
         )
 
     def _evaluate(self) -> None:
-        """Measure on validation, remember whether it is the best so far, and save."""
+        """Measure on validation, remember whether it is the best so far, and save.
+
+        Raises:
+            DivergedError: the answers are not finite; the checkpoint before stays the last.
+        """
         self._log()
         try:
             metrics = self.evaluate().metrics
@@ -310,7 +317,7 @@ class Trainer:
         started = time.perf_counter()
         tensors = self._tensors()
         self.guard.require_finite(self.progress.step, (tensors["trainable"], tensors["optimizer"]))
-        state = {"scheduler": self.scheduler.state_dict(), "guard": self.guard.state()}
+        state = {"scheduler": self.scheduler.state_dict(), "guard": self.guard.state(), "scale": self.scale.state()}
         checkpoint = Checkpoint(self.progress.step, tensors, asdict(self.progress) | state)
         self.checkpoints.save(checkpoint, self.progress.best_step)
         self._saved = point
@@ -333,6 +340,7 @@ class Trainer:
     def _restore(self, checkpoint: Checkpoint) -> None:
         state = dict(checkpoint.state)
         self.guard.load_state(state.pop("guard"))
+        self.scale.load_state(state.pop("scale", {}))
         scheduler = state.pop("scheduler")
         self.scheduler.load_state_dict(scheduler)
         self._copy_into_model(checkpoint.tensors["trainable"])

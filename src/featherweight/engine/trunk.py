@@ -130,7 +130,7 @@ class CachedTrunk:
                 try:
                     self.packed(model, encoding, rows)
                 except _Enough:
-                    states = caught.pop()[0].cpu().numpy()
+                    states = caught.pop()[0].float().cpu().numpy()
                 start = 0
                 for row in rows[self.packed.order(encoding, rows)]:
                     first, last = encoding.offsets[row], encoding.offsets[row + 1]

@@ -127,7 +127,9 @@ def _evaluated(event: dict[str, Any]) -> str:
 
 
 def _skipped(event: dict[str, Any]) -> str:
-    return f"step {event['step']} left out: its loss is {event['loss']}, its gradient's norm {event['norm']}"
+    scale = event.get("loss_scale")
+    now = "" if scale is None else f"; the loss scale of fp16 is {scale:g} now"
+    return f"step {event['step']} left out: its loss is {event['loss']}, its gradient's norm {event['norm']}{now}"
 
 
 def _out_of_memory(event: dict[str, Any]) -> str:

@@ -18,9 +18,12 @@ _EXACT, _ROUNDED = 1e-3, 5e-2  # of a probability, measured in fp32, and with a 
 
 
 def fingerprints(model: Any) -> dict[str, str]:
-    """SHA-256 of each parameter that trains, to see later whether training changed it."""
-    trained = [(name, value) for name, value in model.named_parameters() if value.requires_grad]
-    return {name: hashlib.sha256(value.detach().cpu().numpy().tobytes()).hexdigest() for name, value in trained}
+    """SHA-256 of each parameter that trains, to see later whether training changed it; of any dtype."""
+    import torch
+
+    trained = [(name, value.detach()) for name, value in model.named_parameters() if value.requires_grad]
+    as_bytes = {name: value.cpu().reshape(-1).view(torch.uint8).numpy() for name, value in trained}  # NumPy has no bf16
+    return {name: hashlib.sha256(value).hexdigest() for name, value in as_bytes.items()}
 
 
 def require_effect(model: Any, before: Mapping[str, str], head: Sequence[str]) -> None:
