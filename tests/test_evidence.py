@@ -118,19 +118,19 @@ def test_random_answers_are_seldom_called_better_or_worse() -> None:
 
 
 def test_the_word_baseline_is_scikit_learns() -> None:
-    import datasets
+    import pyarrow as pa
     import tiny
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
 
     from featherweight.evidence.baselines import Majority, Part, TfidfLogisticRegression
-    from featherweight.records import Examples
+    from featherweight.records import Examples, Rows
 
     def make(count: int, seed: int) -> Examples:
         rows = tiny.rows(count, seed)
         labels = np.asarray([row["label"] == "pos" for row in rows], dtype=np.int64)
-        texts = datasets.Dataset.from_dict({"text": [row["text"] for row in rows]})
+        texts = Rows(pa.table({"text": [row["text"] for row in rows]}))
         return Examples("x", texts, "text", labels, np.arange(count), 0, "x", "x")
 
     train, validation = make(120, 0), make(31, 1)
@@ -147,22 +147,22 @@ def test_the_word_baseline_is_scikit_learns() -> None:
     stock = make_pipeline(
         TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True), LogisticRegression(C=10.0, max_iter=1000)
     )
-    stock.fit(list(train.texts["text"]), train.labels)
-    np.testing.assert_allclose(ours, stock.predict_proba(list(validation.texts["text"])), atol=1e-6)
+    stock.fit(list(train.all_texts()), train.labels)
+    np.testing.assert_allclose(ours, stock.predict_proba(list(validation.all_texts())), atol=1e-6)
     np.testing.assert_allclose(answers(Majority(), 3)[0], [0.5, 0.5, 0.0])
 
 
 def test_row_43_models_of_shuffled_labels_are_called_better_at_most_at_the_nominal_rate() -> None:
     """Twenty word models taught nothing, against the majority; and one taught the truth, which must be seen."""
-    import datasets
+    import pyarrow as pa
     import tiny
 
     from featherweight.evidence.baselines import Majority, Part, TfidfLogisticRegression
-    from featherweight.records import Examples
+    from featherweight.records import Examples, Rows
 
     rows = tiny.rows(300)
     truth = np.asarray([row["label"] == "pos" for row in rows], dtype=np.int64)
-    texts = datasets.Dataset.from_dict({"text": [row["text"] for row in rows]})
+    texts = Rows(pa.table({"text": [row["text"] for row in rows]}))
 
     def verdict(labels: np.ndarray) -> str:
         whole = Examples("x", texts, "text", labels, np.arange(len(rows)), 0, "x", "x")

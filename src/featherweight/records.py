@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from html import escape
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,10 @@ import numpy as np
 
 if TYPE_CHECKING:
     import datasets
+    import pyarrow as pa
     from numpy.typing import NDArray
+
+_BATCH_ROWS = 10_000
 
 
 @dataclass(frozen=True)
@@ -36,13 +39,82 @@ class Split:
 
 
 @dataclass(frozen=True)
+class Rows:
+    """Rows of a memory-mapped Arrow table, all or some of them, read in their order and a batch at a time.
+
+    Attributes:
+        table: all rows of the source.
+        chosen: which of them, ascending; int64, shape (rows,). None is all.
+    """
+
+    table: pa.Table
+    chosen: NDArray[np.int64] | None = None
+
+    @classmethod
+    def of(cls, rows: datasets.Dataset, names: Mapping[str, str]) -> Rows:
+        """The columns of a data set that ``names`` maps to what they are called here."""
+        table = rows.data.table.select(list(names)).rename_columns(list(names.values()))
+        kept = rows._indices  # what a filter left of the table, which has no public name
+        return cls(table, None if kept is None else kept.column(0).to_numpy().astype(np.int64))
+
+    def __len__(self) -> int:
+        return self.table.num_rows if self.chosen is None else len(self.chosen)
+
+    @property
+    def column_names(self) -> list[str]:
+        return list(self.table.column_names)
+
+    def select(self, rows: NDArray[np.int64]) -> Rows:
+        """Some of these rows. Raises ValueError where they are not ascending, so that reading is one pass."""
+        if (np.diff(rows) <= 0).any():
+            raise ValueError("rows are selected in ascending order, each once")
+        return Rows(self.table, rows if self.chosen is None else self.chosen[rows])
+
+    def batches(self, *columns: str) -> Iterator[pa.RecordBatch]:
+        """These columns, at most 10,000 rows at a time and never more than the source has in one piece."""
+        import pyarrow as pa
+
+        start = 0
+        for batch in self.table.select(list(columns)).to_batches(max_chunksize=_BATCH_ROWS):
+            end = start + batch.num_rows
+            if self.chosen is None:
+                yield batch
+            else:
+                low, high = np.searchsorted(self.chosen, [start, end])
+                if high - low == batch.num_rows:
+                    yield batch
+                elif high > low:
+                    yield batch.take(pa.array(self.chosen[low:high] - start))
+            start = end
+
+    def values(self, column: str) -> Iterator[Any]:
+        """One column's values in order."""
+        for batch in self.batches(column):
+            yield from batch.column(0).to_pylist()
+
+    def value(self, column: str, row: int) -> Any:
+        place = row if self.chosen is None else int(self.chosen[row])
+        return self.table.column(column)[place].as_py()
+
+    def coded(self, column: str) -> tuple[list[Any], NDArray[np.int64]]:
+        """A column's distinct values, missing ones as None, and for each row which of them; int64, shape (rows,)."""
+        known: dict[Any, int] = {}
+        codes = [np.empty(0, dtype=np.int64)]
+        for batch in self.batches(column):
+            encoded = batch.column(0).dictionary_encode(null_encoding="encode")
+            found = [known.setdefault(value, len(known)) for value in encoded.dictionary.to_pylist()]
+            codes.append(np.asarray(found, dtype=np.int64)[encoded.indices.to_numpy(zero_copy_only=False)])
+        return list(known), np.concatenate(codes)
+
+
+@dataclass(frozen=True)
 class Examples:
     """One split as a task sees it: texts on disk, labels as class indices in memory.
 
     Attributes:
         name: ``train``, ``validation`` or ``test``.
-        texts: memory-mapped Arrow rows with the string column ``text``, and ``column:NAME`` for each column that the
-            recipe slices or groups by.
+        texts: rows with the string column ``text``, and ``column:NAME`` for each column that the recipe slices or
+            groups by.
         text_column: what the source calls that column.
         labels: int64, shape (rows,).
         ids: int64, shape (rows,), the row's number in its source, counted from 0.
@@ -53,7 +125,7 @@ class Examples:
     """
 
     name: str
-    texts: datasets.Dataset
+    texts: Rows
     text_column: str
     labels: NDArray[np.int64]
     ids: NDArray[np.int64]
@@ -66,22 +138,20 @@ class Examples:
         return len(self.labels)
 
     def select(self, rows: NDArray[np.int64], **changes: Any) -> Examples:
-        """Some of the rows, in the order given, with other fields changed by name."""
+        """Some of the rows, in ascending order, with other fields changed by name."""
         parts = {"texts": self.texts.select(rows), "labels": self.labels[rows], "ids": self.ids[rows]}
         return replace(self, **{**parts, **changes})
 
     def text(self, index: int) -> str:
-        return str(self.texts[int(index)]["text"])
+        return str(self.texts.value("text", index))
 
     def all_texts(self) -> Iterator[str]:
-        """Every text in order, a thousand in memory at a time."""
-        for batch in self.texts.select_columns("text").iter(batch_size=1000):
-            yield from batch["text"]
+        """Every text in order, few in memory at a time."""
+        return self.texts.values("text")
 
     def column(self, name: str) -> list[str]:
         """The values of a column that was kept beside the text."""
-        key = f"column:{name}"
-        return [str(value) for batch in self.texts.select_columns(key).iter(batch_size=1000) for value in batch[key]]
+        return [str(value) for value in self.texts.values(f"column:{name}")]
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -64,7 +64,7 @@ class TfidfLogisticRegression:
         rows = _sample(len(train.examples), _MOST_ROWS)
         self.vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
         try:
-            counts = self.vectorizer.fit_transform(_texts(train.examples.texts.select(rows)))
+            counts = self.vectorizer.fit_transform(train.examples.select(rows).all_texts())
         except ValueError:  # no word at all
             self.wordless = Majority()
             self.wordless.fit(train, classes)
@@ -74,7 +74,7 @@ class TfidfLogisticRegression:
     def predict(self, part: Part) -> NDArray[np.float32]:
         if self.wordless:
             return self.wordless.predict(part)
-        counts = self.vectorizer.transform(_texts(part.examples.texts))
+        counts = self.vectorizer.transform(part.examples.all_texts())
         return _spread(self.model.predict_proba(counts), self.model.classes_, self.classes)
 
 
@@ -114,8 +114,3 @@ def _sample(rows: int, most: int) -> NDArray[np.int64]:
     if rows <= most:
         return np.arange(rows)
     return np.sort(np.random.default_rng(_SEED).choice(rows, most, replace=False))
-
-
-def _texts(rows: Any) -> Iterator[str]:
-    for batch in rows.iter(batch_size=1000):
-        yield from batch["text"]

