@@ -98,7 +98,7 @@ class RunDirectory:
 
     def write_text(self, path: Path, text: str) -> None:
         """Write a file so that it is there whole or not at all."""
-        write_file(path, lambda aside: aside.write_text(text, encoding="utf-8"))
+        write_file(path, lambda stream: stream.write(text.encode("utf-8")))
 
     def write_json(self, path: Path, content: Any) -> None:
         self.write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
@@ -160,7 +160,7 @@ class RunDirectory:
         with writing(self.predictions):
             self.predictions.mkdir(exist_ok=True)
         path = self.predictions / f"{model}-{examples.name}.parquet"
-        write_file(path, lambda aside: pq.write_table(table, aside))
+        write_file(path, lambda stream: pq.write_table(table, stream))
 
     def read_predictions(self, model: str, split: str) -> Predictions:
         """Raises DataError where the run has no such predictions."""

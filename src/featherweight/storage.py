@@ -1,7 +1,8 @@
 """Files and folders that are there whole or not at all, whatever stops the process or the machine.
 
-What is new is written beside its place under the name ``.new-NAME``, flushed to the disk, and renamed; a folder that
-had the name waits as ``.old-NAME`` until the new one has it. :func:`tidy` puts right what a kill left of either.
+What is new is written beside its place under a name that begins with ``.new-`` and that nobody can foresee, so that no
+link can wait there and no two writers meet; flushed to the disk; and renamed. A folder that had the name waits as
+``.old-NAME`` until the new one has it. :func:`tidy` puts right what a kill left of either.
 """
 
 from __future__ import annotations
@@ -9,10 +10,12 @@ from __future__ import annotations
 import errno
 import os
 import re
+import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from featherweight.errors import ConfigError, ResourceError
 
@@ -21,17 +24,22 @@ _FULL = {errno.ENOSPC, errno.EDQUOT}
 _FORBIDDEN = {errno.EROFS, errno.EACCES, errno.EPERM}
 
 
-def write_file(path: Path, fill: Callable[[Path], object]) -> None:
-    """Make the file ``path`` by ``fill(aside)``, or leave what was there.
+def write_file(path: Path, fill: Callable[[BinaryIO], object], option: str = "--output-dir") -> None:
+    """Make the file ``path`` by ``fill(stream)``, or leave what was there. Its mode is the umask's.
+
+    Args:
+        option: what to choose another of where the disk forbids it.
 
     Raises:
         ResourceError: the disk is full or can't be written.
     """
-    aside = path.with_name(NEW + path.name)
+    aside = _beside(path)
     try:
-        with writing(path):
-            fill(aside)
-            sync(aside)
+        with writing(path, option=option):
+            with aside.open("xb") as stream:
+                fill(stream)
+                stream.flush()
+                os.fsync(stream.fileno())
             aside.replace(path)
             sync(path.parent)
     except BaseException:
@@ -49,33 +57,53 @@ def write_folder(path: Path, fill: Callable[[Path], None], needed: int | None = 
     Raises:
         ResourceError: the disk is full or can't be written.
     """
-    aside, old = path.with_name(NEW + path.name), path.with_name(OLD + path.name)
-    try:
-        with writing(path, needed):
-            shutil.rmtree(aside, ignore_errors=True)
-            aside.mkdir()
-            fill(aside)
-            sync_tree(aside)
+    old = path.with_name(OLD + path.name)
+    with writing(path, needed), new_folder(path) as aside:
+        fill(aside)
+        sync_tree(aside)
+        try:
             if path.exists():
                 shutil.rmtree(old, ignore_errors=True)
                 path.rename(old)
             aside.rename(path)
-            sync(path.parent)
-    except BaseException:
-        if old.exists() and not path.exists():
-            old.rename(path)
-        shutil.rmtree(aside, ignore_errors=True)
-        raise
+        except BaseException:
+            if old.exists() and not path.exists():
+                old.rename(path)
+            raise
+        sync(path.parent)
     shutil.rmtree(old, ignore_errors=True)
 
 
+@contextmanager
+def new_folder(path: Path, mode: int = 0o777) -> Iterator[Path]:
+    """A folder beside ``path`` that goes away again unless it was renamed."""
+    aside = _beside(path)
+    aside.mkdir(mode)
+    try:
+        yield aside
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f"{NEW}{path.name[:40]}.{secrets.token_hex(8)}")
+
+
 def remove_folder(path: Path) -> None:
-    """Take a folder away by one rename, so that half of it is never found under its name."""
-    aside = path.with_name(NEW + path.name)
-    shutil.rmtree(aside, ignore_errors=True)
+    """Take a folder, or what stands in its place, away by one rename, so that half of it is never found under its
+    name."""
+    aside = _beside(path)
     with suppress(OSError):
         path.rename(aside)
-    shutil.rmtree(aside, ignore_errors=True)
+        remove(aside)
+
+
+def remove(path: Path) -> None:
+    """Take a file, a link or a whole folder away; what a link leads to stays. Raises OSError where it can't be."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 def empty_folder(folder: Path) -> None:
@@ -101,7 +129,7 @@ def tidy(folder: Path) -> None:
             else:
                 old.rename(path)
         for aside in folder.glob(f"{NEW}*"):
-            shutil.rmtree(aside) if aside.is_dir() else aside.unlink()
+            remove(aside)
 
 
 def sync(path: Path) -> None:
@@ -126,8 +154,12 @@ def free_bytes(path: Path) -> int:
 
 
 @contextmanager
-def writing(path: Path, needed: int | None = None) -> Iterator[None]:
+def writing(path: Path, needed: int | None = None, option: str = "--output-dir") -> Iterator[None]:
     """Map what a full, read-only or forbidden disk raises, in whatever library, to one line that says what to do.
+
+    Args:
+        needed: bytes that are to be written.
+        option: what to choose another of; a run's folder, which ``--output-dir`` names, goes on with ``--resume``.
 
     Raises:
         ResourceError: instead of OSError and its like.
@@ -138,7 +170,8 @@ def writing(path: Path, needed: int | None = None) -> Iterator[None]:
         number = _errno(error)
         if number is None:
             raise
-        raise ResourceError(f"{path}: can't be written: {os.strerror(number)}{_fix(path, number, needed)}") from error
+        why = os.strerror(number) + _fix(path, number, needed, option)
+        raise ResourceError(f"{path}: can't be written: {why}") from error
 
 
 def _errno(error: Exception) -> int | None:
@@ -149,11 +182,12 @@ def _errno(error: Exception) -> int | None:
     return int(found.group(1)) if found else None
 
 
-def _fix(path: Path, number: int, needed: int | None) -> str:
+def _fix(path: Path, number: int, needed: int | None, option: str) -> str:
     if number in _FULL:
         wanted = f"{needed:,} bytes needed, " if needed is not None else ""
-        return f" ({wanted}{free_bytes(path):,} bytes free); make room, then go on with --resume"
-    return "; choose another --output-dir" if number in _FORBIDDEN else ""
+        then = "go on with --resume" if option == "--output-dir" else "try again"
+        return f" ({wanted}{free_bytes(path):,} bytes free); make room, then {then}"
+    return f"; choose another {option}" if number in _FORBIDDEN else ""
 
 
 @contextmanager

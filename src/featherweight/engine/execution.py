@@ -116,6 +116,7 @@ class Execution:
             "batches": "padded" if reason else "packed",
             "reason": reason or "packed and padded logits agree on this model",
             "compiled_kernels": kernels.load() is not None,
+            "compiled_kernels_reason": kernels.status(),
             "precision_reason": self.probe.precision_reason,
             "matrix_products": self.probe.product,
             "matrix_products_reason": self.probe.product_reason,

@@ -7,19 +7,24 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import os
 import platform
 import shutil
+import signal
 import subprocess
+import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from featherweight.errors import ResourceError
-from featherweight.sources.cache import cached, key_of
+from featherweight.names import printable
+from featherweight.sources.cache import cached, file_hash, key_of
 
 _SOURCES = sorted((Path(__file__).parent / "csrc").glob("*.[ch]"))
 # Nothing of -ffast-math: infinities mask, and sums are in the order that the code says.
@@ -27,6 +32,10 @@ _FLAGS = [
     "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-fopenmp", "-shared",
     "-fPIC",
 ]  # fmt: skip
+
+_LIBRARY, _DIGEST = "kernels.so", "kernels.so.sha256"
+_VERSION_SECONDS, _BUILD_SECONDS = 10.0, 120.0
+_MAX_SAID = 64 << 10  # bytes of what a compiler says that are looked at
 
 ACTIVATIONS = ("gelu", "gelu_tanh", "silu")  # the C side's numbers for them
 
@@ -204,27 +213,80 @@ def status() -> str:
     return _load()[1]
 
 
+class _CompilerError(Exception):
+    """Why a compiler makes no library."""
+
+
 @cache
 def _load() -> tuple[Any, str]:
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if compiler is None:
         return None, "no C compiler found (install gcc or clang for faster training); PyTorch's operations do the work"
     source = [path.read_text(encoding="utf-8") for path in _SOURCES]
-    version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False).stdout
-    name = "kernels.so"
-    files = [str(path) for path in _SOURCES if path.suffix == ".c"]
-
-    def build(folder: Path) -> None:
-        command = [compiler, *_FLAGS, "-o", str(folder / name), *files, "-lm"]
-        subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
-
     try:
-        folder = cached("kernels", key_of(source, _FLAGS, version, processor_features()), build)
-        library = ctypes.CDLL(str(folder / name))
-    except (OSError, subprocess.SubprocessError, ResourceError) as error:
-        reason = getattr(error, "stderr", None) or str(error)
-        return None, f"{compiler} could not build them ({reason.strip().splitlines()[-1]}); PyTorch does the work"
+        version = _said([compiler, "--version"], _VERSION_SECONDS)
+        key = key_of(source, _FLAGS, version, processor_features())
+        library = _open(cached("kernels", key, partial(_build, compiler), _is_whole) / _LIBRARY)
+    except (_CompilerError, ResourceError) as error:
+        return None, f"{compiler} could not build them ({printable(str(error))[:300]}); PyTorch does the work"
     return library, f"compiled by {compiler}"
+
+
+def _build(compiler: str, folder: Path) -> None:
+    library = folder / _LIBRARY
+    files = [str(path) for path in _SOURCES if path.suffix == ".c"]
+    _said([compiler, *_FLAGS, "-o", str(library), *files, "-lm"], _BUILD_SECONDS)
+    if not library.is_file():
+        raise _CompilerError("it ended well and wrote no file")
+    _open(library)
+    (folder / _DIGEST).write_text(file_hash(library), encoding="utf-8")
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether the library is the one that was built, to the byte."""
+    try:
+        return (folder / _DIGEST).read_text(encoding="utf-8") == file_hash(folder / _LIBRARY)
+    except OSError:
+        return False
+
+
+def _open(path: Path) -> Any:
+    try:
+        library = ctypes.CDLL(str(path))
+        for name in vars(Kernels):
+            if not name.startswith("_"):
+                getattr(library, name)
+    except (OSError, AttributeError) as error:
+        raise _CompilerError(f"what it wrote is not the library: {error}") from error
+    return library
+
+
+def _said(command: Sequence[str], seconds: float) -> str:
+    """What a compiler says, whatever it does instead of compiling. Raises _CompilerError."""
+    with tempfile.TemporaryFile() as output:
+        try:
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+            )
+        except OSError as error:
+            raise _CompilerError(f"it can't be started: {error.strerror}") from error
+        try:
+            code = process.wait(seconds)
+        except BaseException as error:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # and what it started, which may hold on longer
+            process.wait()
+            if isinstance(error, subprocess.TimeoutExpired):
+                raise _CompilerError(f"no answer in {seconds:.0f} seconds") from None
+            raise
+        output.seek(0)
+        said = output.read(_MAX_SAID).decode("utf-8", "replace")
+    if code:
+        lines = [line.strip() for line in said.splitlines() if line.strip()]
+        reason = next((line for line in lines if "error" in line.lower()), lines[-1] if lines else "it says nothing")
+        ended = f"ended by signal {-code}" if code < 0 else f"exit code {code}"
+        raise _CompilerError(f"{reason}; {ended}")
+    return said
 
 
 def processor_features() -> str:

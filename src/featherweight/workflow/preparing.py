@@ -17,7 +17,7 @@ from featherweight.registry import METHODS, TASKS
 from featherweight.report import tables
 from featherweight.report.console import Console
 from featherweight.runs import package_versions
-from featherweight.sources import data, models
+from featherweight.sources import cache, data, models
 from featherweight.sources.models import ModelSource
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ def prepare(recipe: Recipe, console: Console) -> Prepared:
     # How it is run is proven in fp32: under 16 bits packed and padded logits differ by rounding, and prove nothing.
     execution = Execution(model.to(accelerator.device), tokenizer.pad_token_id, training.seed)
     model = accelerator.prepare_model(model, evaluation_mode=True)
-    console.say("batches: {batches} ({reason})".format(**execution.describe()))
+    _say_how(execution.describe(), console)
     return Prepared(
         recipe=resolved,
         reasons=reasons,
@@ -171,6 +171,15 @@ def prepare(recipe: Recipe, console: Console) -> Prepared:
         prints=prints,
         dropped_twins=dropped,
     )
+
+
+def _say_how(chosen: Mapping[str, Any], console: Console) -> None:
+    """How the model will run, and what of this machine could be better."""
+    console.say("batches: {batches} ({reason})".format(**chosen))
+    if not chosen["compiled_kernels"]:
+        console.say(f"compiled kernels: {chosen['compiled_kernels_reason']}")
+    if elsewhere := cache.problem():
+        console.say(f"cache: {elsewhere}")
 
 
 def trainer_for(
