@@ -63,7 +63,10 @@ class DataSection(Section):
     text: str = Field("text", description="column that holds the text")
     label: str = Field("label", description="column that holds the label")
     labels: list[str] | None = Field(
-        None, description="label names, in the order of the model's outputs; integer labels count from 0", min_length=2
+        None,
+        description="label names, in the order of the model's outputs; where none of them is an integer, labels may be "
+        "integers that count from 0",
+        min_length=2,
     )
     slices: list[str] = Field([], description="columns whose values the evidence looks at one by one")
     keywords: list[str] = Field([], description="words; the evidence looks at the rows that hold each of them")

@@ -122,6 +122,7 @@ class Examples:
         origin: what messages and the report call the source.
         fingerprint: of the source.
         skipped: how many rows of the source are left out because they can't be read.
+        reading: how the labels were read, where a person has to be told.
     """
 
     name: str
@@ -133,6 +134,7 @@ class Examples:
     origin: str
     fingerprint: str
     skipped: int = 0
+    reading: str | None = None
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import re
+import unicodedata
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +21,9 @@ if TYPE_CHECKING:
 
 _UNLABELLED = "-1"  # what GLUE puts in the label column of a split whose labels are secret
 _MISSING = -1
+_INTEGER = re.compile(r"[+-]?[0-9]{1,300}")
+_DECIMAL_INTEGER = re.compile(r"([+-]?[0-9]{1,300})\.0*")  # as pandas writes integers where one value is missing
+_MOST_SHOWN = 12
 
 
 @dataclass(frozen=True)
@@ -25,13 +31,15 @@ class LabelColumn:
     """A label column as distinct values and codes.
 
     Attributes:
-        values: distinct values as text, in order of appearance.
+        values: distinct values as text, in order of appearance; integers that the source has names for by their names.
         codes: int64, shape (rows,), index into ``values``, or -1 where the label is missing.
+        is_unlabelled: every label is missing, or -1 and that is no class.
     """
 
     split: Split
     values: list[str]
     codes: NDArray[np.int64]
+    is_unlabelled: bool
 
     @property
     def counts(self) -> Counter[str]:
@@ -39,13 +47,23 @@ class LabelColumn:
         totals = np.bincount(present, minlength=len(self.values))
         return Counter({value: int(total) for value, total in zip(self.values, totals, strict=True)})
 
-    @property
-    def is_unlabelled(self) -> bool:
-        return set(self.values) <= {_UNLABELLED}
-
-    def first_row(self, code: int) -> int:
-        """The row's number in the file, counted from 1."""
+    def first_row(self, value: str | None) -> int:
+        """The number in the file, counted from 1, of the first row with this value, or without any."""
+        code = _MISSING if value is None else self.values.index(value)
         return int(row_ids(self.split.rows)[np.argmax(self.codes == code)]) + 1
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a whole column is read.
+
+    Attributes:
+        classes: value to class index; no two values have the same.
+        said: what a person has to be told of it; None where values are the names themselves.
+    """
+
+    classes: dict[str, int]
+    said: str | None = None
 
 
 def row_ids(rows: datasets.Dataset) -> NDArray[np.int64]:
@@ -56,20 +74,31 @@ def row_ids(rows: datasets.Dataset) -> NDArray[np.int64]:
     return np.asarray(numbers, dtype=np.int64) - 1
 
 
-def read_label_column(split: Split, column: str) -> LabelColumn:
-    """Read and check one split's label column, whatever its type, in one pass over Arrow batches."""
+def read_label_column(split: Split, column: str, configured: Sequence[str] | None = None) -> LabelColumn:
+    """Read and check one split's label column, whatever its type, in one pass over Arrow batches.
+
+    Args:
+        configured: the names in ``data.labels``; a value among them is a class, also where it is -1 or a decimal.
+
+    Raises:
+        DataError: rows lack a label, or two labels look alike.
+    """
     known: dict[str, int] = {}
     codes = [np.empty(0, dtype=np.int64)]
     for batch in split.rows.select_columns(column).with_format("arrow").iter(batch_size=100_000):
         encoded = batch.column(column).combine_chunks().dictionary_encode()
         mapping = []
         for value in encoded.dictionary.to_pylist():
-            text = _as_text(value)
+            text = as_text(value, split)
             mapping.append(known.setdefault(text, len(known)) if text else _MISSING)
         indices = encoded.indices.fill_null(len(mapping)).to_numpy(zero_copy_only=False)
         codes.append(np.asarray([*mapping, _MISSING], dtype=np.int64)[indices])
-    labels = LabelColumn(split, list(known), np.concatenate(codes))
-    _refuse_missing(labels, column)
+    values = _without_decimals(list(known), configured or ())
+    marks_unlabelled = _UNLABELLED not in (configured or ())
+    labels = LabelColumn(
+        split, values, np.concatenate(codes), not values or (marks_unlabelled and values == [_UNLABELLED])
+    )
+    _refuse_missing(labels, column, marks_unlabelled)
     _refuse_look_alikes(labels, column)
     return labels
 
@@ -104,46 +133,89 @@ def label_names(train: LabelColumn, configured: Sequence[str] | None, column: st
     return tuple(names)
 
 
-def class_indices(labels: LabelColumn, names: Sequence[str], column: str) -> NDArray[np.int64]:
-    """Class index of each row; int64, shape (rows,).
+def read_as(labels: LabelColumn, names: Sequence[str], column: str, *, ordered: bool = True) -> Reading:
+    """One reading for the whole column: its values are names, or they are all positions among the names.
 
-    A value is matched by name first, then, where every value is an integer, by position.
+    Integers are positions only where none of the names is an integer, so that no value can be meant in two ways.
+
+    Args:
+        names: the classes, each once, in the order of the model's outputs.
+        ordered: whether somebody who wrote integers can know the order of the names; they can't where it was made from
+            the values of another file.
 
     Raises:
-        DataError: with a table of the values found, where one of them is no known label.
+        DataError: names the first row that holds none of the names, with a table of the values found.
     """
-    by_name = {name: index for index, name in enumerate(names)}
-    by_position = {str(index): index for index in range(len(names))}
-    lookup: Mapping[str, int] = by_name if set(labels.values) <= set(by_name) else {**by_position, **by_name}
-    if lookup is not by_name and not all(_is_integer(value) for value in labels.values):
-        lookup = by_name
-    for code, value in enumerate(labels.values):
-        if value not in lookup:
-            raise DataError(
-                f"{labels.split.origin}: row {labels.first_row(code)}: the label {value!r} is none of "
-                f"{', '.join(map(repr, names))}; the column {column!r} holds {describe_counts(labels.counts)}; "
-                "mend the rows or set data.labels"
-            )
-    table = np.asarray([lookup[value] for value in labels.values], dtype=np.int64)
+    classes = {name: index for index, name in enumerate(names)}
+    values = set(labels.values)
+    if values <= set(classes):
+        return Reading(classes)
+    declared = labels.split.label_names or ()
+    folded = {name.casefold(): index for index, name in enumerate(names)}
+    if values <= set(declared) and sorted(name.casefold() for name in declared) == sorted(folded):
+        return Reading({name: folded[name.casefold()] for name in declared})
+    written = declared or [str(index) for index in range(len(names))]
+    positions = dict(zip(written, range(len(names)), strict=False))
+    may_be_positions = ordered and not any(map(_is_integer, names))
+    if may_be_positions and values <= set(positions):
+        shown = _listed([f"{value} is {names[index]!r}" for value, index in positions.items()])
+        return Reading(positions, f"the labels in {column!r} are read as positions: {shown}")
+    integers = all(map(_is_integer, labels.values))
+    expected = positions if may_be_positions and integers else classes
+    unknown = next(value for value in labels.values if value not in expected)
+    fix = "mend the rows or set data.labels"
+    if integers and any(map(_is_integer, names)):
+        fix = "write them as the names, for integers are positions only where no name is an integer"
+    elif integers and not ordered:
+        fix = "write the names, or set data.labels to them in the order that the integers count"
+    raise DataError(
+        f"{labels.split.origin}: row {labels.first_row(unknown)}: the label {unknown!r} is none of "
+        f"{_listed(list(map(repr, names)))}; the column {column!r} holds {describe_counts(labels.counts)}; {fix}"
+    )
+
+
+def class_indices(labels: LabelColumn, reading: Reading) -> NDArray[np.int64]:
+    """Class index of each row of a labelled column; int64, shape (rows,)."""
+    table = np.asarray([reading.classes[value] for value in labels.values], dtype=np.int64)
     return table[labels.codes]
 
 
 def describe_counts(values: Counter[str]) -> str:
     """A small table of values and counts for a message, the most frequent first."""
-    shown = ", ".join(f"{value!r} ({count})" for value, count in values.most_common(12))
-    return shown + (f" and {len(values) - 12} more" if len(values) > 12 else "")
+    return _listed([f"{value!r} ({count})" for value, count in values.most_common()])
 
 
-def _as_text(value: Any) -> str:
+def as_text(value: Any, split: Split) -> str:
+    """A label as text; an integer by the name that the source itself declares for it; empty where there is none."""
+    if value is None:
+        return ""
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, float) and math.isnan(value):
+        return ""
     if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return "" if value is None else str(value)
+        value = int(value)
+    if isinstance(value, int) and split.label_names and 0 <= value < len(split.label_names):
+        return split.label_names[value]
+    text = str(value)
+    return text if text.strip() else ""
+
+
+def _listed(parts: Sequence[str]) -> str:
+    more = f" and {len(parts) - _MOST_SHOWN} more" if len(parts) > _MOST_SHOWN else ""
+    return ", ".join(parts[:_MOST_SHOWN]) + more
+
+
+def _without_decimals(values: list[str], configured: Sequence[str]) -> list[str]:
+    """Integers as integers where the whole column is written with a decimal point, such as 0.0 and 1.0."""
+    found = [_DECIMAL_INTEGER.fullmatch(value) for value in values]
+    whole = [match[1] for match in found if match]
+    alike = len(whole) == len(values) == len(set(whole)) and not set(values) & set(configured)
+    return whole if alike else values
 
 
 def _is_integer(value: str) -> bool:
-    return value.removeprefix("-").isdecimal()
+    return _INTEGER.fullmatch(value) is not None
 
 
 def _is_number(value: str) -> bool:
@@ -154,28 +226,38 @@ def _is_number(value: str) -> bool:
     return True
 
 
-def _refuse_missing(labels: LabelColumn, column: str) -> None:
+def _refuse_missing(labels: LabelColumn, column: str, marks_unlabelled: bool) -> None:
     missing = int((labels.codes == _MISSING).sum())
     if missing and missing < len(labels.codes):
         raise DataError(
-            f"{labels.split.origin}: row {labels.first_row(_MISSING)}: no label in column {column!r} "
+            f"{labels.split.origin}: row {labels.first_row(None)}: no label in column {column!r} "
             f"({missing} of {len(labels.codes)} rows); label these rows or take them out"
         )
-    if _UNLABELLED in labels.values and len(labels.values) > 2:
-        code = labels.values.index(_UNLABELLED)
+    others = [value for value in labels.values if value != _UNLABELLED]
+    is_mark = marks_unlabelled and _UNLABELLED in labels.values and not labels.is_unlabelled
+    if is_mark and (len(others) > 1 or not _is_integer(others[0])):
         raise DataError(
-            f"{labels.split.origin}: row {labels.first_row(code)}: the label -1 marks a row without a label; the "
-            f"column {column!r} holds {describe_counts(labels.counts)}; take these rows out"
+            f"{labels.split.origin}: row {labels.first_row(_UNLABELLED)}: the label -1 marks a row without a label; "
+            f"the column {column!r} holds {describe_counts(labels.counts)}; take these rows out, or name -1 among "
+            "data.labels where it is a class"
         )
 
 
 def _refuse_look_alikes(labels: LabelColumn, column: str) -> None:
     seen: dict[str, str] = {}
     for value in labels.values:
-        other = seen.setdefault(value.strip().casefold(), value)
+        other = seen.setdefault(_look(value), value)
         if other != value:
             raise DataError(
-                f"{labels.split.origin}: row {labels.first_row(labels.values.index(value))}: the labels {other!r} and "
-                f"{value!r} differ only in case or white space; the column {column!r} holds "
+                f"{labels.split.origin}: row {labels.first_row(value)}: the labels {other!r} and {value!r} differ only "
+                f"in case, white space or how a number or an accent is written; the column {column!r} holds "
                 f"{describe_counts(labels.counts)}; write them alike"
             )
+
+
+def _look(value: str) -> str:
+    """What two labels share that a person would take for one."""
+    plain = " ".join(unicodedata.normalize("NFC", value).casefold().split())
+    number = _DECIMAL_INTEGER.fullmatch(plain)
+    whole = number[1] if number else plain
+    return str(int(whole)) if _is_integer(whole) else plain

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from featherweight.collector import importing_models
 from featherweight.errors import ConfigError, DataError, ModelError
@@ -18,7 +17,15 @@ from featherweight.sources import models
 from featherweight.sources.cache import cached, key_of
 from featherweight.sources.models import ModelSource
 from featherweight.tasks import tokens
-from featherweight.tasks.labels import class_indices, label_names, read_label_column, row_ids
+from featherweight.tasks.labels import (
+    LabelColumn,
+    Reading,
+    class_indices,
+    label_names,
+    read_as,
+    read_label_column,
+    row_ids,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -57,7 +64,7 @@ class SequenceClassification:
         """
         if "train" not in splits:
             raise DataError(f"{next(iter(splits.values())).origin}: there is no train split; set data.train_file")
-        columns = {name: read_label_column(split, section.label) for name, split in splits.items()}
+        columns = {name: read_label_column(split, section.label, section.labels) for name, split in splits.items()}
         for name in ("train", "validation"):
             if name in columns and columns[name].is_unlabelled:
                 raise DataError(
@@ -65,10 +72,11 @@ class SequenceClassification:
                     "missing or -1); give labelled rows"
                 )
         names = label_names(columns["train"], section.labels, section.label)
+        ordered = section.labels is not None
         examples = {
-            name: _examples(split, class_indices(columns[name], names, section.label), section)
-            for name, split in splits.items()
-            if not columns[name].is_unlabelled
+            name: _examples(column, read_as(column, names, section.label, ordered=ordered), section)
+            for name, column in columns.items()
+            if not column.is_unlabelled
         }
         if "validation" not in examples:
             examples.update(_carve(examples["train"], "validation", section.validation_fraction, section.split_seed))
@@ -88,16 +96,16 @@ class SequenceClassification:
     @classmethod
     def measure_only(cls, split: Split, section: DataSection, labels: Sequence[str]) -> Examples:
         """Read one split for measuring a model that already has its classes."""
-        column = read_label_column(split, section.label)
+        column = read_label_column(split, section.label, section.labels)
         if column.is_unlabelled:
             raise DataError(f"{split.origin}: unlabelled (every label in {section.label!r} is missing or -1)")
-        examples = _examples(split, class_indices(column, labels, section.label), section)
+        examples = _examples(column, read_as(column, labels, section.label), section)
         return _sample(examples, section.max_eval_samples, section.split_seed)
 
     @classmethod
     def labels_of(cls, split: Split, section: DataSection) -> tuple[str, ...]:
         """The classes that a split's own labels make up."""
-        return label_names(read_label_column(split, section.label), section.labels, section.label)
+        return label_names(read_label_column(split, section.label, section.labels), section.labels, section.label)
 
     @staticmethod
     def has_head(config: Any) -> bool:
@@ -241,12 +249,12 @@ class SequenceClassification:
                         parameter.copy_(parameter[rows].clone())
 
 
-def _examples(split: Split, labels: NDArray[np.int64], section: DataSection) -> Examples:
+def _examples(labels: LabelColumn, reading: Reading, section: DataSection) -> Examples:
     """Keep the text and what to slice and group by, and leave out rows whose text is empty or only white space."""
     import pyarrow.compute as pc
     from pyarrow import types
 
-    column = section.text
+    split, column = labels.split, section.text
     others = [*section.slices, *([section.group] if section.group else [])]
     rows = Rows.of(split.rows, {column: "text", **{name: f"column:{name}" for name in others}})
     kind = rows.table.schema.field("text").type
@@ -266,12 +274,13 @@ def _examples(split: Split, labels: NDArray[np.int64], section: DataSection) -> 
         name=split.name,
         texts=rows,
         text_column=column,
-        labels=labels[keep],
+        labels=class_indices(labels, reading)[keep],
         ids=row_ids(split.rows)[keep],
         dropped=dropped,
         origin=split.origin,
         fingerprint=split.fingerprint,
         skipped=split.skipped,
+        reading=reading.said,
     )
 
 

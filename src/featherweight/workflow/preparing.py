@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -125,10 +125,8 @@ def prepare(recipe: Recipe, console: Console) -> Prepared:
         console.say(f"train: {dropped:,} rows left out because their text also stands in a held-out split")
     console.show(tables.label_shares(shares(task, examples), {name: len(one) for name, one in examples.items()}))
     for one in examples.values():
-        if one.skipped:
-            console.say(f"{one.name}: {one.skipped} rows left out because they can't be read")
-        if one.dropped:
-            console.say(f"{one.name}: {one.dropped} rows left out because their text is empty")
+        for line in _said_of(one):
+            console.say(f"{one.name}: {line}")
 
     import transformers
 
@@ -239,6 +237,16 @@ def count_parameters(model: Any) -> tuple[int, int]:
 def shares(task: Any, examples: Mapping[str, Examples]) -> dict[str, dict[str, float]]:
     """Share of each label in each split."""
     return {name: task.shares(one) for name, one in examples.items()}
+
+
+def _said_of(examples: Examples) -> Iterator[str]:
+    """What a person has to be told of how a split was read."""
+    if examples.reading:
+        yield examples.reading
+    if examples.skipped:
+        yield f"{examples.skipped} rows left out because they can't be read"
+    if examples.dropped:
+        yield f"{examples.dropped} rows left out because their text is empty"
 
 
 def _require_measured(name: str | None, metrics: Sequence[str]) -> None:
