@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import terminal
 import tiny
 
 from featherweight import recipe as recipes
@@ -189,6 +190,35 @@ def test_row_95_runs_without_a_recipe_do_not_meet(
     }
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["predict", "runs/oen", "--text", "x"],
+        ["evaluate", "runs/oen"],
+        ["evaluate", "runs/oen", "--data", "x.csv"],
+        ["export", "runs/oen", "--format", "merged"],
+        ["compare", "runs/oen"],
+        ["report", "runs/oen"],
+        ["serve", "runs/oen", "--port", "0"],
+        ["inspect", "run", "runs/oen"],
+        ["inspect", "model", "runs/oen"],
+        ["run", "--model", "runs/oen", "--data", "x.csv", "--output-dir", "elsewhere"],
+    ],
+    ids=lambda command: " ".join(command[:2]),
+)
+def test_row_95_a_mistyped_run_is_not_looked_for_on_the_hub(
+    command: list[str], run: Path, cli: Cli, tmp_path: Path
+) -> None:
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "one").symlink_to(run)
+    (tmp_path / "x.csv").write_text("text,label\na,x\nb,y\n" * 4)
+    ended = cli(*command, env={**os.environ, "HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "http://127.0.0.1:9"})
+    assert ended.returncode in {2, 4}
+    (line,) = ended.stderr.strip().splitlines()
+    assert "did you mean 'runs/one'?" in line
+    assert "hub" not in line
+
+
 def test_a_run_prints_its_tables_and_no_control_characters(
     cli: Cli, models: Callable[[str], Path], train_csv: Path, tmp_path: Path
 ) -> None:
@@ -282,30 +312,45 @@ def test_inspect_data_shows_shares_lengths_and_repeats(cli: Cli, tmp_path: Path)
 
 def test_no_color_and_terminal(run: Path, tmp_path: Path) -> None:
     """On a terminal there is colour unless NO_COLOR is set."""
-    import pty
+    assert re.search(r"\x1b\[[0-9;]*m", terminal.written(["compare", run], tmp_path))
+    assert not re.search(r"\x1b\[[0-9;]*3[0-9]m", terminal.written(["compare", run], tmp_path, NO_COLOR="1"))
 
-    def in_terminal(**environment: str) -> str:
-        parent, child = pty.openpty()
-        process = subprocess.Popen(
-            [sys.executable, "-m", "featherweight", "compare", str(run)],
-            stdout=child, stderr=child, env={**os.environ, "TERM": "xterm-256color", **environment}, cwd=tmp_path,
-        )  # fmt: skip
-        os.close(child)
-        output = b""
-        while True:
-            try:
-                chunk = os.read(parent, 65536)
-            except OSError:
-                break
-            if not chunk:
-                break
-            output += chunk
-        process.wait(timeout=60)
-        os.close(parent)
-        return output.decode()
 
-    assert re.search(r"\x1b\[[0-9;]*m", in_terminal())
-    assert not re.search(r"\x1b\[[0-9;]*3[0-9]m", in_terminal(NO_COLOR="1"))
+def test_row_94_a_terminal_shows_how_far_training_is_and_how_long_it_takes(
+    models: Callable[[str], Path], train_csv: Path, tmp_path: Path
+) -> None:
+    settings = ["per_device_train_batch_size=1", "max_steps=900", "logging_steps=900", "eval_steps=900"]
+    assignments = [part for one in settings for part in ("--set", f"training.{one}")]
+    output = terminal.written(
+        ["run", "--model", models("bert"), "--data", train_csv, "--output-dir", "out", *assignments], tmp_path
+    )
+    shown = terminal.lines(output)
+    assert (tmp_path / "out" / "metrics.json").is_file(), output
+    training = [line for line in shown if re.search(r"training .*\d+/900 ", line)]
+    assert len({re.search(r"(\d+)/900", line)[1] for line in training}) > 5, "it moves between two logged steps"
+    assert any(re.search(r"\d\d:\d\d left", line) for line in training)
+    assert any("samples/s" in line and "loss" in line for line in training)
+    assert max(map(len, training)) <= 80
+    for what in ("reading the data", "loading the model", "checking the data", "measuring the baseline", "publishing"):
+        assert any(what in line and re.search(r"\d:\d\d:\d\d", line) for line in shown), what
+
+
+def test_row_94_python_gets_bars_unless_it_wants_none(
+    models: Callable[[str], Path], train_csv: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    recipe = recipes.parse(tiny.recipe(models("bert"), train_csv, training={"num_train_epochs": 1}))
+    record = workflow.run(recipe, tmp_path / "one")
+    written = capfd.readouterr()
+    assert written.out == ""
+    assert re.search(r"training:.*\d+/23 .*steps.*loss", written.err)
+    assert "evaluating the tuned model" in written.err
+    workflow.run(recipe, tmp_path / "two", progress=False)
+    assert capfd.readouterr() == ("", "")
+    shown = repr(record).splitlines()
+    assert len(shown) == 5
+    assert shown[0] == f"RunRecord({str(tmp_path / 'one')!r})"
+    assert f"{record.metrics['tuned']['eval_accuracy']:.4f} after" in shown[2]
+    assert record.metrics["headline"].split(".")[0] in shown[1]
 
 
 def test_public_names_are_pinned() -> None:

@@ -49,3 +49,8 @@ def exists(path: Path) -> bool:
         return path.exists()
     except (OSError, ValueError):
         return False
+
+
+def beside(path: Path, pattern: str = "*") -> list[str]:
+    """The paths in the folder where ``path`` is, or would be."""
+    return [str(other) for other in path.parent.glob(pattern)] if exists(path.parent) else []

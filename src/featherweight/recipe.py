@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationErr
 
 from featherweight import elsewhere
 from featherweight.errors import ConfigError
-from featherweight.names import exists, problem
+from featherweight.names import beside, exists, problem
 from featherweight.registry import METHODS, TASKS, did_you_mean
 
 PACKAGE_PREFIX = "package:"
@@ -337,8 +337,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
             raise ConfigError(f"{path}: larger than the {_MAX_BYTES:,} bytes that a recipe may have")
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        siblings = [str(other) for other in path.parent.glob("*.toml")] if path.parent.is_dir() else []
-        raise ConfigError(f"{path}: no such recipe{did_you_mean(str(path), siblings)}") from None
+        raise ConfigError(f"{path}: no such recipe{did_you_mean(str(path), beside(path, '*.toml'))}") from None
     except RecursionError:
         raise ConfigError(f"{path}: not valid TOML: nested too deeply") from None
     except tomllib.TOMLDecodeError as error:

@@ -256,6 +256,20 @@ class RunRecord:
     path: str
     metrics: dict[str, Any]
 
+    def __repr__(self) -> str:
+        """Five lines; the whole is in ``metrics``."""
+        found, split = self.metrics, self.metrics["evaluated_split"]
+        lines = [
+            f"RunRecord({self.path!r})",
+            found.get("headline", found["comparison"]["verdict"]),
+            f"accuracy on {split}: {found['base']['eval_accuracy']:.4f} before, {found['tuned']['eval_accuracy']:.4f} "
+            f"after ({found['comparison']['n']:,} rows)",
+            f"{found['trainable_parameters']:,} of {found['total_parameters']:,} parameters trained, best after step "
+            f"{found['best_step']:,}, in {found['resources']['train_runtime']:,.1f} s",
+            f"{self.path}/report.html has the evidence, .metrics all figures",
+        ]
+        return "\n  ".join(" ".join(line.split()) for line in lines)
+
     def _repr_html_(self) -> str:
         rungs = {
             **self.metrics["baselines"],

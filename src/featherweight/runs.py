@@ -15,7 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featherweight.errors import ConfigError, DataError, Interrupted, ModelError, ResourceError
+from featherweight.names import beside
 from featherweight.records import Evaluation, Examples
+from featherweight.registry import did_you_mean
 from featherweight.storage import NEW, empty_folder, tidy, write_file, write_folder, writing
 
 SCHEMA_VERSION = 1
@@ -194,7 +196,7 @@ class RunDirectory:
     def read_metrics(self) -> dict[str, Any]:
         """What a complete run says of itself. Raises ModelError where it is not complete."""
         if not self.path.is_dir():
-            raise ModelError(f"{self.path}: no such run")
+            raise ModelError(f"{self.path}: no such run{did_you_mean(str(self.path), beside(self.path))}")
         if not self.is_complete:
             raise ModelError(f"{self.path}: not a complete run (no metrics.json); finish it with --resume")
         try:

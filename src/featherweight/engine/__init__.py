@@ -11,6 +11,9 @@ Event = dict[str, Any]
 Observer = Callable[[Event], None]
 StopRequested = Callable[[], bool]
 
+# Events that say how far the work has come and that nobody needs afterwards; all others are the run's history.
+TRANSIENT = frozenset({"stepping", "evaluating"})
+
 
 class Task(Protocol):
     """What the engine asks of a task."""

@@ -181,6 +181,8 @@ class Trainer:
         if not admitted:
             event = {"event": "skipped_step", "step": self.progress.step, "loss": repr(loss), "norm": repr(norm)}
             self.observer(event | {"loss_scale": self.scale.value})
+        if self._logged_losses:
+            self.observer({"event": "stepping", **self._pace()})
         if self.progress.step % self.settings.logging_steps == 0 or self.progress.step == self.total_steps:
             self._log(rate, norm)
 
@@ -233,26 +235,25 @@ class Trainer:
             torch.nn.utils.clip_grads_with_norm_(self.trained.values(), self.settings.max_grad_norm, norm)
         return float(norm)
 
+    def _pace(self) -> dict[str, Any]:
+        """Where training stands, with the mean loss and the speed since the last logged step."""
+        return {
+            "step": self.progress.step,
+            "steps": self.total_steps,
+            "epoch": self.progress.step / self.schedule.steps_per_epoch,
+            "loss": sum(self._logged_losses) / len(self._logged_losses),
+            "samples_per_second": self._logged_rows / (time.perf_counter() - self._logged_at),
+        }
+
     def _log(self, rate: float | None = None, norm: float | None = None) -> None:
         """Settle the losses since the last call, and report where there is a rate."""
         losses = self._logged_losses
         self.progress.loss_sum += sum(losses)
         self.progress.loss_steps += len(losses)
-        now = time.perf_counter()
         if rate is not None and losses:
-            self.observer(
-                {
-                    "event": "step",
-                    "step": self.progress.step,
-                    "steps": self.total_steps,
-                    "epoch": self.progress.step / self.schedule.steps_per_epoch,
-                    "loss": sum(losses) / len(losses),
-                    "learning_rate": rate,
-                    "grad_norm": norm if norm is not None and math.isfinite(norm) else None,
-                    "samples_per_second": self._logged_rows / (now - self._logged_at),
-                }
-            )
-        self._logged_losses, self._logged_rows, self._logged_at = [], 0, now
+            finite = norm if norm is not None and math.isfinite(norm) else None
+            self.observer({"event": "step", **self._pace(), "learning_rate": rate, "grad_norm": finite})
+        self._logged_losses, self._logged_rows, self._logged_at = [], 0, time.perf_counter()
 
     def _is_point(self, strategy: str, every: int) -> bool:
         step = self.progress.step

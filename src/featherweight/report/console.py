@@ -1,18 +1,16 @@
 """The terminal: tables on standard output, progress on standard error.
 
-On a terminal progress is a live bar; elsewhere it is a line now and then without control characters. With JSON asked
-for, standard output is the JSON's alone and everything else goes to standard error.
+With JSON asked for, standard output is the JSON's alone and everything else goes to standard error.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-import time
 from collections.abc import Callable
 from typing import Any
 
-_SECONDS_BETWEEN_LINES = 15.0
+from featherweight.report.progress import Nothing, Progress, Tqdm, on_standard_error
 
 
 class Console:
@@ -21,22 +19,24 @@ class Console:
     Args:
         quiet: no progress and no tables.
         as_json: the result is printed as JSON, alone on standard output.
+        progress: how far work has come; what suits standard error if None, and nothing where ``quiet``.
     """
 
-    def __init__(self, quiet: bool = False, as_json: bool = False) -> None:
+    def __init__(self, quiet: bool = False, as_json: bool = False, progress: Progress | None = None) -> None:
         self.quiet = quiet
         self.as_json = as_json
-        self._live: Any = None
-        self._bar: Any = None
-        self._what = ""
-        self._started = self._spoke = 0.0
-        self._first = 0
+        self._progress = progress or (Nothing() if quiet else on_standard_error())
+
+    @classmethod
+    def in_python(cls, progress: bool) -> Console:
+        """For a function that is called from Python: bars by tqdm where ``progress``, and nothing else."""
+        return cls(quiet=True, progress=Tqdm() if progress else Nothing())
 
     def show(self, *renderables: Any) -> None:
         """Print tables and paragraphs."""
+        self._progress.end()
         if self.quiet:
             return
-        self._end_progress()
         from rich.console import Console as Rich
 
         stream = sys.stderr if self.as_json else sys.stdout
@@ -48,13 +48,17 @@ class Console:
 
     def say(self, line: str) -> None:
         """One line about what goes on."""
+        self._progress.end()
         if not self.quiet:
-            self._end_progress()
             print(line, file=sys.stderr, flush=True)  # noqa: T201
+
+    def begin(self, what: str) -> None:
+        """Work begins that says no more until it is done, or until something else is shown."""
+        self._progress.begin(what)
 
     def result(self, content: Any) -> None:
         """The command's result, where JSON was asked for."""
-        self._end_progress()
+        self._progress.end()
         if self.as_json:
             print(json.dumps(content, ensure_ascii=False), flush=True)  # noqa: T201
 
@@ -62,59 +66,20 @@ class Console:
         """Follow the engine's events."""
         if tell := _TOLD.get(event["event"]):
             self.say(tell(event))
-        elif not self.quiet and (draw := _DRAWN.get(event["event"])):
-            what, done, total, detail = draw(event)
-            self._progress(what, done, total, detail)
+        elif draw := _DRAWN.get(event["event"]):
+            self._progress.update(*draw(event))
 
     def close(self) -> None:
-        self._end_progress()
-
-    def _progress(self, what: str, done: int, total: int, detail: str) -> None:
-        now = time.monotonic()
-        if what != self._what:
-            self._end_progress()
-            self._what, self._started, self._spoke, self._first = what, now, now, done
-        if sys.stderr.isatty():
-            self._draw_bar(what, done, total, detail)
-        elif now - self._spoke >= _SECONDS_BETWEEN_LINES:
-            left = (now - self._started) / max(done - self._first, 1) * (total - done)
-            print(f"{what}: {done:,} of {total:,}{detail}, {_clock(left)} left", file=sys.stderr, flush=True)  # noqa: T201
-            self._spoke = now
-        if done >= total:
-            self._end_progress()
-
-    def _draw_bar(self, what: str, done: int, total: int, detail: str) -> None:
-        from rich import progress
-        from rich.console import Console as Rich
-
-        if self._live is None:
-            self._live = progress.Progress(
-                progress.TextColumn("{task.description}"),
-                progress.BarColumn(bar_width=30),
-                progress.MofNCompleteColumn(),
-                progress.TimeRemainingColumn(),
-                progress.TextColumn("{task.fields[detail]}"),
-                console=Rich(file=sys.stderr),
-                transient=True,
-            )
-            self._live.start()
-            self._bar = self._live.add_task(what, total=total, completed=done, detail=detail)
-        self._live.update(self._bar, completed=done, detail=detail)
-
-    def _end_progress(self) -> None:
-        if self._live is not None:
-            self._live.stop()
-            self._live = None
-        self._what = ""
+        self._progress.end()
 
 
-def _draw_step(event: dict[str, Any]) -> tuple[str, int, int, str]:
-    detail = f" steps, loss {event['loss']:.4f}, {event['samples_per_second']:.0f} samples/s"
-    return "training", event["step"], event["steps"], detail
+def _draw_step(event: dict[str, Any]) -> tuple[str, int, int, str, str]:
+    detail = f"loss {event['loss']:.4f}, {event['samples_per_second']:.0f} samples/s"
+    return "training", event["step"], event["steps"], "steps", detail
 
 
-def _draw_evaluating(event: dict[str, Any]) -> tuple[str, int, int, str]:
-    return event["what"], event["rows"], event["total"], " rows"
+def _draw_evaluating(event: dict[str, Any]) -> tuple[str, int, int, str, str]:
+    return event["what"], event["rows"], event["total"], "rows", ""
 
 
 def _evaluated(event: dict[str, Any]) -> str:
@@ -141,12 +106,7 @@ _TOLD: dict[str, Callable[[dict[str, Any]], str]] = {
     "skipped_step": _skipped,
     "out_of_memory": _out_of_memory,
 }
-_DRAWN: dict[str, Callable[[dict[str, Any]], tuple[str, int, int, str]]] = {
-    "step": _draw_step,
+_DRAWN: dict[str, Callable[[dict[str, Any]], tuple[str, int, int, str, str]]] = {
+    "stepping": _draw_step,
     "evaluating": _draw_evaluating,
 }
-
-
-def _clock(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"

@@ -67,13 +67,19 @@ def _explained(kind: str, name: str, revision: str | None) -> Iterator[None]:
         raise ModelError(f"{where}: access is gated; accept its terms on the hub, then set HF_TOKEN") from None
     except (errors.RepositoryNotFoundError, DatasetNotFoundError):
         token = "the HF_TOKEN given has no access to it" if os.environ.get("HF_TOKEN") else "it needs HF_TOKEN"
-        raise ModelError(f"{where}: the hub has none of that name, or it is private and {token}") from None
+        raise ModelError(
+            f"{where}: no such folder here, and the hub has none of that name, or it is private and {token}"
+        ) from None
     except errors.RevisionNotFoundError:
         raise ModelError(f"{where}: the hub has no such revision") from None
     except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, ConnectionError):
         if os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}:
-            raise ModelError(f"{where}: HF_HUB_OFFLINE is set and the cache has no complete copy of it") from None
-        raise ModelError(f"{where}: the hub can't be reached, and the cache has no complete copy of it") from None
+            raise ModelError(
+                f"{where}: no such folder here, HF_HUB_OFFLINE is set and the hub's cache has no complete copy of it"
+            ) from None
+        raise ModelError(
+            f"{where}: no such folder here, the hub can't be reached, and its cache has no complete copy of it"
+        ) from None
     except (errors.HfHubHTTPError, httpx2.HTTPError, DatasetsError, OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(f"{where}: can't be loaded from the hub: {reason}") from error

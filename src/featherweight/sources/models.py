@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from featherweight.errors import ConfigError, ModelError
-from featherweight.names import exists
+from featherweight.names import beside, exists
 from featherweight.recipe import PACKAGE_PREFIX
+from featherweight.registry import did_you_mean
 from featherweight.sources import archives, hub, packages
 from featherweight.sources.cache import cached, file_hash, key_of
 from featherweight.sources.tensors import read_header, shard_names
@@ -73,8 +74,8 @@ def find(name: str, revision: str | None = None) -> ModelSource:
     else:
         path = archives.unpacked(name)
         if not exists(path):
-            if path.is_absolute() or name.startswith((".", "~")) or path.suffix == ".gguf":
-                raise ConfigError(f"model.name: {name}: no such file or folder")
+            if path.is_absolute() or name.startswith((".", "~")) or path.suffix == ".gguf" or _is_among_runs(path):
+                raise ConfigError(f"model {name!r}: no such file or folder{did_you_mean(name, beside(path))}")
             folder, commit = hub.download_model(name, revision)
             return _checked(ModelSource(name, folder, revision=commit))
     if not path.is_dir():
@@ -233,6 +234,12 @@ def _checked(source: ModelSource) -> ModelSource:
     for path in weight_files(folder):
         read_header(path)
     return source
+
+
+def _is_among_runs(path: Path) -> bool:
+    """Whether a name that could be a hub's, ``runs/demo``, would lie beside runs or adapters on this machine."""
+    marks = ("recipe.toml", "adapter_config.json")
+    return any((Path(other) / mark).is_file() for other in beside(path) for mark in marks)
 
 
 def _is_adapter(folder: Path) -> bool:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from featherweight import recipe as recipes
 from featherweight.errors import ConfigError
 from featherweight.evidence.assess import with_interval
+from featherweight.names import beside
 from featherweight.recipe import DataSection, TrainingSection
-from featherweight.registry import TASKS
+from featherweight.registry import TASKS, did_you_mean
 from featherweight.report import tables
 from featherweight.report.console import Console
 from featherweight.runs import RunDirectory
@@ -41,7 +43,8 @@ def evaluate(
     directory = RunDirectory(archives.unpacked(target))
     recipe = recipes.load(directory.recipe) if directory.recipe.is_file() else None
     if section is None and recipe is None:
-        raise ConfigError(f"{target} is no run, so say what to measure it on: --data FILE")
+        near = did_you_mean(target, beside(Path(target)))
+        raise ConfigError(f"{target} is no run{near}, so say what to measure it on: --data FILE")
     seed = recipe.training.seed if recipe else TrainingSection().seed
     task_class = TASKS[recipe.task if recipe else "sequence-classification"]
     if section is None:

@@ -63,7 +63,7 @@ def export(
         def step(what: str) -> None:
             if stop():
                 raise Interrupted("stopped while exporting; nothing was published")
-            console.say(what)
+            console.begin(what)
 
         step("answering the validation rows with the run")
         examples = _validation(recipe)

@@ -12,8 +12,9 @@ from featherweight import recipe as recipes
 from featherweight.engine import checkpoints
 from featherweight.errors import ConfigError, FeatherweightError
 from featherweight.methods import adapters
+from featherweight.names import beside
 from featherweight.recipe import PACKAGE_PREFIX
-from featherweight.registry import METHODS
+from featherweight.registry import METHODS, did_you_mean
 from featherweight.report import tables
 from featherweight.report.console import Console
 from featherweight.runs import RunDirectory
@@ -95,7 +96,8 @@ def inspect_run(name: str, *, console: Console | None = None) -> dict[str, Any]:
     console = console or Console(quiet=True)
     run = RunDirectory(archives.unpacked(name))
     if not run.environment.is_file():
-        raise ConfigError(f"{name}: holds no run (no environment.json)")
+        near = "" if run.path.is_dir() else did_you_mean(name, beside(run.path))
+        raise ConfigError(f"{name}: holds no run (no environment.json){near}")
     files: dict[str, str] = {}
     found: dict[str, Any] = {
         "run": name,

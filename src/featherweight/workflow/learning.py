@@ -111,5 +111,5 @@ def _tuned(
             section = recipe.data.model_copy(update={"max_train_samples": rows})
             training = recipe.training.model_copy(update={"seed": seed})
             one = recipe.model_copy(update={"data": section, "training": training})
-            record = run(one, directory.path / f"rows-{rows}-seed-{seed}", resume=True)
+            record = run(one, directory.path / f"rows-{rows}-seed-{seed}", resume=True, progress=False)
             yield rows, record.metrics["tuned"]["eval_accuracy"]

@@ -39,7 +39,7 @@ def plan(recipe: Recipe, *, console: Console | None = None) -> dict[str, Any]:
         trainer = trainer_for(
             prepared, adapted.model, lambda: evaluated, Checkpoints(Path(), 1), lambda event: None, stop
         )
-        console.say("rehearsing a few steps")
+        console.begin("rehearsing a few steps")
         found = forecast(trainer)
     training = prepared.recipe.training
     every = trainer.schedule.steps_per_epoch if training.eval_strategy == "epoch" else training.eval_steps

@@ -11,7 +11,7 @@ from featherweight.errors import ConfigError
 from featherweight.evidence import data_checks
 from featherweight.evidence.data_checks import LabelledTexts
 from featherweight.evidence.duplicates import Fingerprints
-from featherweight.recipe import Recipe
+from featherweight.recipe import Recipe, TrainingSection
 from featherweight.records import Encoding, Evaluation, Examples
 from featherweight.registry import METHODS, TASKS
 from featherweight.report import tables
@@ -99,18 +99,85 @@ class Prepared:
 def prepare(recipe: Recipe, console: Console) -> Prepared:
     """Read the data, load the model, tokenise; every choice that the recipe left open is made here, with its reason."""
     reasons: dict[str, str] = {}
-    method_class = METHODS[recipe.method.name]
-    task_class = TASKS[recipe.task]
+    training = _settled(recipe, reasons)
+    source = models.find(recipe.model.name, recipe.model.revision)
+    console.begin("reading the data")
+    read = _read(recipe, console)
+    task, examples = read.task, read.examples
+
+    import transformers
+
+    from featherweight.engine import hardware
+    from featherweight.engine.execution import Execution
+
+    console.begin("loading the model")
+    accelerator = hardware.accelerator_for(training)
+    transformers.set_seed(training.seed)  # a fresh head is drawn while loading
+    model, tokenizer, head = task.load_model(source, recipe.model)
+    for name in task.mend_head(model, head):
+        reasons["model.head"] = f"{name} of the model was not usable (not finite, or all zero) and is drawn afresh"
+        console.say(f"model.head: {reasons['model.head']}")
+    max_length, reason = task.max_length(tokenizer, model, recipe.data.max_length)
+    if reason:
+        reasons["data.max_length"] = reason
+    section = recipe.data.model_copy(update={"max_length": max_length, "labels": list(task.labels)})
+    if recipe.data.labels is None:
+        reasons["data.labels"] = "read from the data"
+    console.begin("tokenising")
+    encodings = {name: task.encode(one, tokenizer, max_length) for name, one in examples.items()}
+    resolved = recipe.model_copy(update={"training": training, "data": section})
+    # How it is run is proven in fp32: under 16 bits packed and padded logits differ by rounding, and prove nothing.
+    execution = Execution(model.to(accelerator.device), tokenizer.pad_token_id, training.seed)
+    model = accelerator.prepare_model(model, evaluation_mode=True)
+    _say_how(execution.describe(), console)
+    return Prepared(
+        recipe=resolved,
+        reasons=reasons,
+        task=task,
+        method=METHODS[recipe.method.name](recipe.method),
+        source=source,
+        model=model,
+        tokenizer=tokenizer,
+        head=head,
+        examples=examples,
+        encodings=encodings,
+        accelerator=accelerator,
+        execution=execution,
+        max_length=max_length,
+        checked=read.checked,
+        prints=read.prints,
+        dropped_twins=read.dropped_twins,
+    )
+
+
+def _settled(recipe: Recipe, reasons: dict[str, str]) -> TrainingSection:
+    """The training section with what the recipe left to the method and the task; the reasons are added to."""
     training = recipe.training
+    task_class = TASKS[recipe.task]
     if training.learning_rate is None:
-        rate, reasons["training.learning_rate"] = method_class.learning_rate
+        rate, reasons["training.learning_rate"] = METHODS[recipe.method.name].learning_rate
         training = training.model_copy(update={"learning_rate": rate})
     if training.metric_for_best_model is None:
         reasons["training.metric_for_best_model"] = f"chosen automatically for {recipe.task}"
         training = training.model_copy(update={"metric_for_best_model": task_class.metric_for_best_model})
     _require_measured(training.metric_for_best_model, task_class.metrics)
-    source = models.find(recipe.model.name, recipe.model.revision)
-    task, examples = task_class.prepare(data.load(recipe.data), recipe.data, training.seed)
+    return training
+
+
+@dataclass(frozen=True)
+class _Read:
+    """The rows as the task sees them, with what the data's checks know of them so far."""
+
+    task: Any
+    examples: dict[str, Examples]
+    checked: dict[str, LabelledTexts]
+    prints: dict[str, Fingerprints]
+    dropped_twins: int
+
+
+def _read(recipe: Recipe, console: Console) -> _Read:
+    """Read every split, and refuse rows that are measured though they stand in train."""
+    task, examples = TASKS[recipe.task].prepare(data.load(recipe.data), recipe.data, recipe.training.seed)
     checked = {name: LabelledTexts.of(one, task.labels) for name, one in examples.items()}
     prints = data_checks.fingerprint(checked)
     if not recipe.data.allow_leak:
@@ -127,48 +194,7 @@ def prepare(recipe: Recipe, console: Console) -> Prepared:
     for one in examples.values():
         for line in _said_of(one):
             console.say(f"{one.name}: {line}")
-
-    import transformers
-
-    from featherweight.engine import hardware
-    from featherweight.engine.execution import Execution
-
-    accelerator = hardware.accelerator_for(training)
-    transformers.set_seed(training.seed)  # a fresh head is drawn while loading
-    model, tokenizer, head = task.load_model(source, recipe.model)
-    for name in task.mend_head(model, head):
-        reasons["model.head"] = f"{name} of the model was not usable (not finite, or all zero) and is drawn afresh"
-        console.say(f"model.head: {reasons['model.head']}")
-    max_length, reason = task.max_length(tokenizer, model, recipe.data.max_length)
-    if reason:
-        reasons["data.max_length"] = reason
-    section = recipe.data.model_copy(update={"max_length": max_length, "labels": list(task.labels)})
-    if recipe.data.labels is None:
-        reasons["data.labels"] = "read from the data"
-    encodings = {name: task.encode(one, tokenizer, max_length) for name, one in examples.items()}
-    resolved = recipe.model_copy(update={"training": training, "data": section})
-    # How it is run is proven in fp32: under 16 bits packed and padded logits differ by rounding, and prove nothing.
-    execution = Execution(model.to(accelerator.device), tokenizer.pad_token_id, training.seed)
-    model = accelerator.prepare_model(model, evaluation_mode=True)
-    _say_how(execution.describe(), console)
-    return Prepared(
-        recipe=resolved,
-        reasons=reasons,
-        task=task,
-        method=method_class(recipe.method),
-        source=source,
-        model=model,
-        tokenizer=tokenizer,
-        head=head,
-        examples=examples,
-        encodings=encodings,
-        accelerator=accelerator,
-        execution=execution,
-        max_length=max_length,
-        checked=checked,
-        prints=prints,
-        dropped_twins=dropped,
-    )
+    return _Read(task, examples, checked, prints, dropped)
 
 
 def _say_how(chosen: Mapping[str, Any], console: Console) -> None:

@@ -31,7 +31,7 @@ def measure_baselines(
     parts = {split: frozen_part(prepared, split, console, stop) for split in splits}
     found = {}
     for name in BASELINES:
-        console.say(f"measuring the baseline {name}")
+        console.begin(f"measuring the baseline {name}")
         with Meter() as meter:
             baseline = BASELINES[name]()
             baseline.fit(parts["train"], len(prepared.task.labels))

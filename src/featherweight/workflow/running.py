@@ -43,6 +43,7 @@ def run(
     force: bool = False,
     console: Console | None = None,
     continue_with: str | None = None,
+    progress: bool = True,
 ) -> RunRecord:
     """Measure the base model, tune it, measure again, compare, publish.
 
@@ -51,15 +52,16 @@ def run(
         output_dir: the run's folder; ``runs/<recipe's name>`` if None.
         resume: True continues from the newest checkpoint that is whole; a path names one checkpoint.
         force: begin even where the disk seems too small.
-        console: where tables and progress go; nowhere if None.
+        console: where tables and progress go; bars by tqdm alone if None.
         continue_with: the command that a stopped run tells the user to give.
+        progress: False for no bars, where there is no console.
 
     Raises:
         FeatherweightError: one of its kinds, each with its exit code.
     """
     from featherweight.engine.cost import Meter
 
-    console = console or Console(quiet=True)
+    console = console or Console.in_python(progress)
     directory = RunDirectory(output_dir or Path("runs") / recipe.name)
     with (
         stop_on_signals(console.say) as stop,
@@ -78,6 +80,7 @@ def run(
             model, result = _tune(prepared, directory, resume, force, console, stop)
         tuned = measure_model(prepared, directory, model, "tuned", console, stop)
         with stop.at_once("publishing"):
+            console.begin("publishing")
             _publish(prepared, directory, model, base, tuned, result, meter.cost() | {"energy": meter.energy()})
     return _finish(directory, console)
 
@@ -95,7 +98,7 @@ def _measure_base(prepared: Prepared, directory: RunDirectory, console: Console,
     from featherweight.engine.cost import Meter
 
     with stop.at_once("checking the data"):
-        console.say("checking the data")
+        console.begin("checking the data")
         checks = data_checks.check(prepared.checked, prepared.prints, prepared.recipe.training.seed)
         checks["warnings"] += data_checks.truncation_warnings(_truncation(prepared))
         console.show(*(f"Take care: {line}" for line in checks["warnings"]))
@@ -115,6 +118,7 @@ def _tune(
 ) -> tuple[Any, TrainingResult]:
     import transformers
 
+    from featherweight.engine import TRANSIENT
     from featherweight.engine.checkpoints import Checkpoints, size_of
 
     training = prepared.recipe.training
@@ -141,7 +145,7 @@ def _tune(
     before = gate.fingerprints(adapted.model)
 
     def observe(event: dict[str, Any]) -> None:
-        if event["event"] != "evaluating":
+        if event["event"] not in TRANSIENT:
             directory.append_history(event)
         console.observe(event)
 
