@@ -17,7 +17,7 @@ import tiny
 
 from featherweight import recipe as recipes
 from featherweight import workflow
-from featherweight.errors import ConfigError, UnprovenError
+from featherweight.errors import ConfigError, ModelError, UnprovenError
 from featherweight.serving.predictor import load_predictor
 
 pytest.importorskip("onnx")
@@ -244,6 +244,29 @@ def test_the_command_exports_and_the_export_predicts(cli: Any, runs: Runs, tmp_p
     assert refused.returncode == 5
     assert len([line for line in refused.stderr.splitlines() if line.startswith("featherweight:")]) == 1
     assert not (tmp_path / "int8").exists()
+
+
+@pytest.mark.parametrize(
+    ("keys", "named"),
+    [
+        ({"labels": None}, "labels"),
+        ({"labels": "ab"}, "labels"),
+        ({"labels": ["a", "b", "c"]}, "3 labels"),
+        ({"max_length": "x"}, "max_length"),
+        ({"pad_token_id": [0]}, "pad_token_id"),
+        ({"temperature": 0}, "temperature"),
+        ({"thresholds": 7}, "thresholds"),
+        ({"base_model": None}, "base_model"),
+    ],
+)
+def test_row_84_impossible_facts_beside_an_onnx_model(
+    keys: dict[str, Any], named: str, runs: Callable[[str], Path], tmp_path: Path
+) -> None:
+    workflow.export(runs("bert"), "onnx", tmp_path / "out")
+    path = tmp_path / "out" / "featherweight.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | keys))
+    with pytest.raises(ModelError, match=rf"featherweight\.json: .*{named}"):
+        load_predictor(tmp_path / "out")
 
 
 @pytest.mark.parametrize("name", ["featherweight.json", "tokenizer.json", "model.onnx"])

@@ -334,6 +334,10 @@ def test_row_52_harmless_patterns_still_mean_what_peft_means(run: Path, models: 
         ({"temperature": 0}, "temperature"),
         ({"task": "no-such-task"}, "task"),
         ({"base_model": []}, "base_model"),
+        ({"base_model": None}, "base_model"),
+        ({"base_model": 7}, "base_model"),
+        ({"pad_token_id": -1}, "pad_token_id"),
+        ({"thresholds": 1}, "thresholds"),
     ],
 )
 def test_row_52_impossible_facts_beside_an_adapter(keys: dict[str, Any], named: str, run: Path) -> None:

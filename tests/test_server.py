@@ -22,7 +22,8 @@ import tiny
 
 from featherweight import recipe as recipes
 from featherweight import workflow
-from featherweight.serving.catalogue import is_name, names_of
+from featherweight.errors import ModelError
+from featherweight.serving.catalogue import Catalogue, is_name, names_of
 
 SECRET = "my-diagnosis-is-private"
 ROUTES = ["/", "/v1/models", "/v1/predict", "/metrics", "/openapi.json", "/health", "/ready", "/v1/adapters"]
@@ -334,6 +335,29 @@ def test_row_64_bad_adapters_are_refused_and_the_others_served(adapters: Path, t
             assert answers(server)
         assert server.ask("POST", "/v1/adapters", {"name": "good"}).status == 201
         assert server.predict(["great"], "good").status == 200
+
+
+@pytest.mark.parametrize("base", [None, 7, [], {"fingerprint": 7}, {"name": None, "fingerprint": ["x"]}])
+def test_row_84_facts_that_are_none_are_refused_and_the_others_served(
+    base: Any, adapters: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(adapters / "two" / "adapter", tmp_path / "strange")
+    facts = json.loads((folder / "featherweight.json").read_text()) | {"base_model": base}
+    (folder / "featherweight.json").write_text(json.dumps(facts))
+    with pytest.raises(ModelError, match=r"featherweight.json: base_model"):
+        Catalogue().load("strange", str(folder))
+
+
+def test_row_84_a_null_base_is_no_500(adapters: Path, locked: serving.Server) -> None:
+    folder = shutil.copytree(adapters / "two" / "adapter", adapters / "null-base")
+    try:
+        facts = json.loads((folder / "featherweight.json").read_text()) | {"base_model": None}
+        (folder / "featherweight.json").write_text(json.dumps(facts))
+        got = locked.ask("POST", "/v1/adapters", {"name": "null-base"}, key=serving.KEY)
+        assert got.status == 422
+        assert "featherweight.json: base_model" in got.json["detail"]
+    finally:
+        shutil.rmtree(folder)
 
 
 def test_row_64_the_same_name_at_once_loads_once(locked: serving.Server) -> None:

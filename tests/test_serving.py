@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import csv
+import itertools
+import os
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,8 +20,9 @@ import tiny
 import featherweight
 from featherweight import recipe as recipes
 from featherweight import workflow
-from featherweight.serving.adapters import SharedBase
+from featherweight.serving.adapters import SharedBase, weights_of
 from featherweight.serving.catalogue import BASE, Catalogue
+from featherweight.serving.loading import load_tuned, origin_of
 
 TEXTS = [row["text"] for row in tiny.rows(24, seed=9)] + ["great", "", "no-such-word the the the the"]
 METHODS: dict[str, dict[str, Any]] = {
@@ -27,6 +31,8 @@ METHODS: dict[str, dict[str, Any]] = {
     "dora": {"name": "lora", "r": 4, "use_dora": True},
     "full": {"name": "full"},
     "probe": {"name": "linear-probe"},
+    "pissa": {"name": "lora", "r": 4, "lora_alpha": 8, "init_lora_weights": "pissa"},
+    "olora": {"name": "lora", "r": 4, "lora_alpha": 8, "init_lora_weights": "olora"},
 }
 SHARED = {"plain", "wide", "three", "probe"}
 MORE = {"fifth", "sixth", "seventh", "eighth"}
@@ -104,15 +110,11 @@ def test_row_65_negative_control_the_adapters_differ(several: dict[str, Path]) -
 
 
 def test_the_untuned_model_is_the_one_that_the_run_measured(several: dict[str, Path]) -> None:
-    catalogue = load({"plain": several["plain"]})
-    base = catalogue.find("plain" + BASE)
-    assert base is not None
-    measured = pq.read_table(several["plain"] / "predictions" / "base-validation.parquet")
-    with (several["plain"].parent / "plain.csv").open(newline="") as stream:
-        rows = list(csv.DictReader(stream))
-    texts = [rows[index]["text"] for index in measured["id"].to_pylist()]
-    got = base.backend.answer([base.key] * len(texts), base.backend.prepare(base.key, texts))
-    np.testing.assert_allclose(probabilities(got), measured["probabilities"].to_pylist(), atol=1e-5)
+    """Of every kind of run, whether or not it shares its base."""
+    catalogue = load(several)
+    for name, path in several.items():
+        texts, measured = untuned(path)
+        np.testing.assert_allclose(ask(catalogue, name + BASE, texts), measured, atol=1e-5)
 
 
 def test_unloading_leaves_the_others_as_they_were(several: dict[str, Path]) -> None:
@@ -128,6 +130,147 @@ def test_unloading_leaves_the_others_as_they_were(several: dict[str, Path]) -> N
         catalogue.unload(name)
     assert catalogue.all() == []
     assert catalogue._bases == {}, "the base goes with its last adapter"
+
+
+# Row 75: what rewrites the base, or repeats its layers, shares nothing, and nobody else's answers change.
+
+
+@pytest.fixture(scope="module", params=["bert", "llama"])
+def unlike(
+    request: pytest.FixtureRequest, models: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Path]:
+    """Runs on one base, some of which rewrite it, and an adapter of a stranger that repeats its layers."""
+    folder = tmp_path_factory.mktemp(f"unlike-{request.param}")
+    base = models(request.param)
+    names = ("plain", "pissa", "olora", "probe", "full")
+    made = {name: make(folder, base, name, request.param, seed) for seed, name in enumerate(names)}
+    if request.param == "llama":
+        made["repeated"] = adapted(folder / "repeated", base, layer_replication=[[0, 2], [0, 2]])
+    return made
+
+
+def adapted(folder: Path, base: Path, **options: Any) -> Path:
+    """An adapter of a stranger, by stock PEFT, whose matrices are all filled."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForSequenceClassification
+
+    torch.manual_seed(3)
+    config = LoraConfig(task_type="SEQ_CLS", r=4, lora_alpha=8, target_modules="all-linear", **options)
+    model = get_peft_model(AutoModelForSequenceClassification.from_pretrained(base, pad_token_id=0), config)
+    for name, value in model.named_parameters():
+        if ".lora_B." in name or ".modules_to_save." in name:
+            torch.nn.init.normal_(value, std=0.3)
+    model.save_pretrained(folder)
+    return folder
+
+
+def ask(catalogue: Catalogue, name: str, texts: list[str] = TEXTS) -> list[list[float]]:
+    served = catalogue.find(name)
+    assert served is not None, name
+    return probabilities(served.backend.answer([served.key] * len(texts), served.backend.prepare(served.key, texts)))
+
+
+def untuned(run: Path) -> tuple[list[str], list[list[float]]]:
+    """The texts and the answers of the base model, as the run measured it."""
+    measured = pq.read_table(run / "predictions" / "base-validation.parquet")
+    with run.with_suffix(".csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    return [rows[index]["text"] for index in measured["id"].to_pylist()], measured["probabilities"].to_pylist()
+
+
+def test_row_75_what_rewrites_its_base_is_served_as_it_is_in_any_order(unlike: dict[str, Path]) -> None:
+    expected = {
+        name: probabilities(featherweight.load_predictor(str(path)).predict(TEXTS)) for name, path in unlike.items()
+    }
+    orders = [*itertools.permutations(("plain", "pissa", "olora")), sorted(unlike), sorted(unlike, reverse=True)]
+    for order in orders:
+        catalogue = load({name: unlike[name] for name in order})
+        for name in order:
+            np.testing.assert_allclose(ask(catalogue, name), expected[name], atol=1e-5, err_msg=f"{name} of {order}")
+            if (unlike[name] / "recipe.toml").is_file():
+                texts, measured = untuned(unlike[name])
+                got = ask(catalogue, name + BASE, texts)
+                np.testing.assert_allclose(got, measured, atol=1e-5, err_msg=f"{name}@base of {order}")
+
+
+def test_row_75_negative_control_the_base_is_rewritten(unlike: dict[str, Path]) -> None:
+    """These adapters' own base layers are not the base model's; a plain one's are, and it shares them."""
+    catalogue = load({name: unlike[name] for name in ("plain", "probe")})
+    assert catalogue.find("plain").backend is catalogue.find("probe").backend
+    for name in set(unlike) - {"plain", "probe", "full"}:
+        loaded = load_tuned(str(unlike[name]), origin_of(str(unlike[name])))
+        weights = weights_of(loaded)
+        assert weights is not None, "plain LoRA by its layers"
+        assert not catalogue.find("plain").backend.is_under(loaded, weights), name
+
+
+def test_row_75_a_run_that_draws_a_new_head_is_untuned_with_that_head(tmp_path: Path) -> None:
+    """The base has a trained head for the same labels, which the run did not begin with."""
+    base = tiny.save_model(tmp_path / "base", "bert", head=("neg", "pos"))
+    content = tiny.recipe(base, tiny.save_csv(tmp_path / "run.csv", tiny.rows(80)), training={"max_steps": 3})
+    content["model"]["head"] = "new"
+    workflow.run(recipes.parse(content), tmp_path / "run")
+    texts, measured = untuned(tmp_path / "run")
+    np.testing.assert_allclose(ask(load({"run": tmp_path / "run"}), "run" + BASE, texts), measured, atol=1e-5)
+
+
+def test_row_75_models_with_another_tokenizer_share_nothing(models: Callable[[str], Path], tmp_path: Path) -> None:
+    """Two folders with the same weights; in one, two words have changed places."""
+    other = tmp_path / "other"
+    shutil.copytree(models("bert"), other)
+    text = (other / "tokenizer.json").read_text()
+    swapped = text.replace('"great"', '"?"').replace('"awful"', '"great"').replace('"?"', '"awful"')
+    (other / "tokenizer.json").write_text(swapped)
+    paths = {name: make(tmp_path, base, name, "bert") for name, base in (("one", models("bert")), ("two", other))}
+    catalogue = load(paths)
+    for name, path in paths.items():
+        expected = probabilities(featherweight.load_predictor(str(path)).predict(TEXTS))
+        np.testing.assert_allclose(ask(catalogue, name), expected, atol=1e-5)
+
+
+def test_row_75_an_archive_is_served_as_its_run(unlike: dict[str, Path], tmp_path: Path) -> None:
+    run = shutil.copytree(unlike["plain"], tmp_path / "plain")
+    recipe = recipes.load(unlike["plain"] / "recipe.toml")
+    text = (run / "recipe.toml").read_text()
+    relative = os.path.relpath(recipe.model.name, unlike["plain"])
+    assert relative in text
+    (run / "recipe.toml").write_text(text.replace(relative, recipe.model.name))
+    packed = shutil.make_archive(str(tmp_path / "packed"), "zip", tmp_path, "plain")
+    catalogue = load({"plain": unlike["plain"], "packed": Path(packed)})
+    assert catalogue.find("plain").backend is catalogue.find("packed").backend
+    assert ask(catalogue, "packed") == ask(catalogue, "plain")
+    texts, measured = untuned(unlike["plain"])
+    np.testing.assert_allclose(ask(catalogue, "packed" + BASE, texts), measured, atol=1e-5)
+
+
+def test_row_75_a_full_run_without_its_base_is_served_alone(
+    models: Callable[[str], Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    base = shutil.copytree(models("bert"), tmp_path / "base")
+    path = make(tmp_path, base, "full", "bert")
+    expected = probabilities(featherweight.load_predictor(str(path)).predict(TEXTS))
+    shutil.rmtree(base)
+    catalogue = load({"full": path})
+    np.testing.assert_allclose(ask(catalogue, "full"), expected, atol=1e-5)
+    assert catalogue.find("full" + BASE) is None
+    assert "untuned model is not served" in caplog.text
+    assert str(base) in caplog.text
+
+
+def test_row_75_over_http(unlike: dict[str, Path]) -> None:
+    """Answers, and the untuned model of every kind of run."""
+    with serving.running(*unlike.values()) as server:
+        named = {one["name"]: one for one in server.ask("GET", "/v1/models").json["models"]}
+        for name, path in unlike.items():
+            expected = probabilities(featherweight.load_predictor(str(path)).predict(TEXTS))
+            got = probabilities(server.predict(TEXTS, name).json["predictions"])
+            np.testing.assert_allclose(got, expected, atol=1e-5)
+            if (path / "recipe.toml").is_file():
+                assert named[name]["base"] == name + BASE
+                texts, measured = untuned(path)
+                got = probabilities(server.predict(texts, name + BASE).json["predictions"])
+                np.testing.assert_allclose(got, measured, atol=1e-5)
 
 
 @pytest.fixture(scope="module")
@@ -169,13 +312,13 @@ def test_row_69_one_text_alone_or_among_others_and_after_a_restart(server: servi
 def test_models_load_in_a_thread_that_ends(several: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """With an OpenMP pool left behind by whoever loaded, the model's thread is half as fast (see Catalogue.load)."""
     seen = []
-    whole = Catalogue._adapter
+    whole = Catalogue._make
 
     def watched(self: Catalogue, name: str, path: str) -> Any:
         seen.append(threading.current_thread())
         return whole(self, name, path)
 
-    monkeypatch.setattr(Catalogue, "_adapter", watched)
+    monkeypatch.setattr(Catalogue, "_make", watched)
     load({"plain": several["plain"]})
     assert seen[0] is not threading.main_thread()
     assert not seen[0].is_alive()

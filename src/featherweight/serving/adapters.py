@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,26 +31,34 @@ class _Voice:
 
 
 class SharedBase:
-    """One base model in memory, and every adapter that was made for it.
+    """One base model in memory, and every adapter that stands on the very same.
 
     Args:
-        loaded: any of the adapters; its base model becomes the shared one.
-        original: the heads of the base model itself, from :func:`weights_of`, which must have looked before.
+        untuned: the base model, loaded on its own: the initialisation of an adapter may rewrite the weights of the
+            model that it is put on (PiSSA, OLoRA, LoftQ, ...), or repeat its layers.
     """
 
-    def __init__(self, loaded: LoadedModel, original: AdapterWeights) -> None:
-        base = loaded.model.unload()
-        for path, head in original.heads.items():
-            parent, _, last = path.rpartition(".")
-            setattr(base.get_submodule(parent), last, head)
+    def __init__(self, untuned: LoadedModel) -> None:
+        base = untuned.model
+        self._digests = _digests(base)
         if torch.cuda.is_available():
             base.to("cuda")
         self._device = next(base.parameters()).device
-        self._tokenizer = loaded.tokenizer
-        self._multi = MultiLora(base, loaded.tokenizer.pad_token_id)
+        self._tokenizer = untuned.tokenizer
+        self._multi = MultiLora(base, untuned.tokenizer.pad_token_id)
         self._voices: dict[str, _Voice] = {}
         self._lock = threading.Lock()
         self.batches = self._multi.description["batches"]
+
+    def is_under(self, loaded: LoadedModel, weights: AdapterWeights) -> bool:
+        """Whether the model, but for ``weights``, is this very base: to the bit, layer by layer."""
+
+        def others(digests: Mapping[str, str]) -> dict[str, str]:
+            heads = tuple(f"{path}." for path in weights.heads)
+            return {name: digest for name, digest in digests.items() if not name.startswith(heads)}
+
+        known = all(f"{path}.weight" in self._digests for path in weights.updates)
+        return known and others(_digests(loaded.model.get_base_model())) == others(self._digests)
 
     def add(self, name: str, loaded: LoadedModel, weights: AdapterWeights) -> None:
         """Answer for ``name`` from the next batch on."""
@@ -93,20 +102,13 @@ class SharedBase:
         ]
 
 
-def weights_of(loaded: LoadedModel) -> tuple[AdapterWeights, AdapterWeights] | None:
-    """What an adapter adds to its base model, and the base model's own heads beside it.
-
-    Returns:
-        None where it is more than plain LoRA with heads, so that it needs a model of its own.
-    """
+def weights_of(loaded: LoadedModel) -> AdapterWeights | None:
+    """What an adapter adds to its base model; None where it is more than plain LoRA with heads."""
     model = loaded.model
-    if not hasattr(model, "peft_config"):
-        return None
     base = model.get_base_model()
     (name,) = model.peft_config
     updates: dict[str, Update] = {}
-    tuned: dict[str, torch.nn.Module] = {}
-    original: dict[str, torch.nn.Module] = {}
+    heads: dict[str, torch.nn.Module] = {}
     for path, module in base.named_modules():
         if hasattr(module, "lora_A"):
             if not _is_plain_lora(module, name):
@@ -116,20 +118,44 @@ def weights_of(loaded: LoadedModel) -> tuple[AdapterWeights, AdapterWeights] | N
         elif hasattr(module, "modules_to_save"):
             if not _reads_texts(base, path):
                 return None
-            tuned[path], original[path] = module.modules_to_save[name], module.original_module
+            heads[path] = module.modules_to_save[name]
     from peft import get_peft_model_state_dict
 
-    known = 2 * len(updates) + sum(len(head.state_dict()) for head in tuned.values())
+    known = 2 * len(updates) + sum(len(head.state_dict()) for head in heads.values())
     if known != len(get_peft_model_state_dict(model, save_embedding_layers=False)):
         return None  # trained tokens, biases and the like
-    return AdapterWeights(updates, tuned), AdapterWeights({}, original)
+    return AdapterWeights(updates, heads)
+
+
+def untuned_heads(loaded: LoadedModel) -> AdapterWeights:
+    """The heads that an untuned model has, or that stand unused beside an adapter's own."""
+    model = loaded.model.get_base_model() if hasattr(loaded.model, "get_base_model") else loaded.model
+    found = {path: model.get_submodule(path) for path in loaded.head}
+    return AdapterWeights({}, {path: getattr(head, "original_module", head) for path, head in found.items()})
 
 
 def _is_plain_lora(module: Any, name: str) -> bool:
-    plain = name in module.lora_A and not module.lora_variant and not module.lora_bias[name] and not module.merged
+    from peft.tuners.lora import Linear
+
+    plain = type(module) is Linear and not module.lora_variant and not module.lora_bias[name] and not module.merged
     return plain and is_linear(module.get_base_layer())
 
 
 def _reads_texts(model: Any, path: str) -> bool:
     """Whether the module stands behind the trunk's blocks, where there is one position a text."""
     return not path.startswith(f"{model.base_model_prefix}.") or path.endswith(".pooler")
+
+
+def _digests(model: Any) -> dict[str, str]:
+    """SHA-256 of each weight of the base model, by its name without PEFT's layers around it.
+
+    Digests, because the shared base gives its own weights up for copies that its products read faster.
+    """
+    found = {}
+    for name, value in model.state_dict().items():
+        if ".lora_" in name or ".modules_to_save." in name:
+            continue
+        plain = name.replace(".base_layer.", ".").replace(".original_module.", ".")
+        content = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+        found[plain] = f"{value.dtype} {tuple(value.shape)} {hashlib.sha256(content).hexdigest()}"
+    return found

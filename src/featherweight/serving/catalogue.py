@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import threading
 from collections.abc import Sequence
@@ -10,19 +11,19 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
-from featherweight import recipe as recipes
 from featherweight.engine.hardware import give_back_freed_memory
-from featherweight.errors import ConfigError
-from featherweight.methods import adapters
-from featherweight.runs import FACTS, RunDirectory
-from featherweight.serving.adapters import SharedBase, weights_of
+from featherweight.engine.multi_lora import AdapterWeights
+from featherweight.errors import ConfigError, ModelError
+from featherweight.serving.adapters import SharedBase, untuned_heads, weights_of
 from featherweight.serving.backends import Backend, OwnModel
-from featherweight.serving.loading import load
-from featherweight.serving.predictor import load_predictor
-from featherweight.sources import models
-from featherweight.sources.models import read_json
+from featherweight.serving.loading import LoadedModel, Origin, load_tuned, load_untuned, origin_of
+from featherweight.serving.predictor import Predictor, load_predictor
+from featherweight.serving.torch_backend import TorchBackend
+from featherweight.sources.cache import file_hash, key_of
+from featherweight.sources.models import ModelSource
 
 BASE = "@base"  # behind a run's name: its untuned model, as the run measured it
+_log = logging.getLogger("featherweight.serving")
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}", re.ASCII)
 _DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in range(1, 10))}
 
@@ -111,7 +112,7 @@ class Catalogue:
         # By a thread that ends: OpenMP keeps a pool for each thread that ever computed, and once they have more members
         # than there are cores, all sleep between any two products and have to be woken, which doubles a text's time.
         with ThreadPoolExecutor(1, thread_name_prefix="loader") as loader:
-            made = loader.submit(lambda: self._adapter(name, path) or self._own(name, path)).result()
+            made = loader.submit(self._make, name, path).result()
         give_back_freed_memory()  # of the copy of the base model that a further adapter was loaded on
         with self._lock:
             self._served |= {one.name: one for one in made}
@@ -133,46 +134,70 @@ class Catalogue:
             if served.backend.remove(served.key) == 0:
                 self._bases = {print_: base for print_, base in self._bases.items() if base is not served.backend}
 
-    def _own(self, name: str, path: str) -> list[Served]:
-        predictor = load_predictor(path)
-        return [Served(name, name, OwnModel(predictor), tuple(predictor.labels))]
-
-    def _adapter(self, name: str, path: str) -> list[Served]:
-        """A plain LoRA adapter, on the base model that others share; nothing where it is something else."""
-        fingerprint = _base_fingerprint(path)
-        if fingerprint is None:
-            return []
-        run = RunDirectory(path)
-        is_run = run.recipe.is_file()
-        if is_run:
-            import transformers
-
-            transformers.set_seed(recipes.load(run.recipe).training.seed)  # draws the head that the run began with
-        loaded = load(path)
-        weights = weights_of(loaded)
-        if weights is None:
-            return []
-        tuned, original = weights
-        base = self._bases.get(fingerprint) or SharedBase(loaded, original)
-        key = f"{name}#{next(self._numbers)}"
-        labels = tuple(loaded.task.labels)
-        base.add(key, loaded, tuned)
-        made = [Served(name, key, base, labels)]
-        if is_run:
-            base.add(key + BASE, loaded, original)
-            made.append(Served(name + BASE, key + BASE, base, labels, base_of=name))
-        self._bases[fingerprint] = base
+    def _make(self, name: str, path: str) -> list[Served]:
+        """All that answers for a path: itself and, of a run, its untuned model."""
+        origin = origin_of(path)
+        if origin is None:
+            predictor = load_predictor(path)
+            return [Served(name, name, OwnModel(predictor), tuple(predictor.labels))]
+        _seed(origin)
+        loaded = load_tuned(path, origin)
+        weights = weights_of(loaded) if origin.is_adapter else None
+        place = self._place(path, origin, loaded) if weights or origin.run else None
+        key, labels = f"{name}#{next(self._numbers)}", tuple(loaded.task.labels)
+        if place and weights and place.base.is_under(loaded, weights):
+            place.base.add(key, loaded, weights)
+            made = [Served(name, key, place.base, labels)]
+        else:
+            made = [Served(name, key, OwnModel(Predictor(TorchBackend(loaded))), labels)]
+        if place and origin.run:
+            place.base.add(key + BASE, loaded, place.heads)
+            made.append(Served(name + BASE, key + BASE, place.base, labels, base_of=name))
+        if place and any(one.backend is place.base for one in made):
+            self._bases[place.key] = place.base
         return made
 
+    def _place(self, path: str, origin: Origin, loaded: LoadedModel) -> _Place | None:
+        """Where a run or an adapter stands; None where a run that needs no base has lost it."""
+        try:
+            key = _key(origin.base)
+            base = self._bases.get(key)
+            if base is not None and origin.is_adapter:
+                return _Place(key, base, untuned_heads(loaded))
+            _seed(origin)
+            untuned = load_untuned(path, origin)
+        except (ConfigError, ModelError) as error:
+            if origin.is_adapter:
+                raise
+            _log.warning(f"its untuned model is not served: {error}")
+            return None
+        heads = untuned_heads(untuned)
+        return _Place(key, base or SharedBase(untuned), heads)
 
-def _base_fingerprint(path: str) -> str | None:
-    """Of the base model that an adapter was made for; None where ``path`` is no adapter."""
-    run = RunDirectory(path)
-    folder = run.path / "adapter" if run.recipe.is_file() else run.path
-    if not (folder / adapters.CONFIG).is_file():
-        return None
-    known = read_json(folder / FACTS).get("base_model", {}) if (folder / FACTS).is_file() else {}
-    if "fingerprint" in known:
-        return str(known["fingerprint"])
-    config = adapters.check(folder)
-    return models.find(str(config.get("base_model_name_or_path")), config.get("revision")).fingerprint
+
+@dataclass(frozen=True)
+class _Place:
+    """What a run or an adapter stands on.
+
+    Attributes:
+        key: of the base model, among all.
+        heads: those of the run's untuned model.
+    """
+
+    key: str
+    base: SharedBase
+    heads: AdapterWeights
+
+
+def _key(source: ModelSource) -> str:
+    """One for all models of the same weights, configuration and tokenizer."""
+    others = sorted(path for end in ("json", "txt", "model") for path in source.folder.glob(f"*.{end}"))
+    return key_of(source.fingerprint, {path.name: file_hash(path) for path in others})
+
+
+def _seed(origin: Origin) -> None:
+    """Let what a run drew be drawn again: the head that it began with, and what a random initialisation computes."""
+    import transformers
+
+    if origin.run is not None:
+        transformers.set_seed(origin.run.training.seed)

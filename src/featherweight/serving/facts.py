@@ -34,7 +34,7 @@ class _Facts(_Read):
     max_length: Annotated[int, Field(ge=1)] | None = None
     temperature: Annotated[float, Field(gt=0)] | None = None
     thresholds: list[_Threshold] = []
-    pad_token_id: int | None = None
+    pad_token_id: Annotated[int, Field(ge=0)] | None = None
     base_model: _BaseModelFacts = _BaseModelFacts()
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ from featherweight import recipe as recipes
 from featherweight.collector import importing_models
 from featherweight.errors import ConfigError, ModelError
 from featherweight.methods import adapters
-from featherweight.recipe import ModelSection
+from featherweight.recipe import ModelSection, Recipe
 from featherweight.registry import METHODS, TASKS
 from featherweight.runs import FACTS, RunDirectory
 from featherweight.serving.facts import read_facts
@@ -33,6 +34,7 @@ class LoadedModel:
         model: in evaluation mode.
         tokenizer: with a pad token.
         max_length: tokens after which texts are cut.
+        head: dotted names of the modules that its own checkpoint may lack, and that tuning trains whole.
         temperature: fitted on held-out rows; dividing the logits by it calibrates the probabilities. None if unknown.
         thresholds: confidence to abstain below, for each wanted error rate, as in ``metrics.json``.
     """
@@ -42,6 +44,7 @@ class LoadedModel:
     model: Any
     tokenizer: Any
     max_length: int
+    head: Sequence[str] = ()
     temperature: float | None = None
     thresholds: Sequence[dict[str, Any]] = ()
 
@@ -66,6 +69,74 @@ def facts(
     }
 
 
+@dataclass(frozen=True)
+class Origin:
+    """What a run or an adapter was made from, and where the result lies.
+
+    Attributes:
+        folder: of the adapter or of the whole tuned model.
+        known: its ``featherweight.json``.
+        where: the base model's name, or None where nothing says it.
+        revision: the base model's, on its hub.
+        fingerprint: that the base model had; None where nothing says it.
+        run: the recipe, where this is a run.
+    """
+
+    folder: Path
+    known: Mapping[str, Any]
+    where: str | None
+    revision: str | None
+    fingerprint: str | None
+    run: Recipe | None
+
+    @property
+    def is_adapter(self) -> bool:
+        return (self.folder / adapters.CONFIG).is_file()
+
+    @cached_property
+    def base(self) -> ModelSource:
+        """The base model, as it was.
+
+        Raises:
+            ModelError: nothing says which it is, or it has changed since.
+            ConfigError: it is not there.
+        """
+        if not self.where:
+            raise ModelError(f"{self.folder / adapters.CONFIG}: does not say which base model the adapter is for")
+        source = models.find(self.where, self.revision)
+        if self.fingerprint and source.fingerprint != self.fingerprint:
+            raise ModelError(
+                f"{self.folder}: the adapter was made for {self.where} as it was ({self.fingerprint[:12]}), which has "
+                f"changed since ({source.fingerprint[:12]}); bring that version back"
+            )
+        return source
+
+
+def origin_of(name: str) -> Origin | None:
+    """Where a run or an adapter comes from; None for a model that stands alone.
+
+    Raises:
+        ModelError: the folder or a file in it can't be trusted or read.
+        ConfigError: its recipe can't be read.
+    """
+    path = archives.unpacked(name)
+    run = RunDirectory(path)
+    if (path / adapters.CONFIG).is_file() or run.recipe.is_file():
+        models.require_plain_files(path)
+    if run.recipe.is_file():
+        fingerprint = run.read_metrics()["base_model_fingerprint"]
+        recipe = recipes.load(run.recipe)
+        folder = path / METHODS[recipe.method.name].artefact
+        return Origin(folder, read_facts(folder), recipe.model.name, recipe.model.revision, fingerprint, recipe)
+    if not (path / adapters.CONFIG).is_file():
+        return None
+    config, known = adapters.check(path), read_facts(path)
+    base = known.get("base_model", {})
+    where = base.get("name") or config.get("base_model_name_or_path")
+    revision = base.get("revision") or config.get("revision")
+    return Origin(path, known, where, revision, base.get("fingerprint"), None)
+
+
 @importing_models()
 def load(name: str, fresh_labels: Callable[[], Sequence[str]] | None = None) -> LoadedModel:
     """Load a run, an adapter or any model.
@@ -78,19 +149,41 @@ def load(name: str, fresh_labels: Callable[[], Sequence[str]] | None = None) -> 
         ModelError: it can't be found, trusted or read, or was made for another base model.
         ConfigError: the name means nothing.
     """
-    path = archives.unpacked(name)
-    run = RunDirectory(path)
-    if (path / adapters.CONFIG).is_file() or run.recipe.is_file():
-        models.require_plain_files(path)
-    if run.recipe.is_file():
-        metrics = run.read_metrics()
-        recipe = recipes.load(run.recipe)
-        artefact = METHODS[recipe.method.name].artefact
-        base = (recipe.model.name, recipe.model.revision)
-        return _load_tuned(name, path / artefact, base, metrics["base_model_fingerprint"])
-    if (path / adapters.CONFIG).is_file() or (path / FACTS).is_file():
-        return _load_tuned(name, path, None, None)
-    return _load_plain(name, fresh_labels)
+    origin = origin_of(name)
+    if origin is not None:
+        return load_tuned(name, origin)
+    folder = archives.unpacked(name)
+    return _load_whole(name, folder) if (folder / FACTS).is_file() else _load_plain(name, fresh_labels)
+
+
+def load_tuned(name: str, origin: Origin) -> LoadedModel:
+    """Load what a run or an adapter made of its base model."""
+    if not origin.is_adapter:
+        return _load_whole(name, origin.folder)
+    untuned = load_untuned(name, origin)
+    fresh = [] if untuned.task.has_head(models.load_config(origin.base)) else untuned.head
+    model = adapters.load(untuned.model, origin.folder, fresh)
+    temperature, thresholds = origin.known.get("temperature"), origin.known.get("thresholds", ())
+    return replace(untuned, model=model, temperature=temperature, thresholds=thresholds)
+
+
+@importing_models()
+def load_untuned(name: str, origin: Origin) -> LoadedModel:
+    """Load what a run or an adapter began with: its base model and the head that tuning found.
+
+    A head that is drawn comes from torch's global generator: seeded as the run was, it is the one that the run began
+    with.
+    """
+    source = origin.base
+    labels = origin.known.get("labels") or _stored_labels(source, origin.folder)
+    task = TASKS[origin.known.get("task", "sequence-classification")](labels)
+    if origin.run is not None:
+        model, tokenizer, head = task.load_model(source, origin.run.model)
+        task.mend_head(model, head)
+    else:
+        model, tokenizer, head = _load_base(task, source, origin.folder)
+    max_length, _ = task.max_length(tokenizer, model, origin.known.get("max_length"))
+    return LoadedModel(name, task, model, tokenizer, max_length, head)
 
 
 def execution_of(loaded: LoadedModel) -> Execution:
@@ -102,43 +195,24 @@ def execution_of(loaded: LoadedModel) -> Execution:
     return Execution(plain, loaded.tokenizer.pad_token_id)
 
 
-def _load_tuned(name: str, folder: Path, base: tuple[str, str | None] | None, fingerprint: str | None) -> LoadedModel:
-    """An adapter on its base, or a whole tuned model, as the folder has it."""
+def _load_whole(name: str, folder: Path) -> LoadedModel:
+    """A model that was tuned as a whole, with the facts beside it."""
     known = read_facts(folder)
-    if not (folder / adapters.CONFIG).is_file():
-        source = models.find(str(folder))
-    else:
-        config = adapters.check(folder)
-        recorded = known.get("base_model", {})
-        where, revision = base or (
-            recorded.get("name") or config.get("base_model_name_or_path"),
-            recorded.get("revision") or config.get("revision"),
-        )
-        if not where:
-            raise ModelError(f"{folder / adapters.CONFIG}: does not say which base model the adapter is for")
-        source = models.find(where, revision)
-        wanted = fingerprint or recorded.get("fingerprint")
-        if wanted and source.fingerprint != wanted:
-            raise ModelError(
-                f"{folder}: the adapter was made for {where} as it was ({wanted[:12]}), which has changed since "
-                f"({source.fingerprint[:12]}); bring that version back"
-            )
+    source = models.find(str(folder))
     task = TASKS[known.get("task", "sequence-classification")](known.get("labels") or _stored_labels(source, folder))
-    model, tokenizer, head = _load_base(task, source, folder)
-    if (folder / adapters.CONFIG).is_file():
-        model = adapters.load(model, folder, [] if task.has_head(models.load_config(source)) else head)
+    model, tokenizer, head = task.load_model(source, ModelSection(name=source.name))
     max_length, _ = task.max_length(tokenizer, model, known.get("max_length"))
     temperature, thresholds = known.get("temperature"), known.get("thresholds", ())
-    return LoadedModel(name, task, model, tokenizer, max_length, temperature, thresholds)
+    return LoadedModel(name, task, model, tokenizer, max_length, head, temperature, thresholds)
 
 
 def _load_base(task: Any, source: ModelSource, folder: Path) -> tuple[Any, Any, list[str]]:
-    """The base model with its own head, or with a fresh one where that has other labels and the adapter brings one."""
+    """An adapter's base model with its own head, or with a fresh one where that has other labels and the adapter
+    brings one."""
     try:
         return task.load_model(source, ModelSection(name=source.name))  # type: ignore[no-any-return]
     except ConfigError:
-        has_adapter = (folder / adapters.CONFIG).is_file()
-        if not (has_adapter and adapters.check(folder).get("modules_to_save")):
+        if not adapters.check(folder).get("modules_to_save"):
             raise
         return task.load_model(source, ModelSection(name=source.name, head="new"))  # type: ignore[no-any-return]
 

@@ -3,7 +3,6 @@ transformers."""
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,8 +14,10 @@ from numpy.typing import NDArray
 from featherweight.batching import by_tokens
 from featherweight.errors import ConfigError, ModelError
 from featherweight.runs import FACTS
+from featherweight.serving.facts import read_facts
 
 _TOKEN_BUDGET = 1024
+_NEEDED = ("labels", "max_length", "pad_token_id")
 _EXPORT = "pip install 'featherweight[export]'"
 
 
@@ -39,15 +40,14 @@ class OnnxBackend:
         except ImportError as error:
             raise ConfigError(f"{name}: an ONNX export needs {error.name}; run: {_EXPORT}") from None
         folder = Path(name)
-        try:
-            facts: dict[str, Any] = json.loads((folder / FACTS).read_text(encoding="utf-8"))
-            self.labels = tuple(facts["labels"])
-            self.temperature: float | None = facts["temperature"]
-            self.thresholds: Sequence[dict[str, Any]] = facts["thresholds"]
-            self._pad = int(facts["pad_token_id"])
-            self.max_length = int(facts["max_length"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ModelError(f"{folder / FACTS}: can't be read: {error}; export it again") from None
+        facts = read_facts(folder)
+        if missing := [key for key in _NEEDED if key not in facts]:
+            raise ModelError(f"{folder / FACTS}: lacks {missing[0]!r}; export it again")
+        self.labels = tuple(facts["labels"])
+        self.temperature: float | None = facts.get("temperature")
+        self.thresholds: Sequence[dict[str, Any]] = facts.get("thresholds", ())
+        self._pad: int = facts["pad_token_id"]
+        self.max_length: int = facts["max_length"]
         try:
             self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         except Exception as error:  # noqa: BLE001 - the library raises nothing narrower
@@ -59,6 +59,13 @@ class OnnxBackend:
         except Exception as error:  # noqa: BLE001 - the library raises nothing narrower
             reason = str(error).strip().splitlines()[0]
             raise ModelError(f"{folder / 'model.onnx'}: can't be loaded: {reason}; export it again") from None
+        (output,) = self._session.get_outputs()
+        classes = output.shape[-1]
+        if isinstance(classes, int) and classes != len(self.labels):
+            raise ModelError(
+                f"{folder / FACTS}: has {len(self.labels)} labels, and model.onnx has {classes} classes; "
+                "export it again"
+            )
 
     def logits(self, texts: Sequence[str]) -> NDArray[np.float32]:
         encoded = self._tokenizer.encode_batch_fast(list(texts))

@@ -18,7 +18,7 @@ _BLOCK = 32 * 32  # texts sorted by length together; bounds the memory of a stre
 
 # What a folder holds, to what answers with it; everything else is a model of torch's.
 _BACKENDS = {"model.onnx": "featherweight.serving.onnx_backend:OnnxBackend"}
-_TORCH = "featherweight.serving.torch_backend:TorchBackend"
+_TORCH = "featherweight.serving.torch_backend:backend_of"
 
 
 class Backend(Protocol):

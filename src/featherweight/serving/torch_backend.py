@@ -11,21 +11,25 @@ import torch
 from numpy.typing import NDArray
 
 from featherweight.batching import by_tokens
-from featherweight.export.merged import merge
+from featherweight.export.merged import can_merge, merge
 from featherweight.records import Encoding
-from featherweight.serving.loading import execution_of, load
+from featherweight.serving.loading import LoadedModel, execution_of, load
+
+
+def backend_of(name: str) -> TorchBackend:
+    """The backend of whatever :func:`featherweight.serving.loading.load` takes."""
+    return TorchBackend(load(name))
 
 
 class TorchBackend:
-    """Packed batches of like length, with the adapter merged into its base, on a CUDA device where there is one.
+    """Packed batches of like length, the adapter merged where that can be, on a CUDA device where there is one.
 
     Args:
-        name: as :func:`featherweight.serving.loading.load` takes it.
+        loaded: what answers; its model is changed in place.
     """
 
-    def __init__(self, name: str) -> None:
-        loaded = load(name)
-        self.loaded = replace(loaded, model=merge(loaded.model))
+    def __init__(self, loaded: LoadedModel) -> None:
+        self.loaded = replace(loaded, model=merge(loaded.model) if can_merge(loaded.model) else loaded.model)
         self.labels: tuple[str, ...] = self.loaded.task.labels
         self.temperature = self.loaded.temperature
         self.thresholds = self.loaded.thresholds
