@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import tiny
 from featherweight import recipe as recipes
 from featherweight import workflow
 from featherweight.evidence import learning_curve as curves
+from featherweight.report import tables
 
 Models = Callable[[str], Path]
 SIZES = [round(8000 * fraction) for fraction in curves.FRACTIONS]
@@ -50,6 +52,20 @@ def test_a_flat_curve_promises_nothing_and_a_steep_one_does() -> None:
     assert "not shown to bring more" in curves.headline(flat)
     steep = curves.summarise(drawn((8.0, 0.5, 0.05), 0.002), 0)
     assert "would bring about +0.0" in curves.headline(steep)
+
+
+@pytest.mark.parametrize("law", [(0.0, 0.5, 0.2), (8.0, 0.5, 0.05), (3.0, 0.5, 0.1)])
+def test_row_97_the_headline_and_the_table_of_a_curve_have_the_same_figures(law: tuple[float, float, float]) -> None:
+    """The gain is between two figures of the fitted curve, which are both said; no measured figure is mixed in."""
+    found = curves.summarise(drawn(law, 0.01, seed=3), 0)
+    line, rows = curves.headline(found), tables.curve_rows(found)
+    cells = [cell for row in rows for cell in row]
+    numbers = re.findall(r"[+-]?\d+\.\d+", line)
+    for number in numbers:
+        assert any(number in cell.split() for cell in cells), (number, line)
+    last, twice = rows[len(curves.FRACTIONS) - 1], rows[len(curves.FRACTIONS)]
+    assert last[3] in numbers
+    assert float(twice[3]) - float(last[3]) == pytest.approx(float(twice[5]), abs=1.5e-4)
 
 
 def test_draws_are_nested_and_keep_the_shares() -> None:

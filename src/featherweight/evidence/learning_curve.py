@@ -44,7 +44,8 @@ def summarise(accuracies: Mapping[int, Sequence[float]], seed: int) -> dict[str,
         accuracies: rows of train to the accuracies of several seeds; at least four sizes.
 
     Returns:
-        ``points`` (``rows``, ``mean``, ``standard_deviation``, ``accuracies``), ``law`` (``a``, ``b``, ``c``),
+        ``points`` (``rows``, ``mean``, ``standard_deviation``, ``accuracies``, ``fitted`` by the law), ``law`` (``a``,
+        ``b``, ``c``),
         ``curve`` (``rows``, ``accuracy``, ``low``, ``high``) up to the largest multiple, and ``more``: for each
         multiple of train its ``rows``, ``accuracy`` and ``gain`` with their 95 % bands.
     """
@@ -73,8 +74,8 @@ def summarise(accuracies: Mapping[int, Sequence[float]], seed: int) -> dict[str,
     return {
         "points": [
             {"rows": int(size), "mean": float(one.mean()), "standard_deviation": float(one.std(ddof=1)),
-             "accuracies": one.tolist()}
-            for size, one in zip(sizes, values, strict=True)
+             "accuracies": one.tolist(), "fitted": float(fitted)}
+            for size, one, fitted in zip(sizes, values, 1 - error(sizes, *best), strict=True)
         ],
         "law": dict(zip("abc", map(float, best), strict=True)),
         "curve": [
@@ -102,15 +103,19 @@ def fit(rows: Floats, errors: Floats) -> tuple[float, float, float]:
 
 
 def headline(found: Mapping[str, Any]) -> str:
-    """What twice the labels would bring, in one sentence."""
+    """What twice the labels would bring, in one sentence; its figures are those of the curve, as is the gain."""
     twice, last = found["more"][0], found["points"][-1]
     low, high = twice["gain_band"]
+    gain = f"{twice['gain']:+.4f} ({low:+.4f} to {high:+.4f})"
     outlook = (
-        f"twice the labels would bring about {twice['gain']:+.4f} of accuracy ({low:+.4f} to {high:+.4f})"
+        f"twice the labels would bring about {gain}"
         if low >= _WORTH_SAYING
-        else f"twice the labels are not shown to bring more (at most {max(high, 0):+.4f} of accuracy)"
+        else f"twice the labels are not shown to bring more: {gain}"
     )
-    return f"With {last['rows']:,} rows of train accuracy is {last['mean']:.4f}; {outlook}."
+    return (
+        f"With {last['rows']:,} rows of train accuracy is {last['mean']:.4f}. By the curve, which has "
+        f"{last['fitted']:.4f} there and {twice['accuracy']:.4f} with {twice['rows']:,}, {outlook}."
+    )
 
 
 def _band(values: Floats) -> list[float]:

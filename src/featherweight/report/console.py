@@ -6,11 +6,15 @@ With JSON asked for, standard output is the JSON's alone and everything else goe
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from typing import Any
 
+from featherweight.report.fitted import FittedTable
 from featherweight.report.progress import Nothing, Progress, Tqdm, on_standard_error
+
+_WIDTH_OF_FILES = 120  # where standard output is no terminal and COLUMNS is not set
 
 
 class Console:
@@ -40,10 +44,13 @@ class Console:
         from rich.console import Console as Rich
 
         stream = sys.stderr if self.as_json else sys.stdout
-        width = None if stream.isatty() else 120
+        known = stream.isatty() or os.environ.get("COLUMNS", "").isdigit()
+        width = None if known else _WIDTH_OF_FILES
         # Texts and labels are the user's: nothing in them is markup.
         rich = Rich(file=stream, highlight=False, width=width, soft_wrap=False, markup=False, emoji=False)
-        for renderable in renderables:
+        for before, renderable in zip((None, *renderables), renderables, strict=False):
+            if isinstance(before, str) and isinstance(renderable, FittedTable):
+                rich.print()
             rich.print(renderable)
 
     def say(self, line: str) -> None:

@@ -87,17 +87,12 @@ def of_curve(found: Mapping[str, Any]) -> list[dict[str, Any]]:
         ],
         "rows of train", "accuracy",
     )  # fmt: skip
-    rows = [
-        *(_row(f"{one['rows']:,}", "measured", f"{one['mean']:.4f}", f"SD {one['standard_deviation']:.4f}", "")
-          for one in points),
-        *(_row(f"{one['rows']:,}", "extrapolated", f"{one['accuracy']:.4f}",
-               "{:.4f} to {:.4f}".format(*one["accuracy_band"]),
-               "{:+.4f} ({:+.4f} to {:+.4f})".format(one["gain"], *one["gain_band"])) for one in found["more"]),
-    ]  # fmt: skip
+    rows = [_row(*cells) for cells in tables.curve_rows(found)]
+    columns = [one.name for one in tables.CURVE]
     how = f"Each point is the mean over {found['seeds']} draws of train, by {found['method']}, on the same rows. "
     return [_section("Learning curve", [
         {"kind": "plots", "plots": [plot]},
-        _table("Measured and extrapolated", ["rows of train", "kind", "accuracy", "scatter or band", "gain"], rows),
+        _table("Measured, and by the fitted curve", columns, rows),
         _text(f"{how}The error is taken to be {law['a']:.3g} n^-{law['b']:.3g} + {law['c']:.3g}. The band comes from "
               "the scatter over draws; it does not hold what the choice of the measured rows adds, nor that the law "
               "may not hold further out."),

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
-if TYPE_CHECKING:
-    from rich.table import Table
+from featherweight.report.fitted import Column, FittedTable
 
+_MOST_LISTED = 20
+CURVE = (
+    Column("rows of train"), Column("measured"), Column("scatter (SD)", 2), Column("by the curve"),
+    Column("95 % band", 3), Column("gain"), Column("its 95 % band", 1),
+)  # fmt: skip
 _EVALUATION_ROWS = ("eval_loss", "eval_accuracy", "eval_runtime", "eval_samples_per_second", "eval_steps_per_second")
 
 
-def label_shares(shares: Mapping[str, Mapping[str, float]], rows: Mapping[str, int]) -> Table:
-    """One row a split."""
-    table = _table("Label shares", ["split", "rows", *next(iter(shares.values()))])
-    for split, parts in shares.items():
-        table.add_row(split, f"{rows[split]:,}", *(f"{share:.2%}" for share in parts.values()))
+def label_shares(shares: Mapping[str, Mapping[str, float]], rows: Mapping[str, int]) -> FittedTable:
+    """One row a label, one column a split."""
+    columns = [Column("label", words=True), *(Column(f"{split} ({rows[split]:,} rows)") for split in shares)]
+    table = FittedTable("Label shares", columns)
+    for label in dict.fromkeys(label for parts in shares.values() for label in parts):
+        table.add_row(label, *(f"{parts.get(label, 0):.2%}" for parts in shares.values()))
     return table
 
 
@@ -23,9 +28,11 @@ def parameters(trainable: int, total: int) -> str:
     return f"Trainable parameters: {trainable:,} of {total:,} ({trainable / total:.2%})"
 
 
-def epochs(records: Sequence[Mapping[str, Any]]) -> Table:
+def epochs(records: Sequence[Mapping[str, Any]]) -> FittedTable:
     """One row an evaluation during training."""
-    table = _table("Training", ["epoch", "training loss", "validation loss", "accuracy"])
+    table = FittedTable(
+        "Training", [Column("epoch"), Column("training loss", 1), Column("validation loss"), Column("accuracy")]
+    )
     for record in records:
         table.add_row(
             f"{record['epoch']:g}",
@@ -36,18 +43,21 @@ def epochs(records: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
-def evaluations(columns: Mapping[str, Mapping[str, float]]) -> Table:
+def evaluations(columns: Mapping[str, Mapping[str, float]]) -> FittedTable:
     """Evaluations side by side, one column each."""
-    table = _table("Evaluation", ["", *columns])
+    table = FittedTable("Evaluation", [Column("", words=True), *map(Column, columns)])
     for name in _EVALUATION_ROWS:
         table.add_row(name, *(f"{metrics[name]:.4f}" for metrics in columns.values()))
     return table
 
 
-def ladder(metrics: Mapping[str, Any]) -> Table:
+def ladder(metrics: Mapping[str, Any]) -> FittedTable:
     """Baselines, base and tuned, with Wilson's interval for accuracy and what each took."""
-    columns = ["model", "accuracy", "95 % interval", "macro-F1", "balanced accuracy", "Matthews", "time", "memory"]
-    table = _table(f"Accuracy on {metrics['evaluated_split']}, cheapest first", columns)
+    columns = [
+        Column("model", words=True), Column("accuracy"), Column("95 % interval", 2), Column("macro-F1", 1),
+        Column("balanced accuracy", 5), Column("Matthews", 6), Column("time", 3), Column("memory", 4),
+    ]  # fmt: skip
+    table = FittedTable(f"Accuracy on {metrics['evaluated_split']}, cheapest first", columns)
     for name, rung in rungs(metrics).items():
         low, high = rung["eval_accuracy_interval"]
         others = (rung[f"eval_{one}"] for one in ("macro_f1", "balanced_accuracy", "matthews_correlation"))
@@ -137,30 +147,43 @@ def comparison_sentence(comparison: Mapping[str, Any]) -> str:
     )
 
 
-def learning_curve(found: Mapping[str, Any]) -> Table:
-    """Accuracy by rows of train, measured and then extrapolated."""
-    table = _table(f"Accuracy on {found['evaluated_split']} by rows of train ({found['method']})",
-                   ["rows", "accuracy", "over seeds, or band", ""])  # fmt: skip
-    for one in found["points"]:
-        spread = f"SD {one['standard_deviation']:.4f}, n = {len(one['accuracies'])}"
-        table.add_row(f"{one['rows']:,}", f"{one['mean']:.4f}", spread, "measured")
-    for one in found["more"]:
-        low, high = one["accuracy_band"]
-        table.add_row(f"{one['rows']:,}", f"{one['accuracy']:.4f}", f"{low:.4f} to {high:.4f}", "extrapolated")
+def learning_curve(found: Mapping[str, Any]) -> FittedTable:
+    """Accuracy by rows of train: measured, by the fitted curve, and what more rows would bring by it."""
+    title = f"Accuracy on {found['evaluated_split']} by rows of train ({found['method']})"
+    table = FittedTable(title, CURVE)
+    for row in curve_rows(found):
+        table.add_row(*row)
     return table
 
 
-def suspects(rows: Sequence[Mapping[str, Any]]) -> Table:
+def curve_rows(found: Mapping[str, Any]) -> list[list[str]]:
+    """The cells of a learning curve's table, a row for each measured size and each multiple of train."""
+    return [
+        *([f"{one['rows']:,}", f"{one['mean']:.4f}", f"{one['standard_deviation']:.4f}", f"{one['fitted']:.4f}", "", "",
+           ""] for one in found["points"]),
+        *([f"{one['rows']:,}", "", "", f"{one['accuracy']:.4f}", "{:.4f} to {:.4f}".format(*one["accuracy_band"]),
+           f"{one['gain']:+.4f}", "{:+.4f} to {:+.4f}".format(*one["gain_band"])] for one in found["more"]),
+    ]  # fmt: skip
+
+
+def suspects(rows: Sequence[Mapping[str, Any]]) -> FittedTable:
     """Labels that are likely wrong."""
-    table = _table("Suspected label errors, most suspect first", ["row", "text", "label", "suggested"])
+    table = FittedTable(
+        "Suspected label errors, most suspect first",
+        [Column("row"), Column("text", words=True), Column("label", words=True), Column("suggested", words=True)],
+    )
     for row in rows:
         table.add_row(str(row["row"]), _shorten(row["text"]), row["label"], row["suggested"])
     return table
 
 
-def runs(rows: Sequence[Mapping[str, Any]]) -> Table:
+def runs(rows: Sequence[Mapping[str, Any]]) -> FittedTable:
     """Figures of several runs."""
-    table = _table("Runs", ["run", "accuracy", "macro-F1", "Matthews", "trainable parameters"])
+    table = FittedTable(
+        "Runs",
+        [Column("run", words=True), Column("accuracy"), Column("macro-F1", 1), Column("Matthews", 3),
+         Column("trainable parameters", 2)],
+    )  # fmt: skip
     for row in rows:
         parameters = row.get("trainable_parameters")
         figures = (row[f"eval_{one}"] for one in ("accuracy", "macro_f1", "matthews_correlation"))
@@ -176,19 +199,24 @@ def seeds(found: Mapping[str, Any]) -> str:
     )
 
 
-def examples(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
+def examples(title: str, rows: Sequence[Mapping[str, Any]]) -> FittedTable:
     """A few examples with both models' probability of the true label."""
-    table = _table(title, ["text", "label", "base", "tuned"])
+    table = FittedTable(
+        title, [Column("text", words=True), Column("label", words=True), Column("base", 1), Column("tuned")]
+    )
     for row in rows:
         table.add_row(_shorten(row["text"]), row["label"], f"{row['base']:.2f}", f"{row['tuned']:.2f}")
     return table
 
 
-def comparisons(rows: Sequence[Mapping[str, Any]], title: str = "Paired comparison on the same rows") -> Table:
+def comparisons(rows: Sequence[Mapping[str, Any]], title: str = "Paired comparison on the same rows") -> FittedTable:
     """One row a pair of runs."""
-    columns = ["run", "against", "difference", "95 % interval", "fixed", "broken", "p", "p (Holm)", "verdict"]
-    columns += ["not inferior"] if any("margin" in row for row in rows) else []
-    table = _table(title, columns)
+    columns = [
+        Column("run", words=True), Column("against", words=True), Column("difference"), Column("95 % interval", 2),
+        Column("fixed", 6), Column("broken", 5), Column("p", 4), Column("p (Holm)", 3), Column("verdict"),
+    ]  # fmt: skip
+    columns += [Column("not inferior", 1)] if any("margin" in row for row in rows) else []
+    table = FittedTable(title, columns)
     for row in rows:
         low, high = row["confidence_interval"]
         table.add_row(
@@ -206,7 +234,7 @@ def comparisons(rows: Sequence[Mapping[str, Any]], title: str = "Paired comparis
     return table
 
 
-def plan(found: Mapping[str, Any]) -> Table:
+def plan(found: Mapping[str, Any]) -> FittedTable:
     """What a run will take."""
     seconds = found["seconds"]
     share = found["trainable_parameters"] / found["total_parameters"]
@@ -228,29 +256,59 @@ def plan(found: Mapping[str, Any]) -> Table:
     )
 
 
+def command(line: str) -> Any:
+    """A line to copy, which is never broken."""
+    from rich.text import Text
+
+    return Text(f"  {line}", no_wrap=True, overflow="ignore")
+
+
 def _duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
-def key_values(title: str, values: Mapping[str, Any]) -> Table:
-    table = _table(title, ["", ""])
-    table.show_header = False
+def key_values(title: str, values: Mapping[str, Any]) -> FittedTable:
+    """Facts, one a line, as people write them."""
+    table = FittedTable(title, [Column("", words=True), Column("", words=True)], head=False)
     for key, value in values.items():
-        table.add_row(key, str(value))
+        table.add_row(*_readable(key, value))
     return table
 
 
-def _table(title: str, columns: Sequence[str]) -> Table:
-    from rich import box
-    from rich.table import Table
+def _readable(key: str, value: Any) -> tuple[str, str]:
+    """A key without underscores and its value: numbers with their thousands or to three digits, no Python in it."""
+    if key.endswith("_bytes") and isinstance(value, int):
+        return key.removesuffix("_bytes").replace("_", " "), f"{value / 1e9:.1f} GB"
+    return key if key.isupper() else key.replace("_", " "), _as_text(value)
 
-    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
-    for index, column in enumerate(columns):
-        table.add_column(column, justify="left" if index == 0 else "right", overflow="fold")
-    return table
+
+def _as_text(value: Any) -> str:
+    for kind, write in _WRITTEN.items():
+        if isinstance(value, kind):
+            return write(value)
+    return str(value)
+
+
+def _listed(parts: Sequence[str]) -> str:
+    more = f" and {len(parts) - _MOST_LISTED:,} more" if len(parts) > _MOST_LISTED else ""
+    return f"{', '.join(parts[:_MOST_LISTED])}{more}" if parts else "none"
+
+
+_WRITTEN: dict[type, Callable[[Any], str]] = {  # the first that fits: True is an int, too
+    type(None): lambda value: "none",
+    bool: lambda value: "yes" if value else "no",
+    int: lambda value: f"{value:,}",
+    float: lambda value: f"{value:.3g}",
+    dict: lambda value: _listed([f"{key} {_as_text(part)}" for key, part in value.items()]),
+    list: lambda value: _listed([_as_text(part) for part in value]),
+    tuple: lambda value: _listed([_as_text(part) for part in value]),
+}
 
 
 def _shorten(text: str, width: int = 90) -> str:
     text = " ".join(text.split())
-    return text if len(text) <= width else text[: width - 1] + "…"
+    if len(text) <= width:
+        return text
+    start = text[: width - 1]
+    return f"{start.rpartition(' ')[0] or start}…"

@@ -25,7 +25,10 @@ def inspect_data(section: DataSection, *, console: Console | None = None) -> dic
         name: LabelledTexts.of_split(split, section.text, section.label) for name, split in data.load(section).items()
     }
     found = data_checks.check(splits, data_checks.fingerprint(splits), TrainingSection().seed)
-    console.show(*(tables.key_values(splits[name].origin, _flat(facts)) for name, facts in found["splits"].items()))
+    shares = {name: facts["label_shares"] for name, facts in found["splits"].items()}
+    console.show(tables.label_shares(shares, {name: len(split) for name, split in splits.items()}))
+    for name, facts in found["splits"].items():
+        console.show(tables.key_values(f"{name}: {splits[name].origin}", _shown(facts)))
     if found["shared_texts"]:
         console.show(tables.key_values("Texts that stand in two splits", found["shared_texts"]))
     if suspects := found["suspected_label_errors"]["examples"]:
@@ -74,14 +77,21 @@ def doctor(*, console: Console | None = None) -> dict[str, Any]:
     }
     for title, part in found.items():
         if isinstance(part, dict):
-            console.show(tables.key_values(title.capitalize(), part))
+            missing = {key: "not installed" if value is None else value for key, value in part.items()}
+            console.show(tables.key_values(title.capitalize(), missing if title in {"versions", "demo"} else part))
     console.show(f"Cache: {place}", *(f"To fix: {line}" for line in advice or ["nothing"]))
     return found
 
 
-def _flat(facts: Mapping[str, Any]) -> dict[str, Any]:
+def _shown(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """A split's facts but for its labels, which have a table of their own."""
     return {
-        f"{key} {inner}" if isinstance(value, dict) else key: part
-        for key, value in facts.items()
-        for inner, part in (value.items() if isinstance(value, dict) else [("", value)])
+        "rows": facts["rows"],
+        "words of a text": facts["words"],
+        "empty texts": facts["empty_texts"],
+        "texts that repeat an earlier one": {
+            "to the byte": facts["exactly_repeated_texts"],
+            "but for form": facts["repeated_texts"],
+            "nearly": facts["nearly_repeated_texts"],
+        },
     }

@@ -1,0 +1,205 @@
+"""Tables on narrow terminals: no value is broken over lines, nothing is cut without a mark, little columns leave first."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+from rich.cells import cell_len
+from rich.console import Console
+
+from featherweight import recipe as recipes
+from featherweight import workflow
+from featherweight.evidence import learning_curve as curves
+from featherweight.report import tables
+from featherweight.report.fitted import Column, FittedTable
+
+WIDTHS = (60, 80, 100, 120)
+LABELS = [
+    "account, identity or anything else that no other queue takes",
+    "a_label_of_one_word_that_is_much_longer_than_the_column_it_stands_in",
+    "本人確認とその他のお問い合わせ",
+    "ok",
+    "no",
+]
+TEXT = (
+    "i tried to make a transfer and https://example.org/a/very/long/address/that/nobody/can/break/anywhere failed " * 3
+)
+RUN = "runs/an-experiment-with-a-long-name/seed-{}"
+LARGE = 1_234_567_890
+
+
+def rung(accuracy: float) -> dict[str, Any]:
+    figures = {f"eval_{one}": -0.12345 for one in ("macro_f1", "balanced_accuracy", "matthews_correlation")}
+    return {
+        **figures, "eval_accuracy": accuracy, "eval_accuracy_interval": [0.1234, 0.9876],
+        "cost": {"seconds": 3599.0, "memory_growth_bytes": 12_345_678_901},
+    }  # fmt: skip
+
+
+def pair(index: int) -> dict[str, Any]:
+    return {
+        "run": RUN.format(index), "against": RUN.format(0), "difference": -0.12345, "confidence_interval": [-0.2, 0.1],
+        "fixed": LARGE, "broken": LARGE, "p_value": 1.15e-29, "p_value_holm": 1.15e-29, "verdict": "no-difference",
+        "margin": 0.001, "not_inferior": False,
+    }  # fmt: skip
+
+
+def curve() -> dict[str, Any]:
+    sizes = [round(LARGE * fraction) for fraction in curves.FRACTIONS]
+    found = curves.summarise({size: [0.7 + 0.01 * index, 0.71, 0.72] for index, size in enumerate(sizes)}, 0)
+    return {"evaluated_split": "validation", "method": "linear-probe", **found}
+
+
+def planned() -> dict[str, Any]:
+    return {
+        "rows": {"train": LARGE, "validation": LARGE}, "trainable_parameters": LARGE, "total_parameters": 10 * LARGE,
+        "execution": {"batches": "packed", "reason": "packed and padded logits agree on this model"}, "steps": LARGE,
+        "tokens": LARGE, "padding_avoided": 0.4, "peak_memory_bytes": 12 * LARGE, "disk_bytes": LARGE,
+        "seconds": dict.fromkeys(("preparing", "training", "evaluations", "total", "doubt"), 0.5),
+    }  # fmt: skip
+
+
+def made() -> Iterator[FittedTable]:
+    """Every table of the terminal, with long names and large numbers."""
+    shares = {split: dict.fromkeys(LABELS, 0.123456) for split in ("train", "validation", "test")}
+    evaluation = dict.fromkeys(tables._EVALUATION_ROWS, 123456.789)
+    example = {"row": LARGE, "text": TEXT, "label": LABELS[0], "suggested": LABELS[1], "base": 0.1, "tuned": 0.9}
+    names = ["majority", "tfidf-logistic-regression", "linear-probe"]
+    yield tables.label_shares(shares, dict.fromkeys(shares, LARGE))
+    yield tables.epochs([{"epoch": 0.5, "training_loss": 12.3456, "eval_loss": 1.2, "eval_accuracy": 0.5}])
+    yield tables.evaluations({"/a/long/path/of/a/model/that/somebody/has": evaluation, "tuned model": evaluation})
+    yield tables.ladder({
+        "evaluated_split": "validation", "baselines": dict.fromkeys(names, rung(0.5)), "base": rung(0.4),
+        "tuned": rung(0.6), "resources": {"tuning": rung(0.6)["cost"]},
+    })  # fmt: skip
+    yield tables.learning_curve(curve())
+    yield tables.suspects([example])
+    yield tables.examples("Examples fixed by tuning", [example])
+    figures = {f"eval_{one}": 0.98765 for one in ("accuracy", "macro_f1", "matthews_correlation")}
+    yield tables.runs([{"run": RUN.format(one), **figures, "trainable_parameters": LARGE} for one in range(3)])
+    yield tables.comparisons([pair(one) for one in range(1, 3)])
+    yield tables.plan(planned())
+    yield tables.key_values("Facts", {
+        "labels": LABELS, "peak_memory_bytes": LARGE, "parameters": LARGE, "revision": None, "temperature": 1.23456789,
+        "dtypes": {"F32": LARGE, "I64": 512}, "files": "adapter_config.json: sound\npredictions/tuned.parquet: sound",
+    })  # fmt: skip
+
+
+def drawn(table: FittedTable, width: int) -> list[str]:
+    stream = io.StringIO()
+    Console(file=stream, width=width, highlight=False, markup=False, emoji=False).print(table)
+    return stream.getvalue().splitlines()
+
+
+def faults(lines: list[str], table: FittedTable, width: int) -> list[str]:
+    """Values that don't stand on one line, and words that are broken or cut without a mark."""
+    found = [f"wider than {width}: {line}" for line in lines if cell_len(line.rstrip()) > width]
+    said = " ".join(lines)
+    for index in table.fit(width):
+        column = table.columns[index]
+        heads = column.name.split() if table.head else []
+        cells = [row[index] for row in table.rows]
+        for piece in [*heads, *(word for cell in cells for word in (cell.split() if column.words else [cell]))]:
+            whole = re.search(rf"(?<!\S){re.escape(piece)}(?!\S)", said) if piece else True
+            if not (whole or any(is_cut_of(word, piece) for line in lines for word in line.split())):
+                found.append(f"{column.name}: {piece!r}")
+            if whole and piece and not any(piece in line for line in lines):
+                found.append(f"{column.name}: {piece!r} goes over two lines")
+    return found
+
+
+def is_cut_of(word: str, piece: str) -> bool:
+    start, mark, end = word.partition("…")
+    return bool(mark) and piece.startswith(start) and piece.endswith(end) and len(start) + len(end) < len(piece)
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_row_93_no_table_breaks_a_word_or_a_number(width: int) -> None:
+    for table in made():
+        assert faults(drawn(table, width), table, width) == [], table.title
+
+
+def test_row_93_a_table_of_before_is_found_faulty() -> None:
+    """Negative control: what rich makes of too many columns by itself."""
+    from rich.table import Table
+
+    ours = list(made())[8]
+    theirs = Table(title=ours.title)
+    for column in ours.columns:
+        theirs.add_column(column.name, overflow="fold")
+    for row in ours.rows:
+        theirs.add_row(*row)
+    stream = io.StringIO()
+    Console(file=stream, width=80).print(theirs)
+    everything = FittedTable(ours.title, [Column(one.name, words=one.words) for one in ours.columns])
+    everything.rows = ours.rows
+    assert faults([line.replace("┃", " ").replace("│", " ") for line in stream.getvalue().splitlines()], everything, 80)
+
+
+def test_row_93_columns_leave_in_the_order_that_is_declared() -> None:
+    for table in made():
+        shown = [set(table.fit(width)) for width in range(200, 20, -1)]
+        order = [table.columns[one].leaves for one in range(len(table.columns))]
+        assert all(narrow <= wide for wide, narrow in pairwise(shown)), table.title
+        for kept in shown:
+            gone = set(range(len(order))) - kept
+            assert all(order[one] >= max((order[other] for other in kept), default=0) for one in gone), table.title
+        assert shown[0] == set(range(len(order))), "all of them fit 200 columns"
+        text = " ".join(drawn(table, 80))
+        for index in set(range(len(order))) - set(table.fit(80)):
+            assert table.columns[index].name in text.partition("(no room for:")[2], "what is left out is named"
+
+
+def test_row_93_what_users_write_moves_no_cursor() -> None:
+    table = tables.examples("Examples", [{"text": "a\x1b[2Jb\u202ec", "label": "x\x07", "base": 0.1, "tuned": 0.9}])
+    text = "\n".join(drawn(table, 80))
+    assert "\x1b" not in text
+    assert "\x07" not in text
+    assert "\u202e" not in text
+    assert "\\x1b[2Jb" in text
+
+
+@pytest.fixture(scope="module")
+def finished(models: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of five labels with long names."""
+    folder = tmp_path_factory.mktemp("tables")
+    rows = [{**row, "label": LABELS[index % 5]} for index, row in enumerate(tiny.rows(150))]
+    content = tiny.recipe(models("bert"), tiny.save_jsonl(folder / "t.jsonl", rows), training={"num_train_epochs": 1})
+    workflow.run(recipes.parse(content), folder / "run")
+    return folder / "run"
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_row_93_the_commands_keep_to_the_width(width: int, finished: Path, cli: Any) -> None:
+    """Numbers whole, every line within the width but for commands and paths, which are copied; no Python in it."""
+    for asked in (
+        ["inspect", "run", "run"], ["inspect", "adapter", "run/adapter"], ["inspect", "data", "t.jsonl"],
+        ["compare", "run", "run"], ["doctor"],
+    ):  # fmt: skip
+        ended = cli(*asked, cwd=finished.parent, env={**os.environ, "COLUMNS": str(width)})
+        assert ended.returncode == 0, ended.stderr
+        for line in ended.stdout.splitlines():
+            assert cell_len(line.rstrip()) <= width or " " not in line.strip(), (asked, line)
+            assert not re.search(r"\d\.\d{5,}|[\[{]['\"\d]|None|True|False", line), (asked, line)
+    shown = cli("inspect", "data", "t.jsonl", cwd=finished.parent, env={**os.environ, "COLUMNS": "80"}).stdout
+    assert re.search(r"ok +20\.00%", shown)
+    assert "95th percentile" in " ".join(shown.split())
+
+
+def test_row_93_columns_are_respected_without_a_terminal(finished: Path, cli: Any) -> None:
+    shown = {}
+    for columns in (None, "70", "200"):
+        environment = {key: value for key, value in os.environ.items() if key != "COLUMNS"}
+        environment |= {"COLUMNS": columns} if columns else {}
+        shown[columns] = cli("compare", "run", "run", cwd=finished.parent, env=environment).stdout
+    assert "no room for" in shown["70"]
+    assert "no room for" not in shown["200"]
+    assert "no room for" not in shown[None], "a file is 120 wide"
