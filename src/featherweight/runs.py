@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -132,6 +133,22 @@ class RunDirectory:
 
     def _rewrite_history(self, events: Iterable[dict[str, Any]]) -> None:
         self.write_text(self.history, "".join(json.dumps(event) + "\n" for event in events))
+
+    @contextlib.contextmanager
+    def trial_folder(self) -> Iterator[Path]:
+        """A folder for what is written to be read back and thrown away; a kill leaves it as what is half written.
+
+        Raises:
+            ResourceError: the disk is full or can't be written.
+        """
+        folder = self.path / f"{NEW}trial"
+        with writing(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            try:
+                yield folder
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
 
     def publish_folder(self, name: str, fill: Callable[[Path], None]) -> Path:
         """Fill a folder aside and give it its name when it is complete."""

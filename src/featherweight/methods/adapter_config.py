@@ -65,11 +65,15 @@ def check(config: Mapping[str, Any], path: Path, stored: Mapping[str, TensorInfo
     _check_ranks(config, path, stored)
 
 
-def without_patterns(config: Mapping[str, Any], modules: Sequence[str], path: Path) -> dict[str, Any]:
-    """The same configuration with every pattern replaced by the names of the modules that it matches.
+def without_patterns(
+    config: Mapping[str, Any], modules: Sequence[str], path: Path, parameters: Sequence[str] = ()
+) -> dict[str, Any]:
+    """The same configuration with every pattern replaced by the names that it matches.
 
     Args:
         modules: names of the base model's modules.
+        parameters: names of its parameters; those that ``target_parameters`` adapts, such as the experts of a mixture
+            in one tensor, have ranks and alphas, too.
 
     Raises:
         ModelError: a pattern is no regular expression, matches nothing, or takes too long to tell.
@@ -86,6 +90,8 @@ def without_patterns(config: Mapping[str, Any], modules: Sequence[str], path: Pa
     if isinstance(targets, list) and not any(f".{name}".endswith(f".{one}") for one in targets for name in modules):
         shown = str(config["target_modules"])[:60]
         raise ModelError(f"{path}: target_modules {shown} matches no module of the base model; is it for another one?")
+    ends = tuple(f".{one}" for one in config.get("target_parameters") or ())
+    adapted = [*modules, *(name for name in parameters if f".{name}".endswith(ends))]
     for key in ("rank_pattern", "alpha_pattern"):
         # PEFT lets the first pattern that matches win, and matches at the end of a name.
         expanded: dict[str, Any] = {}
@@ -93,7 +99,7 @@ def without_patterns(config: Mapping[str, Any], modules: Sequence[str], path: Pa
             if _PLAIN.fullmatch(pattern):
                 expanded.setdefault(pattern, value)
             else:
-                for name in matcher.matching(key, rf"(?:.*\.)?(?:{pattern})", modules):
+                for name in matcher.matching(key, rf"(?:.*\.)?(?:{pattern})", adapted):
                     expanded.setdefault(re.escape(name), value)
         result[key] = expanded
     return result

@@ -6,13 +6,16 @@ import json
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from featherweight.errors import ConfigError, ModelError
 from featherweight.methods import adapter_config
 from featherweight.quiet import quiet
 from featherweight.sources.models import read_json, refuse_remote_code, require_plain_files
 from featherweight.sources.tensors import read_header, require_finite
+
+if TYPE_CHECKING:
+    import torch
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
@@ -31,8 +34,8 @@ def inject(model: Any, config: Any) -> Any:
         warnings.simplefilter("ignore")
         try:
             return get_peft_model(model, config)
-        except (ValueError, TypeError, NotImplementedError, KeyError, ImportError) as error:
-            raise ConfigError(f"method: PEFT refuses these options for this model: {error}") from error
+        except _PEFT_ERRORS as error:
+            raise ConfigError(f"method: PEFT refuses these options for this model: {_first_line(error)}") from error
 
 
 def save(model: Any, folder: Path, base_model: str, revision: str | None) -> None:
@@ -55,20 +58,23 @@ def save(model: Any, folder: Path, base_model: str, revision: str | None) -> Non
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def load(model: Any, folder: Path, fresh: Sequence[str]) -> Any:
+def load(model: Any, folder: Path, fresh: Sequence[str], **changes: Any) -> Any:
     """Put the adapter in ``folder`` on a model, refusing one that does not fit it in every tensor.
 
     Args:
         fresh: modules of ``model`` that its own checkpoint lacks, so that the adapter must bring them.
+        changes: laid over what the adapter's configuration has.
 
     Raises:
         ModelError: the adapter is a pickle, is damaged, lacks its head, or was made for another base model.
     """
     config = check(folder)
-    from peft import PeftConfig, PeftModel, get_peft_model_state_dict
+    from peft import PeftConfig, PeftModel
 
     stored = {name: info.shape for name, info in read_header(folder / WEIGHTS).items()}
-    config = adapter_config.without_patterns(config, [name for name, _ in model.named_modules()], folder / CONFIG)
+    modules, parameters = ([name for name, _ in named] for named in (model.named_modules(), model.named_parameters()))
+    config = adapter_config.without_patterns(config, modules, folder / CONFIG, parameters)
+    config |= {key: value for key, value in changes.items() if key in config}
     for module in sorted({*fresh, *(config.get("modules_to_save") or [])}):
         if _has_module(model, module) and not any(f".{module}." in name for name in stored):
             raise ModelError(
@@ -81,8 +87,7 @@ def load(model: Any, folder: Path, fresh: Sequence[str]) -> Any:
             adapted = PeftModel.from_pretrained(model, str(folder), config=known)
         except _PEFT_ERRORS as error:
             raise ModelError(f"{folder}: the adapter does not fit this base model: {_first_line(error)}") from error
-    state = get_peft_model_state_dict(adapted, save_embedding_layers=False)  # "auto" would ask the hub
-    expected = {name: tuple(value.shape) for name, value in state.items()}
+    expected = {name: tuple(value.shape) for name, value in state_of(adapted).items()}
     different = sorted(name for name in {*expected, *stored} if expected.get(name) != stored.get(name))
     if different:
         name = different[0]
@@ -91,6 +96,14 @@ def load(model: Any, folder: Path, fresh: Sequence[str]) -> Any:
             f"file and {expected.get(name, 'unknown')} in the model; was it made for another one?"
         )
     return adapted.eval()
+
+
+def state_of(model: Any) -> dict[str, torch.Tensor]:
+    """What an adapter of PEFT's consists of, by the names that it has in its file."""
+    from peft import get_peft_model_state_dict
+
+    # "auto" would ask the hub.
+    return get_peft_model_state_dict(model, save_embedding_layers=False)  # type: ignore[no-any-return]
 
 
 def check(folder: Path) -> dict[str, Any]:

@@ -34,7 +34,7 @@ class LoRAOptions(MethodOptions):
     use_rslora: bool = Field(False, description="scale by lora_alpha / sqrt(r)")
     use_dora: bool = Field(False, description="weight-decomposed LoRA")
     modules_to_save: list[str] | None = Field(None, description="modules trained whole; the head always is")
-    init_lora_weights: bool | str = Field(True, description="true, gaussian, olora, pissa, pissa_niter_N, ...")
+    init_lora_weights: bool | str = Field(True, description="true, gaussian, orthogonal, olora, pissa, ...")
     fan_in_fan_out: bool | None = Field(None, description="weights stored transposed; seen from the layers if unset")
     layers_to_transform: list[int] | int | None = None
     layers_pattern: list[str] | str | None = None
@@ -68,6 +68,11 @@ class LoRAOptions(MethodOptions):
             raise ValueError(
                 f"'init_lora_weights': {self.init_lora_weights!r} needs statistics of the data, which are not "
                 "gathered yet; use true, 'gaussian', 'olora' or 'pissa'"
+            )
+        if str(self.init_lora_weights).startswith("pissa_niter"):
+            raise ValueError(
+                f"'init_lora_weights': {self.init_lora_weights!r} draws at random what it takes out of the base model, "
+                "so whoever loads the adapter gets another one; use 'pissa', which is exact"
             )
         return self
 
@@ -110,7 +115,13 @@ class LoRA:
         chosen["modules_to_save"] = (given["modules_to_save"], "the head always trains and travels with the adapter")
         # PEFT writes into the lists that it is given.
         config = LoraConfig(task_type=task_type, **copy.deepcopy(given | _sub_configs(given)))
-        return Adapted(adapters.inject(model, config), chosen)
+        adapted = adapters.inject(model, config)
+        named = given.get("target_parameters", ())
+        if experts := sorted({*(adapted.peft_config["default"].target_parameters or ())} - {*named}):
+            targets, reason = chosen.get("target_modules", (given.get("target_modules"), "as asked for"))
+            reason += f"; for those that experts have, PEFT adapts the experts' {' and '.join(experts)}"
+            chosen["target_modules"] = (targets, reason)
+        return Adapted(adapted, chosen)
 
     def save(self, model: Any, folder: Path, base_model: str, revision: str | None) -> None:
         adapters.save(model, folder, base_model, revision)

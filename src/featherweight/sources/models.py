@@ -118,6 +118,23 @@ def load_model(source: ModelSource, auto_class: str, **config: Any) -> tuple[Any
     return model.eval(), sorted(loading["missing_keys"])
 
 
+def without_weights(model_class: Any, config: Any) -> Any:
+    """A model whose modules are as ``from_pretrained`` makes them, and whose matrices are one zero each in memory."""
+    import torch
+    from transformers import initialization
+
+    with torch.device("meta"), initialization.no_init_weights(), initialization.meta_device_safe_creation_ops():
+        model = model_class(config).eval()
+    for module in model.modules():
+        for kept in (module._parameters, module._buffers):
+            for name, value in kept.items():
+                if value is not None:
+                    number = torch.zeros((), dtype=value.dtype)
+                    filled = number.expand(value.shape) if value.ndim > 1 else number.repeat(value.shape)
+                    kept[name] = torch.nn.Parameter(filled, False) if kept is module._parameters else filled
+    return model
+
+
 def require_finite(model: Any, name: str, apart_from: Sequence[str]) -> None:
     """Refuse a model with NaN or infinity in its weights, but for the modules named, which may be fresh.
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from featherweight.errors import DivergedError, ModelError
 from featherweight.records import Encoding
+
+if TYPE_CHECKING:
+    import torch
 
 ROWS = 64
 _EXACT, _ROUNDED = 1e-3, 5e-2  # of a probability, measured in fp32, and with a model or its trunk's cache in 16 bits
@@ -24,6 +27,54 @@ def fingerprints(model: Any) -> dict[str, str]:
     trained = [(name, value.detach()) for name, value in model.named_parameters() if value.requires_grad]
     as_bytes = {name: value.cpu().reshape(-1).view(torch.uint8).numpy() for name, value in trained}  # NumPy has no bf16
     return {name: hashlib.sha256(value).hexdigest() for name, value in as_bytes.items()}
+
+
+def require_readable(folder: Path, model: Any, bare: Callable[[], Any], head: Sequence[str]) -> None:
+    """Refuse to train what could not be read back afterwards.
+
+    Args:
+        folder: ``model``, as it is before the first step, written as it would be published.
+        bare: gives the base model without its weights, for an adapter to be put on.
+        head: dotted names of the head's modules.
+
+    Raises:
+        ModelError: it can't be loaded, or what is loaded is not what was written.
+    """
+    from featherweight.engine import randomness
+    from featherweight.methods import adapters
+    from featherweight.serving import loading
+
+    before = randomness.capture()
+    try:
+        if (folder / adapters.CONFIG).is_file():
+            # Initial values may be made from the base model's weights, and the file's take their place.
+            back = adapters.load(bare(), folder, head, init_lora_weights=False)
+            written, found = adapters.state_of(model), adapters.state_of(back)
+        else:
+            back = loading.load(str(folder)).model
+            written, found = model.state_dict(), back.state_dict()
+        wrong = [name for name in {*written, *found} if not _equal(written.get(name), found.get(name))]
+        wrong += [name for name, scale in _scales(model).items() if _scales(back).get(name) != scale]
+        if wrong:
+            raise ModelError(f"{min(wrong)!r} comes back other than it was written")
+    except ModelError as error:
+        reason = str(error).removeprefix(f"{folder}: ")
+        raise ModelError(
+            f"method: what would be published could not be read back, so nothing is trained: {reason}; choose other "
+            "options, or another method.name"
+        ) from error
+    finally:
+        randomness.restore(before)
+
+
+def _scales(model: Any) -> dict[str, dict[str, float]]:
+    """By how much each adapter's layer multiplies; the file of weights does not say."""
+    found = ((name, getattr(module, "scaling", None)) for name, module in model.named_modules())
+    return {name: dict(scaling) for name, scaling in found if isinstance(scaling, dict)}
+
+
+def _equal(one: torch.Tensor | None, other: torch.Tensor | None) -> bool:
+    return one is not None and other is not None and one.shape == other.shape and bool((one == other.to(one)).all())
 
 
 def require_effect(model: Any, before: Mapping[str, str], head: Sequence[str]) -> None:

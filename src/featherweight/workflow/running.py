@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from featherweight.report import tables
 from featherweight.report.console import Console
 from featherweight.runs import FACTS, SCHEMA_VERSION, RunDirectory
 from featherweight.signals import Stop, stop_on_signals
+from featherweight.sources import models
 from featherweight.storage import held
 from featherweight.workflow import gate
 from featherweight.workflow.preparing import (
@@ -122,6 +124,7 @@ def _tune(
     from featherweight.engine.checkpoints import Checkpoints, size_of
 
     training = prepared.recipe.training
+    plain, config = type(prepared.model), copy.deepcopy(prepared.model.config)  # which a method may change
     transformers.set_seed(training.seed)  # so that what was measured before has no say in what is drawn now
     adapted = prepared.method.apply(prepared.model, prepared.task.peft_task_type, prepared.head)
     prepared.execution.adopt(adapted.model)
@@ -142,6 +145,10 @@ def _tune(
         record(directory, start.step if start else 0, prepared.environment(), console)
     if not force:
         checkpoints.require_room(size_of(adapted.model), 4 * trainable)
+    if start is None:
+        with stop.at_once("trying what would be published"), directory.trial_folder() as folder:
+            _write_artefact(prepared, directory, adapted.model, {"temperature": None, "thresholds": []}, folder)
+            gate.require_readable(folder, adapted.model, lambda: models.without_weights(plain, config), prepared.head)
     before = gate.fingerprints(adapted.model)
 
     def observe(event: dict[str, Any]) -> None:
@@ -169,6 +176,7 @@ def _publish(
     cost: Mapping[str, Any],
 ) -> None:
     """Write the artefact with its card, the report, and last of all ``metrics.json``."""
+    from featherweight.report.model_card import model_card
     from featherweight.report.page import one_run
 
     split = prepared.evaluated_split
@@ -187,7 +195,11 @@ def _publish(
     metrics["headline"] = headline(metrics)
 
     def fill(folder: Path) -> None:
-        _write_artefact(prepared, directory, model, metrics, folder)
+        _write_artefact(prepared, directory, model, metrics["calibration"]["tuned"], folder)
+        card = model_card(
+            prepared.recipe, prepared.source, list(prepared.task.labels), metrics, prepared.method.artefact
+        )
+        (folder / "README.md").write_text(card, encoding="utf-8")
         half = prepared.trunk is not None and prepared.trunk["dtype"] == "fp16"
         rounded = half or prepared.accelerator.mixed_precision != "no"
         passed = gate.require_same_answers(folder, prepared.encodings[split], tuned[split].probabilities, rounded)
@@ -280,19 +292,16 @@ def _outcome(
 
 
 def _write_artefact(
-    prepared: Prepared, directory: RunDirectory, model: Any, metrics: Mapping[str, Any], folder: Path
+    prepared: Prepared, directory: RunDirectory, model: Any, calibration: Mapping[str, Any], folder: Path
 ) -> None:
-    """Fill ``folder`` with what is shipped: weights, tokenizer, the facts for inference, the card."""
-    from featherweight.report.model_card import model_card
+    """Fill ``folder`` with what is shipped, but for the card: weights, tokenizer, the facts for inference."""
     from featherweight.serving.loading import facts
 
     task, source, tokenizer = prepared.task, prepared.source, prepared.tokenizer
     prepared.method.save(model, folder, source.name, source.revision)
     tokenizer.save_pretrained(str(folder))
-    known = facts(task, source, prepared.max_length, tokenizer.pad_token_id, metrics["calibration"]["tuned"])
+    known = facts(task, source, prepared.max_length, tokenizer.pad_token_id, calibration)
     directory.write_json(folder / FACTS, known)
-    card = model_card(prepared.recipe, source, list(task.labels), metrics, prepared.method.artefact)
-    (folder / "README.md").write_text(card, encoding="utf-8")
 
 
 def _finish(directory: RunDirectory, console: Console) -> RunRecord:
