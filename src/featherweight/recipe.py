@@ -71,7 +71,9 @@ class DataSection(Section):
     slices: list[str] = Field([], description="columns whose values the evidence looks at one by one")
     keywords: list[str] = Field([], description="words; the evidence looks at the rows that hold each of them")
     group: str | None = Field(
-        None, description="column whose equal values mark rows that are not independent, such as one document's"
+        None,
+        description="column whose equal values mark rows that are not independent, such as one document's; splits and "
+        "samples are drawn by whole groups",
     )
     allow_leak: bool = Field(False, description="measure on rows that stand in train; the report says so")
     encoding: str = Field("utf-8", description="how the bytes of text files are read, such as cp1252 or utf-16")

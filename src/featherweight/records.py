@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from featherweight.grouping import group_names
+
 if TYPE_CHECKING:
     import datasets
     import pyarrow as pa
@@ -154,6 +156,10 @@ class Examples:
     def column(self, name: str) -> list[str]:
         """The values of a column that was kept beside the text."""
         return [str(value) for value in self.texts.values(f"column:{name}")]
+
+    def groups(self, name: str) -> list[str | None]:
+        """What each row belongs to by that column; None, a group of its own, where it says nothing."""
+        return group_names(self.texts.values(f"column:{name}"))
 
 
 @dataclass(frozen=True)

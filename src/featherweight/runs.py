@@ -172,7 +172,7 @@ class RunDirectory:
                 "label": names.take(pa.array(examples.labels)),
                 "prediction": names.take(pa.array(evaluation.predictions)),
                 "probabilities": pa.array(list(evaluation.probabilities), pa.list_(pa.float32())),
-                **({"group": pa.array(examples.column(group))} if group else {}),
+                **({"group": pa.array(examples.groups(group), pa.string())} if group else {}),
             },
             metadata={"labels": json.dumps(list(labels))},
         )
@@ -235,7 +235,7 @@ class Predictions:
         predictions: name of each row's most probable label.
         names: the labels in the order of the probabilities.
         probabilities: float32, shape (rows, classes).
-        groups: what each row belongs to, where the recipe has ``data.group``.
+        groups: what each row belongs to, where the recipe has ``data.group``; None is a group of its own.
     """
 
     ids: NDArray[np.int64]
@@ -243,7 +243,7 @@ class Predictions:
     predictions: list[str]
     names: tuple[str, ...]
     probabilities: NDArray[np.float32]
-    groups: list[str] | None = None
+    groups: list[str | None] | None = None
 
     @property
     def label_indices(self) -> NDArray[np.int64]:

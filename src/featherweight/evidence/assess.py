@@ -36,6 +36,7 @@ def assess(
     *,
     fitting: Fitting | None = None,
     twins: NDArray[np.bool_],
+    shared_groups: NDArray[np.bool_] | None = None,
     slice_columns: Sequence[str] = (),
     keywords: Sequence[str] = (),
     group_column: str | None = None,
@@ -51,15 +52,17 @@ def assess(
         baselines: of each cheap rival.
         fitting: rows of another split to fit temperatures on; a half of these rows if None.
         twins: rows that have a twin in train; shape (rows,).
+        shared_groups: rows whose group has rows in train; shape (rows,); None where rows have no groups.
         slice_columns: of ``examples``.
         keywords: words, each a slice of the rows that hold it.
         group_column: rows with the same value are not independent.
 
     Returns:
-        ``comparison``, ``paired``, ``rungs``, ``calibration``, ``where``, ``without_twins`` and ``examples``.
+        ``comparison``, ``paired``, ``rungs``, ``calibration``, ``where``, ``without_twins``, ``examples`` and,
+        where rows have groups, ``without_shared_groups``.
     """
     labels = examples.labels
-    groups = examples.column(group_column) if group_column else None
+    groups = examples.groups(group_column) if group_column else None
     columns = {name: examples.column(name) for name in slice_columns}
     texts = slices.read_texts(examples.all_texts(), len(examples), keywords)
     return {
@@ -67,8 +70,8 @@ def assess(
         "paired": by_every_statistic(base, tuned, labels, groups, seed),
         "rungs": {name: by_accuracy(rung, tuned, labels, groups, seed) for name, rung in baselines.items()},
         "calibration": {
-            "base": _calibrate(base, labels, (fitting.base, fitting.labels) if fitting else None, seed),
-            "tuned": _calibrate(tuned, labels, (fitting.tuned, fitting.labels) if fitting else None, seed),
+            "base": _calibrate(base, labels, (fitting.base, fitting.labels) if fitting else None, groups, seed),
+            "tuned": _calibrate(tuned, labels, (fitting.tuned, fitting.labels) if fitting else None, groups, seed),
         },
         "where": {
             "slices": slices.slices(base, tuned, labels, names, texts, columns),
@@ -76,6 +79,11 @@ def assess(
         },
         "without_twins": _without(base, tuned, labels, twins, groups, seed),
         "examples": slices.changed_examples(examples, base, tuned, names),
+        **(
+            {"without_shared_groups": _without(base, tuned, labels, shared_groups, groups, seed)}
+            if shared_groups is not None
+            else {}
+        ),
     }
 
 
@@ -88,10 +96,11 @@ def _calibrate(
     probabilities: Probabilities,
     labels: NDArray[np.int64],
     fitting: tuple[Probabilities, NDArray[np.int64]] | None,
+    groups: Sequence[str | None] | None,
     seed: int,
 ) -> dict[str, Any]:
     if fitting is None:
-        return calibration.calibrate(probabilities, labels, seed)
+        return calibration.calibrate(probabilities, labels, seed, groups)
     return calibration.fit_and_report(*fitting, probabilities, labels)
 
 
@@ -99,12 +108,12 @@ def _without(
     base: Probabilities,
     tuned: Probabilities,
     labels: NDArray[np.int64],
-    twins: NDArray[np.bool_],
-    groups: Sequence[str] | None,
+    known: NDArray[np.bool_],
+    groups: Sequence[str | None] | None,
     seed: int,
 ) -> dict[str, Any]:
-    """The metrics again on the rows that have no twin in train."""
-    clean = np.flatnonzero(~twins)
+    """The metrics again on the rows that are not known from train."""
+    clean = np.flatnonzero(~known)
     if len(clean) == 0:
         return {"rows": 0}
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from featherweight.evidence.compare import wilson
+from featherweight.grouping import in_random_order, units_of
 
 Probabilities = NDArray[np.float32]
 Labels = NDArray[np.int64]
@@ -99,18 +101,32 @@ def fit_temperature(probabilities: Probabilities, labels: Labels) -> float:
     return float(np.exp(found.x))
 
 
-def halves(rows: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Two halves of the rows, drawn by the seed: one to fit on, one to report on."""
-    order = np.random.default_rng(seed).permutation(rows)
-    return np.sort(order[: rows // 2]), np.sort(order[rows // 2 :])
+def halves(
+    rows: int, seed: int, groups: Sequence[str | None] | None = None
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Two halves of the rows, drawn by the seed: one to fit on, one to report on.
+
+    With groups no group is in both, so that the first half may be smaller, and has no row where there is one group.
+    """
+    middle = rows // 2
+    if groups is None:
+        order = np.random.default_rng(seed).permutation(rows)
+    else:
+        units = units_of(groups)
+        order = in_random_order(units, seed)
+        starts = np.flatnonzero(np.diff(units[order], prepend=-1))  # of each group
+        middle = int(starts[starts <= middle][-1])
+    return np.sort(order[:middle]), np.sort(order[middle:])
 
 
-def calibrate(probabilities: Probabilities, labels: Labels, seed: int) -> dict[str, Any]:
+def calibrate(
+    probabilities: Probabilities, labels: Labels, seed: int, groups: Sequence[str | None] | None = None
+) -> dict[str, Any]:
     """Fit a temperature on a seeded half of the rows and report on the other, before and after.
 
-    One row can't be divided: nothing is fitted then, and the temperature is 1.
+    One row or one group can't be divided: nothing is fitted then, and the temperature is 1.
     """
-    fitting, reporting = halves(len(labels), seed)
+    fitting, reporting = halves(len(labels), seed, groups)
     return fit_and_report(probabilities[fitting], labels[fitting], probabilities[reporting], labels[reporting])
 
 

@@ -18,7 +18,7 @@ POWER = 0.8
 def compare(
     base: NDArray[np.bool_],
     tuned: NDArray[np.bool_],
-    groups: Sequence[str] | None = None,
+    groups: Sequence[str | None] | None = None,
     *,
     confidence: float = CONFIDENCE,
     seed: int = 0,
@@ -182,7 +182,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def _by_group(
-    base: NDArray[np.bool_], tuned: NDArray[np.bool_], groups: Sequence[str], confidence: float, seed: int
+    base: NDArray[np.bool_], tuned: NDArray[np.bool_], groups: Sequence[str | None], confidence: float, seed: int
 ) -> tuple[float, tuple[float, float]]:
     """Permutation p-value and cluster-bootstrap interval of the difference in accuracy."""
     from scipy import sparse

@@ -11,9 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featherweight.errors import DataError
-from featherweight.evidence import duplicates, giveaways, label_issues
+from featherweight.evidence import duplicates, giveaways, label_issues, shared_groups
 from featherweight.evidence.duplicates import Fingerprints
+from featherweight.grouping import group_names
 from featherweight.records import Examples, Rows, Split
+from featherweight.tasks.labels import as_text
 
 ROW = "__row__"
 LEAK = 0.95  # so many rows of a held-out split in train make it train
@@ -42,13 +44,19 @@ class LabelledTexts:
     fingerprint: str
 
     @classmethod
-    def of_split(cls, split: Split, text: str, label: str) -> LabelledTexts:
-        """A split as read, whatever its labels are worth."""
-        values, codes = Rows.of(split.rows, {label: "label"}).coded("label")
-        names, order = np.unique([_label_name(value, split) for value in values], return_inverse=True)
-        others = {name: f"column:{name}" for name in split.rows.column_names if name not in {text, label, ROW}}
-        texts = Rows.of(split.rows, {text: "text", **others})
-        return cls(split.name, split.origin, texts, order[codes], list(names), np.arange(len(codes)), split.fingerprint)
+    def of_splits(cls, splits: Mapping[str, Split], text: str, label: str) -> dict[str, LabelledTexts]:
+        """Splits as read, whatever their labels are worth; a label has one number in all of them."""
+        read = {name: Rows.of(split.rows, {label: "label"}).coded("label") for name, split in splits.items()}
+        written = {name: [as_text(value, splits[name]) for value in values] for name, (values, _) in read.items()}
+        names = sorted({value for values in written.values() for value in values})
+        number = {value: index for index, value in enumerate(names)}
+        found = {}
+        for name, split in splits.items():
+            codes = np.asarray([number[value] for value in written[name]], dtype=np.int64)[read[name][1]]
+            others = {one: f"column:{one}" for one in split.rows.column_names if one not in {text, label, ROW}}
+            texts = Rows.of(split.rows, {text: "text", **others})
+            found[name] = cls(name, split.origin, texts, codes, names, np.arange(len(codes)), split.fingerprint)
+        return found
 
     @classmethod
     def of(cls, examples: Examples, label_names: Sequence[str]) -> LabelledTexts:
@@ -72,6 +80,10 @@ class LabelledTexts:
     def column(self, name: str, rows: NDArray[np.int64]) -> list[Any]:
         return list(self.texts.select(rows).values(name))
 
+    def groups(self, name: str) -> list[str | None]:
+        """What each row belongs to by a column; None, a group of its own, where it says nothing."""
+        return group_names(self.texts.values(f"column:{name}"))
+
     def shown(self, row: int, **more: Any) -> dict[str, Any]:
         """A row for people: its number in the source from 1, the start of its text, its label."""
         text = " ".join((self.texts.value("text", row) or "").split())
@@ -86,8 +98,12 @@ def fingerprint(splits: Mapping[str, LabelledTexts]) -> dict[str, Fingerprints]:
     return {name: duplicates.fingerprints(split) for name, split in splits.items()}
 
 
-def refuse_leaks(splits: Mapping[str, LabelledTexts], prints: Mapping[str, Fingerprints]) -> None:
-    """Raises DataError where a held-out split is train, or all but the whole of it stands there."""
+def refuse_leaks(
+    splits: Mapping[str, LabelledTexts], prints: Mapping[str, Fingerprints], group: str | None = None
+) -> None:
+    """Raises DataError where a held-out split is train, or all but the whole of it stands there or in its groups."""
+    if group is not None:
+        shared_groups.refuse(splits, group, LEAK)
     train = splits["train"]
     for name, split in splits.items():
         carved = split.fingerprint == train.fingerprint and not np.isin(split.ids, train.ids).any()
@@ -118,20 +134,24 @@ def rows_without_twins(splits: Mapping[str, LabelledTexts], prints: Mapping[str,
     return kept
 
 
-def check(splits: Mapping[str, LabelledTexts], prints: Mapping[str, Fingerprints], seed: int) -> dict[str, Any]:
+def check(
+    splits: Mapping[str, LabelledTexts], prints: Mapping[str, Fingerprints], seed: int, group: str | None = None
+) -> dict[str, Any]:
     """Every check; nothing is changed and nothing left out.
 
     Memory grows by some 0.5 kB a distinct text; what needs words looks at a seeded sample of 20,000 rows of train.
 
     Returns:
-        ``splits``, ``shared_texts``, ``twins``, ``conflicting_labels``, ``giveaways``, ``suspected_label_errors`` and
-        ``warnings``, as described in the functions that fill them.
+        ``splits``, ``unknown_labels``, ``shared_texts``, ``twins``, ``shared_groups``, ``conflicting_labels``,
+        ``giveaways``, ``suspected_label_errors`` and ``warnings``, as described in the functions that fill them.
     """
     groups = _near_groups(splits, prints)
     found: dict[str, Any] = {
         "splits": {name: _summary(split, prints[name], groups[name]) for name, split in splits.items()},
+        "unknown_labels": _unknown_labels(splits),
         "shared_texts": _shared(prints),
         "twins": _twins(splits, prints, groups),
+        "shared_groups": shared_groups.find(splits, group) if group else {},
         "conflicting_labels": _conflicts(splits, prints),
     }
     first = splits.get("train", next(iter(splits.values())))
@@ -155,6 +175,10 @@ def warnings(found: Mapping[str, Any]) -> list[str]:
         lines.append(
             f"{', '.join(parts)} rows are {label!r}: accuracy says little there; read macro-F1 and balanced accuracy."
         )
+    lines += [
+        f"{sum(labels.values()):,} {name} rows have labels that train lacks: {', '.join(map(repr, labels))}."
+        for name, labels in found["unknown_labels"].items()
+    ]
     for name, twins in found["twins"].items():
         if twins["near"]:
             lines.append(
@@ -162,6 +186,7 @@ def warnings(found: Mapping[str, Any]) -> list[str]:
                 f"byte, {twins['normalised'] - twins['exact']:,} but for case, white space and punctuation, "
                 f"{twins['near'] - twins['normalised']:,} nearly."
             )
+    lines += shared_groups.warnings(found["shared_groups"])
     if conflicts := found["conflicting_labels"]["rows"]:
         lines.append(f"{conflicts:,} rows carry a text that also stands there with another label.")
     giveaway = found["giveaways"]
@@ -225,6 +250,22 @@ def _summary(split: LabelledTexts, prints: Fingerprints, groups: NDArray[np.int6
         "repeated_texts": duplicates.repeated(prints.normal),
         "exactly_repeated_texts": duplicates.repeated(prints.exact),
         "nearly_repeated_texts": int(len(groups) - len(np.unique(groups))),
+    }
+
+
+def _unknown_labels(splits: Mapping[str, LabelledTexts]) -> dict[str, dict[str, int]]:
+    """For each held-out split that has any: labels that no row of train has, and their rows."""
+    if "train" not in splits:
+        return {}
+    known = splits["train"].labels
+    found = {
+        name: np.unique(split.labels[~np.isin(split.labels, known)], return_counts=True)
+        for name, split in splits.items()
+    }
+    return {
+        name: {splits[name].label_names[label]: int(rows) for label, rows in zip(labels, counts, strict=True)}
+        for name, (labels, counts) in found.items()
+        if len(labels)
     }
 
 
@@ -292,8 +333,3 @@ def _suspects(split: LabelledTexts, rows: NDArray[np.int64], texts: list[str], s
         for one in found[:100]
     ]
     return {"split": split.name, "rows": len(rows), "suspects": len(found), "examples": shown}
-
-
-def _label_name(value: Any, split: Split) -> str:
-    named = split.label_names and isinstance(value, int) and 0 <= value < len(split.label_names)
-    return split.label_names[value] if named and split.label_names else "" if value is None else str(value)

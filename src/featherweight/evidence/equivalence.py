@@ -40,7 +40,7 @@ def answer_and_time(
 
 
 def measure(
-    run: Probabilities, export: Probabilities, labels: NDArray[np.int64], groups: Sequence[str] | None
+    run: Probabilities, export: Probabilities, labels: NDArray[np.int64], groups: Sequence[str | None] | None
 ) -> dict[str, Any]:
     """How much the answers differ, and what that does to accuracy.
 

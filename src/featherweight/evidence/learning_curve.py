@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from featherweight.grouping import in_random_order, units_of
+
 Floats = NDArray[np.float64]
 
 FRACTIONS = tuple(2.0 ** (-step / 2) for step in range(6, -1, -1))  # an eighth to all of train
@@ -18,13 +20,21 @@ _STEEPEST = 2.0
 _CURVE_POINTS = 40
 
 
-def subset(labels: NDArray[np.int64], fraction: float, seed: int) -> NDArray[np.int64]:
+def subset(
+    labels: NDArray[np.int64], fraction: float, seed: int, groups: Sequence[str | None] | None = None
+) -> NDArray[np.int64]:
     """The same share of every class, at least one row of each; a smaller share is a part of a larger one.
 
     Args:
         labels: shape (rows,).
         seed: decides the order in which rows come in.
+        groups: what each row belongs to, where rows are not independent; one group then comes in after the other,
+            whatever its classes, and the last one in part.
     """
+    if groups is not None:
+        order = in_random_order(units_of(groups), seed)
+        first_of_each = order[np.unique(labels[order], return_index=True)[1]]
+        return np.union1d(order[: round(fraction * len(order))], first_of_each)
     generator = np.random.default_rng(seed)
     chosen = []
     for label in np.unique(labels):

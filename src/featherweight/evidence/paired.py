@@ -24,7 +24,7 @@ Labels = NDArray[np.int64]
 
 
 def by_accuracy(
-    base: Probabilities, tuned: Probabilities, labels: Labels, groups: Sequence[str] | None = None, seed: int = 0
+    base: Probabilities, tuned: Probabilities, labels: Labels, groups: Sequence[str | None] | None = None, seed: int = 0
 ) -> dict[str, Any]:
     """:func:`~featherweight.evidence.compare.compare` as plain values, with what this test set could have shown.
 
@@ -51,7 +51,7 @@ def by_accuracy(
 
 
 def by_every_statistic(
-    base: Probabilities, tuned: Probabilities, labels: Labels, groups: Sequence[str] | None = None, seed: int = 0
+    base: Probabilities, tuned: Probabilities, labels: Labels, groups: Sequence[str | None] | None = None, seed: int = 0
 ) -> dict[str, dict[str, Any]]:
     """Difference, percentile interval and permutation p-value of each statistic, adjusted as one family (Holm).
 
@@ -92,7 +92,12 @@ def by_every_statistic(
 
 
 def _for_every_label(
-    verdict: str, base: Probabilities, tuned: Probabilities, labels: Labels, groups: Sequence[str] | None, seed: int
+    verdict: str,
+    base: Probabilities,
+    tuned: Probabilities,
+    labels: Labels,
+    groups: Sequence[str | None] | None,
+    seed: int,
 ) -> str:
     """The verdict on accuracy, or ``no-difference`` where it rests on labels that the winner never answers.
 

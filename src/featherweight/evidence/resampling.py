@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from featherweight.grouping import units_of
+
 Floats = NDArray[np.float64]
 
 RESAMPLES = 10_000
@@ -45,11 +47,11 @@ def resamples_for(units: int, wanted: int = RESAMPLES) -> int:
     return int(min(wanted, max(_FEWEST_RESAMPLES, _MOST_DRAWS // max(units, 1))))
 
 
-def clusters_of(groups: Sequence[str] | None, rows: int) -> NDArray[np.int64]:
+def clusters_of(groups: Sequence[str | None] | None, rows: int) -> NDArray[np.int64]:
     """Number of the unit that each row is drawn with: its group, or itself where there are no groups."""
     if groups is None:
         return np.arange(rows)
-    return np.asarray(np.unique(np.asarray(groups), return_inverse=True)[1], dtype=np.int64)
+    return units_of(groups)
 
 
 def bootstrap(

@@ -9,6 +9,10 @@ from featherweight.report import svg, tables
 from featherweight.runs import RunDirectory
 
 Part = dict[str, Any]
+_NOT_IN_TRAIN = {
+    "without_twins": "without a twin in train",
+    "without_shared_groups": "whose group has no rows in train",
+}
 _MOST_CONFUSED = 20  # classes; a larger table can't be read
 _NAMES = {
     "accuracy": "accuracy",
@@ -144,12 +148,14 @@ def _paired(run: RunDirectory, metrics: Mapping[str, Any]) -> list[Part]:
         text += f"{comparison['smallest_significant_difference']:.4f} is significant"
         power = comparison["detectable_difference"]
         parts.append(_text(text + (f"; a true one of {power:.4f} is found 4 times in 5." if power else ".")))
-    clean = metrics["without_twins"]
-    if clean["rows"] and clean["rows"] < comparison["n"]:
+    for key, what in _NOT_IN_TRAIN.items():
+        clean = metrics.get(key, {"rows": 0})
+        if not 0 < clean["rows"] < comparison["n"]:
+            continue
         pair = clean["comparison"]
         low, high = pair["confidence_interval"]
         parts.append(_text(
-            f"On the {clean['rows']:,} rows without a twin in train: {clean['base']['eval_accuracy']:.4f} before, "
+            f"On the {clean['rows']:,} rows {what}: {clean['base']['eval_accuracy']:.4f} before, "
             f"{clean['tuned']['eval_accuracy']:.4f} after ({pair['difference']:+.4f}, {low:+.4f} to {high:+.4f}, "
             f"p = {pair['p_value']:.3g})."))  # fmt: skip
     return parts

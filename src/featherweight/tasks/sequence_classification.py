@@ -26,6 +26,7 @@ from featherweight.tasks.labels import (
     read_label_column,
     row_ids,
 )
+from featherweight.tasks.splits import carve, sample
 
 if TYPE_CHECKING:
     import torch
@@ -79,18 +80,17 @@ class SequenceClassification:
             if not column.is_unlabelled
         }
         if "validation" not in examples:
-            examples.update(_carve(examples["train"], "validation", section.validation_fraction, section.split_seed))
+            share = section.validation_fraction
+            examples |= carve(examples["train"], "validation", share, section.split_seed, names, section.group)
         if "test" not in examples and section.test_fraction is not None:
             whole = sum(columns["train"].counts.values())
             share = section.test_fraction * whole / len(examples["train"])  # of what validation left
-            examples.update(_carve(examples["train"], "test", share, section.split_seed))
-        limits = {"train": section.max_train_samples}
-        examples = {
-            name: _sample(
-                split, limits.get(name, section.max_eval_samples), seed if name == "train" else section.split_seed
-            )
-            for name, split in examples.items()
-        }
+            examples |= carve(examples["train"], "test", share, section.split_seed, names, section.group)
+        for name, split in examples.items():
+            if name == "train":
+                examples[name] = sample(split, section.max_train_samples, seed, section.group)
+            else:
+                examples[name] = sample(split, section.max_eval_samples, section.split_seed)
         return cls(names), examples
 
     @classmethod
@@ -100,7 +100,7 @@ class SequenceClassification:
         if column.is_unlabelled:
             raise DataError(f"{split.origin}: unlabelled (every label in {section.label!r} is missing or -1)")
         examples = _examples(column, read_as(column, labels, section.label), section)
-        return _sample(examples, section.max_eval_samples, section.split_seed)
+        return sample(examples, section.max_eval_samples, section.split_seed)
 
     @classmethod
     def labels_of(cls, split: Split, section: DataSection) -> tuple[str, ...]:
@@ -282,34 +282,6 @@ def _examples(labels: LabelColumn, reading: Reading, section: DataSection) -> Ex
         skipped=split.skipped,
         reading=reading.said,
     )
-
-
-def _carve(train: Examples, name: str, fraction: float, seed: int) -> dict[str, Examples]:
-    """Hold out the same share of every class, chosen by the seed."""
-    generator = np.random.default_rng(seed)
-    held_out = []
-    for label in np.unique(train.labels):
-        members = generator.permutation(np.flatnonzero(train.labels == label))
-        count = max(round(fraction * len(members)), 1)
-        if count >= len(members):
-            raise DataError(
-                f"{train.origin}: a class with {len(members)} row can't be divided into train and {name}; "
-                f"set data.{name}_file, or add rows"
-            )
-        held_out.append(members[:count])
-    chosen = np.sort(np.concatenate(held_out))
-    rest = np.setdiff1d(np.arange(len(train)), chosen)
-    return {
-        "train": train.select(rest),
-        name: train.select(chosen, name=name, dropped=0, skipped=0, origin=f"{train.origin} (held out)"),
-    }
-
-
-def _sample(examples: Examples, limit: int | None, seed: int) -> Examples:
-    if limit is None or limit >= len(examples):
-        return examples
-    chosen = np.sort(np.random.default_rng(seed).choice(len(examples), size=limit, replace=False))
-    return examples.select(chosen)
 
 
 def _head_modules(model: Any) -> list[str]:

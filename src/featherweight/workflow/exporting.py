@@ -134,7 +134,7 @@ def _prove(
     margin: float,
     min_agreement: float,
 ) -> dict[str, Any]:
-    groups = examples.column(recipe.data.group) if recipe.data.group else None
+    groups = _groups(examples, recipe)
     evidence = equivalence.measure(answers.probabilities, exported.probabilities, examples.labels, groups)
     if exporter.is_exact:
         equivalence.require_equal(evidence)
@@ -144,9 +144,13 @@ def _prove(
     return {**evidence, "speed": {"run": answers.speed, "export": exported.speed}}
 
 
+def _groups(examples: Examples, recipe: Recipe) -> list[str | None] | None:
+    return examples.groups(recipe.data.group) if recipe.data.group else None
+
+
 def _own_calibration(exported: _Answers, examples: Examples, recipe: Recipe) -> dict[str, Any]:
     """Rounding moves probabilities, so temperature and thresholds are fitted anew, as the run fitted its own."""
-    found = calibrate(exported.probabilities, examples.labels, recipe.training.seed)
+    found = calibrate(exported.probabilities, examples.labels, recipe.training.seed, _groups(examples, recipe))
     return {key: found[key] for key in ("temperature", "thresholds")}
 
 

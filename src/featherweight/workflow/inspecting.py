@@ -21,10 +21,8 @@ _SUSPECTS_SHOWN = 10
 def inspect_data(section: DataSection, *, console: Console | None = None) -> dict[str, Any]:
     """Every check of a data set, as a run makes it: labels, lengths, duplicates, leaks, giveaways, suspect labels."""
     console = console or Console(quiet=True)
-    splits = {
-        name: LabelledTexts.of_split(split, section.text, section.label) for name, split in data.load(section).items()
-    }
-    found = data_checks.check(splits, data_checks.fingerprint(splits), TrainingSection().seed)
+    splits = LabelledTexts.of_splits(data.load(section), section.text, section.label)
+    found = data_checks.check(splits, data_checks.fingerprint(splits), TrainingSection().seed, section.group)
     shares = {name: facts["label_shares"] for name, facts in found["splits"].items()}
     console.show(tables.label_shares(shares, {name: len(split) for name, split in splits.items()}))
     for name, facts in found["splits"].items():

@@ -89,13 +89,14 @@ def _probed(recipe: Recipe, seeds: int, console: Console) -> Iterator[Point]:
         train, held_out = (
             frozen_part(prepared, name, console, stop).all_features() for name in ("train", prepared.evaluated_split)
         )
-        labels = prepared.examples["train"].labels
+        labels, group = prepared.examples["train"].labels, prepared.recipe.data.group
+        groups = prepared.examples["train"].groups(group) if group else None
         answers = prepared.examples[prepared.evaluated_split].labels
         for fraction in curves.FRACTIONS:
             for seed in range(seeds):
                 if stop():
                     raise Interrupted("stopped while measuring the learning curve; nothing was written")
-                rows = curves.subset(labels, fraction, seed)
+                rows = curves.subset(labels, fraction, seed, groups)
                 model = probe().fit(train[rows], labels[rows])
                 yield len(rows), float(np.mean(model.predict(held_out) == answers))
 

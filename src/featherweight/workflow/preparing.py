@@ -72,6 +72,10 @@ class Prepared:
             for section in ("data", "method", "training")
             for key, value in values[section].items()
         }
+        sources = [one.fingerprint for one in self.examples.values()]
+        drawn = self.recipe.data.max_train_samples is not None or len(set(sources)) < len(sources)
+        if self.recipe.data.group is not None and drawn:
+            flat["data.drawn_by"] = "group"  # where earlier versions drew single rows
         flat |= {f"data.{name}": examples.fingerprint for name, examples in self.examples.items()}
         from featherweight.engine.checkpoints import CONTRACT
 
@@ -181,7 +185,7 @@ def _read(recipe: Recipe, console: Console) -> _Read:
     checked = {name: LabelledTexts.of(one, task.labels) for name, one in examples.items()}
     prints = data_checks.fingerprint(checked)
     if not recipe.data.allow_leak:
-        data_checks.refuse_leaks(checked, prints)
+        data_checks.refuse_leaks(checked, prints, recipe.data.group)
     dropped = 0
     if recipe.data.drop_train_twins:
         kept = data_checks.rows_without_twins(checked, prints)

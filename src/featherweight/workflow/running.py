@@ -101,7 +101,9 @@ def _measure_base(prepared: Prepared, directory: RunDirectory, console: Console,
 
     with stop.at_once("checking the data"):
         console.begin("checking the data")
-        checks = data_checks.check(prepared.checked, prepared.prints, prepared.recipe.training.seed)
+        checks = data_checks.check(
+            prepared.checked, prepared.prints, prepared.recipe.training.seed, prepared.recipe.data.group
+        )
         checks["warnings"] += data_checks.truncation_warnings(_truncation(prepared))
         console.show(*(f"Take care: {line}" for line in checks["warnings"]))
     with stop.at_once("measuring the baselines"):
@@ -214,7 +216,7 @@ def _evidence(
     prepared: Prepared, directory: RunDirectory, base: Mapping[str, Any], tuned: Mapping[str, Evaluation]
 ) -> dict[str, Any]:
     """What the predictions on the evaluated split prove, from the run's own files."""
-    split, data = prepared.evaluated_split, prepared.recipe.data
+    split, data, checks = prepared.evaluated_split, prepared.recipe.data, base["data_checks"]
     examples = prepared.examples[split]
 
     def answers(name: str, of: str) -> Any:
@@ -231,7 +233,8 @@ def _evidence(
         tuned[split].probabilities,
         {name: answers(name, split) for name in base["baselines"]},
         fitting=fitting,
-        twins=np.isin(examples.ids, base["data_checks"]["twins"][split]["ids"]),
+        twins=np.isin(examples.ids, checks["twins"][split]["ids"]),
+        shared_groups=np.isin(examples.ids, checks["shared_groups"][split]["ids"]) if data.group else None,
         slice_columns=data.slices,
         keywords=data.keywords,
         group_column=data.group,
