@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from featherweight.errors import ConfigError, ModelError
 from featherweight.methods import adapter_config
 from featherweight.quiet import quiet
-from featherweight.sources.models import read_json, refuse_remote_code, require_plain_files
+from featherweight.sources.json_files import read_json
+from featherweight.sources.models import refuse_remote_code, require_plain_files
 from featherweight.sources.tensors import read_header, require_finite
 
 if TYPE_CHECKING:

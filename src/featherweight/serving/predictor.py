@@ -129,7 +129,7 @@ def load_predictor(
 
 def _confidence(name: str, backend: Backend, max_error_rate: float) -> float:
     """The least confidence to answer at, from the thresholds that the run found."""
-    known = {one["wanted_error_rate"]: one["confidence"] for one in backend.thresholds}
+    known = {one["wanted_error_rate"]: one.get("confidence") for one in backend.thresholds}
     if max_error_rate not in known:
         rates = ", ".join(f"{rate:g}" for rate in known) or "none"
         raise ConfigError(f"--max-error-rate {max_error_rate:g}: {name} has thresholds for: {rates}")

@@ -6,7 +6,6 @@ never run and nothing is unpickled.
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,9 +19,9 @@ from featherweight.recipe import PACKAGE_PREFIX
 from featherweight.registry import did_you_mean
 from featherweight.sources import archives, hub, packages
 from featherweight.sources.cache import cached, file_hash, key_of
+from featherweight.sources.json_files import read_json
 from featherweight.sources.tensors import read_header, shard_names
 
-_MAX_JSON_BYTES = 16 << 20
 INDEX = "model.safetensors.index.json"
 
 
@@ -195,19 +194,6 @@ def weight_files(folder: Path) -> list[Path]:
     if index.is_file() and not (folder / "model.safetensors").is_file():
         return [folder / name for name in shard_names(read_json(index), index)]
     return sorted(folder.glob("*.safetensors"))
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a model's or adapter's folder. Raises ModelError that names the file."""
-    try:
-        if path.stat().st_size > _MAX_JSON_BYTES:
-            raise ModelError(f"{path}: larger than the {_MAX_JSON_BYTES:,} bytes that are read of such a file")
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ModelError(f"{path}: can't be read as JSON: {error}") from None
-    if not isinstance(content, dict):
-        raise ModelError(f"{path}: a JSON object was expected")
-    return content
 
 
 def _unpack_gguf(name: str, path: Path) -> Path:

@@ -115,7 +115,7 @@ def _validation(recipe: Recipe) -> Examples:
 def _write(exporter: Format, directory: RunDirectory, recipe: Recipe, folder: Path) -> dict[str, Any]:
     """Fill the folder; gives what the export has to know of itself."""
     from featherweight.serving import loading
-    from featherweight.sources.models import read_json
+    from featherweight.sources.json_files import read_json
 
     loaded = loading.load(str(directory.path))
     artefact = directory.path / METHODS[recipe.method.name].artefact

@@ -20,7 +20,7 @@ from featherweight.report.console import Console
 from featherweight.runs import RunDirectory
 from featherweight.serving.facts import read_facts
 from featherweight.sources import archives, gguf_files, models, packages, tensors
-from featherweight.sources.models import read_json
+from featherweight.sources.json_files import read_json
 from featherweight.sources.tensors import TensorInfo
 
 _CONFIG_FACTS = ("model_type", "hidden_size", "num_hidden_layers", "vocab_size", "max_position_embeddings")
