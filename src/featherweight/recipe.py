@@ -27,6 +27,8 @@ _MAX_BYTES = 1 << 20
 _LONGEST_NAME = 64
 FILE_KEYS = ("train_file", "validation_file", "test_file")
 DEFAULT_METHOD = "lora"
+# Keys whose values may be files or folders of this machine, by section.
+_PATH_KEYS = {"model": ("name", "adapter"), "data": ("name", *FILE_KEYS)}
 
 PositiveInt = Annotated[int, Field(ge=1)]
 PositiveFloat = Annotated[float, Field(gt=0)]
@@ -46,6 +48,9 @@ class ModelSection(Section):
 
     name: str = Field(description="hub id, folder, .gguf file, or package:NAME/PATH", min_length=1)
     revision: Revision | None = Field(None, description="branch, tag or commit of a hub model")
+    adapter: str | None = Field(
+        None, description="run or adapter of this model to go on from: it is measured as it is, and trained further"
+    )
     head: Literal["auto", "new"] = Field(
         "auto", description="auto: keep a trained head whose labels are the data's, by name; new: always start afresh"
     )
@@ -294,7 +299,7 @@ def dump(recipe: Recipe, reasons: Mapping[str, str], folder: Path) -> str:
         folder: where the text will be saved; paths are made relative to it so that a whole tree can move.
     """
     values = recipe.model_dump()
-    for section, key in [("model", "name"), ("data", "name"), *(("data", key) for key in FILE_KEYS)]:
+    for section, key in ((section, key) for section, keys in _PATH_KEYS.items() for key in keys):
         value = values[section][key]
         if value is not None and Path(value).is_absolute():
             values[section][key] = os.path.relpath(value, folder)
@@ -391,7 +396,7 @@ def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
 
 def _anchor_paths(content: dict[str, Any], base: Path) -> None:
     """Make the file names in ``content`` absolute, in place; hub ids and package files stay as they are."""
-    for section, keys in {"model": ("name",), "data": ("name", *FILE_KEYS)}.items():
+    for section, keys in _PATH_KEYS.items():
         values = content.get(section)
         if not isinstance(values, dict):
             continue

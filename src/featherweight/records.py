@@ -255,6 +255,16 @@ class Comparison:
     verdict: str
 
 
+def rungs(metrics: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """What ``metrics.json`` has of every rung of the ladder, by the name that readers see, the cheapest first."""
+    return {**metrics["baselines"], untuned(metrics): metrics["base"], "tuned model": metrics["tuned"]}
+
+
+def untuned(metrics: Mapping[str, Any]) -> str:
+    """What readers call the model that a run began with."""
+    return "adapter at the start" if metrics.get("started_from") else "untuned model"
+
+
 @dataclass(frozen=True)
 class RunRecord:
     """A finished run: where it is and what ``metrics.json`` says. A notebook shows its figures."""
@@ -277,14 +287,9 @@ class RunRecord:
         return "\n  ".join(" ".join(line.split()) for line in lines)
 
     def _repr_html_(self) -> str:
-        rungs = {
-            **self.metrics["baselines"],
-            "untuned model": self.metrics["base"],
-            "tuned model": self.metrics["tuned"],
-        }
         rows = "".join(
             f"<tr><th scope='row'>{escape(name)}</th><td>{one['eval_accuracy']:.4f}</td></tr>"
-            for name, one in rungs.items()
+            for name, one in rungs(self.metrics).items()
         )
         return (
             f"<p><strong>{escape(self.metrics.get('headline', ''))}</strong></p><table><thead><tr>"

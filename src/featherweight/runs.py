@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -97,7 +98,17 @@ class RunDirectory:
         """Raises ConfigError that names every difference between two runs' identities."""
         if different := sorted(key for key in {*found, *identity} if found.get(key) != identity.get(key)):
             changes = "; ".join(f"{key} was {found.get(key)!r}, is {identity.get(key)!r}" for key in different)
-            raise ConfigError(f"{self.path}: holds a run with other settings: {changes}; choose another --output-dir")
+            raise ConfigError(
+                f"{self.path}: holds a run with other settings: {changes}; choose another --output-dir{self.going_on()}"
+            )
+
+    def going_on(self) -> str:
+        """How to train further than a finished run, in words that follow a message; empty where that can't be done."""
+        if not (self.is_complete and (self.path / "adapter").is_dir()):
+            return ""
+        return (
+            f"; to go on from what it learned, begin another run with --set model.adapter={shlex.quote(str(self.path))}"
+        )
 
     def write_text(self, path: Path, text: str) -> None:
         """Write a file so that it is there whole or not at all."""

@@ -52,13 +52,14 @@ def of_several(against: str, rows: Sequence[Mapping[str, Any]]) -> str:
 
 def _of_base(metrics: Mapping[str, Any]) -> str:
     pair, before, after = metrics["comparison"], metrics["base"]["eval_accuracy"], metrics["tuned"]["eval_accuracy"]
+    base = "the adapter that it started from" if metrics.get("started_from") else "the base model"
     if _is_withheld(pair):
-        return f"{_withheld('The tuned model', 'the base model', pair, f'{before:.4f} before, {after:.4f} after')}."
+        return f"{_withheld('The tuned model', base, pair, f'{before:.4f} before, {after:.4f} after')}."
     if pair["verdict"] == "no-difference":
         figures = _level_figures(after, before, pair)
-        return f"No difference is shown between the tuned model and the base model ({figures})."
+        return f"No difference is shown between the tuned model and {base} ({figures})."
     figures = f"accuracy {before:.4f} before, {after:.4f} after"
-    return f"The tuned model is {pair['verdict']} than the base model ({figures})."
+    return f"The tuned model is {pair['verdict']} than {base} ({figures})."
 
 
 def _ahead(names: Sequence[str], metrics: Mapping[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -34,6 +35,12 @@ class Method(Protocol):
     learning_rate: ClassVar[tuple[float, str]]
 
     def __init__(self, options: Any) -> None: ...
+
+    @classmethod
+    def options_of(cls, config: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The options that an adapter was made with, from its ``adapter_config.json``; None where this method did not
+        make it."""
+        ...
 
     def apply(self, model: Any, task_type: str, head: list[str]) -> Adapted: ...
 

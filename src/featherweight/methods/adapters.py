@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,11 +59,12 @@ def save(model: Any, folder: Path, base_model: str, revision: str | None) -> Non
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def load(model: Any, folder: Path, fresh: Sequence[str], **changes: Any) -> Any:
+def load(model: Any, folder: Path, fresh: Sequence[str], trainable: bool = False, **changes: Any) -> Any:
     """Put the adapter in ``folder`` on a model, refusing one that does not fit it in every tensor.
 
     Args:
         fresh: modules of ``model`` that its own checkpoint lacks, so that the adapter must bring them.
+        trainable: whether what it is made of requires gradients.
         changes: laid over what the adapter's configuration has.
 
     Raises:
@@ -85,7 +86,7 @@ def load(model: Any, folder: Path, fresh: Sequence[str], **changes: Any) -> Any:
     with quiet("peft"):  # it warns of missing keys, which become an error that says more
         try:
             known = PeftConfig.from_peft_type(**PeftConfig.check_kwargs(**config))
-            adapted = PeftModel.from_pretrained(model, str(folder), config=known)
+            adapted = PeftModel.from_pretrained(model, str(folder), is_trainable=trainable, config=known)
         except _PEFT_ERRORS as error:
             raise ModelError(f"{folder}: the adapter does not fit this base model: {_first_line(error)}") from error
     expected = {name: tuple(value.shape) for name, value in state_of(adapted).items()}
@@ -127,6 +128,13 @@ def check(folder: Path) -> dict[str, Any]:
     adapter_config.check(config, folder / CONFIG, read_header(folder / WEIGHTS))
     require_finite(folder / WEIGHTS)
     return config
+
+
+def is_head_alone(config: Mapping[str, Any]) -> bool:
+    """Whether an adapter adapts no module and brings a head, going by its configuration."""
+    from peft.utils.constants import DUMMY_TARGET_MODULES
+
+    return config.get("target_modules") in (DUMMY_TARGET_MODULES, [DUMMY_TARGET_MODULES])
 
 
 def _has_module(model: Any, name: str) -> bool:

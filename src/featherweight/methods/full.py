@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -24,6 +25,10 @@ class Full:
 
     def __init__(self, options: FullOptions) -> None:
         self.options = options
+
+    @classmethod
+    def options_of(cls, config: Mapping[str, Any]) -> None:
+        return None
 
     def apply(self, model: Any, task_type: str, head: list[str]) -> Adapted:
         for parameter in model.parameters():

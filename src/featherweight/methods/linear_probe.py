@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -24,6 +25,10 @@ class LinearProbe:
 
     def __init__(self, options: LinearProbeOptions) -> None:
         self.options = options
+
+    @classmethod
+    def options_of(cls, config: Mapping[str, Any]) -> dict[str, Any] | None:
+        return {} if adapters.is_head_alone(config) else None
 
     def apply(self, model: Any, task_type: str, head: list[str]) -> Adapted:
         from peft import LoraConfig

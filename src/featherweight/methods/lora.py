@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -89,6 +90,14 @@ class LoRA:
 
     def __init__(self, options: LoRAOptions) -> None:
         self.options = options
+
+    @classmethod
+    def options_of(cls, config: Mapping[str, Any]) -> dict[str, Any] | None:
+        if config.get("peft_type") != "LORA" or adapters.is_head_alone(config):
+            return None
+        empty: tuple[Any, ...] = (None, [], {})
+        known = LoRAOptions.model_fields.keys() - {"name"}
+        return {key: config[key] for key in sorted(known & config.keys()) if config[key] not in empty}
 
     def apply(self, model: Any, task_type: str, head: list[str]) -> Adapted:
         """Inject LoRA layers into ``model`` and freeze the rest but the head.

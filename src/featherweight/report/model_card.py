@@ -9,6 +9,7 @@ import yaml
 
 from featherweight.names import printable
 from featherweight.recipe import PACKAGE_PREFIX, Recipe
+from featherweight.records import rungs
 from featherweight.report.tables import cautions, comparison_sentence
 from featherweight.sources.models import ModelSource
 
@@ -35,7 +36,7 @@ def model_card(
         f"{inline(source.name)}, tuned for {recipe.task} on {inline(str(shown_data))} by "
         f"{recipe.method.name} ({metrics['trainable_parameters']:,} of {metrics['total_parameters']:,} parameters).",
         "",
-        f"{inline(metrics['headline'])} {inline(comparison_sentence(metrics['comparison']))}",
+        f"{inline(metrics['headline'])} {inline(comparison_sentence(metrics))}",
         "",
         *_figures(metrics),
         "",
@@ -60,12 +61,14 @@ def model_card(
 
 def _figures(metrics: Mapping[str, Any]) -> list[str]:
     """Every rung by every metric, the cheapest first."""
-    rungs = {**metrics["baselines"], "untuned model": metrics["base"], "tuned model": metrics["tuned"]}
     shown = ("eval_accuracy", "eval_macro_f1", "eval_balanced_accuracy", "eval_matthews_correlation")
     return [
         "| | accuracy | macro-F1 | balanced accuracy | Matthews |",
         "|---|---|---|---|---|",
-        *(f"| {inline(name)} | {' | '.join(f'{one[key]:.4f}' for key in shown)} |" for name, one in rungs.items()),
+        *(
+            f"| {inline(name)} | {' | '.join(f'{one[key]:.4f}' for key in shown)} |"
+            for name, one in rungs(metrics).items()
+        ),
     ]
 
 

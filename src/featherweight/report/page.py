@@ -21,7 +21,7 @@ def one_run(run: RunDirectory, metrics: Mapping[str, Any]) -> str:
     return _render(
         title=run.path.resolve().name,
         verdict=metrics["headline"],
-        lead=[tables.comparison_sentence(metrics["comparison"]), tables.against_baselines(metrics)],
+        lead=[tables.comparison_sentence(metrics), tables.against_baselines(metrics)],
         care=tables.cautions(metrics),
         sections=sections.of_run(run, metrics),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from featherweight import records
 from featherweight.report import svg, tables
 from featherweight.runs import RunDirectory
 
@@ -108,7 +109,7 @@ _FIGURES = ("accuracy", "macro_f1", "balanced_accuracy", "matthews_correlation")
 
 def _ladder(run: RunDirectory, metrics: Mapping[str, Any]) -> list[Part]:
     rungs = tables.rungs(metrics)
-    against = metrics["rungs"] | {"untuned model": metrics["comparison"]}
+    against = metrics["rungs"] | {records.untuned(metrics): metrics["comparison"]}
     rows = []
     for name, one in rungs.items():
         low, high = one["eval_accuracy_interval"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from featherweight import records
 from featherweight.report.fitted import Column, FittedTable
 
 _MOST_LISTED = 20
@@ -73,11 +74,7 @@ def ladder(metrics: Mapping[str, Any]) -> FittedTable:
 
 def rungs(metrics: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Every rung's metrics by the name that readers see, the cheapest first; each with its ``cost``."""
-    return {
-        **metrics["baselines"],
-        "untuned model": metrics["base"],
-        "tuned model": {**metrics["tuned"], "cost": metrics["resources"]["tuning"]},
-    }
+    return records.rungs(metrics) | {"tuned model": {**metrics["tuned"], "cost": metrics["resources"]["tuning"]}}
 
 
 def cost(spent: Mapping[str, Any]) -> tuple[str, str]:
@@ -117,10 +114,10 @@ def against_baselines(metrics: Mapping[str, Any]) -> str:
     """What the untuned model is worth."""
     low, high = metrics["base"]["eval_accuracy_interval"]
     chance = metrics["baselines"]["majority"]["eval_accuracy"]
-    untuned = f"The untuned model's accuracy is {low:.4f} to {high:.4f}"
+    found = f"The {records.untuned(metrics)}'s accuracy is {low:.4f} to {high:.4f}"
     if low <= chance <= high:
-        untuned += f": no better than always answering the commonest label ({chance:.4f})"
-    return f"{untuned}."
+        found += f": no better than always answering the commonest label ({chance:.4f})"
+    return f"{found}."
 
 
 def cautions(metrics: Mapping[str, Any]) -> list[str]:
@@ -130,17 +127,18 @@ def cautions(metrics: Mapping[str, Any]) -> list[str]:
 
 def verdict(metrics: Mapping[str, Any]) -> str:
     """The headline, and the comparison behind it."""
-    return f"{metrics['headline']} {comparison_sentence(metrics['comparison'])}"
+    return f"{metrics['headline']} {comparison_sentence(metrics)}"
 
 
-def comparison_sentence(comparison: Mapping[str, Any]) -> str:
-    """Size, interval and test of a paired comparison, and what this test set could have shown."""
+def comparison_sentence(metrics: Mapping[str, Any]) -> str:
+    """Size, interval and test of a run's paired comparison, and what this test set could have shown."""
+    comparison = metrics["comparison"]
     low, high = comparison["confidence_interval"]
     test = {"mcnemar-exact": "exact McNemar"}.get(comparison["test"], "permutation by group")
     least = comparison["smallest_significant_difference"]
     sight = f" Differences under {least:.4f} could not have been told from chance." if least is not None else ""
     return (
-        f"Against the base model {comparison['metric']} changes by {comparison['difference']:+.4f} "
+        f"Against the {records.untuned(metrics)} {comparison['metric']} changes by {comparison['difference']:+.4f} "
         f"({comparison['confidence']:.0%} interval {low:+.4f} to {high:+.4f}, n = {comparison['n']:,}); "
         f"{comparison['fixed']} examples fixed, {comparison['broken']} broken ({test} p = {comparison['p_value']:.3g})."
         f"{sight}"

@@ -12,7 +12,7 @@ from featherweight.records import Encoding
 from featherweight.report import tables
 from featherweight.report.console import Console
 from featherweight.signals import stop_on_signals
-from featherweight.workflow.preparing import SELECTION_SPLIT, count_parameters, measure, prepare, trainer_for
+from featherweight.workflow.preparing import SELECTION_SPLIT, adapt, count_parameters, measure, prepare, trainer_for
 
 
 def plan(recipe: Recipe, *, console: Console | None = None) -> dict[str, Any]:
@@ -33,8 +33,7 @@ def plan(recipe: Recipe, *, console: Console | None = None) -> dict[str, Any]:
     with stop_on_signals(console.say) as stop:
         evaluated = measure(prepared, prepared.model, "rehearsing the evaluation", console, stop)
         evaluation_seconds = time.perf_counter() - started
-        adapted = prepared.method.apply(prepared.model, prepared.task.peft_task_type, prepared.head)
-        prepared.execution.adopt(adapted.model)
+        adapted = adapt(prepared)
         trainable, total = count_parameters(adapted.model)
         trainer = trainer_for(
             prepared, adapted.model, lambda: evaluated, Checkpoints(Path(), 1), lambda event: None, stop

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from featherweight import recipe as recipes
@@ -11,6 +13,7 @@ from featherweight.errors import ConfigError
 from featherweight.evidence import data_checks
 from featherweight.evidence.data_checks import LabelledTexts
 from featherweight.evidence.duplicates import Fingerprints
+from featherweight.methods import Adapted
 from featherweight.recipe import Recipe, TrainingSection
 from featherweight.records import Encoding, Evaluation, Examples
 from featherweight.registry import METHODS, TASKS
@@ -19,6 +22,7 @@ from featherweight.report.console import Console
 from featherweight.runs import package_versions
 from featherweight.sources import cache, data, models
 from featherweight.sources.models import ModelSource
+from featherweight.workflow.starting import Start
 
 if TYPE_CHECKING:
     from featherweight.engine.checkpoints import Checkpoints
@@ -43,6 +47,7 @@ class Prepared:
     method: Any
     source: ModelSource
     model: Any
+    without_weights: Callable[[], Any]  # the model as it was loaded; a method may change its configuration
     tokenizer: Any
     head: list[str]
     examples: dict[str, Examples]
@@ -52,6 +57,8 @@ class Prepared:
     max_length: int
     checked: dict[str, LabelledTexts]
     prints: dict[str, Fingerprints]
+    start: Start | None = None
+    adapted: Adapted | None = None
     trunk: dict[str, Any] | None = None
     dropped_twins: int = 0
 
@@ -80,6 +87,8 @@ class Prepared:
         from featherweight.engine.checkpoints import CONTRACT
 
         flat |= {"model": self.source.fingerprint, "model.head": self.recipe.model.head}
+        if self.start is not None:
+            flat["model.adapter"] = self.start.fingerprint
         return flat | {"task": self.recipe.task, "checkpoint_contract": CONTRACT}
 
     def environment(self) -> dict[str, Any]:
@@ -96,6 +105,7 @@ class Prepared:
                 "revision": self.source.revision,
                 "fingerprint": self.source.fingerprint,
             },
+            "started_from": self.start.describe() if self.start else None,
             "data": {name: {"rows": len(one), "fingerprint": one.fingerprint} for name, one in self.examples.items()},
         }
 
@@ -105,6 +115,9 @@ def prepare(recipe: Recipe, console: Console) -> Prepared:
     reasons: dict[str, str] = {}
     training = _settled(recipe, reasons)
     source = models.find(recipe.model.name, recipe.model.revision)
+    start = Start.of(recipe, source)
+    if start is not None:
+        recipe = start.settle(recipe, reasons)
     console.begin("reading the data")
     read = _read(recipe, console)
     task, examples = read.task, read.examples
@@ -141,6 +154,7 @@ def prepare(recipe: Recipe, console: Console) -> Prepared:
         method=METHODS[recipe.method.name](recipe.method),
         source=source,
         model=model,
+        without_weights=partial(models.without_weights, type(model), copy.deepcopy(model.config)),
         tokenizer=tokenizer,
         head=head,
         examples=examples,
@@ -151,7 +165,26 @@ def prepare(recipe: Recipe, console: Console) -> Prepared:
         checked=read.checked,
         prints=read.prints,
         dropped_twins=read.dropped_twins,
+        start=start,
     )
+
+
+def adapt(prepared: Prepared) -> Adapted:
+    """The model with what trains in it, fresh or as the adapter has it that training goes on from; made once."""
+    import transformers
+
+    seed = prepared.recipe.training.seed
+    transformers.set_seed(seed)  # what was measured before has no say in what is drawn now
+    if prepared.adapted is None:
+        if prepared.start is None:
+            adapted: Adapted = prepared.method.apply(prepared.model, prepared.task.peft_task_type, prepared.head)
+        else:
+            has_head = prepared.task.has_head(models.load_config(prepared.source))
+            adapted = prepared.start.load(prepared.model, [] if has_head else prepared.head)
+            transformers.set_seed(seed)
+        prepared.execution.adopt(adapted.model)
+        prepared.adapted = adapted
+    return prepared.adapted
 
 
 def _settled(recipe: Recipe, reasons: dict[str, str]) -> TrainingSection:

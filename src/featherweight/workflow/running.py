@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,12 +18,12 @@ from featherweight.report import tables
 from featherweight.report.console import Console
 from featherweight.runs import FACTS, SCHEMA_VERSION, RunDirectory
 from featherweight.signals import Stop, stop_on_signals
-from featherweight.sources import models
 from featherweight.storage import held
 from featherweight.workflow import gate
 from featherweight.workflow.preparing import (
     SELECTION_SPLIT,
     Prepared,
+    adapt,
     count_parameters,
     measure,
     prepare,
@@ -75,7 +74,7 @@ def run(
             prepared = prepare(recipe, console)
         directory.create(prepared.identity(), prepared.environment())
         if directory.is_complete:
-            console.say(f"{directory.path}: complete already")
+            console.say(f"{directory.path}: complete already{directory.going_on()}")
             return _finish(directory, console)
         base = _measure_base(prepared, directory, console, stop)
         with Meter() as meter:
@@ -108,8 +107,9 @@ def _measure_base(prepared: Prepared, directory: RunDirectory, console: Console,
         console.show(*(f"Take care: {line}" for line in checks["warnings"]))
     with stop.at_once("measuring the baselines"):
         baselines = measure_baselines(prepared, directory, console, stop)
+    started = prepared.model if prepared.start is None else adapt(prepared).model
     with Meter() as meter:
-        evaluations = measure_model(prepared, directory, prepared.model, "base", console, stop)
+        evaluations = measure_model(prepared, directory, started, "base", console, stop)
     measured = {name: with_interval(one.metrics, len(one.labels)) for name, one in evaluations.items()}
     measured[prepared.evaluated_split]["cost"] = meter.cost()
     event = {"event": "base", "baselines": baselines, "metrics": measured, "data_checks": checks}
@@ -120,16 +120,11 @@ def _measure_base(prepared: Prepared, directory: RunDirectory, console: Console,
 def _tune(
     prepared: Prepared, directory: RunDirectory, resume: bool | str, force: bool, console: Console, stop: Stop
 ) -> tuple[Any, TrainingResult]:
-    import transformers
-
     from featherweight.engine import TRANSIENT
     from featherweight.engine.checkpoints import Checkpoints, size_of
 
     training = prepared.recipe.training
-    plain, config = type(prepared.model), copy.deepcopy(prepared.model.config)  # which a method may change
-    transformers.set_seed(training.seed)  # so that what was measured before has no say in what is drawn now
-    adapted = prepared.method.apply(prepared.model, prepared.task.peft_task_type, prepared.head)
-    prepared.execution.adopt(adapted.model)
+    adapted = adapt(prepared)
     _record_choices(prepared, directory, adapted.chosen)
     trainable, total = count_parameters(adapted.model)
     console.show(tables.parameters(trainable, total))
@@ -150,7 +145,7 @@ def _tune(
     if start is None:
         with stop.at_once("trying what would be published"), directory.trial_folder() as folder:
             _write_artefact(prepared, directory, adapted.model, {"temperature": None, "thresholds": []}, folder)
-            gate.require_readable(folder, adapted.model, lambda: models.without_weights(plain, config), prepared.head)
+            gate.require_readable(folder, adapted.model, prepared.without_weights, prepared.head)
     before = gate.fingerprints(adapted.model)
 
     def observe(event: dict[str, Any]) -> None:
@@ -291,6 +286,7 @@ def _outcome(
         "trunk_cache": prepared.trunk,
         "pad_token_id": prepared.tokenizer.pad_token_id,
         "base_model_fingerprint": prepared.source.fingerprint,
+        "started_from": prepared.start.describe() if prepared.start else None,
     }
 
 

@@ -1,0 +1,115 @@
+"""Training that goes on from an adapter (``model.adapter``): what the adapter settles, and what must agree with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from featherweight.errors import ConfigError
+from featherweight.methods import Adapted, adapters
+from featherweight.names import beside
+from featherweight.recipe import MethodOptions, Recipe
+from featherweight.registry import METHODS, did_you_mean
+from featherweight.serving.loading import Origin, origin_of
+from featherweight.sources.cache import file_hash, key_of
+from featherweight.sources.models import ModelSource
+
+
+@dataclass(frozen=True)
+class Start:
+    """An adapter that training goes on from.
+
+    Attributes:
+        name: as the recipe has it.
+        origin: where it lies and what is known of it.
+        fingerprint: of its configuration and weights.
+        options: of the method that made it, by name; they stay as they are.
+    """
+
+    name: str
+    origin: Origin
+    fingerprint: str
+    options: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, recipe: Recipe, source: ModelSource) -> Start | None:
+        """What the recipe says to go on from; None where it begins afresh.
+
+        Raises:
+            ConfigError: it is no adapter, was made for another base model or by another method, or the recipe has
+                options that it was not made with.
+            ModelError: it is damaged or can't be trusted.
+        """
+        name = recipe.model.adapter
+        if name is None:
+            return None
+        origin = origin_of(name)
+        if origin is None:
+            raise ConfigError(f"model.adapter: {name} is no run and no adapter{did_you_mean(name, beside(Path(name)))}")
+        if not origin.is_adapter:
+            raise ConfigError(f"model.adapter: {name} was tuned whole; give {origin.folder} as model.name instead")
+        if origin.fingerprint not in (None, source.fingerprint):
+            raise ConfigError(f"model.adapter: {name} was made for {origin.where!r}, not for {source.name!r}")
+        options = METHODS[recipe.method.name].options_of(adapters.check(origin.folder))
+        if options is None:
+            raise ConfigError(f"model.adapter: {name} was not made by the method {recipe.method.name!r}")
+        _require_agreement(recipe.method, options, name)
+        files = (file_hash(origin.folder / one) for one in (adapters.CONFIG, adapters.WEIGHTS))
+        return cls(name, origin, key_of(*files), options)
+
+    def settle(self, recipe: Recipe, reasons: dict[str, str]) -> Recipe:
+        """The recipe with the adapter's labels, in their order, its length and its kind of head, where it leaves them
+        open.
+
+        Raises:
+            ConfigError: the recipe names other labels, or nobody says what the adapter's are.
+        """
+        labels = self.origin.known.get("labels") or recipe.data.labels
+        if labels is None:
+            raise ConfigError(
+                f"model.adapter: {self.name} does not say what its labels are; name them in data.labels, in the order "
+                "of its outputs"
+            )
+        if recipe.data.labels not in (None, labels):
+            raise ConfigError(
+                f"data.labels: the adapter in model.adapter answers {', '.join(map(repr, labels))}, in that order; "
+                "leave data.labels out, or begin without the adapter"
+            )
+        settled = {"labels": labels, "max_length": recipe.data.max_length or self.origin.known.get("max_length")}
+        reasons |= {f"data.{key}": "the adapter's" for key in settled if getattr(recipe.data, key) != settled[key]}
+        model = (
+            recipe.model
+            if self.origin.run is None
+            else recipe.model.model_copy(update={"head": self.origin.run.model.head})
+        )
+        return recipe.model_copy(update={"data": recipe.data.model_copy(update=settled), "model": model})
+
+    def load(self, model: Any, fresh: list[str]) -> Adapted:
+        """Put the adapter on its base model, ready to train.
+
+        Args:
+            fresh: modules that the base model's own checkpoint lacks, so that the adapter must bring them.
+        """
+        chosen = {key: (value, "the adapter's") for key, value in self.options.items()}
+        return Adapted(adapters.load(model, self.origin.folder, fresh, trainable=True), chosen)
+
+    def describe(self) -> dict[str, str]:
+        return {"adapter": self.name, "fingerprint": self.fingerprint}
+
+
+def _require_agreement(asked: MethodOptions, made: Mapping[str, Any], name: str) -> None:
+    """Raises ConfigError for options that the recipe spells out and the adapter was not made with."""
+    given = asked.model_dump(include=asked.model_fields_set - {"name"}, exclude_none=True)
+    for key, value in given.items():
+        same = (
+            set(value) <= set(made.get(key, ())) if key == "modules_to_save" else _plain(value) == _plain(made.get(key))
+        )
+        if not same:
+            raise ConfigError(f"method.{key}: {value!r}, but {name} was made with {made.get(key)!r}; leave it out")
+
+
+def _plain(value: Any) -> Any:
+    """PEFT's files have lists of names in their own order."""
+    return sorted(value) if isinstance(value, list) and all(isinstance(one, str) for one in value) else value
