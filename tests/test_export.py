@@ -206,9 +206,16 @@ def test_an_occupied_folder_is_left_alone(runs: Runs, tmp_path: Path) -> None:
     assert (tmp_path / "out" / "mine.txt").read_text() == "mine"
 
 
-def test_without_the_packages_the_extra_is_named(runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_row_97_without_the_packages_the_extra_is_named_before_the_work(
+    runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from featherweight.export import onnx
+    from featherweight.workflow import exporting
 
+    def never(recipe: object) -> None:
+        raise AssertionError("the data is read, and the model answers, before the packages are asked for")
+
+    monkeypatch.setattr(exporting, "_validation", never)
     monkeypatch.setattr(onnx, "_NEEDED", ("onnx", "no_such_package"))
     with pytest.raises(ConfigError, match=r"no_such_package; run: pip install 'featherweight\[export\]'"):
         workflow.export(runs("bert"), "onnx", tmp_path / "out")

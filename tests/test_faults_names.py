@@ -130,7 +130,7 @@ def test_row_58_the_cards_metadata_is_valid_yaml(evil_run: tuple[Path, Path]) ->
     card = (run / "adapter" / "README.md").read_text(encoding="utf-8")
     _, header, body = re.split(r"^---$", card, maxsplit=2, flags=re.MULTILINE)
     found = yaml.safe_load(header)
-    assert found["model-index"][0]["results"][0]["dataset"]["name"] == str(data)
+    assert found["model-index"][0]["results"][0]["dataset"]["name"] == data.name
     assert set(found) == {"library_name", "pipeline_tag", "tags", "model-index"}
     assert body.count("\n```") == 2  # the one block of code, and no other
     assert re.findall(r"^#+ .*$", body, flags=re.MULTILINE) == ["# tiny", "## Load it"]

@@ -154,6 +154,15 @@ def test_every_block_is_of_a_kind_that_is_known() -> None:
             assert not started, f"README.md:{block.line}"
 
 
+@pytest.mark.parametrize("extra", ["export", "serve"])
+def test_row_97_lines_that_need_an_extra_name_it(extra: str) -> None:
+    lines = [
+        line for block in blocks() for line in block.text.splitlines() if line.startswith(f"featherweight {extra} ")
+    ]
+    assert lines
+    assert all(line.endswith(f"# pip install 'featherweight[{extra}]'") for line in lines)
+
+
 def test_a_wrong_command_is_noticed(tmp_path: Path) -> None:
     """Negative control."""
     with pytest.raises(AssertionError, match="--colour"):

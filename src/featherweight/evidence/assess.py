@@ -58,8 +58,8 @@ def assess(
         group_column: rows with the same value are not independent.
 
     Returns:
-        ``comparison``, ``paired``, ``rungs``, ``calibration``, ``where``, ``without_twins``, ``examples`` and,
-        where rows have groups, ``without_shared_groups``.
+        ``comparison``, ``paired``, ``rungs``, ``calibration``, ``where``, ``without_twins``, ``examples``,
+        ``text_to_try`` and, where rows have groups, ``without_shared_groups``.
     """
     labels = examples.labels
     groups = examples.groups(group_column) if group_column else None
@@ -79,6 +79,7 @@ def assess(
         },
         "without_twins": _without(base, tuned, labels, twins, groups, seed),
         "examples": slices.changed_examples(examples, base, tuned, names),
+        "text_to_try": slices.text_to_try(examples.all_texts()),
         **(
             {"without_shared_groups": _without(base, tuned, labels, shared_groups, groups, seed)}
             if shared_groups is not None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,8 @@ KEPT_EXAMPLES = 100
 _MOST_VALUES = 12
 _LENGTH_BINS = 4
 _SHOWN_CHARACTERS = 400
+_SHORT = 10, 80  # characters of a text that fits a line and says something
+_TRIED = 1000
 
 
 @dataclass(frozen=True)
@@ -131,6 +133,17 @@ def changed_examples(
     }
 
 
+def text_to_try(texts: Iterable[str]) -> str:
+    """A row for people to ask about: the first that is short and plain, else the beginning of the first of all."""
+    first = ""
+    for text in islice(texts, _TRIED):
+        if _SHORT[0] <= len(text) <= _SHORT[1] and text.isprintable() and text == text.strip().lstrip("-"):
+            return text
+        first = first or text
+    plain = " ".join("".join(char if char.isprintable() else " " for char in first).split())
+    return _shorten(plain.lstrip("- "), _SHORT[1])
+
+
 def _length_bins(words: NDArray[np.int64]) -> list[tuple[str, NDArray[np.bool_]]]:
     """Quarters of the rows by words, fewer where many texts are of one length."""
     edges = np.unique(np.quantile(words, np.linspace(0, 1, _LENGTH_BINS + 1), method="higher"))
@@ -149,5 +162,5 @@ def _commonest(values: Sequence[str]) -> list[tuple[str, NDArray[np.bool_]]]:
     return [(str(distinct[one]), codes == one) for one in np.argsort(-counts, kind="stable")[:_MOST_VALUES]]
 
 
-def _shorten(text: str) -> str:
-    return text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 1] + "…"
+def _shorten(text: str, most: int = _SHOWN_CHARACTERS) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"

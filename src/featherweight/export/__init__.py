@@ -34,6 +34,11 @@ class Format(Protocol):
 
     is_exact: ClassVar[bool]
 
+    def require(self, artefact: Path) -> None:
+        """Asked before anything is loaded. Raises ConfigError, with what to do, where a package is missing or what lies
+        in ``artefact`` can't be had in this format."""
+        ...
+
     def write(self, subject: Subject, folder: Path) -> None:
-        """Fill ``folder``, which is empty. Raises ConfigError where this run can't be had in this format."""
+        """Fill ``folder``, which is empty. Raises ConfigError where the model can't be had in this format after all."""
         ...

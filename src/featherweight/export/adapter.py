@@ -16,7 +16,9 @@ class Adapter:
 
     is_exact: ClassVar[bool] = True
 
-    def write(self, subject: Subject, folder: Path) -> None:
-        if not (subject.artefact / CONFIG).is_file():
+    def require(self, artefact: Path) -> None:
+        if not (artefact / CONFIG).is_file():
             raise ConfigError("--format adapter: this run tuned the whole model; export merged instead")
+
+    def write(self, subject: Subject, folder: Path) -> None:
         shutil.copytree(subject.artefact, folder, dirs_exist_ok=True)

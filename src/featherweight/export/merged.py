@@ -14,6 +14,9 @@ class Merged:
 
     is_exact: ClassVar[bool] = True
 
+    def require(self, artefact: Path) -> None:
+        pass
+
     def write(self, subject: Subject, folder: Path) -> None:
         merge(subject.model).save_pretrained(str(folder))
         subject.tokenizer.save_pretrained(str(folder))

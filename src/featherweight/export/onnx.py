@@ -25,8 +25,10 @@ class Onnx:
 
     is_exact: ClassVar[bool] = True
 
-    def write(self, subject: Subject, folder: Path) -> None:
+    def require(self, artefact: Path) -> None:
         require_packages()
+
+    def write(self, subject: Subject, folder: Path) -> None:
         write_graph(merge(subject.model), folder / MODEL)
         write_tokenizer(subject, folder / "tokenizer.json")
 

@@ -16,8 +16,10 @@ class OnnxInt8:
 
     is_exact: ClassVar[bool] = False
 
-    def write(self, subject: Subject, folder: Path) -> None:
+    def require(self, artefact: Path) -> None:
         require_packages()
+
+    def write(self, subject: Subject, folder: Path) -> None:
         whole = folder / "fp32.onnx"
         write_graph(merge(subject.model), whole)
         _quantise(whole, folder / MODEL)

@@ -19,7 +19,7 @@ _PREDICTOR = [
     "import featherweight",
     "",
     'predictor = featherweight.load_predictor("path/to/this/folder")',
-    'print(predictor.predict("Warm, funny and beautifully acted."))',
+    'print(predictor.predict("A text to classify."))',
 ]
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -13,11 +15,14 @@ from featherweight.records import rungs
 from featherweight.report.tables import cautions, comparison_sentence
 from featherweight.sources.models import ModelSource
 
+# Where the hub's cache keeps a snapshot of OWNER/NAME.
+_SNAPSHOT = re.compile(r"models--([^/]+?)--([^/]+)/snapshots/[0-9a-f]{40}/?$")
+
 
 def model_card(
     recipe: Recipe, source: ModelSource, labels: list[str], metrics: Mapping[str, Any], artefact: str
 ) -> str:
-    """Markdown with a YAML header.
+    """Markdown with a YAML header. It is made to be published: no path of this machine is in it.
 
     Args:
         source: the base model.
@@ -25,7 +30,7 @@ def model_card(
         artefact: ``adapter`` or ``model``.
     """
     calibration = metrics["calibration"]["tuned"]
-    shown_data = recipe.data.name or recipe.data.train_file
+    data = public_name(str(recipe.data.name or recipe.data.train_file))
     lines = [
         "---",
         *yaml.safe_dump(_metadata(recipe, source, metrics, artefact), sort_keys=False).splitlines(),
@@ -33,7 +38,7 @@ def model_card(
         "",
         f"# {inline(recipe.name)}",
         "",
-        f"{inline(source.name)}, tuned for {recipe.task} on {inline(str(shown_data))} by "
+        f"{inline(_hub_id(source) or public_name(source.name))}, tuned for {recipe.task} on {inline(data)} by "
         f"{recipe.method.name} ({metrics['trainable_parameters']:,} of {metrics['total_parameters']:,} parameters).",
         "",
         f"{inline(metrics['headline'])} {inline(comparison_sentence(metrics))}",
@@ -74,16 +79,13 @@ def _figures(metrics: Mapping[str, Any]) -> list[str]:
 
 def _metadata(recipe: Recipe, source: ModelSource, metrics: Mapping[str, Any], artefact: str) -> dict[str, Any]:
     """The hub's metadata, to be written by a YAML library: names are the user's."""
-    data = recipe.data.name or recipe.data.train_file
-    base = {
-        "base_model": source.name,
-        "base_model_relation": "adapter" if artefact == "adapter" else "finetune",
-    }
+    data, hub_id = public_name(str(recipe.data.name or recipe.data.train_file)), _hub_id(source)
+    base = {"base_model": hub_id, "base_model_relation": "adapter" if artefact == "adapter" else "finetune"}
     tuned = metrics["tuned"]
     return {
         "library_name": "peft" if artefact == "adapter" else "transformers",
         "pipeline_tag": "text-classification",
-        **(base if source.revision is not None else {}),
+        **(base if hub_id else {}),
         "tags": ["featherweight", recipe.method.name],
         "model-index": [
             {
@@ -92,8 +94,8 @@ def _metadata(recipe: Recipe, source: ModelSource, metrics: Mapping[str, Any], a
                     {
                         "task": {"type": "text-classification"},
                         "dataset": {
-                            "name": str(data),
-                            "type": str(recipe.data.name or "local"),
+                            "name": data,
+                            "type": data if recipe.data.name == data else "local",
                             "split": metrics["evaluated_split"],
                         },
                         "metrics": [
@@ -108,6 +110,19 @@ def _metadata(recipe: Recipe, source: ModelSource, metrics: Mapping[str, Any], a
     }
 
 
+def public_name(name: str) -> str:
+    """A file or folder by its last part alone; a hub id or a package's file as it is."""
+    return Path(name).name if Path(name).is_absolute() else name
+
+
+def _hub_id(source: ModelSource) -> str | None:
+    """The base model's name on the hub, also where the recipe names a folder of the hub's cache."""
+    if source.revision is not None:
+        return source.name
+    found = _SNAPSHOT.search(source.folder.as_posix())
+    return "/".join(found.groups()) if found else None
+
+
 def _loading(source: ModelSource, labels: list[str], artefact: str, pad_token_id: int) -> list[str]:
     """Stock transformers and PEFT, nothing of ours."""
     if artefact == "model":
@@ -119,31 +134,41 @@ def _loading(source: ModelSource, labels: list[str], artefact: str, pad_token_id
         ]
     id2label = {index: label for index, label in enumerate(labels)}  # noqa: C416 - reads as what it prints
     label2id = {label: index for index, label in enumerate(labels)}
-    extra = ""
-    imports = []
-    if source.name.startswith(PACKAGE_PREFIX):
-        package, _, inner = source.name.removeprefix(PACKAGE_PREFIX).partition("/")
-        folder = inner.rpartition("/")[0] if source.gguf else inner
-        # Found without importing it: a package that ships weights may want more than is installed.
-        imports = ["from importlib.util import find_spec", ""]
-        where = f"find_spec({package.replace('-', '_')!r}).submodule_search_locations[0]"
-        where += f" + {'/' + folder!r}" if folder else ""
-    else:
-        where = repr(str(source.gguf.parent) if source.gguf else source.name)
-    if source.gguf:
-        extra = f', gguf_file={source.gguf.name!r}, dtype="float32"'
+    imports, classes, where = _base_of(source)
+    gguf = f', gguf_file={source.gguf.name!r}, dtype="float32"' if source.gguf else ""
     return [
         *imports,
-        "from peft import PeftModel",
+        f"from peft import {classes}",
         "from transformers import AutoModelForSequenceClassification, AutoTokenizer",
         "",
         f"labels = dict(id2label={id2label!r}, label2id={label2id!r})",
         "base = AutoModelForSequenceClassification.from_pretrained(",
-        f"    {where}{extra}, pad_token_id={pad_token_id}, **labels",
+        f"    {where}{gguf}, pad_token_id={pad_token_id}, **labels",
         ")",
         'model = PeftModel.from_pretrained(base, "path/to/this/folder").eval()',
         'tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")',
     ]
+
+
+def _base_of(source: ModelSource) -> tuple[list[str], str, str]:
+    """What the loading lines import before PEFT, from PEFT, and the expression that says where the base model is."""
+    if source.name.startswith(PACKAGE_PREFIX):
+        package, _, inner = source.name.removeprefix(PACKAGE_PREFIX).partition("/")
+        folder = inner.rpartition("/")[0] if source.gguf else inner
+        where = f"find_spec({package.replace('-', '_')!r}).submodule_search_locations[0]"
+        # Found without importing it: a package that ships weights may want more than is installed.
+        return (
+            ["from importlib.util import find_spec", ""],
+            "PeftModel",
+            where + (f" + {'/' + folder!r}" if folder else ""),
+        )
+    if source.revision is not None:
+        return [], "PeftModel", repr(source.name)
+    # A folder of the machine it was tuned on: the adapter's configuration has it, and no card that is published.
+    where = 'PeftConfig.from_pretrained("path/to/this/folder").base_model_name_or_path'
+    if source.gguf:
+        return ["from os.path import dirname", ""], "PeftConfig, PeftModel", f"dirname({where})"
+    return [], "PeftConfig, PeftModel", where
 
 
 def inline(text: str) -> str:

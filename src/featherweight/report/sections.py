@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -384,7 +385,8 @@ def _loading(run: RunDirectory, metrics: Mapping[str, Any]) -> list[Part]:
         return []
     code = card.read_text(encoding="utf-8").partition("```python\n")[2].partition("```")[0]
     code = code.replace("path/to/this/folder", f"{run.path}/{card.parent.name}")
-    commands = f'featherweight predict {run.path} --text "..."\nfeatherweight evaluate {run.path} --data new.csv\n'
+    where = shlex.quote(str(run.path))
+    commands = f"{tables.predict_command(run.path, metrics)}\nfeatherweight evaluate {where} --data new.csv\n"
     return [
         {"kind": "code", "label": "Commands", "text": commands},
         _text("Without Featherweight:"),

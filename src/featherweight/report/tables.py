@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from featherweight import records
@@ -252,6 +254,12 @@ def plan(found: Mapping[str, Any]) -> FittedTable:
             "disk": f"{found['disk_bytes'] / 1e6:.0f} MB",
         },
     )
+
+
+def predict_command(run: Path, metrics: Mapping[str, Any]) -> str:
+    """What a shell takes to ask the run about one of its own held-out rows."""
+    text = metrics.get("text_to_try") or "A text to classify."
+    return f"featherweight predict {shlex.quote(str(run))} --text {shlex.quote(text)}"
 
 
 def command(line: str) -> Any:

@@ -32,7 +32,7 @@ class _Strict(BaseModel):
 
 
 class PredictRequest(_Strict):
-    texts: list[str] = Field(min_length=1, description="what to classify", examples=[["Warm and funny."]])
+    texts: list[str] = Field(min_length=1, description="what to classify", examples=[["A text to classify."]])
     model: str | None = Field(None, description="a name of `/v1/models`; may be left out where there is one run")
 
 

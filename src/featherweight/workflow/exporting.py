@@ -55,6 +55,7 @@ def export(
     directory.read_metrics()
     recipe = recipes.load(directory.recipe)
     exporter: Format = EXPORTS[format]()
+    exporter.require(directory.path / METHODS[recipe.method.name].artefact)
     output = Path(output_dir or directory.path / "exports" / format)
     if output.exists() and not (output.is_dir() and not any(output.iterdir())):
         raise ConfigError(f"{output}: exists already; choose another --output-dir")

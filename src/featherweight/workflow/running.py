@@ -316,8 +316,8 @@ def _finish(directory: RunDirectory, console: Console) -> RunRecord:
         *(f"Take care: {line}" for line in tables.cautions(metrics)),
         tables.verdict(metrics),
         tables.against_baselines(metrics),
-        f"\nEverything is in {directory.path}. Try it:\n"
-        f'  featherweight predict {directory.path} --text "Warm, funny and beautifully acted."',
+        f"\nEverything is in {directory.path}. Try it:",
+        tables.command(tables.predict_command(directory.path, metrics)),
     )
     return RunRecord(str(directory.path), metrics)
 
