@@ -62,3 +62,8 @@ class Interrupted(FeatherweightError):
     """Stopped by a signal; the run can be resumed (EX_TEMPFAIL)."""
 
     exit_code = 75
+
+
+def first_line(error: BaseException) -> str:
+    """What a foreign exception says, in one line; its kind where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -78,12 +78,14 @@ class Batch:
         return len(self.labels)
 
 
-def collate(encoding: Encoding, rows: Sequence[int] | NDArray[np.int64], pad: int, device: torch.device) -> Batch:
-    """The batch of the given rows, in that order."""
+def collate(
+    encoding: Encoding, rows: Sequence[int] | NDArray[np.int64], pad: int, device: torch.device, step: int = 1
+) -> Batch:
+    """The batch of the given rows, in that order, as long as the longest and then up to a multiple of ``step``."""
     tokens = [encoding.row(int(row)) for row in rows]
-    longest = max(len(row) for row in tokens)
-    input_ids = np.full((len(tokens), longest), pad, dtype=np.int64)
-    mask = np.zeros((len(tokens), longest), dtype=np.int64)
+    length = -(-max(len(row) for row in tokens) // step) * step
+    input_ids = np.full((len(tokens), length), pad, dtype=np.int64)
+    mask = np.zeros((len(tokens), length), dtype=np.int64)
     for index, row in enumerate(tokens):
         input_ids[index, : len(row)] = row
         mask[index, : len(row)] = 1

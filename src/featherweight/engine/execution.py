@@ -19,6 +19,7 @@ from featherweight.engine.speedups import forget_weights, give_up_weights, keep_
 from featherweight.engine.trunk import CachedTrunk
 from featherweight.errors import ConfigError
 from featherweight.records import Encoding
+from featherweight.sources.trial_texts import NO_FRAME, Frame
 
 
 class Execution:
@@ -28,15 +29,20 @@ class Execution:
         model: a transformers model with a head, on its device; changed in place.
         pad_token_id: fills rows of unequal length where they are padded.
         seed: of the dropout masks.
+        frame: what the tokenizer puts around every text.
+
+    Raises:
+        ModelError: the model can't read a text.
     """
 
-    def __init__(self, model: Any, pad_token_id: int, seed: int = 0) -> None:
+    def __init__(self, model: Any, pad_token_id: int, seed: int = 0, frame: Frame = NO_FRAME) -> None:
         self.probe = probe()
         on_processor = next(model.parameters()).device.type == "cpu"
         if on_processor:
             keep_freed_memory()
+        self.frame = frame
         self.masks = Masks(seed, fast=on_processor)
-        self.forward: Padded | Packed | CachedTrunk = choose(model, pad_token_id, self.masks)
+        self.forward: Padded | Packed | CachedTrunk = choose(model, pad_token_id, self.masks, frame)
         self.adopt(model)
 
     def adopt(self, model: Any) -> None:
@@ -90,7 +96,7 @@ class Execution:
         nobody else reads them.
         """
         keep_weights(model)
-        texts = trial_texts(model)
+        texts = trial_texts(model, self.frame)
         rows = np.arange(len(texts))
         before = self.logits(model, texts, rows)
         own = give_up_weights(model)

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby, product
 from typing import Any, ClassVar, Protocol
 
@@ -23,6 +23,7 @@ from featherweight.engine.attention import NAME, Run, UnsupportedAttention, pack
 from featherweight.engine.batches import collate
 from featherweight.engine.dropout import Masks
 from featherweight.records import Encoding
+from featherweight.sources.trial_texts import NO_FRAME, Frame, width_step
 
 _TOLERANCE = 1e-4
 _LONGEST_WINDOW_TRIED = 1024
@@ -42,14 +43,16 @@ class Padded:
 
     Attributes:
         reason: why rows are not packed.
+        step: rows are padded to a multiple of it.
     """
 
     pad_token_id: int
     device: torch.device
     reason: str
+    step: int = 1
 
     def __call__(self, model: Any, encoding: Encoding, rows: Sequence[int] | NDArray[np.int64]) -> torch.Tensor:
-        batch = collate(encoding, rows, self.pad_token_id, self.device)
+        batch = collate(encoding, rows, self.pad_token_id, self.device, self.step)
         return model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits  # type: ignore[no-any-return]
 
 
@@ -78,17 +81,19 @@ class Packed:
         if "use_cache" in accepted:
             self.fixed["use_cache"] = False
         self._current: ContextVar[_Batch | None] = ContextVar("batch", default=None)  # each thread has its own
+        self.short = short
+        self.last: frozenset[Any] = frozenset()
+        ends = None
+        if short:
+            block = block_list(self.trunk)[-1]
+            self.last, ends = frozenset(block.modules()), feed_forward(block)
         layers = getattr(self.trunk, "encoder", self.trunk)  # behind it a trunk may have a pooler, which reads too
         self._hooks = [
             self.trunk.register_forward_pre_hook(self._give_tokens, with_kwargs=True),
             layers.register_forward_hook(self._take_read_tokens),
         ]
-        self.short = short
-        self.last: frozenset[Any] = frozenset()
-        if short:
-            block = block_list(self.trunk)[-1]
-            self.last = frozenset(block.modules())
-            first, last = feed_forward(block)
+        if ends is not None:
+            first, last = ends
             self._hooks += [
                 first.register_forward_pre_hook(self._leave_unread),
                 last.register_forward_hook(self._fill_unread),
@@ -197,60 +202,71 @@ class _Batch:
     runs: list[Run]
 
 
-def choose(model: Any, pad_token_id: int, masks: Masks) -> Padded | Packed:
+def choose(model: Any, pad_token_id: int, masks: Masks, frame: Frame = NO_FRAME) -> Padded | Packed:
     """Packed if this very model then gives the logits that it gives padded; padded otherwise.
 
     The model is tried on a few texts of unlike length, longer than its sliding window where it has one, so an
     architecture that attends, counts positions or reads its tokens in a way that runs do not know can't go unnoticed.
+
+    Raises:
+        ModelError: the model can't read a text at all.
     """
-    device = next(model.parameters()).device
-    padded = Padded(pad_token_id, device, "")
-    attention_before = model.config._attn_implementation
-    probe = trial_texts(model)
-    rows = np.arange(len(probe))
+    trial = trial_texts(model, frame)
     with _evaluating(model), torch.no_grad():
-        try:
-            expected = padded(model, probe, rows)
-            if not model._supports_attention_backend:
-                raise UnsupportedAttention("its attention is not exchangeable")
-            model.set_attn_implementation(NAME)
-        except (UnsupportedAttention, ValueError) as error:
-            return _back_to(model, attention_before, padded, error)
-        problem: BaseException | None = None
-        for short, reads in product((True, False), ("last", "first")):
+        step = width_step(model, frame, pad_token_id)
+        padded = Padded(pad_token_id, next(model.parameters()).device, "", step)
+        expected = padded(model, trial, np.arange(len(trial)))
+        attention = model.config._attn_implementation
+        reason = _unlike_packed(model)
+        for short, reads in () if reason else product((True, False), ("last", "first")):
             try:
-                candidate = Packed(model, pad_token_id, reads, short, masks)
-            except UnsupportedAttention:
+                packed = Packed(model, pad_token_id, reads, short, masks)
+            except UnsupportedAttention as error:
+                reason = reason or str(error)
                 continue
-            try:
-                difference = float((candidate(model, probe, rows) - expected).abs().max())
-            except (UnsupportedAttention, ValueError, RuntimeError, TypeError, IndexError, AttributeError) as error:
-                problem = error
-                difference = float("inf")
-            if difference <= _TOLERANCE * max(1.0, float(expected.abs().max())):
-                return candidate
-            candidate.remove()
-    problem = problem or UnsupportedAttention("packed and padded logits differ")
-    return _back_to(model, attention_before, padded, problem)
+            if not (problem := _difference(packed, model, trial, expected)):
+                return packed
+            packed.remove()
+            reason = problem
+        if model.config._attn_implementation != attention:
+            model.set_attn_implementation(attention)
+    return replace(padded, reason=f"{model.config.model_type}: {reason}")
 
 
-def _back_to(model: Any, attention: str, padded: Padded, error: BaseException) -> Padded:
-    model.set_attn_implementation(attention)
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return Padded(padded.pad_token_id, padded.device, f"{model.config.model_type}: {reason}")
+def _unlike_packed(model: Any) -> str:
+    """Why a model can't be tried packed, in words for its user; else it attends by :mod:`.attention` from now on."""
+    if model.config.is_encoder_decoder:
+        return "its decoder reads every text anew, beside what the encoder made of it"
+    if not hasattr(model, model.base_model_prefix):
+        return "its head is part of the model that it stands on"
+    if model._supports_attention_backend:
+        with suppress(ValueError):  # it says yes, and then no
+            model.set_attn_implementation(NAME)
+            return ""
+    return "its attention can't be exchanged"
 
 
-def trial_texts(model: Any) -> Encoding:
+def _difference(packed: Packed, model: Any, trial: Encoding, expected: torch.Tensor) -> str:
+    """What keeps packed batches from answering as padded ones do, in words for the user; empty where they do."""
+    try:
+        difference = float((packed(model, trial, np.arange(len(trial))) - expected).abs().max())
+    except UnsupportedAttention as error:
+        return str(error)
+    except Exception:  # noqa: BLE001 - whatever the model's own code meets on a row that it was not made for
+        return "its own code relies on one text a row"
+    if difference <= _TOLERANCE * max(1.0, float(expected.abs().max())):
+        return ""
+    return "texts that share a row would change each other's answers"
+
+
+def trial_texts(model: Any, frame: Frame = NO_FRAME) -> Encoding:
     """Random texts that tell: two of one length, one of a single token, one longer than any sliding window."""
-    config = model.config
+    config = model.config.get_text_config()
     windows = [getattr(config, name, None) for name in ("sliding_window", "local_attention", "window_size")]
     longest = max([9, *(window + 3 for window in windows if window and window <= _LONGEST_WINDOW_TRIED)])
     limit = getattr(config, "max_position_embeddings", None) or longest
-    lengths = np.minimum([5, longest, 1, 5, 3], max(limit - 2, 1))
-    generator = np.random.default_rng(0)
-    vocabulary = config.get_text_config().vocab_size
-    tokens = generator.integers(0, vocabulary, int(lengths.sum()), dtype=np.int32)
-    return Encoding(tokens, np.concatenate([[0], np.cumsum(lengths)]), np.zeros(len(lengths), dtype=np.int64), 0)
+    lengths = np.minimum([5, longest, 1, 5, 3], max(limit - 2, 1)) if limit > 0 else [5, longest, 1, 5, 3]
+    return frame.texts(model, list(lengths))
 
 
 # Where a block's feed-forward part begins and ends. It works on each token alone, so it may be given fewer.
@@ -261,7 +277,7 @@ def block_list(trunk: Any) -> Any:
     """The model's blocks, in their order."""
     lists = [module for module in trunk.modules() if isinstance(module, torch.nn.ModuleList) and len(module)]
     if not lists:
-        raise UnsupportedAttention("it has no list of blocks")
+        raise UnsupportedAttention("it has no blocks that follow one another")
     return max(lists, key=len)
 
 
@@ -271,7 +287,7 @@ def feed_forward(block: Any) -> tuple[Any, Any]:
     for first, last in _FEED_FORWARD:
         if first in modules and last in modules:
             return modules[first], modules[last]
-    raise UnsupportedAttention("its blocks have no feed-forward part that is known")
+    raise UnsupportedAttention("its blocks have no feed-forward part of a known form")
 
 
 def _first_position(trunk: Any) -> int:

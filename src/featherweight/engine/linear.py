@@ -29,11 +29,6 @@ def _library(*tensors: torch.Tensor) -> str:
     return probe().product if plain(*tensors) else DEFAULT
 
 
-def is_linear(module: Any) -> bool:
-    """Whether a module is ``torch.nn.Linear`` or transformers' ``Conv1D``, which has its weight transposed."""
-    return type(module) is torch.nn.Linear or type(module).__name__ == "Conv1D"
-
-
 def weight_of(module: Any) -> torch.Tensor:
     """The weight of a linear module as (in, out), a view."""
     return module.weight if type(module).__name__ == "Conv1D" else module.weight.t()  # type: ignore[no-any-return]

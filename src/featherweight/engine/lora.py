@@ -14,7 +14,8 @@ import torch
 
 from featherweight.engine import kernels
 from featherweight.engine.dropout import Mask, Masks, apply
-from featherweight.engine.linear import is_linear, product, weight_of
+from featherweight.engine.linear import product, weight_of
+from featherweight.methods.targets import is_linear
 
 
 def fuse(layer: Any, masks: Masks) -> bool:

@@ -21,6 +21,7 @@ from featherweight.engine.execution import Execution
 from featherweight.engine.forward import Packed
 from featherweight.engine.lora import thin_product
 from featherweight.records import Encoding
+from featherweight.sources.trial_texts import NO_FRAME, Frame
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,11 @@ class _Linear(torch.nn.Module):
         self.base = base
         self.updates: dict[str, Update] = {}
 
+    @property
+    def weight(self) -> torch.Tensor:
+        """The frozen one, as PEFT's layer gives it to models that read it themselves."""
+        return self.base.weight  # type: ignore[no-any-return]
+
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         result = self.base(states)
         segments = _active.get()
@@ -137,11 +143,12 @@ class MultiLora:
     Args:
         model: a transformers model with a head, in evaluation mode, on its device; changed in place.
         pad_token_id: fills rows of unequal length where batches are padded.
+        frame: what the tokenizer puts around every text.
     """
 
-    def __init__(self, model: Any, pad_token_id: int) -> None:
+    def __init__(self, model: Any, pad_token_id: int, frame: Frame = NO_FRAME) -> None:
         self.model = model
-        execution = Execution(model, pad_token_id)
+        execution = Execution(model, pad_token_id, frame=frame)
         execution.answer_for_good(model)
         forward = execution.forward
         if isinstance(forward, Packed):

@@ -14,6 +14,7 @@ import torch
 
 from featherweight.engine import kernels, linear, lora
 from featherweight.engine.dropout import Dropout, Masks
+from featherweight.methods.targets import is_linear
 
 _TOLERANCE = 1e-5
 
@@ -114,9 +115,19 @@ def _kind_of(activation: Any) -> str | None:
     if not isinstance(activation, torch.nn.Module) or any(True for _ in activation.parameters()):
         return None
     states = torch.linspace(-9, 9, 721)
-    with torch.no_grad():
-        result = activation(states)
-        return next((kind for kind, of in _STOCK.items() if torch.allclose(of(states), result, atol=1e-6)), None)
+    return next((kind for kind, of in _STOCK.items() if _same(activation, of, states, 1e-6)), None)
+
+
+@torch.no_grad()
+def _same(stock: Any, mine: Any, states: torch.Tensor, atol: float, *, of_greatest: bool = False) -> bool:
+    """Whether both make the same of ``states``, to ``atol`` or that part of the greatest number. What takes or gives
+    something else than a tensor is not the same."""
+    try:
+        expected = stock(states)
+        scale = float(expected.abs().max()) if of_greatest else 1.0
+        return torch.allclose(mine(states), expected, rtol=_TOLERANCE, atol=atol * scale)
+    except Exception:  # noqa: BLE001 - whatever a module of another make then meets
+        return False
 
 
 def _rms_norm(module: Any, masks: Masks) -> torch.nn.Module | None:
@@ -125,8 +136,7 @@ def _rms_norm(module: Any, masks: Masks) -> torch.nn.Module | None:
         return None
     mine = RmsNorm(weight, epsilon)
     states = torch.randn(3, len(weight), generator=torch.Generator().manual_seed(0)).to(weight)
-    with torch.no_grad():
-        return mine if torch.allclose(mine(states), module(states), atol=_TOLERANCE) else None
+    return mine if _same(module, mine, states, _TOLERANCE) else None
 
 
 # What a class's name ends with, to what takes its place; None where this very module can't be replaced.
@@ -152,10 +162,8 @@ def _gate(block: Any) -> None:
 
     weight = block.down_proj.weight
     states = torch.randn(2, weight.shape[0], generator=torch.Generator().manual_seed(0)).to(weight)
-    with torch.no_grad():
-        expected = block(states)
-        if torch.allclose(forward(states), expected, rtol=_TOLERANCE, atol=_TOLERANCE * float(expected.abs().max())):
-            block.forward = forward
+    if _same(block, forward, states, _TOLERANCE, of_greatest=True):
+        block.forward = forward
 
 
 def speed_up(model: torch.nn.Module, masks: Masks) -> None:
@@ -173,7 +181,7 @@ def speed_up(model: torch.nn.Module, masks: Masks) -> None:
             if replacement is not None:
                 parent._modules[name] = replacement.train(child.training)
     for module in model.modules():
-        if linear.is_linear(module):
+        if is_linear(module):
             linear.speed_up(module)
         if hasattr(module, "lora_A") and hasattr(module, "get_base_layer"):
             lora.fuse(module, masks)

@@ -14,7 +14,7 @@ class Subject:
 
     Attributes:
         model: as PEFT or transformers has it, in fp32 and evaluation mode; a format may change it in place.
-        tokenizer: transformers' fast one, with a pad token.
+        tokenizer: transformers' own, with a pad token.
         artefact: the run's own folder with the adapter or the model.
         facts: content of its ``featherweight.json``.
     """

@@ -9,13 +9,16 @@ from typing import Any, ClassVar
 import torch
 from tokenizers import Tokenizer
 
-from featherweight.errors import ConfigError
+from featherweight.engine.batches import collate
+from featherweight.errors import ConfigError, first_line
 from featherweight.export import Subject
 from featherweight.export.merged import merge
 from featherweight.quiet import quiet
+from featherweight.sources.trial_texts import Frame
 
 MODEL = "model.onnx"
 _OPSET = 17
+_TOLERANCE = 1e-3  # of logits; proved to be far less on the run's own rows
 _NEEDED = ("onnx", "onnxruntime")
 _INPUTS = ("input_ids", "attention_mask")
 
@@ -29,8 +32,8 @@ class Onnx:
         require_packages()
 
     def write(self, subject: Subject, folder: Path) -> None:
-        write_graph(merge(subject.model), folder / MODEL)
         write_tokenizer(subject, folder / "tokenizer.json")
+        write_graph(merge(subject.model), Frame.of(subject.tokenizer), folder / MODEL)
 
 
 def require_packages() -> None:
@@ -50,25 +53,23 @@ class _Logits(torch.nn.Module):
         return self.model(input_ids=input_ids, attention_mask=attention_mask).logits  # type: ignore[no-any-return]
 
 
-def write_graph(model: Any, path: Path) -> None:
+def write_graph(model: Any, frame: Frame, path: Path) -> None:
     """Trace ``model`` on two texts of unlike length, with both dimensions free. Changes how it attends.
 
+    Args:
+        frame: what the tokenizer puts around every text.
+
     Raises:
-        ConfigError: the architecture can't be traced.
+        ConfigError: the architecture can't be traced, or the trace holds for the traced lengths alone.
     """
     # As products and a softmax: the trace of PyTorch's fused attention looks for rows that see nothing, in two more
     # passes over all scores.
     model.set_attn_implementation("eager")
-    # Distinct token ids that are not the pad token: heads that read the last real token must find it in the graph.
-    pad = model.config.pad_token_id or 0
-    input_ids = (torch.arange(14).reshape(2, 7) + pad + 1) % model.config.get_text_config().vocab_size
-    attention_mask = torch.ones_like(input_ids)
-    input_ids[1, 5:], attention_mask[1, 5:] = pad, 0
-    with quiet("torch.onnx"), torch.no_grad():  # it warns of branches on shapes; other shapes are proved afterwards
+    with quiet("torch.onnx"), torch.no_grad():  # it warns of branches on shapes; other shapes are tried below
         try:
             torch.onnx.export(
                 _Logits(model).eval(),
-                (input_ids, attention_mask),
+                _batch(model, frame, [7, 5]),
                 str(path),
                 input_names=list(_INPUTS),
                 output_names=["logits"],
@@ -76,15 +77,46 @@ def write_graph(model: Any, path: Path) -> None:
                 opset_version=_OPSET,
                 dynamo=False,
             )
-        except (RuntimeError, ValueError, TypeError, NotImplementedError, torch.onnx.errors.OnnxExporterError) as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise ConfigError(
-                f"--format onnx: {model.config.model_type} can't be traced: {reason}; export merged instead"
-            ) from error
+            same = _answers_alike(model, path, _batch(model, frame, [1, 12, 4]))
+        except Exception as error:
+            raise _refused(model, f"can't be traced: {first_line(error)}") from error
+    if not same:
+        raise _refused(model, "is traced with branches that hold for the traced lengths alone")
+
+
+def _batch(model: Any, frame: Frame, lengths: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Texts of these lengths, or of what the frame has, padded on the right; two tensors (texts, tokens), int64."""
+    texts = frame.texts(model, lengths)
+    pad = model.config.get_text_config().pad_token_id or 0
+    batch = collate(texts, range(len(texts)), pad, torch.device("cpu"))
+    return batch.input_ids, batch.attention_mask
+
+
+def _answers_alike(model: Any, path: Path, batch: tuple[torch.Tensor, torch.Tensor]) -> bool:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    given = {name: tensor.numpy() for name, tensor in zip(_INPUTS, batch, strict=True)}
+    (logits,) = session.run(None, given)
+    expected = _Logits(model)(*batch)
+    return torch.allclose(torch.from_numpy(logits), expected, rtol=_TOLERANCE, atol=_TOLERANCE)
+
+
+def _refused(model: Any, why: str) -> ConfigError:
+    return ConfigError(f"--format: no ONNX of this model: {model.config.model_type} {why}; export merged instead")
 
 
 def write_tokenizer(subject: Subject, path: Path) -> None:
-    """The tokenizer as ``tokenizers`` reads it, with the run's truncation in it."""
+    """The tokenizer as ``tokenizers`` reads it, with the run's truncation in it.
+
+    Raises:
+        ConfigError: it is one that ``tokenizers`` can't read.
+    """
+    if not subject.tokenizer.is_fast:
+        kind = type(subject.tokenizer).__name__
+        raise ConfigError(f"--format: no ONNX of this model: its {kind} runs in Python alone; export merged instead")
     tokenizer = Tokenizer.from_str(subject.tokenizer.backend_tokenizer.to_str())
     tokenizer.no_padding()
     tokenizer.enable_truncation(subject.facts["max_length"], direction=subject.tokenizer.truncation_side)

@@ -9,6 +9,7 @@ from typing import ClassVar
 from featherweight.export import Subject
 from featherweight.export.merged import merge
 from featherweight.export.onnx import MODEL, require_packages, write_graph, write_tokenizer
+from featherweight.sources.trial_texts import Frame
 
 
 class OnnxInt8:
@@ -20,12 +21,12 @@ class OnnxInt8:
         require_packages()
 
     def write(self, subject: Subject, folder: Path) -> None:
+        write_tokenizer(subject, folder / "tokenizer.json")
         whole = folder / "fp32.onnx"
-        write_graph(merge(subject.model), whole)
+        write_graph(merge(subject.model), Frame.of(subject.tokenizer), whole)
         _quantise(whole, folder / MODEL)
         for part in folder.glob("fp32.onnx*"):
             part.unlink()
-        write_tokenizer(subject, folder / "tokenizer.json")
 
 
 def _quantise(source: Path, target: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from typing import Any
 
 
@@ -14,17 +15,18 @@ def linear_targets(model: Any) -> list[str]:
     Returns:
         Sorted suffixes such as ``["c_attn", "c_fc", "c_proj"]``; PEFT matches them at the end of a module's name.
     """
-    linear = {name for name, module in model.named_modules() if _is_linear(module)}
-    wanted = {name: inner for name in linear if (inner := _name_in_block(name))}
-    others = linear - set(wanted)
+    modules = dict(model.named_modules())
+    wanted = {name: inner for name, module in modules.items() if is_linear(module) and (inner := _name_in_block(name))}
+    others = modules.keys() - wanted.keys()
     return sorted({_shortest_suffix(inner, others) for inner in wanted.values()})
 
 
-def _is_linear(module: Any) -> bool:
+def is_linear(module: Any) -> bool:
+    """Whether a module is ``torch.nn.Linear`` or transformers' ``Conv1D``, which has its weight transposed. A class
+    made from one of them may compute something else: a router, an 8-bit layer."""
     from torch.nn import Linear
-    from transformers.pytorch_utils import Conv1D
 
-    return isinstance(module, Linear | Conv1D)
+    return type(module) is Linear or type(module).__name__ == "Conv1D"
 
 
 def _name_in_block(name: str) -> str | None:
@@ -34,7 +36,7 @@ def _name_in_block(name: str) -> str | None:
     return ".".join(parts[numbers[-1] + 1 :]) if numbers else None
 
 
-def _shortest_suffix(name: str, others: set[str]) -> str:
+def _shortest_suffix(name: str, others: Set[str]) -> str:
     parts = name.split(".")
     for length in range(1, len(parts)):
         suffix = ".".join(parts[-length:])

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from featherweight.engine.linear import is_linear
 from featherweight.engine.multi_lora import AdapterWeights, MultiLora, Update
+from featherweight.methods.targets import is_linear
 from featherweight.records import Encoding
 from featherweight.serving.backends import Prepared, answer, prepare
 from featherweight.serving.loading import LoadedModel
+from featherweight.sources.trial_texts import Frame
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class SharedBase:
             base.to("cuda")
         self._device = next(base.parameters()).device
         self._tokenizer = untuned.tokenizer
-        self._multi = MultiLora(base, untuned.tokenizer.pad_token_id)
+        self._multi = MultiLora(base, untuned.tokenizer.pad_token_id, Frame.of(untuned.tokenizer))
         self._voices: dict[str, _Voice] = {}
         self._lock = threading.Lock()
         self.batches = self._multi.description["batches"]

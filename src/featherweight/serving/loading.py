@@ -19,6 +19,8 @@ from featherweight.serving.facts import read_facts
 from featherweight.sources import archives, models
 from featherweight.sources.models import ModelSource
 from featherweight.sources.tensors import read_header
+from featherweight.sources.trial_texts import Frame
+from featherweight.tasks.heads import stored_labels
 
 if TYPE_CHECKING:
     from featherweight.engine.execution import Execution
@@ -182,7 +184,9 @@ def load_untuned(name: str, origin: Origin) -> LoadedModel:
         task.mend_head(model, head)
     else:
         model, tokenizer, head = _load_base(task, source, origin.folder)
-    max_length, _ = task.max_length(tokenizer, model, origin.known.get("max_length"))
+    max_length, _ = task.max_length(
+        tokenizer, model, origin.known.get("max_length"), tried="max_length" in origin.known
+    )
     return LoadedModel(name, task, model, tokenizer, max_length, head)
 
 
@@ -192,7 +196,7 @@ def execution_of(loaded: LoadedModel) -> Execution:
 
     model = loaded.model
     plain = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return Execution(plain, loaded.tokenizer.pad_token_id)
+    return Execution(plain, loaded.tokenizer.pad_token_id, frame=Frame.of(loaded.tokenizer))
 
 
 def _load_whole(name: str, folder: Path) -> LoadedModel:
@@ -201,7 +205,7 @@ def _load_whole(name: str, folder: Path) -> LoadedModel:
     source = models.find(str(folder))
     task = TASKS[known.get("task", "sequence-classification")](known.get("labels") or _stored_labels(source, folder))
     model, tokenizer, head = task.load_model(source, ModelSection(name=source.name))
-    max_length, _ = task.max_length(tokenizer, model, known.get("max_length"))
+    max_length, _ = task.max_length(tokenizer, model, known.get("max_length"), tried="max_length" in known)
     temperature, thresholds = known.get("temperature"), known.get("thresholds", ())
     return LoadedModel(name, task, model, tokenizer, max_length, head, temperature, thresholds)
 
@@ -243,5 +247,4 @@ def _stored_labels(source: ModelSource, adapter: Path | None) -> list[str]:
         ]
         if heads:
             return [f"LABEL_{index}" for index in range(min(heads))]
-    config = models.load_config(source)
-    return [str(config.id2label[index]) for index in range(len(config.id2label))]
+    return stored_labels(models.load_config(source))

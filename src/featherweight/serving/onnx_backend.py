@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featherweight.batching import by_tokens
-from featherweight.errors import ConfigError, ModelError
+from featherweight.errors import ConfigError, ModelError, first_line
 from featherweight.runs import FACTS
 from featherweight.serving.facts import read_facts
 
@@ -57,8 +57,9 @@ class OnnxBackend:
                 str(folder / "model.onnx"), _options(onnxruntime), providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # noqa: BLE001 - the library raises nothing narrower
-            reason = str(error).strip().splitlines()[0]
-            raise ModelError(f"{folder / 'model.onnx'}: can't be loaded: {reason}; export it again") from None
+            raise ModelError(
+                f"{folder / 'model.onnx'}: can't be loaded: {first_line(error)}; export it again"
+            ) from None
         (output,) = self._session.get_outputs()
         classes = output.shape[-1]
         if isinstance(classes, int) and classes != len(self.labels):

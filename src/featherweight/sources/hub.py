@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from featherweight.errors import ConfigError, ModelError
+from featherweight.errors import ConfigError, ModelError, first_line
 
 if TYPE_CHECKING:
     import datasets
@@ -81,5 +81,4 @@ def _explained(kind: str, name: str, revision: str | None) -> Iterator[None]:
             f"{where}: no such folder here, the hub can't be reached, and its cache has no complete copy of it"
         ) from None
     except (errors.HfHubHTTPError, httpx2.HTTPError, DatasetsError, OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelError(f"{where}: can't be loaded from the hub: {reason}") from error
+        raise ModelError(f"{where}: can't be loaded from the hub: {first_line(error)}") from error

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from featherweight.errors import ConfigError, ModelError
+from featherweight.errors import ConfigError, ModelError, first_line
 from featherweight.names import beside, exists
 from featherweight.recipe import PACKAGE_PREFIX
 from featherweight.registry import did_you_mean
@@ -23,6 +23,7 @@ from featherweight.sources.json_files import read_json
 from featherweight.sources.tensors import read_header, shard_names
 
 INDEX = "model.safetensors.index.json"
+_TEXT_ALONE = {"input_ids", "attention_mask", "token_type_ids"}  # what a tokenizer may make of a text
 
 
 @dataclass(frozen=True)
@@ -85,19 +86,33 @@ def find(name: str, revision: str | None = None) -> ModelSource:
 
 
 def load_tokenizer(source: ModelSource) -> Any:
-    """The model's own fast tokenizer."""
+    """The model's own tokenizer.
+
+    Raises:
+        ModelError: it can't be loaded, or makes more of a text than token ids.
+    """
     from transformers import AutoTokenizer
 
     with _explained(source.name, "tokenizer"):
-        return AutoTokenizer.from_pretrained(**source.from_pretrained)
+        tokenizer = AutoTokenizer.from_pretrained(**source.from_pretrained)
+    try:
+        made = tokenizer(["a"])
+    except Exception as error:
+        raise ModelError(f"{source.name}: its tokenizer takes no text alone: {first_line(error)}") from error
+    if more := sorted({*made} - _TEXT_ALONE):
+        raise ModelError(f"{source.name}: its tokenizer gives the model {', '.join(more)} too, which is not supported")
+    if any(made.get("token_type_ids", [[]])[0]):
+        raise ModelError(f"{source.name}: its tokenizer gives a text token types other than 0, which is not supported")
+    return tokenizer
 
 
-def load_model(source: ModelSource, auto_class: str, **config: Any) -> tuple[Any, list[str]]:
+def load_model(source: ModelSource, auto_class: str, config: Any, **options: Any) -> tuple[Any, list[str]]:
     """Load the weights in fp32 under a task's head.
 
     Args:
         auto_class: name of the transformers Auto class, such as ``AutoModelForSequenceClassification``.
-        config: what the task sets in the model's configuration.
+        config: the model's configuration, with what the task sets in it.
+        options: more of what ``from_pretrained`` takes.
 
     Returns:
         The model in evaluation mode, and the names of the parameters that the checkpoint lacks and that are
@@ -109,10 +124,11 @@ def load_model(source: ModelSource, auto_class: str, **config: Any) -> tuple[Any
     with _explained(source.name, "model"):
         model, loading = getattr(transformers, auto_class).from_pretrained(
             **source.from_pretrained,
+            config=config,
             dtype=torch.float32,
             use_safetensors=True,
             output_loading_info=True,
-            **config,
+            **options,
         )
     return model.eval(), sorted(loading["missing_keys"])
 
@@ -266,8 +282,7 @@ def _explained(name: str, what: str) -> Iterator[None]:
         OSError, ValueError, LookupError, ImportError, AttributeError, RuntimeError, TypeError, ArithmeticError,
         AssertionError, SafetensorError,
     ) as error:  # fmt: skip
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelError(f"{name}: the {what} can't be loaded: {reason}") from error
+        raise ModelError(f"{name}: the {what} can't be loaded: {first_line(error)}") from error
     finally:
         logger.setLevel(level)
         if bars:

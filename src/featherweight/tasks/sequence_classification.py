@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from featherweight.collector import importing_models
-from featherweight.errors import ConfigError, DataError, ModelError
+from featherweight.errors import DataError, ModelError
 from featherweight.recipe import DataSection, ModelSection
 from featherweight.records import Encoding, Examples, Rows, Split
 from featherweight.sources import models
 from featherweight.sources.cache import cached, key_of
 from featherweight.sources.models import ModelSource
-from featherweight.tasks import tokens
+from featherweight.tasks import heads, lengths, tokens
 from featherweight.tasks.labels import (
     LabelColumn,
     Reading,
@@ -30,8 +29,6 @@ from featherweight.tasks.splits import carve, sample
 
 if TYPE_CHECKING:
     import torch
-
-_DEFAULT_MAX_LENGTH = 512
 
 
 class SequenceClassification:
@@ -110,8 +107,7 @@ class SequenceClassification:
     @staticmethod
     def has_head(config: Any) -> bool:
         """Whether the stored model was trained as a classifier, going by its configuration."""
-        architectures = getattr(config, "architectures", None) or [""]
-        return str(architectures[0]).endswith("ForSequenceClassification")
+        return heads.is_trained(config)
 
     @importing_models()
     def load_model(self, source: ModelSource, section: ModelSection) -> tuple[Any, Any, list[str]]:
@@ -126,72 +122,52 @@ class SequenceClassification:
             ModelError: the checkpoint can't be loaded, or lacks more than a head.
         """
         tokenizer = models.load_tokenizer(source)
+        config = models.load_config(source)
+        text = config.get_text_config()  # of a model for images and texts, the part that reads texts
         if tokenizer.pad_token is None:
             # The head finds the last token that is not padding, and attention never sees padding, so any token does.
-            tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
-        base = models.load_config(source)
-        order = self._head_order(base, source, section)
-        names = [self.labels[index] for index in order]
+            any_token = tokenizer.convert_ids_to_tokens(getattr(text, "pad_token_id", None) or 0)
+            tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token or any_token
+        order = [] if section.head == "new" else heads.order(config, self.labels, source.name)
+        heads.answer(config, [self.labels[index] for index in order] or self.labels)
+        config.problem_type = "single_label_classification"
+        config.pad_token_id = text.pad_token_id = tokenizer.pad_token_id
         model, missing = models.load_model(
-            source,
-            self.auto_class,
-            id2label=dict(enumerate(names)),
-            label2id={name: index for index, name in enumerate(names)},
-            problem_type="single_label_classification",
-            pad_token_id=tokenizer.pad_token_id,
-            ignore_mismatched_sizes=section.head == "new",
+            source, self.auto_class, config, ignore_mismatched_sizes=section.head == "new"
         )
-        head = _head_modules(model)
+        head = heads.modules(model)
         fresh = sorted({name.rpartition(".")[0] for name in missing})
-        if lost := [name for name in fresh if not any(_within(name, module) for module in [*head, "pooler"])]:
+        if lost := [name for name in fresh if not heads.within(name, [*head, "pooler"])]:
             raise ModelError(f"{source.name}: the checkpoint lacks the weights of {lost[0]!r}; it is incomplete")
         models.require_finite(model, source.name, apart_from=head)
         if section.head == "new":
-            _initialise(model, head)
-        self._reorder_head(model, order)
-        model.config.id2label = dict(enumerate(self.labels))
-        model.config.label2id = {name: index for index, name in enumerate(self.labels)}
-        poolers = [name for name in fresh if not any(_within(name, module) for module in head)]
+            heads.initialise(model, head)
+        heads.reorder(model, order)
+        heads.answer(model.config, self.labels)
+        poolers = [name for name in fresh if not heads.within(name, head)]
         return model, tokenizer, sorted({*head, *poolers})
 
     def mend_head(self, model: Any, head: Sequence[str]) -> list[str]:
         """Draw modules of the head afresh that hold NaN or infinity, or nothing but zeros; their names."""
-        broken = [name for name in head if not _is_usable(model.get_submodule(name))]
-        _initialise(model, broken)
-        return broken
+        return heads.mend(model, head)
 
-    def max_length(self, tokenizer: Any, model: Any, configured: int | None) -> tuple[int, str | None]:
-        """Tokens after which texts are cut, and the reason where that was chosen here.
-
-        Raises:
-            ConfigError: more tokens than the model can hold.
-            DataError: so few that no token of any text is left.
-        """
-        special = tokenizer.num_special_tokens_to_add(pair=False)
-        if configured is not None and configured <= special:
-            raise DataError(
-                f"data.max_length: {configured} leaves no token of any text beside the model's {special} special "
-                "ones; raise it"
-            )
-        limits = [tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", None)]
-        limit = min((one for one in limits if one and one < 1_000_000), default=None)
-        if configured is None:
-            chosen = min(_DEFAULT_MAX_LENGTH, limit or _DEFAULT_MAX_LENGTH)
-            return chosen, f"chosen automatically: {_DEFAULT_MAX_LENGTH}, or what the model can hold if that is less"
-        if limit is not None and configured > limit:
-            raise ConfigError(f"data.max_length: {configured} is more than the {limit} tokens that the model can hold")
-        return configured, None
+    def max_length(
+        self, tokenizer: Any, model: Any, configured: int | None, *, tried: bool = False
+    ) -> tuple[int, str | None]:
+        """Tokens after which texts are cut, and why; see :func:`featherweight.tasks.lengths.usable`."""
+        return lengths.usable(tokenizer, model, configured, tried=tried)
 
     def encode(self, examples: Examples, tokenizer: Any, max_length: int) -> Encoding:
         """Tokenise one split into the cache, memory-mapped from there; a split is tokenised once."""
         rows = hashlib.sha256(examples.ids.tobytes()).hexdigest()
-        key = key_of(examples.fingerprint, rows, examples.text_column, _tokenizer_hash(tokenizer), max_length)
+        key = key_of(examples.fingerprint, rows, examples.text_column, tokens.identity(tokenizer), max_length)
         folder = cached("encoded", key, lambda aside: tokens.write(examples.all_texts(), tokenizer, max_length, aside))
         offsets = np.load(folder / "offsets.npy")
         ids: Any = np.memmap(folder / "tokens.bin", dtype=np.int32, mode="r", shape=(int(offsets[-1]),))
         truncated, lost = np.load(folder / "truncated.npy")
         # What is saved beside the model cuts as the run did, also where the file is read without transformers.
-        tokenizer.backend_tokenizer.enable_truncation(max_length, direction=tokenizer.truncation_side)
+        if tokenizer.is_fast:
+            tokenizer.backend_tokenizer.enable_truncation(max_length, direction=tokenizer.truncation_side)
         return Encoding(ids, offsets, examples.labels, int(truncated), int(lost), key)
 
     def tokenise(self, texts: Sequence[str], tokenizer: Any, max_length: int) -> list[list[int]]:
@@ -212,41 +188,6 @@ class SequenceClassification:
         """Share of each label in a split."""
         counts = np.bincount(examples.labels, minlength=len(self.labels))
         return {name: float(count / len(examples)) for name, count in zip(self.labels, counts, strict=True)}
-
-    def _head_order(self, config: Any, source: ModelSource, section: ModelSection) -> list[int]:
-        """For each output of the stored head, which of the data's labels it is; identity for a fresh head."""
-        identity = list(range(len(self.labels)))
-        if section.head == "new" or not self.has_head(config):
-            return identity
-        stored = [str(config.id2label[index]) for index in range(len(config.id2label))]
-        generic = all(name == f"LABEL_{index}" for index, name in enumerate(stored))
-        if generic and len(stored) == len(self.labels):
-            return identity
-        wanted = [name.casefold() for name in self.labels]
-        found = [name.casefold() for name in stored]
-        if sorted(wanted) == sorted(found):
-            return [wanted.index(name) for name in found]
-        raise ConfigError(
-            f"model.head: {source.name} has a trained head for {', '.join(map(repr, stored))}, the data has "
-            f'{", ".join(map(repr, self.labels))}; set data.labels to the model\'s names, or model.head = "new"'
-        )
-
-    def _reorder_head(self, model: Any, order: list[int]) -> None:
-        import torch
-
-        if order == sorted(order):
-            return
-        rows = torch.tensor([order.index(index) for index in range(len(order))])
-        for name in _head_modules(model):
-            outputs = [
-                layer
-                for layer in model.get_submodule(name).modules()
-                if isinstance(layer, torch.nn.Linear) and layer.out_features == len(order)
-            ]
-            for layer in outputs[-1:]:
-                with torch.no_grad():
-                    for parameter in layer.parameters():
-                        parameter.copy_(parameter[rows].clone())
 
 
 def _examples(labels: LabelColumn, reading: Reading, section: DataSection) -> Examples:
@@ -282,40 +223,3 @@ def _examples(labels: LabelColumn, reading: Reading, section: DataSection) -> Ex
         skipped=split.skipped,
         reading=reading.said,
     )
-
-
-def _head_modules(model: Any) -> list[str]:
-    """Names of the modules beside the encoder that hold parameters: the head, whatever an architecture calls it."""
-    return [
-        name
-        for name, module in model.named_children()
-        if name != model.base_model_prefix and any(True for _ in module.parameters())
-    ]
-
-
-def _within(name: str, module: str) -> bool:
-    return f".{module}." in f".{name}."
-
-
-def _is_usable(module: Any) -> bool:
-    values = list(module.parameters())
-    return all(bool(value.isfinite().all()) for value in values) and any(bool(value.any()) for value in values)
-
-
-def _initialise(model: Any, head: Sequence[str]) -> None:
-    """Fresh linear layers, drawn as transformers draws them."""
-    import torch
-
-    deviation = getattr(model.config, "initializer_range", 0.02)
-    for name in head:
-        for layer in model.get_submodule(name).modules():
-            if isinstance(layer, torch.nn.Linear):
-                torch.nn.init.normal_(layer.weight, std=deviation)
-                if layer.bias is not None:
-                    torch.nn.init.zeros_(layer.bias)
-
-
-def _tokenizer_hash(tokenizer: Any) -> str:
-    """Of all that decides token ids; the last call's truncation and padding, which it remembers, are not among it."""
-    content = json.loads(tokenizer.backend_tokenizer.to_str())
-    return key_of({key: value for key, value in content.items() if key not in {"truncation", "padding"}})

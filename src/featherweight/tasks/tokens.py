@@ -6,14 +6,18 @@ pieces of ``max_length`` tokens that hold one another, so that a long document c
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import json
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from featherweight.errors import ModelError
+from featherweight.sources.cache import file_hash, key_of
 
 _BATCH_ROWS = 4_096
 _BATCH_CHARACTERS = 1 << 20  # of which a tokenizer makes some 100 bytes each while it works
@@ -24,23 +28,15 @@ def encode(texts: Sequence[str], tokenizer: Any, max_length: int) -> tuple[list[
 
     Args:
         max_length: the most tokens of a text, special ones among them; more than these are.
-
-    Raises:
-        ModelError: the tokenizer marks single texts with token types, which models would have to be given.
     """
-    backend = _whole(tokenizer)
+    whole = _whole(tokenizer)
     ids: list[list[int]] = []
     lost: list[int] = []
     for batch in batches(texts):
-        encoded = backend.encode_batch_fast(batch)
-        if any(encoded[0].type_ids):
-            raise ModelError(
-                "this tokenizer marks single texts with token types other than 0, which is not supported yet"
-            )
-        for one in encoded:
-            kept = one.ids if len(one) <= max_length else _cut(one, max_length, tokenizer.truncation_side)
+        for one in whole(batch):
+            kept = one.ids if len(one.ids) <= max_length else _cut(one, max_length, tokenizer.truncation_side)
             ids.append(kept or [tokenizer.pad_token_id])
-            lost.append(len(one) - len(kept))
+            lost.append(len(one.ids) - len(kept))
     return ids, lost
 
 
@@ -60,6 +56,16 @@ def write(texts: Iterable[str], tokenizer: Any, max_length: int, folder: Path) -
     np.save(folder / "truncated.npy", np.asarray([truncated, cut_off], dtype=np.int64))
 
 
+def identity(tokenizer: Any) -> str:
+    """A hash of all that decides token ids, but for the truncation and padding that the last call left set."""
+    if not tokenizer.is_fast:
+        with tempfile.TemporaryDirectory() as folder:
+            tokenizer.save_pretrained(folder)
+            return key_of(type(tokenizer).__name__, *(file_hash(path) for path in sorted(Path(folder).iterdir())))
+    content = json.loads(tokenizer.backend_tokenizer.to_str())
+    return key_of({key: value for key, value in content.items() if key not in {"truncation", "padding"}})
+
+
 def batches(texts: Iterable[str]) -> Iterator[list[str]]:
     """Texts in order, few enough and short enough together for the memory that tokenising takes."""
     batch: list[str] = []
@@ -74,8 +80,23 @@ def batches(texts: Iterable[str]) -> Iterator[list[str]]:
         yield batch
 
 
-def _whole(tokenizer: Any) -> Any:
-    """The tokenizer's fast backend, set up as ``tokenizer(texts)`` sets it, and so that it cuts and pads nothing."""
+class _Encoded(Protocol):
+    """One text as the fast backend encodes it."""
+
+    ids: list[int]
+    special_tokens_mask: list[int]
+
+
+@dataclass
+class _InPython:
+    ids: list[int]
+    special_tokens_mask: list[int]
+
+
+def _whole(tokenizer: Any) -> Callable[[list[str]], Sequence[_Encoded]]:
+    """What encodes texts as ``tokenizer(texts)`` does, and cuts and pads nothing."""
+    if not tokenizer.is_fast:
+        return partial(_in_python, tokenizer)
     backend = tokenizer.backend_tokenizer
     if backend.truncation is not None:
         backend.no_truncation()
@@ -83,10 +104,16 @@ def _whole(tokenizer: Any) -> Any:
         backend.no_padding()
     if backend.encode_special_tokens != tokenizer.split_special_tokens:
         backend.encode_special_tokens = tokenizer.split_special_tokens
-    return backend
+    return backend.encode_batch_fast  # type: ignore[no-any-return]
 
 
-def _cut(encoded: Any, max_length: int, side: str) -> list[int]:
+def _in_python(tokenizer: Any, texts: list[str]) -> list[_Encoded]:
+    """By a tokenizer that has no fast version."""
+    encoded = tokenizer(texts, verbose=False, return_special_tokens_mask=True)
+    return [_InPython(*one) for one in zip(encoded["input_ids"], encoded["special_tokens_mask"], strict=True)]
+
+
+def _cut(encoded: _Encoded, max_length: int, side: str) -> list[int]:
     """``max_length`` of the ids: the special tokens that were put around the text, and one side of the text."""
     ids = np.asarray(encoded.ids)
     text = np.flatnonzero(np.asarray(encoded.special_tokens_mask) == 0)

@@ -66,14 +66,14 @@ def export(
                 raise Interrupted("stopped while exporting; nothing was published")
             console.begin(what)
 
-        step("answering the validation rows with the run")
         examples = _validation(recipe)
-        answers = _Answers.of(str(directory.path), examples)
         with storage.writing(output):
             output.parent.mkdir(parents=True, exist_ok=True)
         with storage.writing(output), storage.new_folder(output) as folder:
-            step(f"writing {format}")
+            step(f"writing {format}")  # first, for a model may be none that can be had in it
             facts = _write(exporter, directory, recipe, folder)
+            step("answering the validation rows with the run")
+            answers = _Answers.of(str(directory.path), examples)
             step("answering the same rows with the export")
             exported = _Answers.of(str(folder), examples)
             evidence = _prove(exporter, recipe, examples, answers, exported, margin, min_agreement)

@@ -22,6 +22,7 @@ from featherweight.report.console import Console
 from featherweight.runs import package_versions
 from featherweight.sources import cache, data, models
 from featherweight.sources.models import ModelSource
+from featherweight.sources.trial_texts import Frame
 from featherweight.workflow.starting import Start
 
 if TYPE_CHECKING:
@@ -144,7 +145,7 @@ def prepare(recipe: Recipe, console: Console) -> Prepared:
     encodings = {name: task.encode(one, tokenizer, max_length) for name, one in examples.items()}
     resolved = recipe.model_copy(update={"training": training, "data": section})
     # How it is run is proven in fp32: under 16 bits packed and padded logits differ by rounding, and prove nothing.
-    execution = Execution(model.to(accelerator.device), tokenizer.pad_token_id, training.seed)
+    execution = Execution(model.to(accelerator.device), tokenizer.pad_token_id, training.seed, Frame.of(tokenizer))
     model = accelerator.prepare_model(model, evaluation_mode=True)
     _say_how(execution.describe(), console)
     return Prepared(

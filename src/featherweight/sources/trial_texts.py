@@ -1,0 +1,90 @@
+"""Texts of random tokens, framed as a model's own tokenizer frames every text: what a model is tried with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from featherweight.errors import ModelError, first_line
+from featherweight.records import Encoding
+
+_STEPS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+_CHARACTERS = 256  # models without a vocabulary read characters
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What a tokenizer puts around a text. Models rely on it: encoder-decoders read their answer at the end of text.
+
+    Attributes:
+        before: ids of the special tokens in front of every text.
+        after: of those behind it.
+        reserved: ids of all special tokens, which stand nowhere else.
+    """
+
+    before: tuple[int, ...] = ()
+    after: tuple[int, ...] = ()
+    reserved: frozenset[int] = frozenset()
+
+    @classmethod
+    def of(cls, tokenizer: Any) -> Frame:
+        """Seen from what the tokenizer makes of a text."""
+        encoded = tokenizer("a", return_special_tokens_mask=True)
+        ids, special = encoded["input_ids"], encoded["special_tokens_mask"]
+        first = special.index(0) if 0 in special else len(ids)
+        last = len(ids) - special[::-1].index(0) if 0 in special else len(ids)
+        return cls(tuple(ids[:first]), tuple(ids[last:]), frozenset({*tokenizer.all_special_ids, *ids[:first]}))
+
+    def __len__(self) -> int:
+        return len(self.before) + len(self.after)
+
+    def texts(self, model: Any, lengths: Sequence[int], seed: int = 0) -> Encoding:
+        """One text for each length in tokens, the frame's included, which is what a shorter text has."""
+        vocabulary = getattr(model.config.get_text_config(), "vocab_size", None) or _CHARACTERS
+        words = np.setdiff1d(np.arange(vocabulary), list(self.reserved))
+        draw = np.random.default_rng(seed)
+        rows = [
+            [*self.before, *draw.choice(words, max(length - len(self), 0)).tolist(), *self.after] for length in lengths
+        ]
+        tokens = np.asarray([token for row in rows for token in row], dtype=np.int32)
+        offsets = np.cumsum([0, *map(len, rows)])
+        return Encoding(tokens, offsets, np.zeros(len(rows), dtype=np.int64), 0)
+
+
+NO_FRAME = Frame()
+
+
+def width_step(model: Any, frame: Frame, pad_token_id: int) -> int:
+    """The number of tokens that every row has to be a multiple of: 1, but for models that read blocks of tokens.
+
+    Raises:
+        ModelError: the model can't read a text at all.
+    """
+    problem: Exception | None = None
+    for step in _STEPS:
+        failures = [problem_with(model, frame, length, pad_token_id, step) for length in (1, 2, 3)]
+        if not any(failures):
+            return step
+        problem = problem or next(filter(None, failures))
+    assert problem is not None
+    raise ModelError(f"{model.config.model_type}: the model can't read a text: {first_line(problem)}") from problem
+
+
+def problem_with(model: Any, frame: Frame, length: int, pad_token_id: int, step: int) -> Exception | None:
+    """What keeps the model from reading one text of ``length`` tokens, in a row of a multiple of ``step``."""
+    import torch
+
+    text = frame.texts(model, [length]).row(0)
+    row = torch.full((1, -(-len(text) // step) * step), pad_token_id)
+    row[0, : len(text)] = torch.from_numpy(text)
+    seen = (torch.arange(row.shape[1]) < len(text)).long().unsqueeze(0)
+    device = next(model.parameters()).device
+    try:
+        with torch.no_grad():
+            model(input_ids=row.to(device), attention_mask=seen.to(device))
+    except Exception as error:  # noqa: BLE001 - each architecture has an error of its own for what it can't read
+        return error
+    return None

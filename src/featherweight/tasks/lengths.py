@@ -1,0 +1,58 @@
+"""How many tokens a model can hold: what its files say is a claim, one forward pass is the proof."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from featherweight.errors import ConfigError, DataError
+from featherweight.sources.trial_texts import Frame, problem_with, width_step
+
+_DEFAULT = 512
+_NO_LIMIT = 1_000_000  # tokenizers without one say 10^30
+
+
+def usable(tokenizer: Any, model: Any, configured: int | None, *, tried: bool = False) -> tuple[int, str | None]:
+    """Tokens after which texts are cut, and the reason where that was chosen here.
+
+    Args:
+        model: on the processor, where a position that it does not have is an error and no crash.
+        configured: what the recipe says.
+        tried: it is a run that says so, which has tried it.
+
+    Raises:
+        ConfigError: more tokens than the model can hold.
+        DataError: so few that no token of any text is left.
+        ModelError: the model can't read a text of any length.
+    """
+    frame = Frame.of(tokenizer)
+    if configured is not None and configured <= len(frame):
+        raise DataError(
+            f"data.max_length: {configured} leaves no token of any text beside the model's {len(frame)} special "
+            "ones; raise it"
+        )
+    claims = [tokenizer.model_max_length, getattr(model.config.get_text_config(), "max_position_embeddings", None)]
+    claimed = min((one for one in claims if one is not None and 1 <= one < _NO_LIMIT), default=None)
+    wanted = configured or min(_DEFAULT, claimed or _DEFAULT)
+    holds = min(wanted, claimed or wanted)
+    if not tried:
+        holds = _longest(model, frame, tokenizer.pad_token_id, holds)
+    if configured is None:
+        what = "or what the model can hold if that is less"
+        return holds, f"chosen automatically: {_DEFAULT}, {what}{', found by trial' if holds < wanted else ''}"
+    if configured > holds:
+        raise ConfigError(f"data.max_length: {configured} is more than the {holds} tokens that the model can hold")
+    return configured, None
+
+
+def _longest(model: Any, frame: Frame, pad_token_id: int, most: int) -> int:
+    """The most tokens, up to ``most``, of a text that the model reads without an error."""
+    step = width_step(model, frame, pad_token_id)
+    works, fails = len(frame) + 1, most + 1
+    tried = most  # first, since most models hold it
+    while fails - works > 1:
+        if problem_with(model, frame, tried, pad_token_id, step) is None:
+            works = tried
+        else:
+            fails = tried
+        tried = (works + fails) // 2
+    return works
