@@ -227,12 +227,18 @@ def test_row_92_many_labels_are_counted_and_not_listed() -> None:
     assert "and 94 more" in line
 
 
+def findings(**found: Any) -> dict[str, Any]:
+    """What the checks of the data found: nothing but what is given."""
+    nothing = {
+        "splits": {}, "unknown_labels": {}, "twins": {}, "shared_groups": {}, "conflicting_labels": {"rows": 0},
+        "giveaways": {"identifier": False, "words": [], "columns": {}},
+    }  # fmt: skip
+    return nothing | found
+
+
 def test_row_92_an_unbalanced_set_is_said_once_for_all_splits() -> None:
     split = {"label_shares": {"ham": 0.93, "spam": 0.07}}
-    found = {
-        "splits": {"train": split, "validation": {"label_shares": {"ham": 0.95, "spam": 0.05}}}, "twins": {},
-        "conflicting_labels": {"rows": 0}, "giveaways": {"identifier": False, "words": [], "columns": {}},
-    }  # fmt: skip
+    found = findings(splits={"train": split, "validation": {"label_shares": {"ham": 0.95, "spam": 0.05}}})
     (line,) = data_checks.warnings(found)
     assert line.startswith("93.0% of train, 95.0% of validation rows are 'ham'")
     assert "macro-F1" in line
@@ -241,10 +247,7 @@ def test_row_92_an_unbalanced_set_is_said_once_for_all_splits() -> None:
 
 
 def test_row_97_the_senses_of_twins_add_up_to_all_of_them() -> None:
-    found = {
-        "splits": {}, "twins": {"validation": {"rows": 240, "exact": 4, "normalised": 10, "near": 30}},
-        "conflicting_labels": {"rows": 0}, "giveaways": {"identifier": False, "words": [], "columns": {}},
-    }  # fmt: skip
+    found = findings(twins={"validation": {"rows": 240, "exact": 4, "normalised": 10, "near": 30}})
     (line,) = data_checks.warnings(found)
     total, rows, *parts = map(int, re.findall(r"\d+", line))
     assert (total, rows) == (30, 240)
