@@ -282,6 +282,27 @@ def test_predict_gives_a_row_for_each_row(suffix: str, cli: Cli, run: Path, tmp_
     assert all(key in row for row in answered)
 
 
+def test_row_95_predict_knows_the_column_that_the_run_was_tuned_with(
+    cli: Cli, models: Callable[[str], Path], tmp_path: Path
+) -> None:
+    rows = [{"id": index, "review": one["text"], "stars": one["label"]} for index, one in enumerate(tiny.rows(80))]
+    train = tiny.save_csv(tmp_path / "train.csv", rows)
+    content = tiny.recipe(models("bert"), train, data={"text": "review", "label": "stars"}, training={"max_steps": 1})
+    workflow.run(recipes.parse(content), tmp_path / "run", progress=False)
+    workflow.export(tmp_path / "run", "onnx", tmp_path / "onnx")
+    facts = tmp_path / "run" / "adapter" / "featherweight.json"
+    for target in ("run", "run/adapter", "onnx"):
+        ended = cli("predict", target, "--input", train, "--output", "out.csv")
+        assert ended.returncode == 0, ended.stderr
+        assert (tmp_path / "out.csv").read_text().startswith("id,review,stars,prediction")
+    before = {key: value for key, value in json.loads(facts.read_text()).items() if key != "text_column"}
+    facts.write_text(json.dumps(before))
+    assert cli("predict", "run", "--input", train, "--output", "out.csv").returncode == 0, "a run of an earlier version"
+    wrong = cli("predict", "run", "--input", train, "--output", "out.csv", "--column", "text")
+    assert wrong.returncode == 3
+    assert "no column 'text'" in wrong.stderr
+
+
 def test_predict_in_a_pipe(cli: Cli, run: Path) -> None:
     piped = cli("predict", run, "--input", "-", input='{"text": "great film"}\n{"text": "dull"}\n')
     assert [json.loads(line)["prediction"] for line in piped.stdout.splitlines()] == ["pos", "neg"]

@@ -109,7 +109,7 @@ def remove(path: Path) -> None:
 def empty_folder(folder: Path) -> None:
     """Take away what is in a folder, if it is there."""
     for path in folder.glob("*"):
-        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        remove(path)
 
 
 def tidy(folder: Path) -> None:

@@ -29,7 +29,9 @@ def add(commands: Any) -> None:
         metavar="RATE",
         help="abstain (no label) where more of the answers would be wrong: 0.01, 0.02, 0.05 or 0.1; calibrated",
     )
-    parser.add_argument("--column", default="text", help="the column of --input that holds the text (default: text)")
+    parser.add_argument(
+        "--column", help="the column of --input that holds the text (default: the one that the run was tuned with)"
+    )
 
 
 def _predict(arguments: Arguments) -> None:

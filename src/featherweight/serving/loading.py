@@ -39,6 +39,7 @@ class LoadedModel:
         head: dotted names of the modules that its own checkpoint may lack, and that tuning trains whole.
         temperature: fitted on held-out rows; dividing the logits by it calibrates the probabilities. None if unknown.
         thresholds: confidence to abstain below, for each wanted error rate, as in ``metrics.json``.
+        text_column: what the column with the text was called where it was tuned.
     """
 
     name: str
@@ -49,15 +50,22 @@ class LoadedModel:
     head: Sequence[str] = ()
     temperature: float | None = None
     thresholds: Sequence[dict[str, Any]] = ()
+    text_column: str | None = None
 
 
 def facts(
-    task: Any, source: ModelSource, max_length: int, pad_token_id: int, calibration: Mapping[str, Any]
+    task: Any,
+    source: ModelSource,
+    max_length: int,
+    pad_token_id: int,
+    calibration: Mapping[str, Any],
+    text_column: str,
 ) -> dict[str, Any]:
     """What a model needs to answer, beside what PEFT or transformers keeps: ``featherweight.json`` in its folder.
 
     Args:
         calibration: of the tuned model, as in ``metrics.json``.
+        text_column: what the column with the text is called.
     """
     return {
         "schema_version": 1,
@@ -65,6 +73,7 @@ def facts(
         "labels": list(task.labels),
         "max_length": max_length,
         "pad_token_id": pad_token_id,
+        "text_column": text_column,
         "temperature": calibration["temperature"],
         "thresholds": calibration["thresholds"],
         "base_model": {"name": source.name, "revision": source.revision, "fingerprint": source.fingerprint},
@@ -165,8 +174,8 @@ def load_tuned(name: str, origin: Origin) -> LoadedModel:
     untuned = load_untuned(name, origin)
     fresh = [] if untuned.task.has_head(models.load_config(origin.base)) else untuned.head
     model = adapters.load(untuned.model, origin.folder, fresh)
-    temperature, thresholds = origin.known.get("temperature"), origin.known.get("thresholds", ())
-    return replace(untuned, model=model, temperature=temperature, thresholds=thresholds)
+    recipe = {"text_column": origin.run.data.text} if origin.run else {}  # which facts of before lack
+    return replace(untuned, model=model, **_beside(recipe | dict(origin.known)))
 
 
 @importing_models()
@@ -206,8 +215,12 @@ def _load_whole(name: str, folder: Path) -> LoadedModel:
     task = TASKS[known.get("task", "sequence-classification")](known.get("labels") or _stored_labels(source, folder))
     model, tokenizer, head = task.load_model(source, ModelSection(name=source.name))
     max_length, _ = task.max_length(tokenizer, model, known.get("max_length"), tried="max_length" in known)
-    temperature, thresholds = known.get("temperature"), known.get("thresholds", ())
-    return LoadedModel(name, task, model, tokenizer, max_length, head, temperature, thresholds)
+    return LoadedModel(name, task, model, tokenizer, max_length, head, **_beside(known))
+
+
+def _beside(known: Mapping[str, Any]) -> dict[str, Any]:
+    """What ``featherweight.json`` has of answers that the model itself does not know."""
+    return {key: known[key] for key in ("temperature", "thresholds", "text_column") if key in known}
 
 
 def _load_base(task: Any, source: ModelSource, folder: Path) -> tuple[Any, Any, list[str]]:

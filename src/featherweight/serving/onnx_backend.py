@@ -46,6 +46,7 @@ class OnnxBackend:
         self.labels = tuple(facts["labels"])
         self.temperature: float | None = facts.get("temperature")
         self.thresholds: Sequence[dict[str, Any]] = facts.get("thresholds", ())
+        self.text_column: str | None = facts.get("text_column")
         self._pad: int = facts["pad_token_id"]
         self.max_length: int = facts["max_length"]
         try:

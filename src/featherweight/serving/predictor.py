@@ -28,11 +28,13 @@ class Backend(Protocol):
         labels: class names in the order of the outputs.
         temperature: fitted on held-out rows; None where none was.
         thresholds: the run's, each with ``wanted_error_rate`` and ``confidence`` (None where it is out of reach).
+        text_column: what the column with the text was called where the model was tuned; None where nobody knows.
     """
 
     labels: tuple[str, ...]
     temperature: float | None
     thresholds: Sequence[dict[str, Any]]
+    text_column: str | None
 
     def logits(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Shape (texts, classes), in the order of the texts."""
@@ -74,14 +76,14 @@ class Predictor:
         return np.asarray(list(self._rows(texts)), dtype=np.float32).reshape(-1, len(self.labels))
 
     def predict_file(
-        self, source: str | Path, output: str | Path, *, column: str = "text", encoding: str = "utf-8"
+        self, source: str | Path, output: str | Path, *, column: str | None = None, encoding: str = "utf-8"
     ) -> int:
         """Answer each row of a CSV, TSV, JSONL or Parquet file into another, which appears when it is complete.
 
         Args:
             source: ``-`` reads JSONL from standard input.
             output: ``-`` writes JSONL to standard output.
-            column: which column holds the text.
+            column: which column holds the text; None is the one that the run was tuned with, or else ``text``.
             encoding: of the source.
 
         Returns:
@@ -93,7 +95,7 @@ class Predictor:
         """
         from featherweight.serving.files import answer_file
 
-        return answer_file(self, str(source), str(output), column, encoding)
+        return answer_file(self, str(source), str(output), column or self.backend.text_column or "text", encoding)
 
     def _rows(self, texts: Iterable[str]) -> Iterator[list[float]]:
         iterator = map(_clean, texts)

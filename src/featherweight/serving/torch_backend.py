@@ -33,6 +33,7 @@ class TorchBackend:
         self.labels: tuple[str, ...] = self.loaded.task.labels
         self.temperature = self.loaded.temperature
         self.thresholds = self.loaded.thresholds
+        self.text_column = self.loaded.text_column
         if torch.cuda.is_available():
             self.loaded.model.to("cuda")
         self._execution = execution_of(self.loaded)

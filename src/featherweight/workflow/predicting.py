@@ -28,7 +28,7 @@ def predict_file(
     source: str | Path,
     output: str | Path,
     *,
-    column: str = "text",
+    column: str | None = None,
     encoding: str = "utf-8",
     calibrated: bool = False,
     max_error_rate: float | None = None,

@@ -299,7 +299,8 @@ def _write_artefact(
     task, source, tokenizer = prepared.task, prepared.source, prepared.tokenizer
     prepared.method.save(model, folder, source.name, source.revision)
     tokenizer.save_pretrained(str(folder))
-    known = facts(task, source, prepared.max_length, tokenizer.pad_token_id, calibration)
+    text = prepared.recipe.data.text
+    known = facts(task, source, prepared.max_length, tokenizer.pad_token_id, calibration, text)
     directory.write_json(folder / FACTS, known)
 
 
