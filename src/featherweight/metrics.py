@@ -7,12 +7,16 @@ below that takes counts works on one set of them or on many at once.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from featherweight.records import Evaluation
+from featherweight.registry import METRICS
 
 Floats = NDArray[np.float64]
 
@@ -94,6 +98,46 @@ def balanced_accuracy(probabilities: NDArray[np.float32], labels: NDArray[np.int
 def matthews_correlation(probabilities: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
     """:func:`matthews_correlation_of` for probabilities, shape (rows, classes), and labels, shape (rows,)."""
     return float(matthews_correlation_of(count(probabilities, labels)))
+
+
+def by_label(counts: ClassCounts, names: Sequence[str]) -> dict[str, dict[str, float]]:
+    """``precision``, ``recall``, ``f1`` and ``support`` (rows) of each label; 0 where there is nothing to divide by."""
+    parts = {
+        "precision": _ratio(counts.hits, counts.predictions),
+        "recall": _ratio(counts.hits, counts.labels),
+        "f1": _ratio(2 * counts.hits, counts.labels + counts.predictions),
+    }
+    return {
+        name: {**{part: float(of[label]) for part, of in parts.items()}, "support": int(counts.labels[label])}
+        for label, name in enumerate(names)
+    }
+
+
+def evaluation_of(
+    probabilities: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    loss: float,
+    metrics: Iterable[str],
+    seconds: float,
+    batch_size: int,
+) -> Evaluation:
+    """An evaluation under the Trainer's names.
+
+    Args:
+        probabilities: shape (rows, classes).
+        labels: shape (rows,).
+        loss: mean over the rows.
+        metrics: names in :data:`~featherweight.registry.METRICS`.
+        batch_size: what ``eval_steps_per_second`` counts in.
+    """
+    rows = len(labels)
+    found = {"eval_loss": loss, **{f"eval_{name}": METRICS[name](probabilities, labels) for name in metrics}}
+    found |= {
+        "eval_runtime": seconds,
+        "eval_samples_per_second": rows / seconds,
+        "eval_steps_per_second": math.ceil(rows / batch_size) / seconds,
+    }
+    return Evaluation(found, probabilities, labels)
 
 
 def _ratio(above: Any, below: Any) -> Floats:

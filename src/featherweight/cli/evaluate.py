@@ -21,15 +21,15 @@ def add(commands: Any) -> None:
         commands,
         "evaluate",
         _evaluate,
-        "measure a run, an adapter or any model",
+        "measure a run, an adapter, an export or any model",
         "featherweight evaluate runs/demo --data new.csv --set data.text=review",
     )
     parser.add_argument(
-        "model", metavar="MODEL_OR_RUN", help="run, adapter, folder, hub id, .gguf file or package file"
+        "model", metavar="MODEL_OR_RUN", help="run, adapter, export, folder, hub id, .gguf file or package file"
     )
     parser.add_argument("--data", help="what to measure on (default: the run's own held-out rows)")
     parser.add_argument("--split", choices=("train", "validation", "test"), help="which split of the data")
-    add_set(parser, "set a key of the data section, such as data.label=stars")
+    add_set(parser, "set a key of the data section, such as data.label=stars; data.labels names the outputs")
     add_reading(parser)
 
 

@@ -15,7 +15,7 @@ def add(commands: Any) -> None:
         "a finished run in another form, proved to answer as the run does",
         "featherweight export runs/demo --format onnx --output-dir demo-onnx",
     )
-    parser.add_argument("run", metavar="RUN", help="a finished run; its data must still be there")
+    parser.add_argument("run", metavar="RUN", help="a finished run; its data must be there as it was")
     parser.add_argument("--format", required=True, help="adapter, merged, onnx or onnx-int8")
     parser.add_argument("--output-dir", metavar="DIR", help="where (default: RUN/exports/FORMAT)")
     parser.add_argument(

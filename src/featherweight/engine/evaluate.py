@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from typing import Any
 
@@ -14,8 +13,8 @@ from featherweight.engine import Observer, StopRequested, Task
 from featherweight.engine.execution import Execution
 from featherweight.engine.guards import require_none_broken
 from featherweight.errors import Interrupted
+from featherweight.metrics import evaluation_of
 from featherweight.records import Encoding, Evaluation
-from featherweight.registry import METRICS
 
 
 def evaluate(
@@ -61,12 +60,5 @@ def evaluate(
             done += len(rows)
             observer({"event": "evaluating", "what": what, "rows": done, "total": len(encoding)})
     require_none_broken(broken, len(encoding), what)
-    runtime = time.perf_counter() - started
-    metrics = {"eval_loss": loss / len(encoding)}
-    metrics |= {f"eval_{name}": METRICS[name](probabilities, encoding.labels) for name in task.metrics}
-    metrics |= {
-        "eval_runtime": runtime,
-        "eval_samples_per_second": len(encoding) / runtime,
-        "eval_steps_per_second": math.ceil(len(encoding) / batch_size) / runtime,
-    }
-    return Evaluation(metrics, probabilities, encoding.labels)
+    seconds = time.perf_counter() - started
+    return evaluation_of(probabilities, encoding.labels, loss / len(encoding), task.metrics, seconds, batch_size)

@@ -54,6 +54,29 @@ def evaluations(columns: Mapping[str, Mapping[str, float]]) -> FittedTable:
     return table
 
 
+def measured(name: str, metrics: Mapping[str, Any]) -> FittedTable:
+    """One model's evaluation, with Wilson's interval for accuracy and what accuracy hides."""
+    rows = ["eval_loss", "eval_accuracy", "eval_accuracy_interval", "eval_macro_f1", "eval_balanced_accuracy",
+            "eval_matthews_correlation", *_EVALUATION_ROWS[2:]]  # fmt: skip
+    table = FittedTable("Evaluation", [Column("", words=True), Column(name)])
+    for row in rows:
+        value = metrics[row]
+        table.add_row(row, " to ".join(f"{one:.4f}" for one in (value if isinstance(value, list) else [value])))
+    return table
+
+
+def by_label(labels: Mapping[str, Mapping[str, float]]) -> FittedTable:
+    """Precision, recall and F1 of each label that has rows or answers; the worst ones where there are many."""
+    columns = [Column("label", words=True), *map(Column, ("precision", "recall", "F1", "rows"))]
+    shown = sorted(labels, key=lambda name: labels[name]["f1"])[:_MOST_LISTED]
+    some = f", the worst {len(shown)} of {len(labels)} by F1" if len(shown) < len(labels) else ""
+    table = FittedTable(f"By label{some}", columns)
+    for name in (name for name in labels if name in shown):
+        one = labels[name]
+        table.add_row(name, *(f"{one[part]:.4f}" for part in ("precision", "recall", "f1")), f"{one['support']:,}")
+    return table
+
+
 def ladder(metrics: Mapping[str, Any]) -> FittedTable:
     """Baselines, base and tuned, with Wilson's interval for accuracy and what each took."""
     columns = [

@@ -103,6 +103,11 @@ class Predictor:
             yield from _softmax(self.backend.logits(block) / self.temperature).tolist()
 
 
+def is_export(name: str | Path) -> bool:
+    """Whether a folder answers by other means than torch, such as an ONNX export."""
+    return any((Path(name) / marker).is_file() for marker in _BACKENDS)
+
+
 @importing_models()
 def load_predictor(
     path_or_run: str | Path, *, calibrated: bool = False, max_error_rate: float | None = None

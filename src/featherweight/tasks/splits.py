@@ -12,6 +12,7 @@ from featherweight.errors import DataError
 from featherweight.grouping import in_random_order, units_of
 from featherweight.records import Examples
 
+HELD_OUT = " (held out)"  # after the name of the file that a split was carved from
 _NEAR = 2  # a split has at least a half of the rows that were asked for, and at most twice as many
 
 
@@ -36,7 +37,7 @@ def carve(
     else:
         chosen = _Groups(train, name, fraction, classes, group).choose(seed)
     rest = np.setdiff1d(np.arange(len(train)), chosen)
-    held_out = {"name": name, "dropped": 0, "skipped": 0, "reading": None, "origin": f"{train.origin} (held out)"}
+    held_out = {"name": name, "dropped": 0, "skipped": 0, "reading": None, "origin": train.origin + HELD_OUT}
     return {"train": train.select(rest), name: train.select(chosen, **held_out)}
 
 

@@ -1,21 +1,31 @@
-"""Measuring any model, adapter or run on any data."""
+"""Measuring any model, adapter, export or run on any data."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from featherweight import recipe as recipes
 from featherweight.errors import ConfigError
 from featherweight.evidence.assess import with_interval
+from featherweight.evidence.calibration import log_losses
+from featherweight.metrics import by_label, count, evaluation_of
 from featherweight.names import beside
-from featherweight.recipe import DataSection, TrainingSection
+from featherweight.recipe import DataSection, Recipe, TrainingSection
+from featherweight.records import Evaluation, Examples
 from featherweight.registry import TASKS, did_you_mean
 from featherweight.report import tables
 from featherweight.report.console import Console
 from featherweight.runs import RunDirectory
+from featherweight.serving.predictor import is_export, load_predictor
 from featherweight.sources import archives, data
+from featherweight.workflow.own_data import holds_train, read_own_data
 from featherweight.workflow.preparing import SELECTION_SPLIT
+
+_BATCH_SIZE = TrainingSection().per_device_eval_batch_size
 
 
 def evaluate(
@@ -25,65 +35,148 @@ def evaluate(
     split: str | None = None,
     console: Console | None = None,
 ) -> dict[str, Any]:
-    """Measure a run, an adapter or any model, on a run's own held-out rows or on other data.
+    """Measure a run, an adapter, an export or any model, on a run's own held-out rows or on other data.
 
     Args:
-        target: run folder, adapter folder, or a model as in a recipe.
-        section: the data; a run's own if None.
+        target: run folder, adapter folder, folder of an export, or a model as in a recipe.
+        section: the data; a run's own if None. Its ``labels`` name the model's outputs in their order.
         split: which split to measure; validation, else test, else train.
 
     Returns:
-        ``eval_*`` metrics, the number of rows and the label shares.
+        ``eval_*`` metrics with Wilson's interval for the accuracy; ``labels``, each with ``precision``, ``recall``,
+        ``f1`` and ``support``; the number of rows and the label shares. ``own_held_out_rows`` says whether these are
+        rows that the run held out, ``changed_since_run`` which of the run's data is not as it was.
     """
-    from featherweight.engine import hardware
-    from featherweight.engine.evaluate import evaluate as measure
-    from featherweight.serving import loading
-
     console = console or Console(quiet=True)
     directory = RunDirectory(archives.unpacked(target))
     recipe = recipes.load(directory.recipe) if directory.recipe.is_file() else None
-    if section is None and recipe is None:
-        near = did_you_mean(target, beside(Path(target)))
-        raise ConfigError(f"{target} is no run{near}, so say what to measure it on: --data FILE")
-    seed = recipe.training.seed if recipe else TrainingSection().seed
     task_class = TASKS[recipe.task if recipe else "sequence-classification"]
+    changed: list[str] = []
     if section is None:
-        assert recipe is not None
-        evaluated = directory.read_metrics()["evaluated_split"]
-        _, prepared = task_class.prepare(data.load(recipe.data), recipe.data, seed)
-        split = split or evaluated
-        if split not in prepared:
-            raise ConfigError(f"--split {split}: the run has {', '.join(prepared)}")
-        loaded = loading.load(target)
-        examples = prepared[split]
+        examples, changed = _own(target, directory, recipe, split)
+        model = _load(target, directory.path, None)
+        names = model.labels
     else:
         splits = data.load(section)
         split = split or next(name for name in (SELECTION_SPLIT, "test", "train") if name in splits)
         if split not in splits:
             raise ConfigError(f"--split {split}: the data has {', '.join(splits)}")
-        loaded = loading.load(target, lambda: task_class.labels_of(splits[split], section))
-        examples = task_class.measure_only(splits[split], section, loaded.task.labels)
-    accelerator = hardware.accelerator_for(TrainingSection())
-    model = accelerator.prepare_model(loaded.model, evaluation_mode=True)
-    evaluation = measure(
-        model,
-        loaded.task,
-        loaded.task.encode(examples, loaded.tokenizer, loaded.max_length),
-        execution=loading.execution_of(loaded),
-        batch_size=TrainingSection().per_device_eval_batch_size,
-        what="evaluating",
-        observer=console.observe,
-    )
+        model = _load(target, directory.path, lambda: task_class.labels_of(splits[split], section))
+        names = _names(target, model.labels, section.labels)
+        examples = task_class.measure_only(splits[split], section, names)
+    own = section is None and not changed and examples.name != "train"
+    for line in _said_of(examples, changed, not own and holds_train(directory, examples)):
+        console.say(line)
+    evaluation = model.measure(examples, console)
     metrics = with_interval(evaluation.metrics, len(examples))
+    labels = by_label(count(evaluation.probabilities, examples.labels), names)
+    shares = task_class(names).shares(examples)
+    called = examples.name if section is None else Path(examples.origin).name
     console.show(
-        tables.label_shares({split: loaded.task.shares(examples)}, {split: len(examples)}),
-        tables.evaluations({target: metrics}),
+        tables.label_shares({called: shares}, {called: len(examples)}),
+        tables.measured(target, metrics),
+        tables.by_label(labels),
     )
     return {
         "model": target,
         "data": examples.origin,
-        "split": split,
+        "split": examples.name,
+        "own_held_out_rows": own,
+        "changed_since_run": changed,
         "n": len(examples),
-        "label_shares": loaded.task.shares(examples),
+        "label_shares": shares,
         **metrics,
+        "labels": labels,
     }
+
+
+@dataclass(frozen=True)
+class _Model:
+    """Something that can be measured: the names of its outputs, and how."""
+
+    labels: Sequence[str]
+    measure: Callable[[Examples, Console], Evaluation]
+
+
+def _load(target: str, folder: Path, fresh_labels: Callable[[], Sequence[str]] | None) -> _Model:
+    if is_export(folder):
+        return _export(folder)
+    from featherweight.serving import loading
+
+    loaded = loading.load(target, fresh_labels)
+
+    def measure(examples: Examples, console: Console) -> Evaluation:
+        from featherweight.engine import hardware
+        from featherweight.engine.evaluate import evaluate as run_over
+
+        model = hardware.accelerator_for(TrainingSection()).prepare_model(loaded.model, evaluation_mode=True)
+        return run_over(
+            model,
+            loaded.task,
+            loaded.task.encode(examples, loaded.tokenizer, loaded.max_length),
+            execution=loading.execution_of(loaded),
+            batch_size=_BATCH_SIZE,
+            what="evaluating",
+            observer=console.observe,
+        )
+
+    return _Model(loaded.task.labels, measure)
+
+
+def _export(folder: Path) -> _Model:
+    """What answers through the predictor alone, such as ONNX."""
+    predictor = load_predictor(folder)
+
+    def measure(examples: Examples, console: Console) -> Evaluation:
+        console.begin("evaluating")
+        started = time.perf_counter()
+        probabilities = predictor.probabilities(examples.all_texts())
+        seconds = time.perf_counter() - started
+        loss = float(log_losses(probabilities, examples.labels).mean())
+        metrics = TASKS["sequence-classification"].metrics
+        return evaluation_of(probabilities, examples.labels, loss, metrics, seconds, _BATCH_SIZE)
+
+    return _Model(predictor.labels, measure)
+
+
+def _own(target: str, directory: RunDirectory, recipe: Recipe | None, split: str | None) -> tuple[Examples, list[str]]:
+    """The run's own rows, those that its figures are of unless another split is asked for, and what changed since."""
+    if recipe is None:
+        near = did_you_mean(target, beside(Path(target)))
+        raise ConfigError(f"{target} is no run{near}, so say what to measure it on: --data FILE")
+    split = split or directory.read_metrics()["evaluated_split"]
+    own = read_own_data(directory, recipe)
+    if split not in own.examples:
+        raise ConfigError(f"--split {split}: the run has {', '.join(own.examples)}")
+    return own.examples[split], own.changed
+
+
+def _names(target: str, outputs: Sequence[str], configured: Sequence[str] | None) -> tuple[str, ...]:
+    """What the model's outputs are called in the data: ``data.labels``, by name where these are the model's own names.
+
+    Raises ConfigError where they are neither the model's names nor as many new ones.
+    """
+    if configured is None:
+        return tuple(outputs)
+    spelt = {name.casefold(): name for name in configured}
+    own = [name.casefold() for name in outputs]
+    if sorted(spelt) == sorted(own):
+        return tuple(spelt[name] for name in own)
+    if len(configured) != len(outputs) or set(spelt) & set(own):
+        raise ConfigError(
+            f"data.labels: {target} answers {', '.join(map(repr, outputs))}; give these names, or {len(outputs)} "
+            "wholly other ones in their order"
+        )
+    return tuple(configured)
+
+
+def _said_of(examples: Examples, changed: Sequence[str], holds_rows_of_train: bool) -> list[str]:
+    lines = [f"{examples.name}: {examples.reading}"] if examples.reading else []
+    if changed:
+        lines.append(
+            f"{', '.join(changed)} changed since the run, so these are not the rows that it held out, and it may have "
+            "been trained on some of them"
+        )
+    elif holds_rows_of_train:
+        lines.append(f"{examples.origin} is what the run was trained on, so these figures are not of held-out rows")
+    return lines

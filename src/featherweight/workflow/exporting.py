@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 from featherweight import recipe as recipes
 from featherweight import storage
-from featherweight.errors import ConfigError, Interrupted
+from featherweight.errors import ConfigError, DataError, Interrupted
 from featherweight.evidence import equivalence
 from featherweight.evidence.calibration import calibrate
 from featherweight.export import Format, Subject
 from featherweight.recipe import Recipe
 from featherweight.records import Examples
-from featherweight.registry import EXPORTS, METHODS, TASKS
+from featherweight.registry import EXPORTS, METHODS
 from featherweight.report import tables
 from featherweight.report.console import Console
 from featherweight.report.export_card import export_card
 from featherweight.runs import FACTS, RunDirectory
 from featherweight.signals import stop_on_signals
-from featherweight.sources import data
+from featherweight.workflow.own_data import read_own_data
 from featherweight.workflow.preparing import SELECTION_SPLIT
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ def export(
     Raises:
         UnprovenError: it does not answer as the run does; nothing is published.
         ConfigError: the run can't be had in this format, or the folder is taken.
+        DataError: the run's data is gone or has changed.
     """
     console = console or Console(quiet=True)
     directory = RunDirectory(target)
@@ -66,7 +67,7 @@ def export(
                 raise Interrupted("stopped while exporting; nothing was published")
             console.begin(what)
 
-        examples = _validation(recipe)
+        examples = _validation(directory, recipe)
         with storage.writing(output):
             output.parent.mkdir(parents=True, exist_ok=True)
         with storage.writing(output), storage.new_folder(output) as folder:
@@ -107,10 +108,15 @@ class _Answers:
         return cls(load_predictor(name), examples)
 
 
-def _validation(recipe: Recipe) -> Examples:
-    prepared: dict[str, Examples]
-    _, prepared = TASKS[recipe.task].prepare(data.load(recipe.data), recipe.data, recipe.training.seed)
-    return prepared[SELECTION_SPLIT]
+def _validation(directory: RunDirectory, recipe: Recipe) -> Examples:
+    """The validation rows of the run, which it did not train on. Raises DataError where they can't be had again."""
+    own = read_own_data(directory, recipe)
+    if own.changed:
+        raise DataError(
+            f"{', '.join(own.changed)} changed since {directory.path} was made, so an export can't be proved on rows "
+            "that the run held out; bring the data back as it was"
+        )
+    return own.examples[SELECTION_SPLIT]
 
 
 def _write(exporter: Format, directory: RunDirectory, recipe: Recipe, folder: Path) -> dict[str, Any]:
