@@ -101,7 +101,7 @@ def test_row_79_a_loss_that_is_no_number_counts_under_a_scaler(
 
     monkeypatch.setattr(SequenceClassification, "losses", losses)
     with pytest.raises(DivergedError, match=r"the loss is (nan|inf) .* at step 3 \(3 steps were left out\)"):
-        run(max_skipped_steps=2)
+        run(max_skipped_steps=2, save_steps=1)
     for line in (tmp_path / "run" / "history.jsonl").read_text().splitlines():
         json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} in the history"))
 
@@ -119,7 +119,7 @@ def test_row_79_a_gradient_that_is_no_number_at_any_scale_ends_the_run(
 
     monkeypatch.setattr(Trainer, "_clip", clip)
     with pytest.raises(DivergedError, match=r"gradient's norm nan at step 7 \(3 steps were left out\)"):
-        run(max_skipped_steps=2, max_steps=20)
+        run(max_skipped_steps=2, max_steps=20, save_steps=1)
     assert len(history(tmp_path / "run", "skipped_step")) == 6, "four for the scale, two of those allowed"
 
 

@@ -111,11 +111,10 @@ def test_row_23_the_gate_reads_back_what_was_written(
     from safetensors.torch import load_file, save_file
 
     original = adapters.save
-    last = tmp_path / "run" / ".new-adapter"
 
     def save(model: Any, folder: Path, *arguments: Any) -> None:
         original(model, folder, *arguments)
-        if folder != last:  # what is written before the first step is read back, too
+        if "trial" in folder.name:  # what is written before the first step is read back, too
             return
         path = folder / adapters.WEIGHTS
         tensors = load_file(path)

@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import shlex
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -20,7 +19,7 @@ from featherweight.errors import ConfigError, DataError, Interrupted, ModelError
 from featherweight.names import beside
 from featherweight.records import Evaluation, Examples
 from featherweight.registry import did_you_mean
-from featherweight.storage import NEW, empty_folder, tidy, write_file, write_folder, writing
+from featherweight.storage import NEW, empty_folder, new_folder, tidy, write_file, write_folder, writing
 
 SCHEMA_VERSION = 1
 FACTS = "featherweight.json"
@@ -152,14 +151,8 @@ class RunDirectory:
         Raises:
             ResourceError: the disk is full or can't be written.
         """
-        folder = self.path / f"{NEW}trial"
-        with writing(folder):
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir()
-            try:
-                yield folder
-            finally:
-                shutil.rmtree(folder, ignore_errors=True)
+        with writing(self.path), new_folder(self.path / "trial") as folder:
+            yield folder
 
     def publish_folder(self, name: str, fill: Callable[[Path], None]) -> Path:
         """Fill a folder aside and give it its name when it is complete."""
