@@ -23,3 +23,8 @@ def by_tokens(lengths: NDArray[np.int64], budget: int = TOKEN_BUDGET) -> Iterato
         count = max(budget // int(lengths[order[start]]), 1)
         yield order[start : start + count].astype(np.int64)
         start += count
+
+
+def of_equal_length(lengths: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """Where the rows of each length stand, the longest first; int64 places in ``lengths``."""
+    return [np.flatnonzero(lengths == length) for length in np.unique(lengths)[::-1]]

@@ -115,12 +115,22 @@ class Execution:
         """Logits of the rows, in their order; shape (rows, classes)."""
         return self.forward(model, encoding, rows)
 
+    def groups(self, encoding: Encoding, rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+        """Which of ``rows`` :meth:`logits` runs together, as places in it."""
+        return self.forward.groups(encoding, rows)
+
+    @property
+    def equal_lengths(self) -> bool:
+        """Whether only texts of equal length run together."""
+        return isinstance(self.forward, Padded) and self.forward.equal_lengths
+
     def describe(self) -> dict[str, Any]:
         """For ``environment.json`` and the log: every choice with its reason."""
         reason = self.forward.reason if isinstance(self.forward, Padded) else None
         return {
             "batches": "padded" if reason else "packed",
             "reason": reason or "packed and padded logits agree on this model",
+            "batch_dependence": (isinstance(self.forward, Padded) and self.forward.dependence) or None,
             "compiled_kernels": kernels.load() is not None,
             "compiled_kernels_reason": kernels.status(),
             "precision_reason": self.probe.precision_reason,

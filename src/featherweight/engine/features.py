@@ -49,12 +49,14 @@ def features(
         for chosen in by_tokens(encoding.lengths[rows]):
             if stop():
                 raise Interrupted(f"stopped while {what}")
-            states = execution.logits(model, encoding, rows[chosen])
-            # A head that picks its token itself was handed them all, and encoders' heads read the first.
-            states = states[:, 0] if states.dim() == 3 else states
-            if found is None:
-                found = np.empty((len(rows), states.shape[-1]), dtype=np.float32)
-            found[chosen] = states.float().cpu().numpy()
+            for together in execution.groups(encoding, rows[chosen]):
+                places = chosen[together]
+                states = execution.logits(model, encoding, rows[places])
+                # A head that picks its token itself was handed them all, and encoders' heads read the first.
+                states = states[:, 0] if states.dim() == 3 else states
+                if found is None:
+                    found = np.empty((len(rows), states.shape[-1]), dtype=np.float32)
+                found[places] = states.float().cpu().numpy()
             done += len(chosen)
             observer({"event": "evaluating", "what": what, "rows": done, "total": len(rows)})
     require_none_broken(int((~np.isfinite(found).all(axis=1)).sum()), len(rows), what)

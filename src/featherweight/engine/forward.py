@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from featherweight.batching import of_equal_length
 from featherweight.engine.attention import NAME, Run, UnsupportedAttention, packed
 from featherweight.engine.batches import collate
 from featherweight.engine.dropout import Masks
@@ -27,6 +28,8 @@ from featherweight.sources.trial_texts import NO_FRAME, Frame, width_step
 
 _TOLERANCE = 1e-4
 _LONGEST_WINDOW_TRIED = 1024
+_ALIKE = 1e-5  # of the largest logit: several times what rounding makes of rows of another size
+_LONG = 769  # tokens; sparse attention begins at 704 where it begins late
 
 
 class Forward(Protocol):
@@ -34,6 +37,10 @@ class Forward(Protocol):
 
     def __call__(self, model: Any, encoding: Encoding, rows: Sequence[int] | NDArray[np.int64]) -> torch.Tensor:
         """Logits of the rows, in their order; shape (rows, classes)."""
+        ...
+
+    def groups(self, encoding: Encoding, rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+        """Which of ``rows`` may run together, as places in it."""
         ...
 
 
@@ -44,14 +51,32 @@ class Padded:
     Attributes:
         reason: why rows are not packed.
         step: rows are padded to a multiple of it.
+        equal_lengths: padding would change the answers, so only rows of equal length run together.
+        dependence: what of a text's answer depends on the batch that it is in, in words; empty where nothing does.
     """
 
     pad_token_id: int
     device: torch.device
     reason: str
     step: int = 1
+    equal_lengths: bool = False
+    dependence: str = ""
+
+    def groups(self, encoding: Encoding, rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+        if not self.equal_lengths:
+            return [np.arange(len(rows))]
+        return of_equal_length(encoding.offsets[rows + 1] - encoding.offsets[rows])
 
     def __call__(self, model: Any, encoding: Encoding, rows: Sequence[int] | NDArray[np.int64]) -> torch.Tensor:
+        rows = np.asarray(rows, dtype=np.int64)
+        groups = self.groups(encoding, rows)
+        logits = [self._together(model, encoding, rows[group]) for group in groups]
+        if len(logits) == 1:
+            return logits[0]
+        places = torch.from_numpy(np.argsort(np.concatenate(groups))).to(self.device)
+        return torch.cat(logits)[places]
+
+    def _together(self, model: Any, encoding: Encoding, rows: NDArray[np.int64]) -> torch.Tensor:
         batch = collate(encoding, rows, self.pad_token_id, self.device, self.step)
         return model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits  # type: ignore[no-any-return]
 
@@ -98,6 +123,10 @@ class Packed:
                 first.register_forward_pre_hook(self._leave_unread),
                 last.register_forward_hook(self._fill_unread),
             ]
+
+    @staticmethod
+    def groups(encoding: Encoding, rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+        return [np.arange(len(rows))]
 
     def __call__(self, model: Any, encoding: Encoding, rows: Sequence[int] | NDArray[np.int64]) -> torch.Tensor:
         batch = self._pack(encoding, np.asarray(rows, dtype=np.int64))
@@ -230,7 +259,35 @@ def choose(model: Any, pad_token_id: int, masks: Masks, frame: Frame = NO_FRAME)
             reason = problem
         if model.config._attn_implementation != attention:
             model.set_attn_implementation(attention)
+        padded = _as_alone(padded, model, frame)
     return replace(padded, reason=f"{model.config.model_type}: {reason}")
+
+
+def _as_alone(padded: Padded, model: Any, frame: Frame) -> Padded:
+    """Batches in which a text gets the answer that it gets alone: any, else those of equal lengths, else none.
+
+    Architectures mix, pool, shift or transform over the whole row, padding included; some only in long rows.
+    """
+    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None) or _LONG
+    mixed = ([5, 9, 1, 5, 3], [5, max(min(limit - 2, _LONG), 1)])
+    if not any(_changes(padded, model, frame, lengths) for lengths in mixed):
+        return padded
+    if not _changes(padded, model, frame, [9, 9, 9]):
+        return replace(
+            padded, equal_lengths=True, dependence="padding changes answers, so texts of one length run together"
+        )
+    return replace(padded, dependence="a text's answer changes with the texts beside it, and no batch prevents that")
+
+
+def _changes(padded: Padded, model: Any, frame: Frame, lengths: Sequence[int]) -> bool:
+    """Whether one of the texts of these lengths is answered in a batch with the others as it is not alone."""
+    texts = frame.texts(model, lengths)
+    try:
+        alone = torch.cat([padded(model, texts, [row]) for row in range(len(texts))])
+        together = padded(model, texts, np.arange(len(texts)))
+    except Exception:  # noqa: BLE001 - rows so long are none of this model's, whatever its own code then meets
+        return False
+    return not float((together - alone).abs().max()) <= _ALIKE * max(0.1, float(alone.abs().max()))
 
 
 def _unlike_packed(model: Any) -> str:

@@ -182,10 +182,21 @@ class MultiLora:
         Returns:
             (rows, most classes of any of these adapters); a row's columns behind its own classes are 0.
         """
-        names, kind = np.unique(np.asarray(adapters), return_inverse=True)
-        order = np.lexsort((-encoding.lengths, kind))
+        groups = self._forward.groups(encoding, np.arange(len(encoding)))
+        logits = [self._together(encoding, group, np.asarray(adapters)[group]) for group in groups]
+        if len(logits) == 1:
+            return logits[0]
+        width = max(part.shape[1] for part in logits)
+        found = torch.cat([torch.nn.functional.pad(part, (0, width - part.shape[1])) for part in logits])
+        return found[torch.from_numpy(np.argsort(np.concatenate(groups))).to(found.device)]
+
+    def _together(self, encoding: Encoding, rows: NDArray[np.int64], adapters: NDArray[Any]) -> torch.Tensor:
+        """Logits of ``rows``, in their order, by one forward."""
+        names, kind = np.unique(adapters, return_inverse=True)
+        lengths = encoding.offsets[rows + 1] - encoding.offsets[rows]
+        order = np.lexsort((-lengths, kind))
         texts = np.searchsorted(kind[order], np.arange(len(names) + 1))
-        ends = np.concatenate([[0], np.cumsum(encoding.lengths[order])])
+        ends = np.concatenate([[0], np.cumsum(lengths[order])])
         tokens = None
         if isinstance(self._forward, Packed):
             tokens = ends[texts]
@@ -193,7 +204,7 @@ class MultiLora:
             texts[-1] += self._forward.more_reads(int(texts[-1]), int(tokens[-1]))
         token = _active.set(_Segments(tuple(names.tolist()), texts, tokens))
         try:
-            sorted_logits = self._forward(self.model, encoding, order)
+            sorted_logits = self._forward(self.model, encoding, rows[order])
         finally:
             _active.reset(token)
         return sorted_logits[torch.from_numpy(np.argsort(order, kind="stable")).to(sorted_logits.device)]

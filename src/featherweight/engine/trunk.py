@@ -80,6 +80,8 @@ class CachedTrunk:
             path = cached("trunk", key, build) / "states.bin"
             self._states[encoding.key] = np.memmap(path, dtype=kind, mode="r", shape=(int(encoding.offsets[-1]), width))
 
+    groups = staticmethod(Packed.groups)
+
     def __call__(self, model: Any, encoding: Encoding, rows: Sequence[int] | NDArray[np.int64]) -> torch.Tensor:
         """Logits of the rows, in their order; shape (rows, classes)."""
         states = self._states.get(encoding.key)

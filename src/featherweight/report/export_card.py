@@ -52,6 +52,7 @@ def export_card(evidence: Mapping[str, Any], labels: Sequence[str]) -> str:
         f"interval {low:+.4f} to {high:+.4f}; {comparison['fixed']} rows fixed, {comparison['broken']} broken). Size "
         f"{evidence['size_bytes'] / 1e6:.1f} MB. Speeds are of the machine that exported it.",
         "",
+        *([f"Take care: {dependence}.", ""] if (dependence := evidence.get("batch_dependence")) else []),
         "## Use it",
         "",
         "```python",

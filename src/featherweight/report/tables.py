@@ -146,8 +146,13 @@ def against_baselines(metrics: Mapping[str, Any]) -> str:
 
 
 def cautions(metrics: Mapping[str, Any]) -> list[str]:
-    """What a reader must know before any figure: of the data, and of the training."""
-    return [*metrics["data_checks"]["warnings"], *metrics.get("training_warnings", [])]
+    """What a reader must know before any figure: of the data, of the training, and of the model."""
+    dependence = metrics.get("batch_dependence")
+    return [
+        *metrics["data_checks"]["warnings"],
+        *metrics.get("training_warnings", []),
+        *([f"{dependence}; other software may not see to it"] if dependence else []),
+    ]
 
 
 def verdict(metrics: Mapping[str, Any]) -> str:

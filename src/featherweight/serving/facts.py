@@ -75,6 +75,7 @@ _KEYS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "temperature": (lambda value: value is None or (_is_number(value) and value > 0), "a number above 0"),
     "thresholds": (_are_thresholds, "a list of tables with wanted_error_rate and confidence"),
     "pad_token_id": (lambda value: _is_whole(value, 0), "a whole number from 0"),
+    "equal_lengths": (lambda value: isinstance(value, bool), "true or false"),
     "text_column": (lambda value: isinstance(value, str), "the name of a column"),
     "base_model": (_is_base, "a table with name, revision and fingerprint"),
 }

@@ -60,12 +60,14 @@ def facts(
     pad_token_id: int,
     calibration: Mapping[str, Any],
     text_column: str,
+    equal_lengths: bool,
 ) -> dict[str, Any]:
     """What a model needs to answer, beside what PEFT or transformers keeps: ``featherweight.json`` in its folder.
 
     Args:
         calibration: of the tuned model, as in ``metrics.json``.
         text_column: what the column with the text is called.
+        equal_lengths: whether only texts of equal length may run together.
     """
     return {
         "schema_version": 1,
@@ -73,6 +75,7 @@ def facts(
         "labels": list(task.labels),
         "max_length": max_length,
         "pad_token_id": pad_token_id,
+        "equal_lengths": equal_lengths,
         "text_column": text_column,
         "temperature": calibration["temperature"],
         "thresholds": calibration["thresholds"],

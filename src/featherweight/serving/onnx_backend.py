@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featherweight.batching import by_tokens
+from featherweight.batching import by_tokens, of_equal_length
 from featherweight.errors import ConfigError, ModelError, first_line
 from featherweight.runs import FACTS
 from featherweight.serving.facts import read_facts
@@ -48,6 +48,7 @@ class OnnxBackend:
         self.thresholds: Sequence[dict[str, Any]] = facts.get("thresholds", ())
         self.text_column: str | None = facts.get("text_column")
         self._pad: int = facts["pad_token_id"]
+        self._equal_lengths = bool(facts.get("equal_lengths"))
         self.max_length: int = facts["max_length"]
         try:
             self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
@@ -75,7 +76,8 @@ class OnnxBackend:
         lengths = np.asarray([len(row) for row in rows], dtype=np.int64)
         result = np.empty((len(rows), len(self.labels)), dtype=np.float32)
         for chosen in by_tokens(lengths, _TOKEN_BUDGET):
-            result[chosen] = self._run([rows[index] for index in chosen])
+            for together in of_equal_length(lengths[chosen]) if self._equal_lengths else [slice(None)]:
+                result[chosen[together]] = self._run([rows[index] for index in chosen[together]])
         return result
 
     def _run(self, rows: Sequence[Sequence[int]]) -> NDArray[np.float32]:

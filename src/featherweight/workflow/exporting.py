@@ -79,6 +79,7 @@ def export(
             exported = _Answers.of(str(folder), examples)
             evidence = _prove(exporter, recipe, examples, answers, exported, margin, min_agreement)
             evidence = {"format": format, "run": recipe.name, "size_bytes": _size(folder), **evidence}
+            evidence["batch_dependence"] = directory.read_metrics().get("batch_dependence")
             if not exporter.is_exact:
                 facts |= _own_calibration(exported, examples, recipe)
             directory.write_json(folder / FACTS, {**facts, "export": evidence})

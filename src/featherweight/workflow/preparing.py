@@ -238,6 +238,8 @@ def _read(recipe: Recipe, console: Console) -> _Read:
 def _say_how(chosen: Mapping[str, Any], console: Console) -> None:
     """How the model will run, and what of this machine could be better."""
     console.say("batches: {batches} ({reason})".format(**chosen))
+    if dependence := chosen["batch_dependence"]:
+        console.say(f"Take care: {dependence}")
     if not chosen["compiled_kernels"]:
         console.say(f"compiled kernels: {chosen['compiled_kernels_reason']}")
     if elsewhere := cache.problem():

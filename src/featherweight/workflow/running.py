@@ -284,6 +284,7 @@ def _outcome(
         "data_checks": base["data_checks"],
         "resources": {**result.metrics, "peak_memory_bytes": peak_memory_bytes(), "tuning": cost},
         "trunk_cache": prepared.trunk,
+        "batch_dependence": prepared.execution.describe()["batch_dependence"],
         "pad_token_id": prepared.tokenizer.pad_token_id,
         "base_model_fingerprint": prepared.source.fingerprint,
         "started_from": prepared.start.describe() if prepared.start else None,
@@ -300,7 +301,8 @@ def _write_artefact(
     prepared.method.save(model, folder, source.name, source.revision)
     tokenizer.save_pretrained(str(folder))
     text = prepared.recipe.data.text
-    known = facts(task, source, prepared.max_length, tokenizer.pad_token_id, calibration, text)
+    together = prepared.execution.equal_lengths
+    known = facts(task, source, prepared.max_length, tokenizer.pad_token_id, calibration, text, together)
     directory.write_json(folder / FACTS, known)
 
 
