@@ -323,6 +323,46 @@ def test_the_page_is_sound_in_a_browser(
         assert serious == []
 
 
+@pytest.fixture(scope="module")
+def five(models: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of five labels with long names."""
+    folder = tmp_path_factory.mktemp("five")
+    names = [
+        "account, identity or anything else that no other queue takes",
+        "a_label_of_one_word_much_longer_than_others",
+    ]
+    labels = [*names, "card problem", "ok", "no"]
+    rows = [{**row, "label": labels[index % 5]} for index, row in enumerate(tiny.rows(150))]
+    content = tiny.recipe(models("bert"), tiny.save_jsonl(folder / "t.jsonl", rows), training={"num_train_epochs": 2})
+    workflow.run(recipes.parse(content), folder / "run")
+    return folder / "run"
+
+
+@pytest.mark.slow
+@needs_browser
+@pytest.mark.parametrize("width", [1200, 400])
+def test_row_93_no_table_of_the_page_is_cut_off(width: int, page: browser.Browser, five: Path) -> None:
+    """Every column of every table, the confusion's five among them, lies within its part of the page and the window."""
+    page.open(five / "report.html", width)
+    cut = page.run(
+        "return [...document.querySelectorAll('.scroll')].filter(one => one.scrollWidth > one.clientWidth)"
+        ".map(one => one.getAttribute('aria-label'))"
+    )
+    assert cut == []
+    ends = page.run(
+        "return [...document.querySelectorAll('.confusion')].map(one => [one.querySelectorAll('thead th').length, "
+        "...[...one.querySelectorAll('th, td')].map(cell => cell.getBoundingClientRect().right)])"
+    )
+    assert len(ends) == 2
+    for columns, *rights in ends:
+        assert columns == 6
+        assert max(rights) <= width
+    names = page.run(
+        "return [...document.querySelectorAll('svg.plot .name')].map(one => one.getBoundingClientRect().left)"
+    )
+    assert min(names) >= 0, "the names in the plot begin on the page"
+
+
 @pytest.mark.slow
 @needs_browser
 def test_examples_can_be_searched(page: browser.Browser, run: Path) -> None:

@@ -12,8 +12,9 @@ from markupsafe import Markup
 Point = tuple[float, float]
 
 _WIDTH, _HEIGHT = 560, 320
-_LEFT, _RIGHT, _TOP, _BOTTOM = 84, 16, 14, 46
+_LEFT, _RIGHT, _TOP, _BOTTOM = 84, 16, 14, 52
 _ROW = 30
+_LONGEST, _CHARACTER = 27, 8  # of a name: characters, and the width of one where the plot is narrowest
 
 
 @dataclass(frozen=True)
@@ -70,19 +71,20 @@ def intervals(title: str, description: str, rows: Sequence[tuple[str, float, flo
     """
     low, high = min(row[2] for row in rows), max(row[3] for row in rows)
     ticks = _ticks(low, high)
-    left, height = 190, _TOP + _ROW * len(rows) + _BOTTOM
+    names = [name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…" for name, *_ in rows]
+    left, height = 18 + _CHARACTER * max(map(len, names)), _TOP + _ROW * len(rows) + _BOTTOM
     scale = _Scale(ticks, [0, 1], left=left, height=height)
     parts = []
     for tick in ticks:
         across = scale.at((tick, 0))[0]
         parts.append(_tag('<line class="grid" x1="{0}" x2="{0}" y1="{1}" y2="{2}"/>', across, _TOP, height - _BOTTOM))
-        parts.append(_tag('<text x="{}" y="{}" text-anchor="middle">{}</text>', across, height - 28, f"{tick:g}"))
-    for index, (name, value, below, above) in enumerate(rows):
+        parts.append(_tag('<text x="{}" y="{}" text-anchor="middle">{}</text>', across, height - 31, f"{tick:g}"))
+    for index, (_, value, below, above) in enumerate(rows):
         up = _TOP + _ROW * (index + 0.5)
         kind = 2 if index == len(rows) - 1 else 1
         ends = [scale.at((end, 0))[0] for end in (below, above, value)]
-        shown = name if len(name) <= 27 else name[:26] + "…"
-        parts.append(_tag('<text x="{}" y="{}" text-anchor="end">{}</text>', left - 10, up + 4, shown))
+        label = '<text class="name" x="{}" y="{}" text-anchor="end">{}</text>'
+        parts.append(_tag(label, left - 10, up + 4, names[index]))
         parts.append(_tag('<line class="line k{}" x1="{}" x2="{}" y1="{}" y2="{}"/>', kind, *ends[:2], up, up))
         parts.append(_tag('<circle class="mark k{}" cx="{}" cy="{}" r="4.5"/>', kind, ends[2], up))
     middle = (left + _WIDTH - _RIGHT) / 2
@@ -116,7 +118,7 @@ def _axes(plot: _Scale, x: str, y: str) -> Markup:
     for tick in plot.across:
         across, shown = plot.at((tick, plot.up[0]))[0], f"{tick:g}"
         anchor = "end" if tick == plot.across[-1] and len(shown) > 4 else "middle"  # so that it is not cut off
-        parts.append(_tag('<text x="{}" y="{}" text-anchor="{}">{}</text>', across, bottom + 18, anchor, shown))
+        parts.append(_tag('<text x="{}" y="{}" text-anchor="{}">{}</text>', across, bottom + 21, anchor, shown))
     middle = (_LEFT + right) / 2
     parts.append(_tag('<text class="axis" x="{}" y="{}" text-anchor="middle">{}</text>', middle, _HEIGHT - 6, x))
     across_text = '<text class="axis" text-anchor="middle" transform="translate(14 {}) rotate(-90)">{}</text>'
