@@ -17,7 +17,9 @@ _SHORTEST_KEY = 16
 _NUMBERS = {
     "max_texts": "texts of a request",
     "max_text_characters": "characters of a text",
-    "max_body_bytes": "bytes of a request",
+    "max_head_bytes": "bytes of a request's head; beyond it it gets 431",
+    "max_body_bytes": "bytes of a request's body",
+    "max_waiting_bytes": "bytes of all requests that wait for an answer; beyond it they get 503",
     "token_budget": "tokens of a batch",
     "max_waiting_tokens": "tokens that may wait; beyond it requests get 429",
     "timeout": "seconds that a request may take, and the shutdown",
@@ -63,6 +65,8 @@ def _serve(arguments: Arguments) -> None:
     numbers = {name: getattr(arguments, name) for name in _NUMBERS}
     if low := [name for name, value in numbers.items() if not value > 0]:
         raise ConfigError(f"--{low[0].replace('_', '-')}: must be more than 0")
+    if numbers["max_waiting_bytes"] < (least := numbers["max_head_bytes"] + numbers["max_body_bytes"]):
+        raise ConfigError(f"--max-waiting-bytes: must hold one request, so {least:,} or more")
     if not 0 <= arguments.port < 65536:
         raise ConfigError(f"--port {arguments.port}: there are the ports 0 to 65535")
     dynamic = arguments.allow_dynamic_adapters

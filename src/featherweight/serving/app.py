@@ -20,7 +20,16 @@ from featherweight.errors import FeatherweightError
 from featherweight.serving import page, strict_json
 from featherweight.serving.batching import Batcher, Draining, Overloaded
 from featherweight.serving.catalogue import Catalogue, Served, is_name
-from featherweight.serving.guards import App, LimitBody, Observe, RequireKey, RequireLocalHost, Shed
+from featherweight.serving.guards import (
+    App,
+    LimitBody,
+    Observe,
+    Refuse,
+    RequireHost,
+    RequireKey,
+    RequireLocalHost,
+    Shed,
+)
 from featherweight.serving.metrics import Metrics
 from featherweight.serving.settings import Settings
 
@@ -118,7 +127,8 @@ def build(catalogue: Catalogue, settings: Settings) -> tuple[App, Batcher]:
     guarded: App = LimitBody(app, settings.max_body_bytes, settings.timeout)
     guarded = Shed(guarded, _PREDICT, batcher)
     guarded = RequireLocalHost(guarded, settings.is_local and settings.key is None)
-    return Observe(RequireKey(guarded, settings.key), metrics, routes), batcher
+    guarded = Refuse(RequireHost(RequireKey(guarded, settings.key)))
+    return Observe(guarded, metrics, routes), batcher
 
 
 def _add_errors(app: FastAPI) -> None:

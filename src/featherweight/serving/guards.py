@@ -21,6 +21,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+_JSON = [(b"content-type", b"application/json")]
 OPEN = ("/health", "/ready")  # exactly these, and nothing that only looks like them
 _HEADERS = [
     (b"x-content-type-options", b"nosniff"),
@@ -76,6 +77,44 @@ class Observe:
                     }
                 },
             )
+
+
+class Refuse:
+    """The answer to what the connection refused: no whole request, or one that is too large."""
+
+    def __init__(self, app: App) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if not await refused(scope, send):
+            await self.app(scope, receive, send)
+
+
+async def refused(scope: Scope, send: Send) -> bool:
+    """Answer, where the connection has refused the request by now."""
+    found = scope.get("state", {}).get("refused")
+    if found is None:
+        return False
+    status, detail = found
+    again = [(b"retry-after", b"1")] if status in {429, 503} else []
+    await respond(send, status, _json(detail), [*_JSON, (b"connection", b"close"), *again])
+    return True
+
+
+class RequireHost:
+    """400 for HTTP/1.1 without its ``Host``, or with several, which others may read in another way."""
+
+    def __init__(self, app: App) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            hosts = sum(name == b"host" for name, _ in scope["headers"])
+            if hosts > 1 or (hosts == 0 and scope["http_version"] != "1.0"):
+                detail = f"a request has one Host header, this one {hosts or 'none'}"
+                await respond(send, 400, _json(detail), [*_JSON, (b"connection", b"close")])
+                return
+        await self.app(scope, receive, send)
 
 
 class RequireKey:
@@ -139,7 +178,7 @@ class Shed:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["path"] == self.path and self.batcher.is_shedding:
             busy = Overloaded(self.batcher.retry_after)
-            headers = [(b"content-type", b"application/json"), (b"retry-after", str(busy.retry_after).encode())]
+            headers = [*_JSON, (b"retry-after", str(busy.retry_after).encode())]
             await respond(send, 429, _json(str(busy)), headers)
             return
         await self.app(scope, receive, send)
@@ -174,6 +213,8 @@ class LimitBody:
         except TimeoutError:
             await self._refuse(send, 408, f"the body did not arrive within {self.timeout:g} s")
             return
+        if await refused(scope, send):
+            return
         if body is None:
             await self._refuse(send, 413, f"the body is larger than {self.max_bytes:,} bytes")
             return
@@ -198,13 +239,12 @@ class LimitBody:
 
     async def _refuse(self, send: Send, status: int, detail: str) -> None:
         # What is still under way is not read: the connection ends with the answer.
-        await respond(send, status, _json(detail), [(b"content-type", b"application/json"), (b"connection", b"close")])
+        await respond(send, status, _json(detail), [*_JSON, (b"connection", b"close")])
 
 
 async def respond(send: Send, status: int, body: bytes, headers: list[tuple[bytes, bytes]] | None = None) -> None:
     """A whole answer."""
-    headers = [(b"content-type", b"application/json")] if headers is None else headers
-    headers = [*headers, (b"content-length", str(len(body)).encode())]
+    headers = [*(_JSON if headers is None else headers), (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 

@@ -64,7 +64,7 @@ def serve(catalogue: Catalogue, settings: Settings, quiet: bool) -> None:
         app,
         host=settings.host,
         port=settings.port,
-        http=protocol(settings.head_timeout, settings.max_connections),
+        http=protocol(settings),
         ws="none",
         lifespan="on",
         log_config=None,

@@ -17,7 +17,9 @@ class Settings:
         dynamic: folder out of which adapters may be loaded while the server runs; None for never.
         max_texts: texts of a request.
         max_text_characters: of one text. Tokens beyond the model's length are cut, and the answer says so.
+        max_head_bytes: of a request's line and headers.
         max_body_bytes: of a request.
+        max_waiting_bytes: of all requests that are not answered yet; beyond it they get 503.
         token_budget: tokens of a batch.
         max_waiting_tokens: admitted and unanswered; beyond it requests get 429.
         timeout: seconds that a request may wait for its answer, a body to arrive, and the shutdown for what is left.
@@ -31,7 +33,9 @@ class Settings:
     dynamic: Path | None = None
     max_texts: int = 128
     max_text_characters: int = 32_768
+    max_head_bytes: int = 16_384
     max_body_bytes: int = 1_048_576
+    max_waiting_bytes: int = 67_108_864
     token_budget: int = 2048
     max_waiting_tokens: int = 16_384
     timeout: float = 30.0
