@@ -223,4 +223,4 @@ def key(location: str) -> str | None:
 
 def value(kind: str, name: str) -> str | None:
     """What to say of a ``task`` or ``method`` that there is none of; None where no other tool is known to have it."""
-    return VALUES.get(kind, {}).get(name.casefold().replace("_", "-"))
+    return VALUES.get(kind, {}).get(str(name).casefold().replace("_", "-"))

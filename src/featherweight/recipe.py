@@ -6,11 +6,11 @@ problem is reported at once, each with its key. Nothing here imports torch, so a
 
 from __future__ import annotations
 
-import codecs
 import os
 import re
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,6 +20,15 @@ from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationErr
 from featherweight import elsewhere
 from featherweight.errors import ConfigError
 from featherweight.names import beside, exists, problem
+from featherweight.recipe_values import (
+    Delimiter,
+    Encoding,
+    Files,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    Revision,
+)
 from featherweight.registry import METHODS, TASKS, did_you_mean
 
 PACKAGE_PREFIX = "package:"
@@ -30,11 +39,7 @@ DEFAULT_METHOD = "lora"
 # Keys whose values may be files or folders of this machine, by section.
 _PATH_KEYS = {"model": ("name", "adapter"), "data": ("name", *FILE_KEYS)}
 
-PositiveInt = Annotated[int, Field(ge=1)]
-PositiveFloat = Annotated[float, Field(gt=0)]
-NonNegativeFloat = Annotated[float, Field(ge=0)]
-# Becomes part of a path in the hub's cache.
-Revision = Annotated[str, Field(pattern=r"^[A-Za-z0-9](\.?[A-Za-z0-9_/-])*$", max_length=255)]
+_FILES = "CSV, TSV, JSON, JSONL or Parquet file, a pattern, or a list of them; text files may be gzipped"
 
 
 class Section(BaseModel):
@@ -62,9 +67,9 @@ class DataSection(Section):
     name: str | None = Field(None, description="hub id, folder, or package:NAME/PATH", min_length=1)
     config: str | None = Field(None, description="configuration of a hub data set")
     revision: Revision | None = Field(None, description="branch, tag or commit of a hub data set")
-    train_file: str | None = Field(None, description="CSV, TSV, JSONL or Parquet file")
-    validation_file: str | None = Field(None, description="CSV, TSV, JSONL or Parquet file")
-    test_file: str | None = Field(None, description="CSV, TSV, JSONL or Parquet file")
+    train_file: Files | None = Field(None, description=_FILES)
+    validation_file: Files | None = Field(None, description=_FILES)
+    test_file: Files | None = Field(None, description=_FILES)
     text: str = Field("text", description="column that holds the text")
     label: str = Field("label", description="column that holds the label")
     labels: list[str] | None = Field(
@@ -81,7 +86,10 @@ class DataSection(Section):
         "samples are drawn by whole groups",
     )
     allow_leak: bool = Field(False, description="measure on rows that stand in train; the report says so")
-    encoding: str = Field("utf-8", description="how the bytes of text files are read, such as cp1252 or utf-16")
+    encoding: Encoding = Field("utf-8", description="how the bytes of text files are read, such as cp1252 or utf-16")
+    delimiter: Delimiter | None = Field(
+        None, description="what separates the fields of CSV and TSV, such as ';', '|' or tab; found out if unset"
+    )
     skip_bad_rows: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.0, description="share of a file's rows that may be left out because they can't be read; 0 refuses the first"
     )
@@ -122,9 +130,13 @@ class DataSection(Section):
             raise ValueError("'keywords' holds an empty word")
         if self.labels is not None and len(set(self.labels)) < len(self.labels):
             raise ValueError("'labels' names one label twice")
-        if not _is_text_encoding(self.encoding):
-            raise ValueError(f"'encoding': {self.encoding!r} is no text encoding; try utf-8, cp1252 or utf-16")
         return self
+
+    @property
+    def sources(self) -> list[str]:
+        """Where the data come from: the data set's name, or the files of train."""
+        named = self.name or self.train_file or []
+        return [named] if isinstance(named, str) else named
 
 
 class TrainingSection(Section):
@@ -198,14 +210,6 @@ class Recipe(Section):
         if found := problem(self.name):
             raise ValueError(f"'name': {self.name!r} {found}")
         return self
-
-
-def _is_text_encoding(name: str) -> bool:
-    try:
-        codec = codecs.lookup(name)
-    except (LookupError, ValueError):
-        return False
-    return bool(codec._is_text_encoding) and codec.incrementaldecoder is not None
 
 
 def load(path: str | Path | None = None, overrides: Mapping[str, Any] | None = None) -> Recipe:
@@ -300,9 +304,7 @@ def dump(recipe: Recipe, reasons: Mapping[str, str], folder: Path) -> str:
     """
     values = recipe.model_dump()
     for section, key in ((section, key) for section, keys in _PATH_KEYS.items() for key in keys):
-        value = values[section][key]
-        if value is not None and Path(value).is_absolute():
-            values[section][key] = os.path.relpath(value, folder)
+        values[section][key] = _each_name(values[section][key], lambda name: _relative(name, folder))
     document = tomlkit.document()
     for key, value in values.items():
         if not isinstance(value, dict):
@@ -402,16 +404,30 @@ def _anchor_paths(content: dict[str, Any], base: Path) -> None:
             continue
         content[section] = values = dict(values)
         for key in keys:
-            value = values.get(key)
-            if not isinstance(value, str) or value.startswith(PACKAGE_PREFIX):
-                continue
-            try:
-                path = base / Path(value).expanduser()
-                looks_like_path = value.startswith((".", "/", "~")) or value.endswith(".gguf")
-                if key in FILE_KEYS or looks_like_path or exists(path):
-                    values[key] = str(path.resolve())
-            except (OSError, ValueError, RuntimeError) as error:
-                raise ConfigError(f"{section}.{key}: {value[:80]!r} can't be a path: {error}") from None
+            if key in values:
+                values[key] = _each_name(values[key], partial(_anchored, base=base, key=f"{section}.{key}"))
+
+
+def _anchored(name: str, base: Path, key: str) -> str:
+    if name.startswith(PACKAGE_PREFIX):
+        return name
+    try:
+        path = base / Path(name).expanduser()
+        looks_like_path = name.startswith((".", "/", "~")) or name.endswith(".gguf")
+        return str(path.resolve()) if key.endswith("_file") or looks_like_path or exists(path) else name
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ConfigError(f"{key}: {name[:80]!r} can't be a path: {error}") from None
+
+
+def _relative(name: str, folder: Path) -> str:
+    return os.path.relpath(name, folder) if Path(name).is_absolute() else name
+
+
+def _each_name(value: Any, change: Callable[[str], str]) -> Any:
+    """A name, or each of a list of names, changed; what is neither is for the validation to refuse."""
+    if isinstance(value, list):
+        return [_each_name(one, change) for one in value]
+    return change(value) if isinstance(value, str) else value
 
 
 def _parse_method(content: Any) -> MethodOptions:

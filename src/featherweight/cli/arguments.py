@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
+from glob import has_magic
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,8 +34,9 @@ def add_set(parser: Any, what: str = "set a key of the recipe; VALUE is TOML, or
 
 
 def add_reading(parser: Any) -> None:
-    """How data files are read; the same as the keys ``data.encoding`` and ``data.skip_bad_rows``."""
+    """How data files are read; the same as the keys of the data section."""
     parser.add_argument("--encoding", metavar="NAME", help="encoding of the data files, such as cp1252 or utf-16")
+    add_delimiter(parser)
     parser.add_argument(
         "--skip-bad-rows",
         nargs="?",
@@ -45,15 +47,23 @@ def add_reading(parser: Any) -> None:
     )
 
 
+def add_delimiter(parser: Any) -> None:
+    parser.add_argument(
+        "--delimiter",
+        metavar="CHARACTER",
+        help="what separates the fields of CSV and TSV: ';', '|', tab (default: found)",
+    )
+
+
 def reading_keys(arguments: Arguments) -> dict[str, Any]:
-    given = {"encoding": arguments.encoding, "skip_bad_rows": arguments.skip_bad_rows}
+    given = {key: getattr(arguments, key) for key in ("encoding", "delimiter", "skip_bad_rows")}
     return {key: value for key, value in given.items() if value is not None}
 
 
 def add_recipe(parser: Any) -> None:
     parser.add_argument("recipe", nargs="?", metavar="RECIPE", help="a TOML file; flags and --set go over it")
     parser.add_argument("--model", help="hub id, folder, .gguf file or package:NAME/PATH")
-    parser.add_argument("--data", help="file, folder, hub id or package:NAME/PATH")
+    parser.add_argument("--data", help="file, pattern for files, folder, hub id or package:NAME/PATH")
     add_set(parser)
     add_reading(parser)
 
@@ -80,11 +90,13 @@ def recipe_of(arguments: Arguments) -> Recipe:
 
 
 def data_keys(value: str) -> dict[str, Any]:
-    """What ``--data`` means: a file is a train file, all else is the data set's name; a recipe's own source goes."""
+    """What ``--data`` means: a file, or a pattern for files, is a train file, all else is the data set's name; a
+    recipe's own source goes."""
     from featherweight.recipe import FILE_KEYS
 
     nothing: dict[str, Any] = dict.fromkeys(("name", *FILE_KEYS))
-    return nothing | ({"train_file": value} if Path(value).is_file() else {"name": value})
+    is_file = Path(value).is_file() or (has_magic(value) and not Path(value).exists())
+    return nothing | ({"train_file": value} if is_file else {"name": value})
 
 
 def data_section(target: str, value: str | None, assignments: Sequence[str], reading: dict[str, Any]) -> Any:

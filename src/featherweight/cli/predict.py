@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from featherweight.cli.arguments import Arguments, command, console_for, quiet_libraries
+from featherweight.cli.arguments import Arguments, add_delimiter, command, console_for, quiet_libraries
 from featherweight.errors import ConfigError
 
 
@@ -19,10 +19,13 @@ def add(commands: Any) -> None:
     parser.add_argument("run", metavar="RUN", help="a run, an export, or whatever `evaluate` takes")
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--text", action="append", help="a text; may be given again")
-    source.add_argument("--input", metavar="FILE", help="CSV, TSV, JSONL or Parquet; - reads JSONL from a pipe")
+    source.add_argument(
+        "--input", metavar="FILE", help="CSV, TSV, JSON, JSONL (also .gz) or Parquet; - reads JSONL from a pipe"
+    )
     parser.add_argument("--output", metavar="FILE", help="where the rows go, with their predictions (default: -)")
     parser.add_argument("--calibrated", action="store_true", help="probabilities at the run's fitted temperature")
     parser.add_argument("--encoding", default="utf-8", metavar="NAME", help="encoding of --input, such as cp1252")
+    add_delimiter(parser)
     parser.add_argument(
         "--max-error-rate",
         type=float,
@@ -41,7 +44,7 @@ def _predict(arguments: Arguments) -> None:
     from featherweight import workflow
 
     console = console_for(arguments)
-    options = {"calibrated": arguments.calibrated, "max_error_rate": arguments.max_error_rate}
+    options: dict[str, Any] = {"calibrated": arguments.calibrated, "max_error_rate": arguments.max_error_rate}
     if arguments.text:
         predictions = list(workflow.predict(arguments.run, arguments.text, **options))
         if arguments.json:
@@ -53,10 +56,10 @@ def _predict(arguments: Arguments) -> None:
     from featherweight.recipe import load_data_section
 
     output = arguments.output or "-"
-    encoding = load_data_section({"name": "-", "encoding": arguments.encoding}).encoding  # checked as in a recipe
-    count = workflow.predict_file(
-        arguments.run, arguments.input, output, column=arguments.column, encoding=encoding, **options
-    )
+    reading = {"encoding": arguments.encoding, "delimiter": arguments.delimiter}
+    checked = load_data_section({"name": "-", **reading})  # as in a recipe
+    options |= {key: getattr(checked, key) for key in reading}
+    count = workflow.predict_file(arguments.run, arguments.input, output, column=arguments.column, **options)
     if output != "-":
         console.say(f"{count:,} rows in {output}")
         console.result({"rows": count, "output": output})

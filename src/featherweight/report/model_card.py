@@ -30,7 +30,7 @@ def model_card(
         artefact: ``adapter`` or ``model``.
     """
     calibration = metrics["calibration"]["tuned"]
-    data = public_name(str(recipe.data.name or recipe.data.train_file))
+    data = _public_data(recipe)
     lines = [
         "---",
         *yaml.safe_dump(_metadata(recipe, source, metrics, artefact), sort_keys=False).splitlines(),
@@ -79,7 +79,7 @@ def _figures(metrics: Mapping[str, Any]) -> list[str]:
 
 def _metadata(recipe: Recipe, source: ModelSource, metrics: Mapping[str, Any], artefact: str) -> dict[str, Any]:
     """The hub's metadata, to be written by a YAML library: names are the user's."""
-    data, hub_id = public_name(str(recipe.data.name or recipe.data.train_file)), _hub_id(source)
+    data, hub_id = _public_data(recipe), _hub_id(source)
     base = {"base_model": hub_id, "base_model_relation": "adapter" if artefact == "adapter" else "finetune"}
     tuned = metrics["tuned"]
     return {
@@ -113,6 +113,10 @@ def _metadata(recipe: Recipe, source: ModelSource, metrics: Mapping[str, Any], a
 def public_name(name: str) -> str:
     """A file or folder by its last part alone; a hub id or a package's file as it is."""
     return Path(name).name if Path(name).is_absolute() else name
+
+
+def _public_data(recipe: Recipe) -> str:
+    return ", ".join(map(public_name, recipe.data.sources))
 
 
 def _hub_id(source: ModelSource) -> str | None:

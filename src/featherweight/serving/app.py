@@ -7,13 +7,13 @@ import json
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Annotated, Any
 
 from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from featherweight import __version__
 from featherweight.errors import FeatherweightError
@@ -32,6 +32,7 @@ from featherweight.serving.guards import (
 )
 from featherweight.serving.metrics import Metrics
 from featherweight.serving.settings import Settings
+from featherweight.sources import cells
 
 _PREDICT = "/v1/predict"
 
@@ -40,8 +41,16 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
+def _require_text(value: Any) -> Any:
+    if not isinstance(value, str):
+        raise ValueError(f"a text was expected, not {cells.not_a_text(value)}")
+    return value
+
+
 class PredictRequest(_Strict):
-    texts: list[str] = Field(min_length=1, description="what to classify", examples=[["A text to classify."]])
+    texts: list[Annotated[str, BeforeValidator(_require_text)]] = Field(
+        min_length=1, description="what to classify", examples=[["A text to classify."]]
+    )
     model: str | None = Field(None, description="a name of `/v1/models`; may be left out where there is one run")
 
 
@@ -140,7 +149,8 @@ def _add_errors(app: FastAPI) -> None:
 
 
 def _reason(problem: dict[str, Any]) -> str:
-    return str(problem.get("ctx", {}).get("error", "")) if problem["type"] == "json_invalid" else str(problem["msg"])
+    said = problem.get("ctx", {}).get("error", "")
+    return str(said) if problem["type"] in {"json_invalid", "value_error"} else str(problem["msg"])
 
 
 def _add_state(app: FastAPI, batcher: Batcher, metrics: Metrics) -> None:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from featherweight.errors import DataError
 from featherweight.registry import FORMATS
-from featherweight.sources import data
-from featherweight.sources.formats import Row, format_of
+from featherweight.sources import cells, data
+from featherweight.sources.formats import Reading, Row, format_of
 from featherweight.storage import write_file
 
 if TYPE_CHECKING:
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 _ADDED = ("prediction", "probabilities")
 
 
-def answer_file(predictor: Predictor, source: str, output: str, column: str, encoding: str) -> int:
+def answer_file(predictor: Predictor, source: str, output: str, column: str, how: Reading) -> int:
     """Stream a file's rows through a predictor into another file; see :meth:`Predictor.predict_file`."""
     jsonl = FORMATS["jsonl"]()
     writer = jsonl if output == "-" else format_of(output)
-    rows = jsonl.read(sys.stdin.buffer, "standard input") if source == "-" else data.open_file(Path(source), encoding)
+    rows = jsonl.read(sys.stdin.buffer, "standard input", how) if source == "-" else data.open_file(Path(source), how)
     waiting: deque[Row] = deque()  # rows whose texts the predictor has taken; as many as it takes at a time
 
     def texts() -> Iterator[str]:
@@ -52,10 +52,11 @@ def answer_file(predictor: Predictor, source: str, output: str, column: str, enc
 
 def _text(row: Row, number: int, source: str, column: str) -> str:
     if column not in row:
-        raise DataError(f"{source}: no column {column!r}; it has {', '.join(map(repr, row))}; set --column")
+        whose = cells.whose_columns(row)
+        found = ", ".join(map(repr, row))
+        raise DataError(f"{source}: row {number}: no column {column!r}; it has {found}{whose}; set --column")
     text = row[column]
-    if not isinstance(text, str) and text is not None:
-        raise DataError(f"{source}: row {number}: the column {column!r} holds no text; set --column")
+    cells.require_texts([text], [number], source, column, "mend the row, or set --column")
     if clash := set(_ADDED) & set(row):
         raise DataError(f"{source}: the column {sorted(clash)[0]!r} would be overwritten; rename it")
     return text or ""

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from featherweight.collector import importing_models
 from featherweight.errors import ConfigError, DataError, ModelError
+from featherweight.sources import cells
 
 _BLOCK = 32 * 32  # texts sorted by length together; bounds the memory of a stream
 
@@ -76,15 +77,22 @@ class Predictor:
         return np.asarray(list(self._rows(texts)), dtype=np.float32).reshape(-1, len(self.labels))
 
     def predict_file(
-        self, source: str | Path, output: str | Path, *, column: str | None = None, encoding: str = "utf-8"
+        self,
+        source: str | Path,
+        output: str | Path,
+        *,
+        column: str | None = None,
+        encoding: str = "utf-8",
+        delimiter: str | None = None,
     ) -> int:
-        """Answer each row of a CSV, TSV, JSONL or Parquet file into another, which appears when it is complete.
+        """Answer each row of a CSV, TSV, JSON, JSONL or Parquet file into another, which appears when it is complete.
 
         Args:
             source: ``-`` reads JSONL from standard input.
             output: ``-`` writes JSONL to standard output.
             column: which column holds the text; None is the one that the run was tuned with, or else ``text``.
             encoding: of the source.
+            delimiter: what separates the fields of CSV and TSV; found out if None.
 
         Returns:
             The number of rows.
@@ -94,8 +102,11 @@ class Predictor:
             ResourceError: the output can't be written.
         """
         from featherweight.serving.files import answer_file
+        from featherweight.sources.formats import Reading
 
-        return answer_file(self, str(source), str(output), column or self.backend.text_column or "text", encoding)
+        column = column or self.backend.text_column or "text"
+        how = Reading(encoding, delimiter=delimiter, columns=(column,))
+        return answer_file(self, str(source), str(output), column, how)
 
     def _rows(self, texts: Iterable[str]) -> Iterator[list[float]]:
         iterator = map(_clean, texts)
@@ -151,7 +162,7 @@ def _confidence(name: str, backend: Backend, max_error_rate: float) -> float:
 def _clean(text: Any) -> str:
     """Text as a tokenizer can take it: a lone surrogate, which JSON can spell, has no UTF-8 form."""
     if not isinstance(text, str):
-        raise DataError(f"a text was expected, not {type(text).__name__}")
+        raise DataError(f"a text was expected, not {cells.not_a_text(text)}")
     return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 

@@ -106,8 +106,7 @@ def inspect_run(name: str, *, console: Console | None = None) -> dict[str, Any]:
     with _noted(files, "recipe.toml"):
         if run.recipe.is_file():
             recipe = recipes.load(run.recipe)
-            data = recipe.data.name or recipe.data.train_file
-            found |= {"model": recipe.model.name, "data": data, "method": recipe.method.name}
+            found |= {"model": recipe.model.name, "data": ", ".join(recipe.data.sources), "method": recipe.method.name}
             artefact = METHODS[recipe.method.name].artefact
             if run.is_complete:
                 with _noted(files, artefact):

@@ -30,6 +30,7 @@ def predict_file(
     *,
     column: str | None = None,
     encoding: str = "utf-8",
+    delimiter: str | None = None,
     calibrated: bool = False,
     max_error_rate: float | None = None,
 ) -> int:
@@ -37,4 +38,4 @@ def predict_file(
     from featherweight.serving.predictor import load_predictor
 
     predictor = load_predictor(target, calibrated=calibrated, max_error_rate=max_error_rate)
-    return predictor.predict_file(source, output, column=column, encoding=encoding)
+    return predictor.predict_file(source, output, column=column, encoding=encoding, delimiter=delimiter)

@@ -215,7 +215,11 @@ class _Read:
 
 def _read(recipe: Recipe, console: Console) -> _Read:
     """Read every split, and refuse rows that are measured though they stand in train."""
-    task, examples = TASKS[recipe.task].prepare(data.load(recipe.data), recipe.data, recipe.training.seed)
+    splits = data.load(recipe.data)
+    task, examples = TASKS[recipe.task].prepare(splits, recipe.data, recipe.training.seed)
+    for name, split in splits.items():
+        if name not in examples or examples[name].origin != split.origin:
+            console.say(f"{name}: left out, for {split.origin} has no labels")
     checked = {name: LabelledTexts.of(one, task.labels) for name, one in examples.items()}
     prints = data_checks.fingerprint(checked)
     if not recipe.data.allow_leak:

@@ -1,19 +1,22 @@
 """File formats for rows of text: a class and a module each, all of one shape, strict about what they accept.
 
 A format reads a binary stream into ``(row number, row)`` pairs and writes rows to one. Rows count from 1, headers
-and blank lines not counted. What can't be read exactly is a :class:`DataError` that names the file and the line; no
-format guesses, merges or skips.
+and blank lines not counted; a row may lack keys that others have. What can't be read exactly is a :class:`DataError`
+that names the file and the line; no format guesses, merges or skips.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, ClassVar, Protocol
+from typing import Any, BinaryIO, ClassVar, Protocol, cast
 
 from featherweight.errors import ConfigError, DataError
 from featherweight.registry import FORMATS
+from featherweight.sources.formats import compressed
 
 Row = dict[str, Any]
 
@@ -25,24 +28,34 @@ def refuse(error: DataError) -> None:
 
 @dataclass(frozen=True)
 class Reading:
-    """How a text format is read.
+    """How a file is read.
 
     Attributes:
-        encoding: Python's name of it; decoded strictly.
+        encoding: of text; Python's name of it; decoded strictly.
         on_bad_row: called for each row that can't be read; where it returns, the row is left out.
+        delimiter: what separates the fields of CSV and TSV; found out where it is None.
+        columns: those that are asked for: none of them may stand there twice.
     """
 
     encoding: str = "utf-8"
     on_bad_row: Callable[[DataError], None] = refuse
+    delimiter: str | None = None
+    columns: Collection[str] = ()
 
 
 STRICT = Reading()
 
 
 class Format(Protocol):
-    """How one file format is read and written."""
+    """How one file format is read and written.
+
+    Attributes:
+        suffixes: endings of file names, in lower case.
+        streams: whether it is read from the start to the end, and so within gzip too.
+    """
 
     suffixes: ClassVar[tuple[str, ...]]
+    streams: ClassVar[bool]
 
     def read(self, stream: BinaryIO, origin: str, how: Reading = STRICT) -> Iterator[tuple[int, Row]]: ...
 
@@ -51,10 +64,60 @@ class Format(Protocol):
 
 def format_of(path: str | Path) -> Format:
     """The format that a file's name says it has. Raises ConfigError for a name that says none."""
-    suffix = Path(path).suffix.lower()
+    found = _named(Path(path).suffix.lower())
+    if found is None:
+        raise ConfigError(f"{path}: the name says no data format; known endings: {', '.join(suffixes())}")
+    return found
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[tuple[Format, BinaryIO]]:
+    """A file's format and its bytes, unpacked where the name ends in ``.gz``. Raises ConfigError as ``format_of``."""
+    packed = is_readable(path) and path.suffix.lower() == compressed.SUFFIX
+    found = format_of(path.with_suffix("") if packed else path)
+    with path.open("rb") as stream:
+        yield found, cast(BinaryIO, compressed.Unpacked(stream, str(path))) if packed else stream
+
+
+def is_readable(path: Path) -> bool:
+    """Whether the name has an ending that is known, such as ``.csv`` or ``.csv.gz``."""
+    if path.suffix.lower() != compressed.SUFFIX:
+        return _named(path.suffix.lower()) is not None
+    found = _named(path.with_suffix("").suffix.lower())
+    return found is not None and found.streams
+
+
+def suffixes() -> list[str]:
+    """The endings of all formats."""
+    return [suffix for name in sorted(FORMATS) for suffix in FORMATS[name].suffixes]
+
+
+def unique(header: Sequence[str], origin: str, how: Reading) -> list[str]:
+    """Names for a file's columns of which none is doubled, as pandas gives them: ``a``, ``a.1``, ``Unnamed: 2``.
+
+    Raises:
+        DataError: a column that is asked for stands there twice.
+    """
+    counts = Counter(header)
+    if doubled := [name for name in how.columns if counts[name] > 1]:
+        raise DataError(f"{origin}: {counts[doubled[0]]} columns are named {doubled[0]!r}; rename all but one of them")
+    names: list[str] = []
+    taken = set(header)
+    for position, name in enumerate(header):
+        new = name
+        if counts[name] > 1 and (not name or name in names):
+            stem = f"{name}." if name else "Unnamed: "
+            number = 1 if name else position
+            while (new := f"{stem}{number}") in taken:
+                number += 1
+        names.append(new)
+        taken.add(new)
+    return names
+
+
+def _named(suffix: str) -> Format | None:
     for name in FORMATS:
         if suffix in FORMATS[name].suffixes:
             found: Format = FORMATS[name]()
             return found
-    known = ", ".join(suffix for name in sorted(FORMATS) for suffix in FORMATS[name].suffixes)
-    raise ConfigError(f"{path}: the name says no data format; known endings: {known}")
+    return None

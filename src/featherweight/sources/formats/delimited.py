@@ -5,52 +5,61 @@ from __future__ import annotations
 import csv
 import io
 import sys
-from collections.abc import Iterator
-from typing import Any, BinaryIO, ClassVar, Literal
+from collections.abc import Callable, Iterator
+from typing import Any, BinaryIO, ClassVar
 
 from featherweight.errors import DataError
-from featherweight.sources.formats import STRICT, Reading, Row
+from featherweight.sources.formats import STRICT, Reading, Row, layouts, unique
 from featherweight.sources.formats.decoding import decode
 
 csv.field_size_limit(sys.maxsize if sys.maxsize < 2**31 else 2**31 - 1)
 
 
 class _Delimited:
-    """CSV and TSV: a header line, then rows with as many fields as the header has."""
+    """A header line, then rows with as many fields as the header has."""
 
+    streams: ClassVar[bool] = True
     suffixes: ClassVar[tuple[str, ...]]
-    quoting: ClassVar[Literal[0, 3]]
-    delimiters: ClassVar[str]
+    writes: ClassVar[layouts.Quoting] = csv.QUOTE_MINIMAL
+    delimiters: ClassVar[str]  # the first is written, any is read
 
     def read(self, stream: BinaryIO, origin: str, how: Reading = STRICT) -> Iterator[tuple[int, Row]]:
-        text = decode(stream, origin, how.encoding)
-        first = text.readline()
-        delimiter = next((one for one in self.delimiters if one in first), self.delimiters[0])
-        lines = csv.reader(_chain(first, text), delimiter=delimiter, quoting=self.quoting, strict=True)
+        def from_start() -> io.TextIOWrapper:
+            stream.seek(0)
+            return decode(stream, origin, how.encoding)
+
+        def from_header() -> Iterator[str]:
+            text = from_start()
+            for _ in range(before):
+                text.readline()
+            return text
+
+        before, delimiter = layouts.find_header(from_start(), self.delimiters, origin, how.delimiter)
+        quoting = self.find_quoting(from_header, delimiter, origin)
+        rows = csv.reader(from_header(), delimiter=delimiter, quoting=quoting, strict=True)
         number = 0
-        start = 1
+        start = before + 1
         try:
-            header = next(lines, None)
+            header = next(rows, None)
             if header is None:
                 raise DataError(f"{origin}: the file is empty; it needs a header line and rows")
-            if repeated := {name for name in header if header.count(name) > 1}:
-                raise DataError(f"{origin}: the header names the column {sorted(repeated)[0]!r} twice")
-            start = lines.line_num + 1
-            for fields in lines:
+            names = unique(header, origin, how)
+            start = before + rows.line_num + 1
+            for fields in rows:
                 if fields:
                     number += 1
-                    if len(fields) == len(header):
-                        yield number, dict(zip(header, fields, strict=True))
+                    if len(fields) == len(names) and (fields != header or len(names) == 1):
+                        yield number, dict(zip(names, fields, strict=True))
                     else:
-                        error = DataError(
-                            f"{origin}: line {start}: {len(fields)} fields where the header has {len(header)}; "
-                            f"quote fields that contain {delimiter!r}, and check the quotes on the lines before"
-                        )
-                        how.on_bad_row(error)
-                start = lines.line_num + 1
+                        how.on_bad_row(_bad_row(fields, header, number, f"{origin}: line {start}", delimiter))
+                start = before + rows.line_num + 1
         except csv.Error as failure:
-            where = f"line {start}" if lines.line_num <= start else f"the row that starts on line {start}"
+            is_one_line = before + rows.line_num <= start
+            where = f"line {start}" if is_one_line else f"the row that starts on line {start}"
             raise DataError(f"{origin}: {where}: {failure}; is a quote left open, or not doubled?") from None
+
+    def find_quoting(self, lines: Callable[[], Iterator[str]], delimiter: str, origin: str) -> layouts.Quoting:
+        return csv.QUOTE_MINIMAL
 
     def write(self, stream: BinaryIO, rows: Iterator[Row]) -> int:
         text = io.TextIOWrapper(stream, encoding="utf-8", newline="", write_through=True)
@@ -63,8 +72,8 @@ class _Delimited:
                     text,
                     list(flat),
                     delimiter=self.delimiters[0],
-                    quoting=self.quoting,
-                    quotechar=None if self.quoting == csv.QUOTE_NONE else '"',
+                    quoting=self.writes,
+                    quotechar=None if self.writes == csv.QUOTE_NONE else '"',
                     lineterminator="\n",
                 )
                 writer.writeheader()
@@ -79,19 +88,21 @@ class _Delimited:
 
 
 class Csv(_Delimited):
-    """Comma-separated, or with the semicolons or tabs that spreadsheets write where the header has no comma."""
+    """Comma-separated, or with the semicolons, tabs or pipes that spreadsheets and databases write."""
 
     suffixes = (".csv",)
-    quoting = csv.QUOTE_MINIMAL
-    delimiters = ",;\t"
+    delimiters = ",;\t|"
 
 
 class Tsv(_Delimited):
-    """Tab-separated without quoting, as GLUE ships it: a quotation mark is a character like any other."""
+    """Tab-separated: raw as GLUE ships it, where a quotation mark is a character like any other, or quoted like CSV."""
 
     suffixes = (".tsv",)
-    quoting = csv.QUOTE_NONE
     delimiters = "\t"
+    writes = csv.QUOTE_NONE
+
+    def find_quoting(self, lines: Callable[[], Iterator[str]], delimiter: str, origin: str) -> layouts.Quoting:
+        return layouts.find_quoting(lines, delimiter, origin)
 
     def cell(self, value: Any) -> Any:
         # The format has no way to hold these; a space keeps the row in one piece.
@@ -109,7 +120,10 @@ def flatten(row: Row) -> Row:
     return flat
 
 
-def _chain(first: str, rest: Iterator[str]) -> Iterator[str]:
-    if first:
-        yield first
-    yield from rest
+def _bad_row(fields: list[str], header: list[str], number: int, where: str, delimiter: str) -> DataError:
+    if fields == header:
+        return DataError(f"{where}: row {number} is the header again, as where files were put together; take it out")
+    return DataError(
+        f"{where}: {len(fields)} fields where the header has {len(header)}; quote fields that contain {delimiter!r}, "
+        "and check the quotes on the lines before"
+    )

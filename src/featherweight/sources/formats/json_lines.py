@@ -1,35 +1,39 @@
-"""JSON Lines."""
+"""JSON: one object a line, or an array of objects."""
 
 from __future__ import annotations
 
+import io
 import json
+import re
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any, BinaryIO, ClassVar, NoReturn
 
 from featherweight.errors import DataError
 from featherweight.sources.formats import STRICT, Reading, Row
 from featherweight.sources.formats.decoding import decode
 
+_SPACE = re.compile(r"[ \t\r\n]*")
+_LINE_END = re.compile(r"\r\n|\r|\n")
+_CHUNK = 1 << 20  # characters
+_CUT = (
+    16  # an error so near to the end may come of what is not read yet: the longest token that is no string is -Infinity
+)
+
 
 class JsonLines:
-    """One JSON object a line."""
+    """One JSON object a line, or one array of objects, whatever lines it is written on."""
 
     suffixes: ClassVar[tuple[str, ...]] = (".jsonl", ".ndjson", ".json")
+    streams: ClassVar[bool] = True
 
     def read(self, stream: BinaryIO, origin: str, how: Reading = STRICT) -> Iterator[tuple[int, Row]]:
-        number = 0
-        for line_number, line in enumerate(decode(stream, origin, how.encoding), start=1):
-            if not line.strip():
-                continue
-            number += 1
-            try:
-                row = json.loads(line, parse_constant=_no_constant, object_pairs_hook=_no_duplicates)
-                if not isinstance(row, dict):
-                    raise ValueError('a JSON object was expected, such as {"text": ...}')
-            except (ValueError, RecursionError) as error:
-                how.on_bad_row(DataError(f"{origin}: line {line_number}: not a valid JSON object: {error}"))
-            else:
-                yield number, row
+        text = decode(stream, origin, how.encoding)
+        before, first = _skip_space(text)
+        if first == "[":
+            yield from _read_array(text, origin, how)
+        else:
+            yield from _read_lines(chain([first + text.readline()], text), 1 + before, origin, how)
 
     def write(self, stream: BinaryIO, rows: Iterator[Row]) -> int:
         count = 0
@@ -37,6 +41,91 @@ class JsonLines:
             stream.write(json.dumps(row, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n")
             count += 1
         return count
+
+
+def _read_lines(lines: Iterator[str], start: int, origin: str, how: Reading) -> Iterator[tuple[int, Row]]:
+    number = 0
+    for line_number, line in enumerate(lines, start):
+        if not line.strip():
+            continue
+        number += 1
+        try:
+            row = _require_object(_DECODER.decode(line))
+        except (ValueError, RecursionError) as error:
+            how.on_bad_row(DataError(f"{origin}: line {line_number}: not a valid JSON object: {error}"))
+        else:
+            yield number, row
+
+
+def _read_array(text: io.TextIOWrapper, origin: str, how: Reading) -> Iterator[tuple[int, Row]]:
+    """The objects of an array whose bracket has been read, one at a time, so that its size does not matter."""
+    buffer, position, number = "", 0, 0
+    separator = ","
+    at_end = False
+    while separator == ",":
+        number += 1
+        try:
+            while (found := _next(buffer, position, is_first=number == 1, at_end=at_end)) is None:
+                more = text.read(max(_CHUNK, len(buffer) - position))
+                at_end = not more
+                buffer, position = buffer[position:] + more, 0
+        except (ValueError, RecursionError) as error:
+            reason = getattr(error, "msg", error)  # the place that it names is one of the buffer
+            raise DataError(f"{origin}: row {number}: not a valid JSON array of objects: {reason}") from None
+        row, position, separator = found
+        if row is _NOTHING:
+            break
+        try:
+            yield number, _require_object(row)
+        except ValueError as error:
+            how.on_bad_row(DataError(f"{origin}: row {number}: {error}"))
+    if buffer[position:].strip() or _skip_space(text)[1]:
+        raise DataError(f"{origin}: there is more after the end of the array, which began with the file")
+
+
+_NOTHING = object()
+
+
+def _next(buffer: str, position: int, is_first: bool, at_end: bool) -> tuple[Any, int, str] | None:
+    """A value, where it and the character after it end, and that character: a comma, or the array's bracket.
+
+    None where more of the file is needed to say. Raises ValueError where it is not JSON whatever follows.
+    """
+    position = _end_of_space(buffer, position)
+    if is_first and buffer[position : position + 1] == "]":
+        return _NOTHING, position + 1, "]"
+    try:
+        value, end = _DECODER.raw_decode(buffer, position)
+    except json.JSONDecodeError as error:
+        if at_end or not (error.msg.startswith("Unterminated string") or error.pos >= len(buffer) - _CUT):
+            raise
+        return None
+    end = _end_of_space(buffer, end)
+    if end == len(buffer) and not at_end:
+        return None
+    if buffer[end : end + 1] not in {",", "]"}:
+        raise ValueError("a comma or the end of the array was expected after it")
+    return value, end + 1, buffer[end]
+
+
+def _end_of_space(buffer: str, position: int) -> int:
+    found = _SPACE.match(buffer, position)
+    assert found is not None
+    return found.end()
+
+
+def _skip_space(text: io.TextIOWrapper) -> tuple[int, str]:
+    """How many lines end before the first character that is no space, and that character, or nothing at the end."""
+    skipped = ""
+    while (character := text.read(1)) and character in " \t\r\n":
+        skipped += character
+    return len(_LINE_END.findall(skipped)), character
+
+
+def _require_object(row: Any) -> Row:
+    if not isinstance(row, dict):
+        raise ValueError('a JSON object was expected, such as {"text": ...}')
+    return row
 
 
 def _no_constant(name: str) -> NoReturn:
@@ -49,3 +138,6 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> Row:
         names = [name for name, _ in pairs]
         raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r} appears twice")
     return row
+
+
+_DECODER = json.JSONDecoder(parse_constant=_no_constant, object_pairs_hook=_no_duplicates)

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, BinaryIO, ClassVar
+from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar
 
 from featherweight.errors import DataError
-from featherweight.sources.formats import STRICT, Reading, Row
+from featherweight.sources.formats import STRICT, Reading, Row, unique
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import pyarrow.parquet as pq
+
+_BATCH_ROWS = 10_000
+_BATCH_BYTES = 16 << 20
 
 
 class Parquet:
     """Apache Parquet."""
 
     suffixes: ClassVar[tuple[str, ...]] = (".parquet",)
+    streams: ClassVar[bool] = False
 
     def read(self, stream: BinaryIO, origin: str, how: Reading = STRICT) -> Iterator[tuple[int, Row]]:
         import pyarrow as pa
@@ -23,10 +28,13 @@ class Parquet:
 
         number = 0
         try:
-            for batch in pq.ParquetFile(stream).iter_batches(batch_size=10_000):
-                for row in batch.to_pylist():
+            file = pq.ParquetFile(stream)
+            names = unique(file.schema_arrow.names, origin, how)
+            for batch in file.iter_batches(batch_size=_rows_of_a_batch(file)):
+                columns = [_values(column, name, origin) for name, column in zip(names, batch.columns, strict=True)]
+                for values in zip(*columns, strict=True):
                     number += 1
-                    yield number, row
+                    yield number, dict(zip(names, values, strict=True))
         except pa.ArrowException as error:
             raise DataError(f"{origin}: not a readable Parquet file: {error}") from error
 
@@ -45,6 +53,20 @@ class Parquet:
             writer = pq.ParquetWriter(stream, pa.schema([]))
         writer.close()
         return count
+
+
+def _rows_of_a_batch(file: pq.ParquetFile) -> int:
+    """So few that they fit into memory, however long their texts are."""
+    groups = [file.metadata.row_group(index) for index in range(file.metadata.num_row_groups)]
+    largest = max((group.total_byte_size // max(group.num_rows, 1) for group in groups), default=0)
+    return int(min(_BATCH_ROWS, max(_BATCH_BYTES // max(largest, 1), 1)))
+
+
+def _values(column: pa.Array, name: str, origin: str) -> list[Any]:
+    try:
+        return list(column.to_pylist())
+    except (ValueError, OverflowError) as error:
+        raise DataError(f"{origin}: the column {name!r} holds values that can't be read: {error}") from error
 
 
 def _filled(batch: Sequence[Row]) -> pa.Schema:

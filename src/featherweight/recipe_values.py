@@ -1,0 +1,43 @@
+"""Types of a recipe's values that are more than plain, each with the message for what does not fit."""
+
+from __future__ import annotations
+
+import codecs
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+PositiveInt = Annotated[int, Field(ge=1)]
+PositiveFloat = Annotated[float, Field(gt=0)]
+NonNegativeFloat = Annotated[float, Field(ge=0)]
+# Becomes part of a path in the hub's cache.
+Revision = Annotated[str, Field(pattern=r"^[A-Za-z0-9](\.?[A-Za-z0-9_/-])*$", max_length=255)]
+
+
+def _require_files(value: Any) -> Any:
+    names = value if isinstance(value, list) else [value]
+    if not names or not all(isinstance(name, str) and name for name in names):
+        raise ValueError("a file's name, a pattern such as data/train-*.parquet, or a list of them was expected")
+    return value
+
+
+def _require_delimiter(value: str) -> str:
+    value = {"\\t": "\t", "tab": "\t"}.get(value, value)  # as they are written where a tab can't be
+    if len(value) != 1 or value.isalnum() or value in '"\r\n\0 ':
+        raise ValueError("one character that separates fields was expected, such as ';', '|' or tab")
+    return value
+
+
+def _require_encoding(value: str) -> str:
+    try:
+        codec = codecs.lookup(value)
+    except (LookupError, ValueError):
+        codec = None
+    if codec is None or not codec._is_text_encoding or codec.incrementaldecoder is None:
+        raise ValueError("no text encoding; try utf-8, cp1252 or utf-16")
+    return value
+
+
+Files = Annotated[str | list[str], BeforeValidator(_require_files)]
+Delimiter = Annotated[str, AfterValidator(_require_delimiter)]
+Encoding = Annotated[str, AfterValidator(_require_encoding)]

@@ -1,0 +1,122 @@
+"""Which files a recipe's data section means: by their names, a pattern, a folder, or an installed package."""
+
+from __future__ import annotations
+
+import glob
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from featherweight.errors import ConfigError, DataError
+from featherweight.names import beside, exists
+from featherweight.recipe import FILE_KEYS, PACKAGE_PREFIX, DataSection
+from featherweight.registry import did_you_mean
+from featherweight.sources import packages
+from featherweight.sources.formats import is_readable, suffixes
+
+SPLITS = ("train", "validation", "test")
+_ALSO_VALIDATION = ("dev", "valid", "val", "eval")
+# As the hub and `datasets` name them: train-00000-of-00002.parquet, with a digest behind it in older ones.
+_SHARD = re.compile(r"(?P<name>.+)-(?P<index>\d+)-of-(?P<count>\d+)(-[0-9a-f]+)?")
+
+
+@dataclass(frozen=True)
+class _Shard:
+    name: str
+    index: int
+    count: int
+
+
+def of(section: DataSection) -> dict[str, list[Path]] | None:
+    """Split name to its files in order, or None where the section names a hub data set.
+
+    Raises:
+        ConfigError: the section names something that isn't there, or that could be several things.
+        DataError: a shard is missing.
+    """
+    if section.name is None:
+        given = {key.removesuffix("_file"): getattr(section, key) for key in FILE_KEYS}
+        return {name: _named(f"data.{name}_file", value) for name, value in given.items() if value is not None}
+    is_package = section.name.startswith(PACKAGE_PREFIX)
+    path = packages.locate(section.name) if is_package else Path(section.name)
+    if exists(path) and path.is_dir():
+        return _in_folder(path)
+    if is_package or exists(path):
+        return {"train": [path]}
+    if path.is_absolute() or is_readable(path):
+        raise ConfigError(f"data.name: {section.name}: no such file or folder")
+    return None
+
+
+def require_regular(path: Path) -> None:
+    """Raises DataError where there is no such file, or it is none that can be read from start to end."""
+    if not exists(path):
+        raise DataError(f"{path}: no such file{did_you_mean(str(path), beside(path))}")
+    if not path.is_file():
+        raise DataError(f"{path}: not a regular file; name a CSV, TSV, JSON, JSONL or Parquet file")
+
+
+def _named(key: str, value: str | Sequence[str]) -> list[Path]:
+    """The files of a name or pattern, or of a list of them, in its order; those of a pattern by their names."""
+    files: list[Path] = []
+    for one in [value] if isinstance(value, str) else value:
+        path = Path(one)
+        if exists(path) or not glob.has_magic(one):
+            files.append(path)
+            continue
+        named = glob.glob(one, recursive=True)  # noqa: PTH207 - Path.glob takes no absolute pattern
+        matches = sorted(path for path in map(Path, named) if path.is_file())
+        if not matches:
+            raise DataError(f"{key}: no file is named like {one}")
+        _require_all_shards(matches)
+        files += matches
+    if doubled := [path for path in files if files.count(path) > 1]:
+        raise ConfigError(f"{key}: {doubled[0]} is named twice")
+    return files
+
+
+def _in_folder(folder: Path) -> dict[str, list[Path]]:
+    """The files of a folder that are called after a split, at its top or in ``data/``, as data sets are laid out."""
+    found: dict[str, list[Path]] = {}
+    for path in sorted([*folder.glob("*"), *folder.glob("data/*")]):
+        name = _stem(path).split("-")[0].lower()
+        split = "validation" if name in _ALSO_VALIDATION else name
+        if split in SPLITS and is_readable(path):
+            found.setdefault(split, []).append(path)
+    for paths in found.values():
+        shards = [_shard(path) for path in paths]
+        if len(paths) > 1 and (None in shards or len({(one.name, one.count) for one in shards if one}) > 1):
+            raise ConfigError(
+                f"data.name: {folder} holds both {paths[0].name} and {paths[1].name}; name the one that you mean in "
+                "data.train_file, data.validation_file or data.test_file"
+            )
+        _require_all_shards(paths)
+    if not found:
+        raise ConfigError(
+            f"data.name: {folder} holds no train, validation or test file ({', '.join(suffixes())}); "
+            "set data.train_file"
+        )
+    return found
+
+
+def _stem(path: Path) -> str:
+    return path.name.split(".")[0] if path.name.lower().endswith(".gz") else path.stem
+
+
+def _shard(path: Path) -> _Shard | None:
+    match = _SHARD.fullmatch(_stem(path))
+    return _Shard(match["name"], int(match["index"]), int(match["count"])) if match else None
+
+
+def _require_all_shards(paths: Sequence[Path]) -> None:
+    there: dict[tuple[Path, str, int], list[int]] = {}
+    for path in paths:
+        if shard := _shard(path):
+            there.setdefault((path.parent, shard.name, shard.count), []).append(shard.index)
+    for (folder, name, count), indices in there.items():
+        missing = next((index for index in range(count) if index not in indices), None)
+        if missing is not None:
+            raise DataError(f"{folder}: the shard {name}-{missing:05d}-of-{count:05d} is missing; download all {count}")
+        if len(indices) > count:
+            raise DataError(f"{folder}: {len(indices)} files named {name}-*-of-{count:05d}; take out what is too many")

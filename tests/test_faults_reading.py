@@ -1,0 +1,458 @@
+"""Files as people have them, by the fault list's rows 77, 78 and 98: read as they are meant, or refused in one line."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+
+from featherweight import recipe as recipes
+from featherweight import workflow
+from featherweight.errors import ConfigError, DataError, FeatherweightError
+from featherweight.recipe import DataSection, load_data_section
+from featherweight.registry import TASKS
+from featherweight.serving.app import PredictRequest
+from featherweight.serving.predictor import load_predictor
+from featherweight.sources import data
+from featherweight.sources.formats import STRICT, Reading, opened
+from featherweight.sources.formats import json_lines as json_module
+from featherweight.tasks.sequence_classification import SequenceClassification
+
+Cli = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def run(models: Callable[[str], Path], train_csv: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "one"
+    workflow.run(recipes.parse(tiny.recipe(models("bert"), train_csv, training={"max_steps": 1})), folder)
+    return folder
+
+
+def read(path: Path, how: Reading = STRICT) -> list[dict[str, Any]]:
+    with opened(path) as (reader, stream):
+        return [row for _, row in reader.read(stream, str(path), how)]
+
+
+def write(path: Path, content: str | bytes) -> Path:
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def prepare(**keys: Any) -> tuple[SequenceClassification, dict[str, Any]]:
+    section = load_data_section({"validation_fraction": 0.25, **keys})
+    return SequenceClassification.prepare(data.load(section), section, seed=0)
+
+
+def rows_of(**keys: Any) -> list[dict[str, Any]]:
+    return data.load(load_data_section(keys))["train"].rows.to_list()
+
+
+def refused(*named: str, error: type[FeatherweightError] = DataError, **keys: Any) -> str:
+    with pytest.raises(error) as caught:
+        prepare(**keys)
+    message = str(caught.value)
+    assert "\n" not in message
+    for part in named:
+        assert part in message, message
+    return message
+
+
+# Row 77: what is no text and what is no label is refused by every command alike.
+
+NOT_TEXTS: list[tuple[Any, str]] = [
+    (7, "a number"),
+    (0.5, "a number"),
+    (True, "a boolean"),
+    (["warm", "film"], "token-classification"),
+    ([{"role": "user", "content": "hello"}], "causal-lm"),
+    ([{"from": "human", "value": "hello"}], "causal-lm"),
+    ({"prompt": "a", "completion": "b"}, "causal-lm"),
+    ({"a": 1}, "an object"),
+    ([], "a list"),
+]
+NOT_LABELS: list[tuple[Any, str]] = [
+    (["neg"], "multi-label-classification"),
+    (["a", "b"], "multi-label-classification"),
+    ([1, 0], "multi-label-classification"),
+    ([], "multi-label-classification"),
+    ({"neg": True}, "multi-label-classification"),
+    ([[0, 4, "PER"]], "token-classification"),
+    ([{"start": 0, "end": 4, "label": "PER"}], "token-classification"),
+]
+
+
+def tables(path: Path, rows: list[dict[str, Any]]) -> list[Path]:
+    """The same rows as JSON Lines, and as Parquet where Arrow has a type for the column."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    files = [tiny.save_jsonl(path / "t.jsonl", rows)]
+    try:
+        pq.write_table(pa.Table.from_pylist(rows), path / "t.parquet")
+    except (pa.ArrowException, TypeError):
+        return files
+    return [*files, path / "t.parquet"]
+
+
+@pytest.mark.parametrize(("value", "named"), NOT_TEXTS, ids=repr)
+@pytest.mark.parametrize("mixed", [False, True])
+def test_row_77_what_is_no_text_is_refused(value: Any, named: str, mixed: bool, tmp_path: Path) -> None:
+    rows = [{"text": value, "label": "ab"[index % 2]} for index in range(8)]
+    if mixed:
+        rows[:3] = tiny.rows(3)
+    for path in tables(tmp_path, rows):
+        refused(str(path), f"row {4 if mixed else 1}", "'text'", named, "data.text", train_file=str(path))
+        with pytest.raises(DataError, match=r"row .*'text'"):
+            workflow.inspect_data(DataSection(train_file=str(path)))
+
+
+@pytest.mark.parametrize(("value", "named"), NOT_LABELS, ids=repr)
+def test_row_77_what_is_no_label_is_refused(value: Any, named: str, tmp_path: Path) -> None:
+    rows = [*tiny.rows(3), *({"text": f"word {index}", "label": value} for index in range(8))]
+    for path in tables(tmp_path, rows):
+        refused(str(path), "row 4", "'label'", named, "data.label", train_file=str(path))
+    assert named in tuple(TASKS) or "featherweight does not have yet" in refused(train_file=str(tmp_path / "t.jsonl"))
+
+
+def test_row_77_hub_data_sets_are_held_to_the_same_rule(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    def load(rows: list[dict[str, Any]]) -> None:
+        found = datasets.Dataset.from_list(rows)
+        monkeypatch.setattr(data.hub, "load_dataset", lambda *_: {"train": (found, "commit")})
+        prepare(name="owner/data")
+
+    for value, named in [*NOT_TEXTS[:3], *NOT_TEXTS[3:6]]:
+        rows = [{"text": None, "label": "a"}, *({"text": value, "label": "ab"[index % 2]} for index in range(8))]
+        with pytest.raises(DataError, match=rf"owner/data \(train\): row 2: the text column 'text' holds .*{named}"):
+            load(rows)
+    with pytest.raises(DataError, match=r"row 1: the label column 'label' holds .*multi-label-classification"):
+        load([{"text": f"word {index}", "label": ["a"]} for index in range(8)])
+    load(tiny.rows(16))
+
+
+def test_row_77_predict_and_the_server_refuse_what_run_refuses(run: Path, cli: Cli, tmp_path: Path) -> None:
+    from pydantic import ValidationError
+
+    tiny.save_jsonl(tmp_path / "in.jsonl", [{"text": "great"}, {"text": None}, {"text": 7}])
+    ended = cli("predict", run, "--input", "in.jsonl", "--output", "out.jsonl")
+    assert ended.returncode == 3
+    assert "in.jsonl: row 3: the text column 'text' holds a number: 7" in ended.stderr
+    assert not (tmp_path / "out.jsonl").exists()
+    predictor = load_predictor(run)
+    for value, named in NOT_TEXTS:
+        with pytest.raises(DataError, match=named):
+            predictor.predict([value])
+        with pytest.raises(ValidationError, match=named):
+            PredictRequest.model_validate({"texts": [value]})
+
+
+def test_row_77_null_is_an_empty_text_and_cells_of_csv_are_texts(tmp_path: Path) -> None:
+    null = [*tiny.rows(12), {"text": None, "label": "pos"}]
+    _, examples = prepare(train_file=str(tiny.save_jsonl(tmp_path / "t.jsonl", null)))
+    assert examples["train"].dropped == 1
+    numbers = "".join(f"{index},{'ab'[index % 2]}\n" for index in range(12))
+    _, examples = prepare(train_file=str(write(tmp_path / "t.csv", "text,label\n" + numbers)))
+    assert sorted([*examples["train"].all_texts(), *examples["validation"].all_texts()], key=int)[:2] == ["0", "1"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "named"),
+    [
+        ({"messages": [{"role": "user", "content": "a"}]}, "messages are for task = \"causal-lm\""),
+        ({"prompt": "a", "completion": "b"}, "prompt and completion"),
+        ({"tokens": ["a"], "ner_tags": [0]}, "token-classification"),
+    ],
+    ids=["chat", "completion", "tags"],
+)  # fmt: skip
+def test_row_77_columns_of_another_task_are_recognised(columns: dict[str, Any], named: str, tmp_path: Path) -> None:
+    path = tiny.save_jsonl(tmp_path / "t.jsonl", [{**columns, "label": "a"}, {**columns, "label": "b"}])
+    refused("no column 'text'", named, train_file=str(path))
+
+
+# Row 78: quoted TSV, dev files, unlabelled test files.
+
+ODD = [
+    {"text": 'said "no", twice', "label": "a"},
+    {"text": "two\nlines", "label": "b"},
+    {"text": "a\ttab", "label": "a"},
+    {"text": '"', "label": "b"},
+    {"text": "plain", "label": "a"},
+]
+
+
+def as_pandas_writes(rows: list[dict[str, Any]], quoting: int = csv.QUOTE_MINIMAL) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), delimiter="\t", quoting=quoting, lineterminator="\n")  # type: ignore[arg-type]
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+@pytest.mark.parametrize("quoting", [csv.QUOTE_MINIMAL, csv.QUOTE_ALL])
+@pytest.mark.parametrize("chosen", [[0], [1], [2], [0, 1, 2, 3], [4]], ids=str)
+def test_row_78_tsv_as_pandas_writes_it(quoting: int, chosen: list[int], tmp_path: Path) -> None:
+    rows = [ODD[4], *(ODD[index] for index in chosen), ODD[4]]
+    assert read(write(tmp_path / "t.tsv", as_pandas_writes(rows, quoting))) == rows
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ['"half a quote\t0', "plain \t1"],
+        ['"half a quote\t0', 'and its other half"\t1'],  # one row of two lines, if quotes could quote here
+        ['"good" , he said\t0', '"whole"\t1'],
+        ['it is 5" long\t0', '" "" "\t1', '"\t1'],
+        ['say "aah"\t"0', "x\t1"],
+    ],
+)
+def test_row_78_raw_tsv_keeps_its_quotes(lines: list[str], tmp_path: Path) -> None:
+    path = write(tmp_path / "t.tsv", "\n".join(["sentence\tlabel", *lines, ""]))
+    assert [tuple(row.values()) for row in read(path)] == [tuple(line.split("\t")) for line in lines]
+
+
+def test_row_78_one_column_that_can_be_read_in_two_ways_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"t\.tsv: .*save it as CSV or JSONL"):
+        read(write(tmp_path / "t.tsv", 'text\n"I will\ngo"\n'))
+
+
+@pytest.mark.parametrize("name", ["dev.tsv", "valid.tsv", "val.tsv", "eval.tsv", "validation.tsv"])
+def test_row_78_the_validation_file_of_a_folder(name: str, tmp_path: Path) -> None:
+    write(tmp_path / "train.tsv", as_pandas_writes(tiny.rows(40)))
+    write(tmp_path / name, as_pandas_writes(tiny.rows(12, seed=5)))
+    _, examples = prepare(name=str(tmp_path))
+    assert {split: len(one) for split, one in examples.items()} == {"train": 40, "validation": 12}
+    write(tmp_path / "validation.csv", "text,label\n")
+    refused(name, "validation.csv", "data.validation_file", error=ConfigError, name=str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "content", ["text\nwarm\ncold\n", "text,label\nwarm,-1\ncold,-1\n", "text,label\nwarm,\ncold,\n"]
+)
+def test_row_78_an_unlabelled_test_file_is_left_out_and_said(
+    content: str, models: Callable[[str], Path], tmp_path: Path, cli: Cli
+) -> None:
+    folder = tmp_path / "set"
+    folder.mkdir()
+    tiny.save_csv(folder / "train.csv", tiny.rows(60))
+    write(folder / "test.csv", content)
+    ended = cli(
+        "run", "--model", models("bert"), "--data", folder, "--set", "training.max_steps=1", "--output-dir", "o"
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert f"test: left out, for {folder / 'test.csv'} has no labels" in ended.stdout + ended.stderr
+    write(folder / "train.csv", "text\nwarm\ncold\n")
+    refused("train.csv: no column 'label'", name=str(folder))
+
+
+# Row 98: files as people have them.
+
+
+def test_row_98_columns_that_nobody_asks_for_may_be_doubled_or_unnamed(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.csv", "label,text,,,x,x\na,one,p,,1,2\nb,two,,,3,4\n")
+    assert read(path)[0] == {
+        "label": "a", "text": "one", "Unnamed: 2": "p", "Unnamed: 3": "", "x": "1", "x.1": "2",
+    }  # fmt: skip
+    assert [row["text"] for row in rows_of(train_file=str(path))] == ["one", "two"]
+    refused("2 columns are named 'x'", "rename", train_file=str(path), text="x")
+    with pytest.raises(DataError, match="2 columns are named 'x'"):
+        read(path, Reading(columns=["x"]))
+
+
+def test_row_98_doubled_columns_of_parquet(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns = [pa.array(["one", "two"]), pa.array(["a", "b"]), pa.array(["c", "d"])]
+    pq.write_table(pa.Table.from_arrays(columns, names=["text", "label", "label"]), tmp_path / "t.parquet")
+    assert read(tmp_path / "t.parquet")[1] == {"text": "two", "label": "b", "label.1": "d"}
+    refused("2 columns are named 'label'", train_file=str(tmp_path / "t.parquet"))
+
+
+def test_row_98_keys_of_json_are_optional(tmp_path: Path) -> None:
+    rows = [{**row, **({"comment": "check"} if index == 9 else {})} for index, row in enumerate(tiny.rows(20))]
+    del rows[3]["text"]
+    path = tiny.save_jsonl(tmp_path / "t.jsonl", rows)
+    _, examples = prepare(train_file=str(path), slices=["comment"])
+    assert examples["train"].dropped == 1, "a row without a text has an empty one"
+    del rows[5]["label"]
+    refused("row 6: no label", train_file=str(tiny.save_jsonl(path, rows)))
+    refused("no column 'remark' for data.group", train_file=str(path), group="remark")
+
+
+def test_row_98_a_column_named_after_the_file_was_read_is_found(tmp_path: Path) -> None:
+    """What is in the cache must not depend on which columns were asked for first."""
+    path = tiny.save_csv(tmp_path / "t.csv", [{**row, "x": str(index)} for index, row in enumerate(tiny.rows(20))])
+    prepare(train_file=str(path))
+    _, examples = prepare(train_file=str(path), group="x")
+    assert examples["train"].column("x")
+    refused("no column 'y' for data.slices", train_file=str(path), slices=["y"])
+
+
+def shards(folder: Path, count: int = 3) -> list[dict[str, Any]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows = tiny.rows(8 * count)
+    (folder / "data").mkdir(parents=True)
+    for index in range(count):
+        part = pa.Table.from_pylist(rows[8 * index : 8 * (index + 1)])
+        pq.write_table(part, folder / "data" / f"train-{index:05d}-of-{count:05d}.parquet")
+    return rows
+
+
+def test_row_98_a_folder_of_shards(tmp_path: Path) -> None:
+    rows = shards(tmp_path / "set")
+    split = data.load(load_data_section({"name": str(tmp_path / "set")}))["train"]
+    assert [{key: row[key] for key in ("text", "label")} for row in split.rows] == rows
+    assert list(split.rows["__row__"]) == list(range(1, 25))
+    pattern = str(tmp_path / "set" / "data" / "train-*.parquet")
+    assert data.load(load_data_section({"train_file": pattern}))["train"].fingerprint == split.fingerprint
+    (tmp_path / "set" / "data" / "train-00001-of-00003.parquet").unlink()
+    for keys in ({"name": str(tmp_path / "set")}, {"train_file": pattern}):
+        refused("train-00001-of-00003", "missing", **keys)
+
+
+def test_row_98_several_files_in_their_order(tmp_path: Path) -> None:
+    one = tiny.save_csv(tmp_path / "one.csv", tiny.rows(10))
+    two = tiny.save_jsonl(tmp_path / "two.jsonl", tiny.rows(10, seed=1))
+    both, other = ([str(one), str(two)], [str(two), str(one)])
+    splits = [data.load(load_data_section({"train_file": files}))["train"] for files in (both, other)]
+    assert splits[0].fingerprint != splits[1].fingerprint
+    assert list(splits[0].rows["text"]) == [*splits[1].rows["text"][10:], *splits[1].rows["text"][:10]]
+    write(two, two.read_bytes() + b'{"text": "one more", "label": "pos"}\n')
+    changed = data.load(load_data_section({"train_file": both}))["train"]
+    assert changed.fingerprint not in {split.fingerprint for split in splits}
+    refused("named twice", error=ConfigError, train_file=[str(one), str(one)])
+    refused("data.train_file: no file is named like", train_file=str(tmp_path / "three*.csv"))
+    write(two, '{"text": "a"}\n')
+    refused("two.jsonl: no column 'label'", train_file=both)
+
+
+def test_row_98_several_files_in_a_recipe(tmp_path: Path, models: Callable[[str], Path], cli: Cli) -> None:
+    shards(tmp_path / "set")
+    path = write(
+        tmp_path / "r.toml", f'[model]\nname = "{models("bert")}"\n[data]\ntrain_file = ["set/data/train-*.parquet"]\n'
+    )
+    recipe = recipes.load(path)
+    assert recipe.data.train_file == [str(tmp_path / "set/data/train-*.parquet")]
+    text = recipes.dump(recipe, {}, tmp_path / "elsewhere")
+    assert "../set/data/train-*.parquet" in text
+    (tmp_path / "elsewhere").mkdir()
+    assert recipes.load(write(tmp_path / "elsewhere" / "r.toml", text)) == recipe
+    arguments = ["--set", "training.max_steps=1", "--set", "data.validation_fraction=0.3"]
+    ended = cli("run", path, *arguments, "--output-dir", "one", "--json")
+    assert ended.returncode == 0, ended.stderr
+    again = cli("evaluate", tmp_path / "one", "--json")
+    assert json.loads(again.stdout)["eval_accuracy"] == json.loads(ended.stdout)["tuned"]["eval_accuracy"]
+    pattern = cli("evaluate", tmp_path / "one", "--data", "set/data/train-*.parquet", "--json")
+    assert json.loads(pattern.stdout)["n"] == 24, pattern.stderr
+
+
+def test_row_98_gzipped_text(tmp_path: Path) -> None:
+    rows = tiny.rows(20)
+    plain = {
+        "t.csv": tiny.save_csv(tmp_path / "t.csv", rows).read_bytes(),
+        "t.tsv": as_pandas_writes([*rows, ODD[0]]).encode(),
+        "t.jsonl": tiny.save_jsonl(tmp_path / "t.jsonl", rows).read_bytes(),
+        "t.json": json.dumps(rows).encode(),
+    }
+    for name, content in plain.items():
+        path = write(tmp_path / f"{name}.gz", gzip.compress(content))
+        assert read(path)[:20] == rows
+        assert len(rows_of(train_file=str(path))) == len(read(path))
+    (tmp_path / "set").mkdir()
+    write(tmp_path / "set" / "train.csv.gz", gzip.compress(plain["t.csv"]))
+    assert len(rows_of(name=str(tmp_path / "set"))) == 20
+    packed = gzip.compress(plain["t.csv"])
+    for broken in (packed[:-20], plain["t.csv"], packed[:60] + bytes(20) + packed[80:]):
+        refused("x.csv.gz: not a readable gzip file", train_file=str(write(tmp_path / "x.csv.gz", broken)))
+    bomb = write(tmp_path / "bomb.csv.gz", gzip.compress(b"text,label\n" + b"a" * (80 << 20)))
+    refused("bomb.csv.gz: unpacks to more than", train_file=str(bomb))
+    write(tmp_path / "t.parquet.gz", b"")
+    refused("no data format", error=ConfigError, train_file=str(tmp_path / "t.parquet.gz"))
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+@pytest.mark.parametrize("chunk", [1, 7, 1 << 20])
+def test_row_98_an_array_of_objects(
+    indent: int | None, chunk: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(json_module, "_CHUNK", chunk)
+    rows = [
+        {"text": 'brackets [{, a "quote", \\ and \u00e4', "label": -1.5e3, "more": {"a": [1, None, True]}},
+        {"text": "", "label": 12345, "more": []},
+        {"text": "x" * 50, "label": None},
+    ]
+    path = write(tmp_path / "t.json", "\ufeff \n" + json.dumps(rows, indent=indent) + "\n\n")
+    assert read(path) == rows
+    assert read(write(path, "[ ]")) == []
+    for broken, named in [
+        ('[{"a": 1}, {"a": 2]', "row 2"),
+        ('[{"a": 1},]', "row 2"),
+        ('[{"a": 1}', "row 1"),
+        ('[{"a": 1} {"a": 2}]', "row 1"),
+        ('[{"a": 1, "a": 2}]', "row 1"),
+        ('[{"a": NaN}]', "row 1"),
+        ('["a"]', "row 1"),
+        ('[{"a": "open}]', "row 1"),
+        ('[{"a": 1}] x', "after the end of the array"),
+        ("[" * 20_000, "row 1"),
+    ]:
+        with pytest.raises(DataError, match=named):
+            read(write(path, broken))
+
+
+def test_row_98_json_lines_may_be_named_json(tmp_path: Path) -> None:
+    rows = tiny.rows(4)
+    assert read(tiny.save_jsonl(tmp_path / "t.json", rows)) == rows
+
+
+@pytest.mark.parametrize(
+    ("content", "delimiter"),
+    [
+        ("sep=;\ntext;label\n1,5 stars;b\n", None),
+        ("\ufeffsep=;\r\ntext;label\r\n1,5 stars;b\r\n", None),
+        ("\n \r\ntext;label\n1,5 stars;b\n", None),
+        ("text|label\n1,5 stars|b\n", None),
+        ("text\tlabel\n1,5 stars\tb\n", None),
+        ('"text"~"label"\n1,5 stars~b\n', "~"),
+        ('text,label\n"1,5 stars",b\n', None),
+    ],
+)
+def test_row_98_what_separates_the_fields(content: str, delimiter: str | None, tmp_path: Path) -> None:
+    path = write(tmp_path / "t.csv", content)
+    assert read(path, Reading(delimiter=delimiter)) == [{"text": "1,5 stars", "label": "b"}]
+
+
+def test_row_98_fields_that_may_be_separated_in_two_ways(tmp_path: Path, run: Path, cli: Cli) -> None:
+    path = write(tmp_path / "t.csv", "text,a;label\none,x;pos\ntwo,y;neg\n")
+    refused("',' or by ';'", "data.delimiter", train_file=str(path))
+    assert rows_of(train_file=str(path), delimiter=";", text="text,a")[1]["label"] == "neg"
+    ended = cli("predict", run, "--input", path, "--delimiter", ";", "--column", "text,a")
+    assert [json.loads(line)["label"] for line in ended.stdout.splitlines()] == ["pos", "neg"], ended.stderr
+    # Decided by the rows: only one of them fits.
+    assert len(read(write(path, "text,a;b,label\none,x,pos\ntwo,y,neg\n"))[0]) == 3
+    for wrong in (";;", "", "a", '"', "\n"):
+        refused("data.delimiter", error=ConfigError, train_file=str(path), delimiter=wrong)
+
+
+def test_row_98_a_header_in_the_middle_is_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.csv", "text,label\none,a\n\ntext,label\ntwo,b\n")
+    refused("line 4: row 2 is the header again", "take it out", train_file=str(path))
+    assert len(rows_of(train_file=str(path), skip_bad_rows=0.5)) == 2
+    assert len(read(write(path, "text\ntext\n"))) == 1, "one column may hold its own name"
+
+
+def test_row_98_the_encoding_of_standard_input(run: Path, cli: Cli) -> None:
+    line = '{"text": "caf\u00e9"}\n'.encode("cp1252")
+    ended = cli("predict", run, "--input", "-", "--encoding", "cp1252", input=line, text=False)
+    assert json.loads(ended.stdout)["text"] == "caf\u00e9", ended.stderr
+    assert cli("predict", run, "--input", "-", input=line, text=False).returncode == 3
