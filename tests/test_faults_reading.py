@@ -15,15 +15,18 @@ import tiny
 
 from featherweight import recipe as recipes
 from featherweight import workflow
+from featherweight.cli.arguments import data_keys
 from featherweight.errors import ConfigError, DataError, FeatherweightError
 from featherweight.recipe import DataSection, load_data_section
 from featherweight.registry import TASKS
+from featherweight.report.console import Console
 from featherweight.serving.app import PredictRequest
 from featherweight.serving.predictor import load_predictor
 from featherweight.sources import data
 from featherweight.sources.formats import STRICT, Reading, opened
 from featherweight.sources.formats import json_lines as json_module
 from featherweight.tasks.sequence_classification import SequenceClassification
+from featherweight.workflow import preparing
 
 Cli = Callable[..., Any]
 
@@ -138,13 +141,12 @@ def test_row_77_hub_data_sets_are_held_to_the_same_rule(tmp_path: Path, monkeypa
     load(tiny.rows(16))
 
 
-def test_row_77_predict_and_the_server_refuse_what_run_refuses(run: Path, cli: Cli, tmp_path: Path) -> None:
+def test_row_77_predict_and_the_server_refuse_what_run_refuses(run: Path, tmp_path: Path) -> None:
     from pydantic import ValidationError
 
     tiny.save_jsonl(tmp_path / "in.jsonl", [{"text": "great"}, {"text": None}, {"text": 7}])
-    ended = cli("predict", run, "--input", "in.jsonl", "--output", "out.jsonl")
-    assert ended.returncode == 3
-    assert "in.jsonl: row 3: the text column 'text' holds a number: 7" in ended.stderr
+    with pytest.raises(DataError, match=r"in\.jsonl: row 3: the text column 'text' holds a number: 7"):
+        workflow.predict_file(run, tmp_path / "in.jsonl", tmp_path / "out.jsonl")
     assert not (tmp_path / "out.jsonl").exists()
     predictor = load_predictor(run)
     for value, named in NOT_TEXTS:
@@ -237,19 +239,19 @@ def test_row_78_the_validation_file_of_a_folder(name: str, tmp_path: Path) -> No
     "content", ["text\nwarm\ncold\n", "text,label\nwarm,-1\ncold,-1\n", "text,label\nwarm,\ncold,\n"]
 )
 def test_row_78_an_unlabelled_test_file_is_left_out_and_said(
-    content: str, models: Callable[[str], Path], tmp_path: Path, cli: Cli
+    content: str, models: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = tmp_path / "set"
-    folder.mkdir()
-    tiny.save_csv(folder / "train.csv", tiny.rows(60))
-    write(folder / "test.csv", content)
-    ended = cli(
-        "run", "--model", models("bert"), "--data", folder, "--set", "training.max_steps=1", "--output-dir", "o"
-    )
-    assert ended.returncode == 0, ended.stderr
-    assert f"test: left out, for {folder / 'test.csv'} has no labels" in ended.stdout + ended.stderr
-    write(folder / "train.csv", "text\nwarm\ncold\n")
-    refused("train.csv: no column 'label'", name=str(folder))
+    tiny.save_csv(tmp_path / "train.csv", tiny.rows(60))
+    write(tmp_path / "test.csv", content)
+    console = Console(quiet=True)
+    said: list[str] = []
+    monkeypatch.setattr(console, "say", said.append)
+    content_of_recipe = tiny.recipe(models("bert"), "unused", data={"train_file": None, "name": str(tmp_path)})
+    assert sorted(preparing.prepare(recipes.parse(content_of_recipe), console).examples) == ["train", "validation"]
+    assert f"test: left out, for {tmp_path / 'test.csv'} has no labels" in said
+    assert workflow.inspect_data(DataSection(name=str(tmp_path)))["splits"]["test"]["rows"] == 2
+    write(tmp_path / "train.csv", "text\nwarm\ncold\n")
+    refused("train.csv: no column 'label'", name=str(tmp_path))
 
 
 # Row 98: files as people have them.
@@ -285,6 +287,14 @@ def test_row_98_keys_of_json_are_optional(tmp_path: Path) -> None:
     del rows[5]["label"]
     refused("row 6: no label", train_file=str(tiny.save_jsonl(path, rows)))
     refused("no column 'remark' for data.group", train_file=str(path), group="remark")
+
+
+def test_row_98_lists_that_nobody_named_are_left_out(tmp_path: Path) -> None:
+    rows = [{**row, "embedding": [0.5, 0.25], "meta": {"a": 1}} for row in tiny.rows(8)]
+    for path in tables(tmp_path, rows):
+        split = data.load(load_data_section({"train_file": str(path)}))["train"]
+        assert set(split.rows.column_names) == {"__row__", "text", "label", "meta"}
+        assert split.rows["meta"][0] == '{"a": 1}'
 
 
 def test_row_98_a_column_named_after_the_file_was_read_is_found(tmp_path: Path) -> None:
@@ -336,7 +346,7 @@ def test_row_98_several_files_in_their_order(tmp_path: Path) -> None:
     refused("two.jsonl: no column 'label'", train_file=both)
 
 
-def test_row_98_several_files_in_a_recipe(tmp_path: Path, models: Callable[[str], Path], cli: Cli) -> None:
+def test_row_98_several_files_in_a_recipe(tmp_path: Path, models: Callable[[str], Path]) -> None:
     shards(tmp_path / "set")
     path = write(
         tmp_path / "r.toml", f'[model]\nname = "{models("bert")}"\n[data]\ntrain_file = ["set/data/train-*.parquet"]\n'
@@ -347,13 +357,13 @@ def test_row_98_several_files_in_a_recipe(tmp_path: Path, models: Callable[[str]
     assert "../set/data/train-*.parquet" in text
     (tmp_path / "elsewhere").mkdir()
     assert recipes.load(write(tmp_path / "elsewhere" / "r.toml", text)) == recipe
-    arguments = ["--set", "training.max_steps=1", "--set", "data.validation_fraction=0.3"]
-    ended = cli("run", path, *arguments, "--output-dir", "one", "--json")
-    assert ended.returncode == 0, ended.stderr
-    again = cli("evaluate", tmp_path / "one", "--json")
-    assert json.loads(again.stdout)["eval_accuracy"] == json.loads(ended.stdout)["tuned"]["eval_accuracy"]
-    pattern = cli("evaluate", tmp_path / "one", "--data", "set/data/train-*.parquet", "--json")
-    assert json.loads(pattern.stdout)["n"] == 24, pattern.stderr
+    content = tiny.recipe(
+        models("bert"), "unused", data={"train_file": recipe.data.train_file}, training={"max_steps": 1}
+    )
+    tuned = workflow.run(recipes.parse(content), tmp_path / "one").metrics["tuned"]
+    again = workflow.evaluate(str(tmp_path / "one"))
+    assert again["eval_accuracy"] == tuned["eval_accuracy"]
+    assert data_keys(pattern := str(tmp_path / "set/data/train-*.parquet"))["train_file"] == pattern
 
 
 def test_row_98_gzipped_text(tmp_path: Path) -> None:
@@ -432,12 +442,12 @@ def test_row_98_what_separates_the_fields(content: str, delimiter: str | None, t
     assert read(path, Reading(delimiter=delimiter)) == [{"text": "1,5 stars", "label": "b"}]
 
 
-def test_row_98_fields_that_may_be_separated_in_two_ways(tmp_path: Path, run: Path, cli: Cli) -> None:
+def test_row_98_fields_that_may_be_separated_in_two_ways(tmp_path: Path, run: Path) -> None:
     path = write(tmp_path / "t.csv", "text,a;label\none,x;pos\ntwo,y;neg\n")
     refused("',' or by ';'", "data.delimiter", train_file=str(path))
     assert rows_of(train_file=str(path), delimiter=";", text="text,a")[1]["label"] == "neg"
-    ended = cli("predict", run, "--input", path, "--delimiter", ";", "--column", "text,a")
-    assert [json.loads(line)["label"] for line in ended.stdout.splitlines()] == ["pos", "neg"], ended.stderr
+    workflow.predict_file(run, path, tmp_path / "out.jsonl", column="text,a", delimiter=";")
+    assert [row["label"] for row in read(tmp_path / "out.jsonl")] == ["pos", "neg"]
     # Decided by the rows: only one of them fits.
     assert len(read(write(path, "text,a;b,label\none,x,pos\ntwo,y,neg\n"))[0]) == 3
     for wrong in (";;", "", "a", '"', "\n"):
@@ -455,4 +465,20 @@ def test_row_98_the_encoding_of_standard_input(run: Path, cli: Cli) -> None:
     line = '{"text": "caf\u00e9"}\n'.encode("cp1252")
     ended = cli("predict", run, "--input", "-", "--encoding", "cp1252", input=line, text=False)
     assert json.loads(ended.stdout)["text"] == "caf\u00e9", ended.stderr
-    assert cli("predict", run, "--input", "-", input=line, text=False).returncode == 3
+
+
+def test_row_98_evaluate_takes_the_names_that_the_data_use(run: Path, tmp_path: Path) -> None:
+    rows = tiny.rows(40, seed=3)
+    other = [{**row, "label": {"neg": "bad", "pos": "good"}[row["label"]]} for row in rows]
+    plain = DataSection(train_file=str(tiny.save_jsonl(tmp_path / "a.jsonl", rows)))
+    named = DataSection(train_file=str(tiny.save_jsonl(tmp_path / "b.jsonl", other)))
+    with pytest.raises(DataError, match=r"row 1: the label 'bad' is none of 'neg', 'pos'.*set data\.labels"):
+        workflow.evaluate(str(run), named)
+    with_names = named.model_copy(update={"labels": ["bad", "good"]})
+    expected, found = (workflow.evaluate(str(run), section) for section in (plain, with_names))
+    assert found["eval_loss"] == pytest.approx(expected["eval_loss"])
+    turned = plain.model_copy(update={"labels": ["pos", "neg"]})
+    assert workflow.evaluate(str(run), turned)["eval_loss"] == pytest.approx(expected["eval_loss"]), "names win"
+    for wrong in (["bad", "good", "odd"], ["pos", "bad"]):
+        with pytest.raises(ConfigError, match=r"data\.labels: .* 'neg', 'pos'"):
+            workflow.evaluate(str(run), named.model_copy(update={"labels": wrong}))

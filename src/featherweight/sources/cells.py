@@ -100,9 +100,11 @@ def require_labels(values: Sequence[Any], rows: Sequence[int], origin: str, colu
     )
 
 
-def is_nan(value: Any) -> bool:
-    """Whether it is the number that stands for no number."""
-    return isinstance(value, float) and math.isnan(value)
+def without_nan(labels: list[Any]) -> list[Any]:
+    """The same, with null for the number that stands for none."""
+    if float not in set(map(type, labels)):
+        return labels
+    return [None if isinstance(label, float) and math.isnan(label) else label for label in labels]
 
 
 def not_a_text(value: Any) -> str:

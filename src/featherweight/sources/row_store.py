@@ -35,7 +35,8 @@ def build(paths: Sequence[Path], section: DataSection, folder: Path, *, may_lack
     """Write the rows of the files that pass the filter to ``folder``, as strings beside the row's number.
 
     Rows count on from file to file. Kept are the columns that the section names and those of the first rows, 10,000
-    at most, which the data checks look at; a key that only later rows have, and that nobody named, is left out.
+    at most, which the data checks look at. What nobody named is left out where only later rows have it, and where it
+    holds lists, such as embeddings.
 
     Args:
         may_lack_label: a file without the label column has no label in any row, instead of being refused.
@@ -85,7 +86,7 @@ def as_text(value: Any) -> str | None:
     """A cell of any column as text; what JSON spells otherwise is spelled as JSON."""
     if value is None:
         return None
-    if isinstance(value, float) and value.is_integer():
+    if type(value) is int or (isinstance(value, float) and value.is_integer()):
         return str(int(value))
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
     # A lone surrogate, which JSON can spell, has no UTF-8 form.
@@ -120,7 +121,7 @@ class _Rows:
                         name: key for name, key in self._asked.items() if not may_lack_label or key != "data.label"
                     }
                     require_columns(found, asked, str(path))
-                    self._begin(found)
+                    self._begin(found, rows)
                 self.read += len(rows)
                 self._last = before + numbers[-1]
                 self._write(*_passing(numbers, rows, self._section.filter), before, str(path))
@@ -140,12 +141,13 @@ class _Rows:
                 f"{origin}: the label column {self._section.label!r} mixes types ({table}); write them all alike"
             )
 
-    def _begin(self, found: Sequence[str]) -> None:
+    def _begin(self, found: Sequence[str], rows: Sequence[Row]) -> None:
         import pyarrow as pa
 
         if self._writer is not None:
             return
-        others = [name for name in found if name not in self._asked and name != ROW]
+        lists = {name for row in rows for name, value in row.items() if isinstance(value, list)}
+        others = [name for name in found if name not in {*self._asked, *lists, ROW}]
         self._columns = [*self._asked, *others[:_MOST_OTHERS]]
         schema = pa.schema([(ROW, pa.int64()), *((name, pa.large_string()) for name in self._columns)])
         self._writer = pa.ipc.new_stream(self._sink, schema)
@@ -158,7 +160,7 @@ class _Rows:
         cells.require_texts(values[text], numbers, origin, text, TEXT_FIX)
         cells.require_labels(values[label], numbers, origin, label)
         counted = [before + number for number in numbers]
-        values[label] = [None if cells.is_nan(value) else value for value in values[label]]
+        values[label] = cells.without_nan(values[label])
         self._count_labels(values[label], counted)
         arrays = [pa.array(counted, pa.int64()), *(_strings(values[name]) for name in self._columns)]
         self._writer.write_batch(pa.record_batch(arrays, names=[ROW, *self._columns]))

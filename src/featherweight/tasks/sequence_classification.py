@@ -21,6 +21,7 @@ from featherweight.tasks.labels import (
     Reading,
     class_indices,
     label_names,
+    names_in_data,
     read_as,
     read_label_column,
     row_ids,
@@ -92,11 +93,17 @@ class SequenceClassification:
 
     @classmethod
     def measure_only(cls, split: Split, section: DataSection, labels: Sequence[str]) -> Examples:
-        """Read one split for measuring a model that already has its classes."""
+        """Read one split for measuring a model that already has its classes.
+
+        Raises:
+            ConfigError: ``data.labels`` can't be what the data call the model's labels.
+            DataError: naming the file, the row and the fix.
+        """
         column = read_label_column(split, section.label, section.labels)
         if column.is_unlabelled:
             raise DataError(f"{split.origin}: unlabelled (every label in {section.label!r} is missing or -1)")
-        examples = _examples(column, read_as(column, labels, section.label), section)
+        names = names_in_data(section.labels, labels)
+        examples = _examples(column, read_as(column, names, section.label), section)
         return sample(examples, section.max_eval_samples, section.split_seed)
 
     @classmethod
