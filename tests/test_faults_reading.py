@@ -480,5 +480,5 @@ def test_row_98_evaluate_takes_the_names_that_the_data_use(run: Path, tmp_path: 
     turned = plain.model_copy(update={"labels": ["pos", "neg"]})
     assert workflow.evaluate(str(run), turned)["eval_loss"] == pytest.approx(expected["eval_loss"]), "names win"
     for wrong in (["bad", "good", "odd"], ["pos", "bad"]):
-        with pytest.raises(ConfigError, match=r"data\.labels: .* 'neg', 'pos'"):
+        with pytest.raises(ConfigError, match=r"data\.labels: .*'neg', 'pos'"):
             workflow.evaluate(str(run), named.model_copy(update={"labels": wrong}))

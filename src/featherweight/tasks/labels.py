@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featherweight.errors import ConfigError, DataError
+from featherweight.errors import DataError
 from featherweight.records import Split
 
 if TYPE_CHECKING:
@@ -131,23 +131,6 @@ def label_names(train: LabelColumn, configured: Sequence[str] | None, column: st
         only = f" ({train.values[0]!r})" if train.values else ""
         raise DataError(f"{train.split.origin}: the label column {column!r} has one class only{only}; two are needed")
     return tuple(names)
-
-
-def names_in_data(configured: Sequence[str] | None, labels: Sequence[str]) -> Sequence[str]:
-    """What the data call a model's labels, in the order of its outputs: ``data.labels`` where they are other names.
-
-    Raises:
-        ConfigError: they are not one for each of the model's labels, or one of these stands at another's place.
-    """
-    if configured is None or set(configured) <= set(labels):
-        return labels
-    moved = [name for name, label in zip(configured, labels, strict=False) if name in labels and name != label]
-    if moved or len(configured) != len(labels):
-        raise ConfigError(
-            f"data.labels: name what stands in the data for each of the model's labels, in their order: "
-            f"{_listed(list(map(repr, labels)))}"
-        )
-    return configured
 
 
 def read_as(labels: LabelColumn, names: Sequence[str], column: str, *, ordered: bool = True) -> Reading:

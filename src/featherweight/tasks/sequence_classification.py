@@ -21,7 +21,6 @@ from featherweight.tasks.labels import (
     Reading,
     class_indices,
     label_names,
-    names_in_data,
     read_as,
     read_label_column,
     row_ids,
@@ -93,17 +92,11 @@ class SequenceClassification:
 
     @classmethod
     def measure_only(cls, split: Split, section: DataSection, labels: Sequence[str]) -> Examples:
-        """Read one split for measuring a model that already has its classes.
-
-        Raises:
-            ConfigError: ``data.labels`` can't be what the data call the model's labels.
-            DataError: naming the file, the row and the fix.
-        """
+        """Read one split for measuring a model that already has its classes."""
         column = read_label_column(split, section.label, section.labels)
         if column.is_unlabelled:
             raise DataError(f"{split.origin}: unlabelled (every label in {section.label!r} is missing or -1)")
-        names = names_in_data(section.labels, labels)
-        examples = _examples(column, read_as(column, names, section.label), section)
+        examples = _examples(column, read_as(column, labels, section.label), section)
         return sample(examples, section.max_eval_samples, section.split_seed)
 
     @classmethod
