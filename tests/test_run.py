@@ -66,7 +66,7 @@ def test_the_run_directory_is_the_contract(finished: Path) -> None:
     assert {"training_loss", "eval_loss", "eval_accuracy"} <= set(metrics["epochs"][0])
     assert set(metrics["comparison"]) == {
         "metric", "n", "difference", "confidence_interval", "confidence", "test", "p_value", "fixed", "broken", "verdict",
-        "smallest_significant_difference", "detectable_difference",
+        "smallest_significant_difference", "detectable_difference", "accuracy_verdict",
     }  # fmt: skip
     assert metrics["comparison"]["n"] == 60
     assert metrics["comparison"]["verdict"] == "better"

@@ -112,7 +112,7 @@ def test_a_test_split_leaves_validation_as_it_is(
 ) -> None:
     """Carving test takes rows of train alone, so that runs with and without it can be compared on validation."""
     rows = [{**row, "document": str(index // 4)} for index, row in enumerate(tiny.rows(240))]
-    content = tiny.recipe(models("bert"), tiny.save_csv(tmp_path / "t.csv", rows))
+    content = tiny.recipe(models("bert"), tiny.save_csv(tmp_path / "t.csv", rows), data={"group": "document"})
     workflow.run(recipes.parse(content), tmp_path / "run")
     one, other = (RunDirectory(run).read_predictions("base", "validation") for run in (tested[0], tmp_path / "run"))
     assert one.ids.tolist() == other.ids.tolist()

@@ -112,14 +112,19 @@ class _Groups:
         for unit in generator.permutation(np.flatnonzero(self.sizes > 1)):
             if self._gain(unit, target) > 0 and self._leaves_train_whole(unit):
                 self._take(unit)
+                if (target - self.held).max() <= 1 / 2:  # one row more of any class would be further away
+                    return
 
     def _take_lone_rows(self, generator: np.random.Generator) -> None:
         """Rows without company, for what is still missing of each class."""
         rows = generator.permutation(np.flatnonzero(self.sizes[self.units] == 1))
-        for label in np.unique(self.labels[rows]):
+        rows = rows[np.argsort(self.labels[rows], kind="stable")]
+        labels, starts = np.unique(self.labels[rows], return_index=True)
+        for label, start in zip(labels, starts, strict=True):
             left = self.rows[label] - self.held[label] - 1
             missing = max(min(self.wanted[label] - self.held[label], left), 0)
-            members = rows[self.labels[rows] == label][:missing]
+            members = rows[start : start + missing]
+            members = members[self.labels[members] == label]
             self.held[label] += len(members)
             self.taken += self.units[members].tolist()
 
