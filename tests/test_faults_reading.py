@@ -78,6 +78,7 @@ NOT_TEXTS: list[tuple[Any, str]] = [
     ([{"from": "human", "value": "hello"}], "causal-lm"),
     ({"prompt": "a", "completion": "b"}, "causal-lm"),
     ({"a": 1}, "an object"),
+    (["a premise", "a hypothesis"], "holds a list: ['a premise'"),
     ([], "a list"),
 ]
 NOT_LABELS: list[tuple[Any, str]] = [
@@ -132,7 +133,7 @@ def test_row_77_hub_data_sets_are_held_to_the_same_rule(tmp_path: Path, monkeypa
         monkeypatch.setattr(data.hub, "load_dataset", lambda *_: {"train": (found, "commit")})
         prepare(name="owner/data")
 
-    for value, named in [*NOT_TEXTS[:3], *NOT_TEXTS[3:6]]:
+    for value, named in NOT_TEXTS[:6]:
         rows = [{"text": None, "label": "a"}, *({"text": value, "label": "ab"[index % 2]} for index in range(8))]
         with pytest.raises(DataError, match=rf"owner/data \(train\): row 2: the text column 'text' holds .*{named}"):
             load(rows)
@@ -276,6 +277,26 @@ def test_row_98_doubled_columns_of_parquet(tmp_path: Path) -> None:
     pq.write_table(pa.Table.from_arrays(columns, names=["text", "label", "label"]), tmp_path / "t.parquet")
     assert read(tmp_path / "t.parquet")[1] == {"text": "two", "label": "b", "label.1": "d"}
     refused("2 columns are named 'label'", train_file=str(tmp_path / "t.parquet"))
+
+
+def test_row_98_damaged_parquet_is_one_line(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows = [{"text": f"text number {index} " * 5, "label": "ab"[index % 2], "tags": [1, 2]} for index in range(200)]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "t.parquet", write_page_checksum=True)
+    whole = (tmp_path / "t.parquet").read_bytes()
+    path = tmp_path / "damaged.parquet"
+    refusals = 0
+    for place in range(0, len(whole), 7):
+        write(path, whole[:place] + bytes([whole[place] ^ 0x55]) + whole[place + 1 :])
+        try:
+            assert len(read(path)) == len(rows)
+        except DataError as error:
+            refusals += 1
+            assert str(error).startswith(f"{path}: ")
+            assert "\n" not in str(error)
+    assert refusals > len(whole) / 7 / 2
 
 
 def test_row_98_keys_of_json_are_optional(tmp_path: Path) -> None:

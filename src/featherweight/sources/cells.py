@@ -46,6 +46,10 @@ def _all_are(test: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return lambda value: isinstance(value, list) and bool(value) and all(map(test, value))
 
 
+def _is_token(value: Any) -> bool:
+    return isinstance(value, str) and not any(map(str.isspace, value))
+
+
 _spans = _either(
     _keys("start", "end"),
     _keys("start_offset", "end_offset"),
@@ -56,7 +60,7 @@ _spans = _either(
 _TEXT_SHAPES = (
     _Shape("chat messages", "causal-lm", _all_are(_either(_keys("role", "content"), _keys("from", "value")))),
     _Shape("a prompt and its completion", "causal-lm", _keys("prompt", "completion")),
-    _Shape("a list of tokens", "token-classification", _list_of(str)),
+    _Shape("a list of tokens", "token-classification", _all_are(_is_token)),
 )
 _LABEL_SHAPES = (
     _Shape("entities with their places in the text", "token-classification", _all_are(_spans)),

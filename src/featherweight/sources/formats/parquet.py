@@ -28,15 +28,20 @@ class Parquet:
 
         number = 0
         try:
-            file = pq.ParquetFile(stream)
+            file = pq.ParquetFile(stream, page_checksum_verification=True)
             names = unique(file.schema_arrow.names, origin, how)
             for batch in file.iter_batches(batch_size=_rows_of_a_batch(file)):
                 columns = [_values(column, name, origin) for name, column in zip(names, batch.columns, strict=True)]
                 for values in zip(*columns, strict=True):
                     number += 1
                     yield number, dict(zip(names, values, strict=True))
-        except pa.ArrowException as error:
-            raise DataError(f"{origin}: not a readable Parquet file: {error}") from error
+            if number != file.metadata.num_rows:
+                raise DataError(
+                    f"{origin}: {number} rows where its footer says {file.metadata.num_rows}; it is damaged"
+                )
+        except (pa.ArrowException, OSError, ValueError) as error:  # a damaged page is an OSError
+            reason = " ".join(str(error).split())
+            raise DataError(f"{origin}: not a readable Parquet file: {reason}") from error
 
     def write(self, stream: BinaryIO, rows: Iterator[Row]) -> int:
         import pyarrow as pa
