@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import os
 import re
@@ -80,6 +81,10 @@ def made() -> Iterator[FittedTable]:
         "evaluated_split": "validation", "baselines": dict.fromkeys(names, rung(0.5)), "base": rung(0.4),
         "tuned": rung(0.6), "resources": {"tuning": rung(0.6)["cost"]},
     })  # fmt: skip
+    extra = ("eval_macro_f1", "eval_balanced_accuracy", "eval_matthews_correlation")
+    figures = evaluation | dict.fromkeys(extra, -0.12345) | {"eval_accuracy_interval": [0.1234, 0.9876]}
+    yield tables.measured("/a/long/path/of/a/model/that/somebody/has", figures)
+    yield tables.by_label({name: {"precision": 0.1, "recall": 0.2, "f1": 0.3, "support": LARGE} for name in LABELS})
     yield tables.learning_curve(curve())
     yield tables.suspects([example])
     yield tables.examples("Examples fixed by tuning", [example])
@@ -127,11 +132,29 @@ def test_row_93_no_table_breaks_a_word_or_a_number(width: int) -> None:
         assert faults(drawn(table, width), table, width) == [], table.title
 
 
+def test_row_93_every_table_is_among_those_that_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: set[str] = set()
+    makers = {
+        name: function
+        for name, function in inspect.getmembers(tables, inspect.isfunction)
+        if "FittedTable" in str(function.__annotations__.get("return"))
+    }
+    for name, function in makers.items():
+
+        def noted(*given: Any, name: str = name, function: Any = function) -> Any:
+            tried.add(name)
+            return function(*given)
+
+        monkeypatch.setattr(tables, name, noted)
+    list(made())
+    assert tried == set(makers)
+
+
 def test_row_93_a_table_of_before_is_found_faulty() -> None:
     """Negative control: what rich makes of too many columns by itself."""
     from rich.table import Table
 
-    ours = list(made())[8]
+    ours = next(one for one in made() if one.title.startswith("Paired comparison"))
     theirs = Table(title=ours.title)
     for column in ours.columns:
         theirs.add_column(column.name, overflow="fold")
