@@ -131,9 +131,28 @@ def test_row_74_rows_that_are_drawn_otherwise_are_not_held_out(finished: Path) -
     recipe.write_text(recipe.read_text().replace("split_seed = 42", "split_seed = 7"))
     found = workflow.evaluate(str(finished))
     assert found["own_held_out_rows"] is False
-    assert found["changed_since_run"] == ["how validation rows are drawn from train.csv"]
+    assert found["changed_since_run"] == [f"how validation rows are drawn from {finished.parent / 'train.csv'}"]
     with pytest.raises(DataError, match="how validation rows are drawn"):
         workflow.export(finished, "merged")
+
+
+def test_row_74_held_out_rows_of_a_file_of_their_own_stay_so_where_train_changes(
+    models: Models, tmp_path: Path
+) -> None:
+    other = tiny.save_csv(tmp_path / "validation.csv", tiny.rows(30, seed=9))
+    folder = run(models, tmp_path, tiny.rows(60), validation_file=str(other))
+    train = tmp_path / "train.csv"
+    train.write_text(train.read_text() + "lovely film,pos\n")
+    heard = Lines()
+    found = workflow.evaluate(str(folder), console=heard.console)
+    assert (found["own_held_out_rows"], found["changed_since_run"]) == (True, [str(train)])
+    assert heard.lines == [f"{train} changed since the run; the validation rows are those that it held out"]
+    assert workflow.export(folder, "merged")["n"] == 30
+    other.write_text(other.read_text() + "lovely film,pos\n")
+    found = workflow.evaluate(str(folder))
+    assert (found["own_held_out_rows"], found["changed_since_run"]) == (False, [str(train), str(other)])
+    with pytest.raises(DataError, match=r"validation\.csv changed since"):
+        workflow.export(folder, "adapter")
 
 
 def test_row_74_a_given_file_that_was_trained_on_is_named(finished: Path, tmp_path: Path) -> None:

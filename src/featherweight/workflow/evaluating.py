@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from featherweight.report.console import Console
 from featherweight.runs import RunDirectory
 from featherweight.serving.predictor import is_export, load_predictor
 from featherweight.sources import archives, data
+from featherweight.tasks.splits import HELD_OUT
 from featherweight.workflow.own_data import holds_train, read_own_data
 from featherweight.workflow.preparing import SELECTION_SPLIT
 
@@ -52,8 +53,9 @@ def evaluate(
     recipe = recipes.load(directory.recipe) if directory.recipe.is_file() else None
     task_class = TASKS[recipe.task if recipe else "sequence-classification"]
     changed: list[str] = []
+    own = False
     if section is None:
-        examples, changed = _own(target, directory, recipe, split)
+        examples, own, changed = _own(target, directory, recipe, split)
         model = _load(target, directory.path, None)
         names = model.labels
     else:
@@ -64,8 +66,7 @@ def evaluate(
         model = _load(target, directory.path, lambda: task_class.labels_of(splits[split], section))
         names = _names(target, model.labels, section.labels)
         examples = task_class.measure_only(splits[split], section, names)
-    own = section is None and not changed and examples.name != "train"
-    for line in _said_of(examples, changed, not own and holds_train(directory, examples)):
+    for line in _said_of(examples, own, changed, holds_train(directory, examples)):
         console.say(line)
     evaluation = model.measure(examples, console)
     metrics = with_interval(evaluation.metrics, len(examples))
@@ -139,16 +140,24 @@ def _export(folder: Path) -> _Model:
     return _Model(predictor.labels, measure)
 
 
-def _own(target: str, directory: RunDirectory, recipe: Recipe | None, split: str | None) -> tuple[Examples, list[str]]:
-    """The run's own rows, those that its figures are of unless another split is asked for, and what changed since."""
+def _own(
+    target: str, directory: RunDirectory, recipe: Recipe | None, split: str | None
+) -> tuple[Examples, bool, list[str]]:
+    """The run's own rows, those that its figures are of unless another split is asked for.
+
+    Besides whether these are the rows that it held out, and what of its data changed since.
+    """
     if recipe is None:
         near = did_you_mean(target, beside(Path(target)))
         raise ConfigError(f"{target} is no run{near}, so say what to measure it on: --data FILE")
     split = split or directory.read_metrics()["evaluated_split"]
-    own = read_own_data(directory, recipe)
-    if split not in own.examples:
-        raise ConfigError(f"--split {split}: the run has {', '.join(own.examples)}")
-    return own.examples[split], own.changed
+    found = read_own_data(directory, recipe)
+    if split not in found.examples:
+        raise ConfigError(f"--split {split}: the run has {', '.join(found.examples)}")
+    examples = found.examples[split]
+    if split in found.kept:
+        return examples, split != "train", found.changed
+    return replace(examples, origin=examples.origin.removesuffix(HELD_OUT)), False, found.changed
 
 
 def _names(target: str, outputs: Sequence[str], configured: Sequence[str] | None) -> tuple[str, ...]:
@@ -170,13 +179,14 @@ def _names(target: str, outputs: Sequence[str], configured: Sequence[str] | None
     return tuple(configured)
 
 
-def _said_of(examples: Examples, changed: Sequence[str], holds_rows_of_train: bool) -> list[str]:
+def _said_of(examples: Examples, own: bool, changed: Sequence[str], holds_rows_of_train: bool) -> list[str]:
     lines = [f"{examples.name}: {examples.reading}"] if examples.reading else []
     if changed:
-        lines.append(
-            f"{', '.join(changed)} changed since the run, so these are not the rows that it held out, and it may have "
-            "been trained on some of them"
-        )
-    elif holds_rows_of_train:
+        rows = (
+            f"the {examples.name} rows are those that it held out" if own else
+            "these are not rows that it is known to have held out, and it may have been trained on some of them"
+        )  # fmt: skip
+        lines.append(f"{', '.join(changed)} changed since the run; {rows}")
+    elif holds_rows_of_train and not own:
         lines.append(f"{examples.origin} is what the run was trained on, so these figures are not of held-out rows")
     return lines

@@ -112,7 +112,7 @@ class _Answers:
 def _validation(directory: RunDirectory, recipe: Recipe) -> Examples:
     """The validation rows of the run, which it did not train on. Raises DataError where they can't be had again."""
     own = read_own_data(directory, recipe)
-    if own.changed:
+    if SELECTION_SPLIT not in own.kept:
         raise DataError(
             f"{', '.join(own.changed)} changed since {directory.path} was made, so an export can't be proved on rows "
             "that the run held out; bring the data back as it was"

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -22,11 +21,13 @@ class OwnData:
 
     Attributes:
         examples: by split.
-        changed: what is not as it was, such as a file; empty where held-out rows are those that the run held out.
+        changed: what is not as it was when the run was made, such as a file.
+        kept: the splits whose rows are those of the run.
     """
 
     examples: dict[str, Examples]
     changed: list[str]
+    kept: frozenset[str]
 
 
 def read_own_data(directory: RunDirectory, recipe: Recipe) -> OwnData:
@@ -35,17 +36,17 @@ def read_own_data(directory: RunDirectory, recipe: Recipe) -> OwnData:
         splits = data.load(recipe.data)
     except DataError as error:
         raise DataError(f"{error}; {directory.path} was made with this data, so bring it back as it was") from None
-    recorded = directory.read_environment().get("data", {})
-    changed = _changed({name: one["fingerprint"] for name, one in recorded.items()}, splits)
+    recorded = {name: one["fingerprint"] for name, one in directory.read_environment().get("data", {}).items()}
+    changed = _changed(recorded, splits)
     try:
         examples: dict[str, Examples]
         _, examples = TASKS[recipe.task].prepare(splits, recipe.data, recipe.training.seed)
     except DataError as error:
         raise DataError(f"{error} (changed since {directory.path} was made)" if changed else str(error)) from None
-    changed = changed or _drawn_otherwise(directory, examples)
-    if changed:
-        examples = {name: replace(one, origin=one.origin.removesuffix(HELD_OUT)) for name, one in examples.items()}
-    return OwnData(examples, changed)
+    same = {name: one for name, one in examples.items() if recorded.get(name) == one.fingerprint}
+    drawn = {name: one for name, one in same.items() if _is_drawn_otherwise(directory, one)}
+    changed += [f"how {one.name} rows are drawn from {one.origin.removesuffix(HELD_OUT)}" for one in drawn.values()]
+    return OwnData(examples, changed, frozenset(same) - frozenset(drawn))
 
 
 def holds_train(directory: RunDirectory, examples: Examples) -> bool:
@@ -64,12 +65,8 @@ def _changed(recorded: dict[str, str], splits: dict[str, Split]) -> list[str]:
     return [*differ, *(f"the {name} split (which is gone)" for name in sorted(gone))]
 
 
-def _drawn_otherwise(directory: RunDirectory, examples: dict[str, Examples]) -> list[str]:
-    """Held-out splits whose rows are not those that the run kept its answers to."""
-    found = []
-    for name, one in examples.items():
-        if (directory.predictions / f"tuned-{name}.parquet").is_file():
-            kept = directory.read_predictions("tuned", name).ids
-            if not np.array_equal(kept, one.ids):
-                found.append(f"how {name} rows are drawn from {Path(one.origin.removesuffix(HELD_OUT)).name}")
-    return found
+def _is_drawn_otherwise(directory: RunDirectory, examples: Examples) -> bool:
+    """Whether the rows are not those that the run kept its answers to; of train it kept none."""
+    if not (directory.predictions / f"tuned-{examples.name}.parquet").is_file():
+        return False
+    return not np.array_equal(directory.read_predictions("tuned", examples.name).ids, examples.ids)
