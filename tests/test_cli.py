@@ -270,8 +270,7 @@ def test_predict_gives_a_row_for_each_row(suffix: str, cli: Cli, run: Path, tmp_
 
     rows = [{"id": str(index), "text": text} for index, text in enumerate(["great film", "", "dull plot", "superb"])]
     source, target = tmp_path / f"in{suffix}", tmp_path / f"out{suffix}"
-    with source.open("wb") as stream:
-        format_of(source).write(stream, iter(rows))
+    tiny.save(source, rows)
     ended = cli("predict", run, "--input", source, "--output", target)
     assert ended.returncode == 0, ended.stderr
     with target.open("rb") as stream:

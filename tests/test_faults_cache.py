@@ -246,6 +246,7 @@ class Answers:
     labels = ("neg", "pos")
     temperature = None
     thresholds = ()
+    text_column = None
 
     def __init__(self, meanwhile: Callable[[], object] = lambda: None) -> None:
         self.meanwhile = meanwhile

@@ -256,9 +256,7 @@ def test_the_carved_validation_split_is_stratified_seeded_and_disjoint(tmp_path:
 def test_all_formats_give_the_same_rows(tmp_path: Path) -> None:
     rows = [{"text": f'word "{index}", ä', "label": str(index % 2)} for index in range(20)]
     for name in ("t.csv", "t.tsv", "t.jsonl", "t.parquet"):
-        path = tmp_path / name
-        with path.open("wb") as stream:
-            assert format_of(path).write(stream, iter(rows)) == 20
+        path = tiny.save(tmp_path / name, rows)
         assert read(path) == rows
         _, examples = prepare(path)
         assert len(examples["train"]) + len(examples["validation"]) == 20

@@ -141,6 +141,19 @@ def save_jsonl(path: Path, content: Sequence[dict[str, Any]]) -> Path:
     return path
 
 
+def save(path: Path, content: Sequence[dict[str, Any]]) -> Path:
+    """Rows in the format that the name says, by our own writer."""
+    from featherweight.sources.formats import format_of
+
+    writer = format_of(path).writer()
+    for row in content:
+        writer.see(row)
+    writer.settle([], [])
+    with path.open("wb") as stream:
+        assert writer.write(stream, iter(content)) == len(content)
+    return path
+
+
 def recipe(model: Path | str, train: Path | str, **sections: dict[str, Any]) -> dict[str, Any]:
     """Content of a small, quick recipe; sections given are laid over it."""
     content: dict[str, Any] = {

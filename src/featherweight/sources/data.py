@@ -7,7 +7,7 @@ hash; from then on they are memory-mapped, so their number costs disk, not memor
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,6 @@ from featherweight.recipe import DataSection
 from featherweight.records import Split
 from featherweight.sources import cells, data_files, hub, row_store
 from featherweight.sources.cache import cached, file_hash, key_of
-from featherweight.sources.formats import STRICT, Reading, Row, opened
 
 if TYPE_CHECKING:
     import datasets
@@ -67,13 +66,6 @@ def load_files(paths: Sequence[Path], section: DataSection, name: str) -> Split:
     skipped = json.loads((folder / row_store.SKIPPED_FILE).read_text(encoding="utf-8"))
     fingerprint = hashes[0] if len(hashes) == 1 else key_of(hashes)
     return Split(name, rows, row_store.named(paths), fingerprint, skipped=skipped)
-
-
-def open_file(path: Path, how: Reading = STRICT) -> Iterator[tuple[int, Row]]:
-    """Stream the rows of a file, as read, without caching them."""
-    data_files.require_regular(path)
-    with opened(path) as (reader, stream):
-        yield from reader.read(stream, str(path), how)
 
 
 def _of_hub(split: Split, section: DataSection) -> Split:

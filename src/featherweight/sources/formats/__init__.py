@@ -12,13 +12,13 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, ClassVar, Protocol, cast
+from typing import BinaryIO, ClassVar, Protocol, cast
 
 from featherweight.errors import ConfigError, DataError
 from featherweight.registry import FORMATS
 from featherweight.sources.formats import compressed
-
-Row = dict[str, Any]
+from featherweight.sources.formats.writing import Row as Row
+from featherweight.sources.formats.writing import Writer
 
 
 def refuse(error: DataError) -> None:
@@ -35,12 +35,14 @@ class Reading:
         on_bad_row: called for each row that can't be read; where it returns, the row is left out.
         delimiter: what separates the fields of CSV and TSV; found out where it is None.
         columns: those that are asked for: none of them may stand there twice.
+        on_columns: called with the columns' names, where the format has any without rows.
     """
 
     encoding: str = "utf-8"
     on_bad_row: Callable[[DataError], None] = refuse
     delimiter: str | None = None
     columns: Collection[str] = ()
+    on_columns: Callable[[Sequence[str]], object] = len
 
 
 STRICT = Reading()
@@ -51,15 +53,17 @@ class Format(Protocol):
 
     Attributes:
         suffixes: endings of file names, in lower case.
+        keeps_types: whether columns have Arrow's types, which another such file keeps.
         streams: whether it is read from the start to the end, and so within gzip too.
     """
 
     suffixes: ClassVar[tuple[str, ...]]
     streams: ClassVar[bool]
+    keeps_types: ClassVar[bool]
 
     def read(self, stream: BinaryIO, origin: str, how: Reading = STRICT) -> Iterator[tuple[int, Row]]: ...
 
-    def write(self, stream: BinaryIO, rows: Iterator[Row]) -> int: ...
+    def writer(self) -> Writer: ...
 
 
 def format_of(path: str | Path) -> Format:

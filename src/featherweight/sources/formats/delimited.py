@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import sys
-from collections.abc import Callable, Iterator
-from typing import Any, BinaryIO, ClassVar
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import BinaryIO, ClassVar
 
 from featherweight.errors import DataError
 from featherweight.sources.formats import STRICT, Reading, Row, layouts, unique
 from featherweight.sources.formats.decoding import decode
+from featherweight.sources.formats.writing import JSONL, PARQUET, NotHeldError, Writer, as_text
+
+_QUOTE = '"'
+_MISLEADS = re.compile('[",;|\t\r\n\ufeff]')  # in a header: what may be taken for its delimiter, or for a mark
 
 csv.field_size_limit(sys.maxsize if sys.maxsize < 2**31 else 2**31 - 1)
 
@@ -19,8 +25,9 @@ class _Delimited:
     """A header line, then rows with as many fields as the header has."""
 
     streams: ClassVar[bool] = True
+    keeps_types: ClassVar[bool] = False
     suffixes: ClassVar[tuple[str, ...]]
-    writes: ClassVar[layouts.Quoting] = csv.QUOTE_MINIMAL
+    writes_raw: ClassVar[bool] = False
     delimiters: ClassVar[str]  # the first is written, any is read
 
     def read(self, stream: BinaryIO, origin: str, how: Reading = STRICT) -> Iterator[tuple[int, Row]]:
@@ -44,6 +51,7 @@ class _Delimited:
             if header is None:
                 raise DataError(f"{origin}: the file is empty; it needs a header line and rows")
             names = unique(header, origin, how)
+            how.on_columns(names)
             start = before + rows.line_num + 1
             for fields in rows:
                 if fields:
@@ -61,30 +69,8 @@ class _Delimited:
     def find_quoting(self, lines: Callable[[], Iterator[str]], delimiter: str, origin: str) -> layouts.Quoting:
         return csv.QUOTE_MINIMAL
 
-    def write(self, stream: BinaryIO, rows: Iterator[Row]) -> int:
-        text = io.TextIOWrapper(stream, encoding="utf-8", newline="", write_through=True)
-        writer = None
-        count = 0
-        for row in rows:
-            flat = flatten(row)
-            if writer is None:
-                writer = csv.DictWriter(
-                    text,
-                    list(flat),
-                    delimiter=self.delimiters[0],
-                    quoting=self.writes,
-                    quotechar=None if self.writes == csv.QUOTE_NONE else '"',
-                    lineterminator="\n",
-                )
-                writer.writeheader()
-            writer.writerow({key: self.cell(value) for key, value in flat.items()})
-            count += 1
-        text.flush()
-        text.detach()
-        return count
-
-    def cell(self, value: Any) -> Any:
-        return value
+    def writer(self) -> Writer:
+        return _Writer(self.delimiters[0], self.writes_raw)
 
 
 class Csv(_Delimited):
@@ -99,25 +85,76 @@ class Tsv(_Delimited):
 
     suffixes = (".tsv",)
     delimiters = "\t"
-    writes = csv.QUOTE_NONE
+    writes_raw = True
 
     def find_quoting(self, lines: Callable[[], Iterator[str]], delimiter: str, origin: str) -> layouts.Quoting:
         return layouts.find_quoting(lines, delimiter, origin)
 
-    def cell(self, value: Any) -> Any:
-        # The format has no way to hold these; a space keeps the row in one piece.
-        return " ".join(value.split("\t")).replace("\r", " ").replace("\n", " ") if isinstance(value, str) else value
 
+class _Writer:
+    """Quotes what needs it; in a raw file nothing does, or else all of the header says that quotes quote."""
 
-def flatten(row: Row) -> Row:
-    """Spread ``probabilities`` over one column a label, for formats without nesting."""
-    flat: Row = {}
-    for key, value in row.items():
-        if isinstance(value, dict):
-            flat.update({f"{key.removesuffix('ies')}y_{name}": part for name, part in value.items()})
-        else:
-            flat[key] = value
-    return flat
+    nests: ClassVar[bool] = False
+
+    def __init__(self, delimiter: str, is_raw: bool) -> None:
+        self._delimiter = delimiter
+        self._special = re.compile(f'["\r\n{re.escape(delimiter)}]')
+        self._is_raw = is_raw
+        self._rows = 0
+        self._columns: dict[str, None] = {}
+        self._present: Counter[str] = Counter()  # rows with a value
+        self._empty: set[str] = set()  # columns with an empty text
+
+    def see(self, row: Row) -> None:
+        self._rows += 1
+        for name, value in row.items():
+            self._columns.setdefault(name)
+            if value is not None:
+                self._look(as_text(value, name))
+                self._present[name] += 1
+                if value == "":
+                    self._empty.add(name)
+
+    def settle(self, columns: Sequence[str], added: Sequence[Row]) -> None:
+        for name in self._empty:
+            if self._present[name] < self._rows:
+                raise NotHeldError(f"the column {name!r} holds empty texts and missing values", f"{JSONL} or {PARQUET}")
+        self._columns |= dict.fromkeys([*columns, *(name for row in added for name in row)])
+        for cell in [*self._columns, *(as_text(value, name) for row in added for name, value in row.items())]:
+            self._look(cell)
+
+    def _look(self, cell: str) -> None:
+        found = self._special.search(cell)
+        # A quote within a field is a character like any other; what else is special would end the field.
+        if self._is_raw and found and (found.start() == 0 or self._special.search(cell.replace(_QUOTE, ""))):
+            self._is_raw = False
+
+    def plain(self, row: Row) -> Row:
+        if unknown := [name for name in row if name not in self._columns]:
+            raise NotHeldError(f"the column {unknown[0]!r} was not there when the file was read first", JSONL)
+        return {name: as_text(row.get(name), name) for name in self._columns}
+
+    def write(self, stream: BinaryIO, rows: Iterator[Row]) -> int:
+        count = 0
+        # All quotes in a TSV file's header say that quotes quote; in a CSV file's they hide what may be its delimiter.
+        says_so = self._delimiter == "\t" or any(map(_MISLEADS.search, self._columns))
+        self._write_line(stream, self._columns, quotes_all=says_so)
+        for row in rows:
+            self._write_line(stream, self.plain(row).values())
+            count += 1
+        return count
+
+    def _write_line(self, stream: BinaryIO, cells: Iterable[str], quotes_all: bool = False) -> None:
+        if not self._is_raw:
+            cells = [self._quoted(cell) if quotes_all or self._special.search(cell) else cell for cell in cells]
+        try:
+            stream.write((self._delimiter.join(cells) + "\n").encode())
+        except UnicodeEncodeError:
+            raise NotHeldError("a cell holds half a surrogate pair", JSONL) from None
+
+    @staticmethod
+    def _quoted(cell: str) -> str:
+        return _QUOTE + cell.replace(_QUOTE, _QUOTE * 2) + _QUOTE
 
 
 def _bad_row(fields: list[str], header: list[str], number: int, where: str, delimiter: str) -> DataError:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import io
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import Any, BinaryIO, ClassVar, NoReturn
 
 from featherweight.errors import DataError
 from featherweight.sources.formats import STRICT, Reading, Row
 from featherweight.sources.formats.decoding import decode
+from featherweight.sources.formats.writing import Writer, as_json
 
 _SPACE = re.compile(r"[ \t\r\n]*")
 _LINE_END = re.compile(r"\r\n|\r|\n")
@@ -26,6 +27,7 @@ class JsonLines:
 
     suffixes: ClassVar[tuple[str, ...]] = (".jsonl", ".ndjson", ".json")
     streams: ClassVar[bool] = True
+    keeps_types: ClassVar[bool] = False
 
     def read(self, stream: BinaryIO, origin: str, how: Reading = STRICT) -> Iterator[tuple[int, Row]]:
         text = decode(stream, origin, how.encoding)
@@ -35,10 +37,31 @@ class JsonLines:
         else:
             yield from _read_lines(chain([first + text.readline()], text), 1 + before, origin, how)
 
+    def writer(self) -> Writer:
+        return _Writer()
+
+
+class _Writer:
+    nests: ClassVar[bool] = True
+
+    def see(self, row: Row) -> None:
+        pass  # each row has its own keys and types
+
+    def settle(self, columns: Sequence[str], added: Sequence[Row]) -> None:
+        pass
+
+    def plain(self, row: Row) -> Row:
+        return {name: as_json(value, name) for name, value in row.items()}
+
     def write(self, stream: BinaryIO, rows: Iterator[Row]) -> int:
         count = 0
         for row in rows:
-            stream.write(json.dumps(row, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n")
+            plain = self.plain(row)
+            try:
+                line = json.dumps(plain, ensure_ascii=False).encode()
+            except UnicodeEncodeError:  # half a surrogate pair has no UTF-8 form
+                line = json.dumps(plain).encode()
+            stream.write(line + b"\n")
             count += 1
         return count
 
