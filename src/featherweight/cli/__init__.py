@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Any, NoReturn
 
-from featherweight import __version__
+from featherweight import __version__, waiting
 from featherweight.errors import UNFORESEEN, FeatherweightError, ResourceError
 from featherweight.names import printable
 
@@ -47,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code: 0, or that of the error (see ``errors``); 70 for one that nobody foresaw; 130 after a Ctrl-C
         that could not be resumed.
     """
+    waiting.settle()
     given = list(sys.argv[1:] if argv is None else argv)
     arguments = build_parser().parse_args(given)
     arguments.given = given

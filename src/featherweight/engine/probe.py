@@ -1,6 +1,7 @@
 """What this machine does well, measured once and kept: which library multiplies, evaluation batches, bf16's worth.
 
-What it finds in a busy moment stays, so it may only choose what costs little when it is wrong: never fewer threads.
+A round counts where this process had its processors to itself. What is found without one is used by this process and
+not kept, so it may only choose what costs little when it is wrong: never fewer threads.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from featherweight.sources.cache import cached, key_of
 _BUDGETS = (1024, 2048, 4096, 8192)
 _WORTH = 1.25  # a default is left only for what is so many times as fast: a measurement of a moment is not exact
 _ROWS, _WIDTH = 448, 512
+_UNDISTURBED = 0.8  # of the processors' time while a product ran, which its threads spend at work or waiting for it
+_PATIENCE = 1.0  # seconds that a comparison may take, for an undisturbed round of each
 
 Key = TypeVar("Key")
 
@@ -38,6 +41,7 @@ class Probe:
         product_reason, threads_reason: why, and why PyTorch's own number of threads.
         token_budget: tokens of an evaluation batch.
         budget_reason: why.
+        undisturbed: whether nothing else took the processors meanwhile, so that it was kept.
     """
 
     fp32: float
@@ -47,6 +51,7 @@ class Probe:
     threads_reason: str
     token_budget: int
     budget_reason: str
+    undisturbed: bool
 
     @property
     def precision_reason(self) -> str:
@@ -57,9 +62,17 @@ class Probe:
         )
 
 
+class _Disturbed(Exception):
+    """Carries what was measured in a busy moment past the cache."""
+
+
 @cache
-def probe() -> Probe:
-    """Measure, in less than 2 s, or read what was measured on this machine before."""
+def probe(again: bool = False) -> Probe:
+    """Measure, in less than 4 s, or read what was measured on this machine before.
+
+    Args:
+        again: measure in any case, and keep that if nothing disturbed it.
+    """
     from featherweight.engine.hardware import describe
 
     machine = describe()
@@ -71,32 +84,39 @@ def probe() -> Probe:
     )
 
     def build(folder: Path) -> None:
-        (folder / "probe.json").write_text(json.dumps(asdict(_measure())), encoding="utf-8")
+        found = _measure()
+        if not found.undisturbed:
+            raise _Disturbed(found)
+        (folder / "probe.json").write_text(json.dumps(asdict(found)), encoding="utf-8")
 
     try:
-        return Probe(**json.loads((cached("probe", key, build) / "probe.json").read_text(encoding="utf-8")))
+        folder = cached("probe", key, build, is_whole=lambda folder: not again)
+        return Probe(**json.loads((folder / "probe.json").read_text(encoding="utf-8")))
+    except _Disturbed as disturbed:
+        return disturbed.args[0]  # type: ignore[no-any-return]
     except (ResourceError, OSError, ValueError, TypeError):
         return _measure()  # a cache that can't be written or read costs its second again
 
 
 def _measure() -> Probe:
-    products = _rates({name: _product(_ROWS, PRODUCTS[name]) for name in PRODUCTS if works(name, _device())})
+    products, quiet = _rates({name: _product(_ROWS, PRODUCTS[name]) for name in PRODUCTS if works(name, _device())})
     product = _choose(products, DEFAULT)
-    budgets = _rates({budget: _product(budget, PRODUCTS[product]) for budget in _BUDGETS})
+    budgets, quiet_too = _rates({budget: _product(budget, PRODUCTS[product]) for budget in _BUDGETS})
     before = torch.get_num_threads()
     threads = {before: products[product]}
     if before > 1:
         torch.set_num_threads(before // 2)
-        threads |= _rates({before // 2: _product(_ROWS, PRODUCTS[product])})
+        threads |= _rates({before // 2: _product(_ROWS, PRODUCTS[product])})[0]
         torch.set_num_threads(before)
     return Probe(
         fp32=products[product],
-        bf16=_rates({"": _product(64, PRODUCTS[DEFAULT], torch.bfloat16)}, rounds=3)[""],
+        bf16=_rates({"": _product(64, PRODUCTS[DEFAULT], torch.bfloat16)}, rounds=3)[0][""],
         product=product,
         product_reason=f"measured: {_shown(products, 'by')}",
         threads_reason=f"PyTorch's own number; measured: {_shown(threads, 'with')}",
         token_budget=_choose(budgets, TOKEN_BUDGET),
         budget_reason=f"measured: {_shown(budgets, 'at')}",
+        undisturbed=quiet and quiet_too,
     )
 
 
@@ -120,12 +140,25 @@ def _product(rows: int, product: Product, dtype: torch.dtype = torch.float32) ->
     return 2 * rows * _WIDTH**2, lambda: float(product(one, other, None)[0, 0])  # which waits for the device
 
 
-def _rates(arms: Mapping[Key, tuple[int, Callable[[], object]]], rounds: int = 8) -> dict[Key, float]:
-    """The best of a few rounds for each, in turn, so that a busy moment is as bad for all."""
-    best = dict.fromkeys(arms, float("inf"))
-    for _ in range(rounds):
+def _rates(arms: Mapping[Key, tuple[int, Callable[[], object]]], rounds: int = 8) -> tuple[dict[Key, float], bool]:
+    """The best of a few rounds for each, in turn, and whether each had an undisturbed one; only those count then."""
+    best: dict[Key, tuple[bool, float]] = dict.fromkeys(arms, (True, float("inf")))
+    end = time.perf_counter() + _PATIENCE
+    done = 0
+
+    def is_disturbed() -> bool:
+        return any(disturbed for disturbed, _ in best.values())
+
+    while done < 3 or (time.perf_counter() < end and (done < rounds or is_disturbed())):
         for key, (_, work) in arms.items():
-            started = time.perf_counter()
-            work()
-            best[key] = min(best[key], time.perf_counter() - started)
-    return {key: operations / best[key] for key, (operations, _) in arms.items()}
+            best[key] = min(best[key], _timed(work))
+        done += 1
+    return {key: operations / best[key][1] for key, (operations, _) in arms.items()}, not is_disturbed()
+
+
+def _timed(work: Callable[[], object]) -> tuple[bool, float]:
+    """Whether ``work`` was disturbed, and its seconds."""
+    started, used = time.perf_counter(), time.process_time()
+    work()
+    used, seconds = time.process_time() - used, time.perf_counter() - started
+    return _device() == "cpu" and used < _UNDISTURBED * seconds * torch.get_num_threads(), seconds

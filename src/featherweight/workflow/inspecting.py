@@ -55,7 +55,9 @@ def doctor(*, console: Console | None = None) -> dict[str, Any]:
     except ResourceError as error:
         place = "none"
         advice.append(str(error))
-    speed = probe()
+    speed = probe(again=True)
+    if not speed.undisturbed:
+        advice.append("other processes were at work while speeds were measured: try again when the machine rests")
     found = {
         "versions": package_versions(),
         "hardware": hardware.describe(),
