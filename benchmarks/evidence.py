@@ -12,6 +12,7 @@ import json
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -56,7 +57,8 @@ def duplicates() -> dict[str, Any]:
 
     words = _words()
     started = time.perf_counter()
-    groups = near_groups(normal_form(text) for text in _texts(words))
+    with tempfile.TemporaryDirectory() as folder:
+        groups = near_groups((normal_form(text) for text in _texts(words)), TEXTS + REPEATED, Path(folder))
     seconds = time.perf_counter() - started
     found = int((groups[:REPEATED] == groups[TEXTS:]).sum())
     return {"rows": len(groups), "seconds": seconds, "injected": REPEATED, "recall": found / REPEATED}

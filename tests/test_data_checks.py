@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from featherweight import recipe as recipes
 from featherweight import workflow
-from featherweight.evidence import duplicates, giveaways, label_issues
+from featherweight.evidence import duplicates, giveaways, label_issues, minhash
 from featherweight.recipe import DataSection
 from featherweight.report.console import Console
 
@@ -100,15 +100,15 @@ def test_row_41_conflicting_labels_are_listed(tmp_path: Path) -> None:
     assert [(one["row"], one["label"]) for one in found["examples"]] == [(61, "neg"), (4, "pos")]
 
 
-def test_near_duplicates_within_a_split_are_one_group() -> None:
+def test_near_duplicates_within_a_split_are_one_group(tmp_path: Path) -> None:
     texts = sentences(50)
     near = [" ".join([*text.split()[:-1], "otherword"]) for text in texts[:10]]
     assert min(duplicates.jaccard(one, other) for one, other in zip(texts, near, strict=False)) > 0.8
-    groups = duplicates.near_groups([*texts, *near])
+    groups = duplicates.near_groups([*texts, *near], 60, tmp_path)
     assert (groups[:10] == groups[50:]).all()
     assert len(np.unique(groups)) == 50
-    assert len(duplicates.near_groups([])) == 0
-    assert len(np.unique(duplicates.near_groups(["", "a", "b", "ab"]))) == 4
+    assert len(duplicates.near_groups([], 0, tmp_path)) == 0
+    assert len(np.unique(duplicates.near_groups(["", "a", "b", "ab"], 4, tmp_path))) == 4
 
 
 def test_signatures_estimate_the_overlap() -> None:
@@ -118,7 +118,7 @@ def test_signatures_estimate_the_overlap() -> None:
         " ".join([*other.split()[: index % 40], *one.split()[index % 40 :]])
         for index, (one, other) in enumerate(zip(ones, others, strict=True))
     ]
-    (signatures,) = duplicates._signatures([*ones, *mixed])
+    (signatures,) = minhash.signatures([*ones, *mixed])
     estimated = (signatures[:160] == signatures[160:]).mean(axis=1)
     exact = np.asarray([duplicates.jaccard(one, other) for one, other in zip(ones, mixed, strict=True)])
     assert estimated[0] == exact[0] == 1
@@ -134,7 +134,7 @@ def test_row_42_train_given_as_test_is_refused(models: Models, tmp_path: Path, c
         arguments += ["--set", f"data.validation_file={held_out}", "--set", "training.max_steps=1"]
         refused = cli(*arguments, "--output-dir", "out")
         assert refused.returncode == 3, refused.stderr
-        (line,) = refused.stderr.strip().splitlines()
+        *_, line = refused.stderr.strip().splitlines()
         assert "60 of 60" in line
         assert "data.allow_leak" in line
         assert not (tmp_path / "out").exists()

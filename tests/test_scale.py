@@ -165,3 +165,46 @@ def test_row_89_rows_that_a_filter_left_of_a_data_set_are_the_rows_that_are_read
     rows = Rows.of(whole.filter(lambda one: one["label"] == 1), {"text": "text", "label": "column:label"})
     assert list(rows.values("text")) == ["b", "d", "f"]
     assert list(rows.values("column:label")) == [1, 1, 1]
+
+
+def test_row_89_near_duplicates_are_kept_on_disk_and_grouped_as_before(tmp_path: Path) -> None:
+    """Against all pairs of signatures, brute force, in the same buckets; nothing is left on the disk."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    from featherweight.evidence import duplicates, minhash
+
+    draw = random.Random(0)
+    words = ["".join(draw.choices("abcdefgh", k=draw.randint(2, 6))) for _ in range(300)]
+    texts = [" ".join(draw.choices(words, k=draw.randint(1, 12))) for _ in range(400)]
+    for _ in range(400):
+        changed = draw.choice(texts).split()
+        changed[draw.randrange(len(changed))] = draw.choice(words)
+        texts.append(" ".join(changed))
+    signed = np.concatenate(list(minhash.signatures(texts)))
+    bands = signed.reshape(len(texts), minhash.BANDS, -1)
+    linked = np.zeros((len(texts), len(texts)), dtype=bool)
+    for one in range(len(texts)):
+        bucket = (bands == bands[one]).all(axis=2).any(axis=1)
+        linked[one] = bucket & ((signed == signed[one]).mean(axis=1) >= duplicates.NEAR)
+    expected = connected_components(coo_array(linked), directed=False)[1]
+    found = duplicates.near_groups(iter(texts), len(texts), tmp_path)
+    np.testing.assert_array_equal(found, expected)
+    assert len(np.unique(found)) < 700, "there is something to find"
+    assert not list(tmp_path.iterdir())
+
+
+def test_row_89_plain_texts_take_a_shorter_way_to_the_same_normal_form() -> None:
+    import re
+    import unicodedata
+
+    from featherweight.evidence import duplicates
+
+    def spelled_out(text: str) -> str:
+        plain = unicodedata.normalize("NFC", text).casefold()
+        return re.sub(r"[\W_]+", " ", plain).strip() or " ".join(plain.split())
+
+    draw = random.Random(0)
+    for _ in range(3000):
+        text = "".join(chr(draw.randrange(128)) for _ in range(draw.randrange(12)))
+        assert duplicates.normal_form(text) == spelled_out(text), repr(text)

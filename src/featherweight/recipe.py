@@ -29,7 +29,7 @@ from featherweight.recipe_values import (
     PositiveInt,
     Revision,
 )
-from featherweight.registry import METHODS, TASKS, did_you_mean
+from featherweight.registry import BASELINES, METHODS, TASKS, did_you_mean
 
 PACKAGE_PREFIX = "package:"
 _MAX_BYTES = 1 << 20
@@ -187,6 +187,26 @@ class TrainingSection(Section):
         return self
 
 
+class EvidenceSection(Section):
+    """What the tuned model is measured against."""
+
+    baselines: list[str] | None = Field(
+        None, description="the cheap rivals that are fitted, by name; all that are known if unset, none if empty"
+    )
+
+    @model_validator(mode="after")
+    def _known_once(self) -> EvidenceSection:
+        names = self.baselines or []
+        if unknown := [name for name in names if name not in set(BASELINES)]:
+            raise ValueError(
+                f"'baselines': no baseline is named {unknown[0]!r}{did_you_mean(unknown[0], BASELINES)}; known: "
+                f"{', '.join(sorted(BASELINES))}"
+            )
+        if len(set(names)) < len(names):
+            raise ValueError("'baselines' names one baseline twice")
+        return self
+
+
 class MethodOptions(Section):
     """Base of a method's own options; ``name`` picks the method."""
 
@@ -204,6 +224,7 @@ class Recipe(Section):
     data: DataSection
     method: SerializeAsAny[MethodOptions]
     training: TrainingSection = TrainingSection()
+    evidence: EvidenceSection = EvidenceSection()
 
     @model_validator(mode="after")
     def _name_of_a_folder(self) -> Recipe:

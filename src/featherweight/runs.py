@@ -175,7 +175,7 @@ class RunDirectory:
                 "id": pa.array(examples.ids),
                 "label": names.take(pa.array(examples.labels)),
                 "prediction": names.take(pa.array(evaluation.predictions)),
-                "probabilities": pa.array(list(evaluation.probabilities), pa.list_(pa.float32())),
+                "probabilities": _lists_of(evaluation.probabilities),
                 **({"group": pa.array(examples.groups(group), pa.string())} if group else {}),
             },
             metadata={"labels": json.dumps(list(labels))},
@@ -200,10 +200,10 @@ class RunDirectory:
                 labels=table["label"].to_pylist(),
                 predictions=table["prediction"].to_pylist(),
                 names=tuple(json.loads(table.schema.metadata[b"labels"])),
-                probabilities=np.asarray(table["probabilities"].to_pylist(), dtype=np.float32),
+                probabilities=_numbers_in(table["probabilities"], table.num_rows),
                 groups=table["group"].to_pylist() if "group" in table.column_names else None,
             )
-        except (pa.ArrowException, KeyError, TypeError, OSError) as error:
+        except (pa.ArrowException, KeyError, TypeError, ValueError, OSError) as error:
             raise DataError(f"{path}: not readable as predictions: {error}") from error
 
     def read_environment(self) -> dict[str, Any]:
@@ -252,11 +252,28 @@ class Predictions:
     @property
     def label_indices(self) -> NDArray[np.int64]:
         """Class index of each row's label; int64, shape (rows,)."""
-        return np.asarray([self.names.index(label) for label in self.labels], dtype=np.int64)
+        places = {name: index for index, name in enumerate(self.names)}
+        return np.asarray([places[label] for label in self.labels], dtype=np.int64)
 
     def in_order_of(self, names: Sequence[str]) -> NDArray[np.float32]:
         """The probabilities with their columns in the order of ``names``."""
         return self.probabilities[:, [self.names.index(name) for name in names]]
+
+
+def _lists_of(probabilities: NDArray[np.float32]) -> Any:
+    """Arrow's list of a row's numbers for each row, without a Python object for each number."""
+    import pyarrow as pa
+
+    rows, classes = probabilities.shape
+    ends = pa.array(np.arange(rows + 1, dtype=np.int64) * classes, pa.int64())
+    flat = pa.array(np.ascontiguousarray(probabilities).ravel(), pa.float32())
+    return pa.LargeListArray.from_arrays(ends, flat).cast(pa.list_(pa.float32()))
+
+
+def _numbers_in(lists: Any, rows: int) -> NDArray[np.float32]:
+    """The same back; shape (rows, classes). Raises ValueError where the lists are not of one length."""
+    flat = np.concatenate([np.empty(0, dtype=np.float32), *(chunk.flatten().to_numpy() for chunk in lists.chunks)])
+    return np.asarray(flat, dtype=np.float32).reshape(rows, -1)
 
 
 def package_versions(names: Iterable[str] = RECORDED_PACKAGES) -> dict[str, str | None]:

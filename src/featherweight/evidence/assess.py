@@ -75,7 +75,7 @@ def assess(
         },
         "where": {
             "slices": slices.slices(base, tuned, labels, names, texts, columns),
-            "confusion": {"base": slices.confusion(base, labels), "tuned": slices.confusion(tuned, labels)},
+            **slices.confusions({"base": base, "tuned": tuned}, labels),
         },
         "without_twins": _without(base, tuned, labels, twins, groups, seed),
         "examples": slices.changed_examples(examples, base, tuned, names),

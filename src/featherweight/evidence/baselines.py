@@ -9,9 +9,13 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from featherweight.evidence import logistic
+from featherweight.evidence.logistic import LONGEST_TEXT, MOST_JOINT_SCORES, MOST_JOINT_WEIGHTS, WordModel
 from featherweight.records import Examples
 
-_MOST_ROWS = 200_000  # the word model is as good as it gets long before, and its memory grows with the rows
+_MOST_ROWS = 200_000  # the word model is as good as it gets long before, and its memory grows with the rows,
+_MOST_CHARACTERS = 50_000_000  # with the text,
+_MOST_ROW_CLASSES = 100_000_000  # and its time with rows times classes
 MOST_PROBE_ROWS = 5_000  # each costs a pass through the model
 _SEED = 0
 
@@ -56,26 +60,20 @@ class TfidfLogisticRegression:
     """Words and word pairs, weighted by TF-IDF, under logistic regression: seconds on a laptop."""
 
     def fit(self, train: Part, classes: int) -> None:
-        from sklearn.feature_extraction.text import TfidfVectorizer
-        from sklearn.linear_model import LogisticRegression
-
         self.classes = classes
         self.wordless: Majority | None = None
-        rows = _sample(len(train.examples), _MOST_ROWS)
-        self.vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
+        chosen = train.examples.select(_readable(train.examples, classes))
         try:
-            counts = self.vectorizer.fit_transform(train.examples.select(rows).all_texts())
+            self.model = WordModel(strength=10.0).fit(list(chosen.all_texts()), chosen.labels)
         except ValueError:  # no word at all
             self.wordless = Majority()
             self.wordless.fit(train, classes)
-            return
-        self.model = LogisticRegression(C=10.0, max_iter=1000).fit(counts, train.examples.labels[rows])
 
     def predict(self, part: Part) -> NDArray[np.float32]:
         if self.wordless:
             return self.wordless.predict(part)
-        counts = self.vectorizer.transform(part.examples.all_texts())
-        return _spread(self.model.predict_proba(counts), self.model.classes_, self.classes)
+        blocks = self.model.probabilities(part.examples.all_texts())
+        return np.concatenate([_spread(block, self.model.classes, self.classes) for block in blocks])
 
 
 class LinearProbe:
@@ -87,20 +85,24 @@ class LinearProbe:
 
     def fit(self, train: Part, classes: int) -> None:
         self.classes = classes
-        rows = _sample(len(train.examples), MOST_PROBE_ROWS)
-        self.model = probe().fit(train.features(rows), train.examples.labels[rows])
+        most = min(MOST_PROBE_ROWS, MOST_JOINT_SCORES // classes)
+        rows = _sample(len(train.examples), most)
+        self.model = fit_probe(train.features(rows), train.examples.labels[rows])
 
     def predict(self, part: Part) -> NDArray[np.float32]:
         return _spread(self.model.predict_proba(part.all_features()), self.model.classes_, self.classes)
 
 
-def probe() -> Any:
-    """Logistic regression on standardised features, not fitted yet."""
-    from sklearn.linear_model import LogisticRegression
+def fit_probe(features: NDArray[np.float32], labels: NDArray[np.int64]) -> Any:
+    """Logistic regression on standardised features, on as many of their principal components as memory allows."""
+    from sklearn.decomposition import PCA
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    return make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=2000))
+    most = MOST_JOINT_WEIGHTS // len(np.unique(labels))
+    narrowing = [PCA(min(most, len(features)), random_state=_SEED)] if features.shape[1] > most else []
+    prepared = make_pipeline(StandardScaler(), *narrowing)
+    return make_pipeline(prepared, logistic.fit(prepared.fit_transform(features), labels, strength=0.1))
 
 
 def _spread(probabilities: Any, classes: NDArray[np.int64], count: int) -> NDArray[np.float32]:
@@ -108,6 +110,13 @@ def _spread(probabilities: Any, classes: NDArray[np.int64], count: int) -> NDArr
     spread = np.zeros((len(probabilities), count), dtype=np.float32)
     spread[:, classes] = probabilities
     return spread
+
+
+def _readable(examples: Examples, classes: int) -> NDArray[np.int64]:
+    """The rows that the word model is fitted on: all, or as many as its memory and time allow."""
+    rows = _sample(len(examples), min(_MOST_ROWS, max(_MOST_ROW_CLASSES // classes, 1)))
+    characters = sum(min(len(text), LONGEST_TEXT) for text in examples.select(rows).all_texts())
+    return rows[_sample(len(rows), len(rows) * _MOST_CHARACTERS // max(characters, 1))]
 
 
 def _sample(rows: int, most: int) -> NDArray[np.int64]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,8 @@ from featherweight.evidence import duplicates, giveaways, label_issues, shared_g
 from featherweight.evidence.duplicates import Fingerprints
 from featherweight.grouping import group_names
 from featherweight.records import Examples, Rows, Split
-from featherweight.tasks.labels import as_text
+from featherweight.sources.cache import cached, key_of
+from featherweight.tasks.labels import as_text, listed
 
 ROW = "__row__"
 LEAK = 0.95  # so many rows of a held-out split in train make it train
@@ -139,7 +142,7 @@ def check(
 ) -> dict[str, Any]:
     """Every check; nothing is changed and nothing left out.
 
-    Memory grows by some 0.5 kB a distinct text; what needs words looks at a seeded sample of 20,000 rows of train.
+    Memory grows by some 50 bytes a row; what needs words looks at a seeded sample of 20,000 rows of train.
 
     Returns:
         ``splits``, ``unknown_labels``, ``shared_texts``, ``twins``, ``shared_groups``, ``conflicting_labels``,
@@ -155,7 +158,7 @@ def check(
         "conflicting_labels": _conflicts(splits, prints),
     }
     first = splits.get("train", next(iter(splits.values())))
-    rows = first.sample(label_issues.MOST_ROWS, seed)
+    rows = first.sample(label_issues.most_rows(len(first.label_names)), seed)
     texts = [text or "" for text in first.column("text", rows)]
     found["giveaways"] = _giveaways(first, rows, texts, seed)
     found["suspected_label_errors"] = _suspects(first, rows, texts, seed)
@@ -176,7 +179,7 @@ def warnings(found: Mapping[str, Any]) -> list[str]:
             f"{', '.join(parts)} rows are {label!r}: accuracy says little there; read macro-F1 and balanced accuracy."
         )
     lines += [
-        f"{sum(labels.values()):,} {name} rows have labels that train lacks: {', '.join(map(repr, labels))}."
+        f"{sum(labels.values()):,} {name} rows have labels that train lacks: {listed(list(map(repr, labels)))}."
         for name, labels in found["unknown_labels"].items()
     ]
     for name, twins in found["twins"].items():
@@ -216,24 +219,35 @@ def truncation_warnings(truncation: Mapping[str, Mapping[str, float]]) -> list[s
 def _near_groups(
     splits: Mapping[str, LabelledTexts], prints: Mapping[str, Fingerprints]
 ) -> dict[str, NDArray[np.int64]]:
-    """For each row the number of its group of near duplicates, over all splits; each distinct text is signed once."""
+    """For each row the number of its group of near duplicates, over all splits; each distinct text is signed once.
+
+    Found once for the same texts in the same order, and kept in the cache.
+    """
     digests = np.concatenate([prints[name].normal for name in splits])
+    key = key_of("near", hashlib.sha256(digests.tobytes()).hexdigest())
+    folder = cached("near", key, lambda aside: _write_near_groups(splits, digests, aside))
+    ends = np.cumsum([len(split) for split in splits.values()])[:-1]
+    return dict(zip(splits, np.split(np.load(folder / "groups.npy"), ends), strict=True))
+
+
+def _write_near_groups(splits: Mapping[str, LabelledTexts], digests: duplicates.Digests, folder: Path) -> None:
     _, first, inverse = np.unique(digests, return_index=True, return_inverse=True)
     is_first = np.zeros(len(digests), dtype=bool)
     is_first[first] = True
     texts = (text for split in splits.values() for text in split)
     signed = duplicates.near_groups(
-        duplicates.normal_form(text) for text, wanted in zip(texts, is_first, strict=True) if wanted
+        (duplicates.normal_form(text) for text, wanted in zip(texts, is_first, strict=True) if wanted),
+        len(first),
+        folder,
     )
     of_distinct = np.empty(len(first), dtype=np.int64)
     of_distinct[np.argsort(first, kind="stable")] = signed
-    ends = np.cumsum([len(split) for split in splits.values()])[:-1]
-    return dict(zip(splits, np.split(of_distinct[inverse], ends), strict=True))
+    np.save(folder / "groups.npy", of_distinct[inverse])
 
 
 def _summary(split: LabelledTexts, prints: Fingerprints, groups: NDArray[np.int64]) -> dict[str, Any]:
     """Rows, label shares, lengths in words, empty texts, and rows that repeat an earlier one in three senses."""
-    words = np.fromiter((len(text.split()) for text in split), dtype=np.int64, count=len(split))
+    words = prints.words
     counts = np.bincount(split.labels, minlength=len(split.label_names))
     return {
         "rows": len(split),

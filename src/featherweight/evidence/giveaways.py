@@ -25,6 +25,7 @@ def words(texts: Sequence[str], labels: NDArray[np.int64]) -> list[dict[str, Any
     Returns:
         ``word``, ``label`` (class index), ``rows`` that hold it, ``share`` of them with the label; most rows first.
     """
+    from scipy import sparse
     from sklearn.feature_extraction.text import CountVectorizer
 
     try:
@@ -33,10 +34,11 @@ def words(texts: Sequence[str], labels: NDArray[np.int64]) -> list[dict[str, Any
     except ValueError:  # no word occurs twice
         return []
     classes = int(labels.max()) + 1
-    counts = np.stack([np.asarray(present[labels == one].sum(axis=0)).ravel() for one in range(classes)], axis=1)
-    totals, best = counts.sum(axis=1), counts.argmax(axis=1)
+    of_label = sparse.csr_matrix((np.ones(len(labels), dtype=np.int32), (labels, np.arange(len(labels)))))
+    counts = (of_label @ present).tocsc()  # labels by words; most of them never meet
+    totals, most = np.asarray(counts.sum(axis=0)).ravel(), counts.max(axis=0).toarray().ravel()
+    best = np.asarray(counts.argmax(axis=0)).ravel()
     rows_of_label = np.bincount(labels, minlength=classes)
-    most = counts.max(axis=1)
     likely = (most >= SURE * totals) & (most >= np.maximum(_LEAST_SHARE * rows_of_label[best], 2))
     found: list[dict[str, Any]] = []
     names = vectorizer.get_feature_names_out()
@@ -64,11 +66,11 @@ def column(values: Sequence[Any], labels: NDArray[np.int64], seed: int) -> float
     teach, ask = halves(len(labels), seed)
     if len(teach) == 0:
         return None
-    classes = int(labels.max()) + 1
-    table = np.zeros((int(codes.max()) + 1, classes))
-    np.add.at(table, (codes[teach], labels[teach]), 1)
-    commonest = np.bincount(labels[teach], minlength=classes).argmax()
-    answers = np.where(table.sum(axis=1) > 0, table.argmax(axis=1), commonest)[codes[ask]]
+    commonest = np.bincount(labels[teach]).argmax()
+    answer_of = np.full(int(codes.max()) + 1, commonest)
+    known, answer_of_known = _commonest_labels(codes[teach], labels[teach])
+    answer_of[known] = answer_of_known
+    answers = answer_of[codes[ask]]
     right = int((answers == labels[ask]).sum())
     low, _ = wilson(right, len(ask))
     base = float((labels[ask] == commonest).mean())
@@ -81,6 +83,16 @@ def is_identifier(texts: Sequence[str]) -> bool:
         return False
     single = sum(len(text.split()) == 1 and any(char.isdigit() for char in text) for text in texts)
     return single >= SURE * len(texts) and len(set(texts)) >= SURE * len(texts)
+
+
+def _commonest_labels(
+    codes: NDArray[np.int64], labels: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Each code that occurs and the commonest of its labels, the smallest of those where several are."""
+    pairs, counts = np.unique(np.stack([codes, labels]), axis=1, return_counts=True)
+    order = np.lexsort((pairs[1], -counts, pairs[0]))
+    found, first = np.unique(pairs[0][order], return_index=True)
+    return found, pairs[1][order][first]
 
 
 def _codes(values: Sequence[Any]) -> NDArray[np.int64]:

@@ -8,8 +8,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from featherweight.evidence.logistic import WordModel
+
 FOLDS = 5
-MOST_ROWS = 20_000  # five word models on so many rows take some ten seconds
+_MOST_ROWS = 20_000  # five word models on so many rows take some ten seconds
+_MOST_PROBABILITIES = 20_000_000
+
+
+def most_rows(classes: int) -> int:
+    """How many rows of so many classes are looked at."""
+    return min(_MOST_ROWS, _MOST_PROBABILITIES // max(classes, 1))
 
 
 def find(texts: Sequence[str], labels: NDArray[np.int64], seed: int) -> list[dict[str, Any]]:
@@ -20,17 +28,20 @@ def find(texts: Sequence[str], labels: NDArray[np.int64], seed: int) -> list[dic
     reading; nothing is changed.
 
     Args:
-        texts: as many as fit :data:`MOST_ROWS`.
+        texts: as many as fit :func:`most_rows`.
         labels: shape (rows,).
 
     Returns:
         ``row``, ``suggested`` class and ``confidence`` of the given label, for each; empty where a class has fewer
-        rows than folds.
+        rows than folds, or no text has a word.
     """
     classes, codes = np.unique(labels, return_inverse=True)
     if len(classes) < 2 or np.bincount(codes).min() < FOLDS:
         return []
-    probabilities = out_of_fold(texts, codes, seed)
+    try:
+        probabilities = out_of_fold(texts, codes, seed)
+    except ValueError:  # no word at all
+        return []
     suspects = confident_errors(probabilities, codes)
     return [
         {
@@ -44,15 +55,15 @@ def find(texts: Sequence[str], labels: NDArray[np.int64], seed: int) -> list[dic
 
 def out_of_fold(texts: Sequence[str], labels: NDArray[np.int64], seed: int) -> NDArray[np.float64]:
     """Probabilities of each row from a TF-IDF logistic regression that did not see it; shape (rows, classes)."""
-    from sklearn.feature_extraction.text import TfidfVectorizer
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import StratifiedKFold, cross_val_predict
-    from sklearn.pipeline import make_pipeline
+    from sklearn.model_selection import StratifiedKFold
 
-    # Weaker regularisation than the default would fit the wrong labels themselves.
-    model = make_pipeline(TfidfVectorizer(token_pattern=r"\S+", sublinear_tf=True), LogisticRegression(max_iter=1000))
-    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
-    return np.asarray(cross_val_predict(model, list(texts), labels, cv=folds, method="predict_proba"))
+    found = np.empty((len(labels), len(np.unique(labels))))
+    for known, asked in StratifiedKFold(FOLDS, shuffle=True, random_state=seed).split(labels, labels):
+        # Weaker regularisation would fit the wrong labels themselves.
+        model = WordModel(strength=1.0, pattern=r"\S+", pairs=False)
+        model.fit([texts[row] for row in known], labels[known])
+        found[asked] = np.concatenate(list(model.probabilities(texts[row] for row in asked)))
+    return found
 
 
 def confident_errors(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> NDArray[np.int64]:

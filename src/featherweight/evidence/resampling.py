@@ -71,8 +71,8 @@ def bootstrap(
     """
     summed = [(_by_unit(one.features, units), _by_unit(other.features, units)) for one, other in pairs]
     found: list[list[Floats]] = [[] for _ in pairs]
-    count = int(units.max()) + 1
-    for weights in _weights(np.random.default_rng(seed), count, resamples):
+    count, width = int(units.max()) + 1, max(one.features.shape[1] for one, _ in pairs)
+    for weights in _weights(np.random.default_rng(seed), count, width, resamples):
         for differences, (one, other), (below, above) in zip(found, pairs, summed, strict=True):
             differences.append(other.value((above.T @ weights).T) - one.value((below.T @ weights).T))
     return [np.concatenate(differences) for differences in found]
@@ -86,13 +86,13 @@ def permutation_p_values(
     ``(1 + how often a random exchange differs at least as much) / (1 + resamples)``, as
     ``scipy.stats.permutation_test(permutation_type="samples")`` has it (Phipson and Smyth 2010).
     """
-    count = int(units.max()) + 1
+    count, width = int(units.max()) + 1, max(one.features.shape[1] for one, _ in pairs)
     summed = [(_by_unit(one.features, units), _by_unit(other.features, units)) for one, other in pairs]
     totals = [tuple(np.asarray(side.sum(axis=0)).reshape(-1) for side in sides) for sides in summed]
     observed = [abs(other.of_all_rows - one.of_all_rows) for one, other in pairs]
     extreme = np.zeros(len(pairs))
     generator = np.random.default_rng(seed)
-    for start, stop in _blocks(count, resamples):
+    for start, stop in _blocks(max(count, width), resamples):
         exchanged = generator.integers(0, 2, size=(count, stop - start)).astype(np.float64)
         for index, ((one, other), (below, above), total) in enumerate(zip(pairs, summed, totals, strict=True)):
             moved = ((above - below).T @ exchanged).T
@@ -117,16 +117,17 @@ def _by_unit(features: Any, units: NDArray[np.int64]) -> Any:
     return sparse.csr_array(membership @ features)
 
 
-def _weights(generator: np.random.Generator, units: int, resamples: int) -> Iterator[Floats]:
-    """How often each unit is drawn; blocks of shape (units, resamples of the block)."""
-    for start, stop in _blocks(units, resamples):
+def _weights(generator: np.random.Generator, units: int, width: int, resamples: int) -> Iterator[Floats]:
+    """How often each unit is drawn, for sums of at most ``width`` features; shape (units, resamples of the block)."""
+    for start, stop in _blocks(max(units, width), resamples):
         size = stop - start
         drawn = generator.integers(0, units, size=(units, size))
         drawn += np.arange(size) * units
         yield np.bincount(drawn.ravel(), minlength=units * size).reshape(size, units).T.astype(np.float64)
 
 
-def _blocks(units: int, resamples: int) -> Iterator[tuple[int, int]]:
-    step = max(_BLOCK_NUMBERS // max(units, 1), 1)
+def _blocks(numbers: int, resamples: int) -> Iterator[tuple[int, int]]:
+    """Ranges of resamples, each of which takes so many numbers."""
+    step = max(_BLOCK_NUMBERS // max(numbers, 1), 1)
     for start in range(0, resamples, step):
         yield start, min(start + step, resamples)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice, pairwise
+from itertools import chain, islice, pairwise
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from featherweight.records import Examples
 Probabilities = NDArray[np.float32]
 
 KEPT_EXAMPLES = 100
+_MOST_DENSE = 20  # labels; the table of more has mostly zeros and more cells than anyone reads
 _MOST_VALUES = 12
 _LENGTH_BINS = 4
 _SHOWN_CHARACTERS = 400
@@ -63,12 +64,12 @@ def slices(
         For each slice ``by``, ``value``, ``rows``, ``base`` and ``tuned`` accuracy, the ``difference`` with its
         ``confidence_interval``, ``p_value``, ``p_value_holm`` and ``verdict`` after the adjustment.
     """
-    members = [
-        *((("label", names[one]), labels == one) for one in np.unique(labels)),
-        *((("length", name), chosen) for name, chosen in _length_bins(texts.words)),
-        *((("keyword", word), chosen) for word, chosen in texts.holding.items() if chosen.any()),
-        *(((column, value), chosen) for column, of in columns.items() for value, chosen in _commonest(of)),
-    ]
+    members = chain(
+        ((("label", names[one]), labels == one) for one in np.unique(labels)),  # one at a time: labels may be many
+        ((("length", name), chosen) for name, chosen in _length_bins(texts.words)),
+        ((("keyword", word), chosen) for word, chosen in texts.holding.items() if chosen.any()),
+        (((column, value), chosen) for column, of in columns.items() for value, chosen in _commonest(of)),
+    )
     before, after = base.argmax(axis=1) == labels, tuned.argmax(axis=1) == labels
     found: list[dict[str, Any]] = []
     for (by, value), chosen in members:
@@ -93,11 +94,28 @@ def slices(
     return found
 
 
+def confusions(answers: Mapping[str, Probabilities], labels: NDArray[np.int64]) -> dict[str, dict[str, Any]]:
+    """Which labels are taken for which by each model: all of the table where it is small, else what is not 0 of it.
+
+    Returns:
+        ``confusion`` where there are at most 20 labels, else ``confusion_cells``; each by model.
+    """
+    classes = next(iter(answers.values())).shape[1]
+    kind, count = ("confusion", confusion) if classes <= _MOST_DENSE else ("confusion_cells", confusion_cells)
+    return {kind: {model: count(probabilities, labels) for model, probabilities in answers.items()}}
+
+
 def confusion(probabilities: Probabilities, labels: NDArray[np.int64]) -> list[list[int]]:
     """Counts of rows by label (outer) and prediction (inner)."""
     classes = probabilities.shape[1]
     cells = np.bincount(labels * classes + probabilities.argmax(axis=1), minlength=classes**2)
     return [[int(cell) for cell in row] for row in cells.reshape(classes, classes)]
+
+
+def confusion_cells(probabilities: Probabilities, labels: NDArray[np.int64]) -> dict[str, list[int]]:
+    """The same without its zeros: class index of ``label`` and ``prediction``, and ``rows``, of each cell."""
+    pairs, rows = np.unique(np.stack([labels, probabilities.argmax(axis=1)]), axis=1, return_counts=True)
+    return {"label": pairs[0].tolist(), "prediction": pairs[1].tolist(), "rows": rows.tolist()}
 
 
 def changed_examples(

@@ -13,8 +13,10 @@ from featherweight.names import printable
 from featherweight.recipe import PACKAGE_PREFIX, Recipe
 from featherweight.records import rungs
 from featherweight.report.tables import cautions, comparison_sentence
+from featherweight.runs import FACTS
 from featherweight.sources.models import ModelSource
 
+_MOST_NAMED = 20
 # Where the hub's cache keeps a snapshot of OWNER/NAME.
 _SNAPSHOT = re.compile(r"models--([^/]+?)--([^/]+)/snapshots/[0-9a-f]{40}/?$")
 
@@ -52,7 +54,7 @@ def model_card(
         "",
         *(f"- Take care: {inline(line)}" for line in cautions(metrics)),
         "",
-        f"Labels: {', '.join(inline(label) for label in labels)}.",
+        _named(labels),
         "",
         "## Load it",
         "",
@@ -62,6 +64,12 @@ def model_card(
         "",
     ]
     return "\n".join(lines)
+
+
+def _named(labels: list[str]) -> str:
+    shown = f"Labels: {', '.join(inline(label) for label in labels[:_MOST_NAMED])}"
+    more = len(labels) - _MOST_NAMED
+    return f"{shown}." if more <= 0 else f"{shown} and {more:,} more, all of them in `{FACTS}`."
 
 
 def _figures(metrics: Mapping[str, Any]) -> list[str]:
@@ -136,8 +144,6 @@ def _loading(source: ModelSource, labels: list[str], artefact: str, pad_token_id
             'model = AutoModelForSequenceClassification.from_pretrained("path/to/this/folder")',
             'tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")',
         ]
-    id2label = {index: label for index, label in enumerate(labels)}  # noqa: C416 - reads as what it prints
-    label2id = {label: index for index, label in enumerate(labels)}
     imports, classes, where = _base_of(source)
     gguf = f', gguf_file={source.gguf.name!r}, dtype="float32"' if source.gguf else ""
     return [
@@ -145,7 +151,7 @@ def _loading(source: ModelSource, labels: list[str], artefact: str, pad_token_id
         f"from peft import {classes}",
         "from transformers import AutoModelForSequenceClassification, AutoTokenizer",
         "",
-        f"labels = dict(id2label={id2label!r}, label2id={label2id!r})",
+        *_label_names(labels),
         "base = AutoModelForSequenceClassification.from_pretrained(",
         f"    {where}{gguf}, pad_token_id={pad_token_id}, **labels",
         ")",
@@ -173,6 +179,21 @@ def _base_of(source: ModelSource) -> tuple[list[str], str, str]:
     if source.gguf:
         return ["from os.path import dirname", ""], "PeftConfig, PeftModel", f"dirname({where})"
     return [], "PeftConfig, PeftModel", where
+
+
+def _label_names(labels: list[str]) -> list[str]:
+    """Code that gives the model its labels' names: in full, or read from beside the card where they are many."""
+    if len(labels) <= _MOST_NAMED:
+        id2label = {index: label for index, label in enumerate(labels)}  # noqa: C416 - reads as what it prints
+        label2id = {label: index for index, label in enumerate(labels)}
+        return [f"labels = dict(id2label={id2label!r}, label2id={label2id!r})"]
+    return [
+        "import json",
+        "from pathlib import Path",
+        "",
+        f'names = json.loads(Path("path/to/this/folder/{FACTS}").read_text(encoding="utf-8"))["labels"]',
+        "labels = dict(id2label=dict(enumerate(names)), label2id={name: index for index, name in enumerate(names)})",
+    ]
 
 
 def inline(text: str) -> str:

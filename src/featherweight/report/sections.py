@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from featherweight import records
-from featherweight.report import svg, tables
+from featherweight.report import labels, svg, tables
 from featherweight.runs import RunDirectory
 
 Part = dict[str, Any]
@@ -238,17 +238,22 @@ def _reported(metrics: Mapping[str, Any]) -> str:
 
 def _confusion(run: RunDirectory, metrics: Mapping[str, Any]) -> list[Part]:
     names = list(metrics["label_shares"]["train"])
-    found = metrics["where"]["confusion"]
     if len(names) > _MOST_CONFUSED:
-        return []
+        wrong = [
+            _row(label, said, f"{before:,}", f"{after:,}") for label, said, before, after in labels.mistakes(metrics)
+        ]
+        columns = ["label", "taken for", "rows before", "rows after"]
+        return [_table("The tuned model's commonest mistakes", columns, wrong)] if wrong else []
+    found = metrics["where"]["confusion"]
     return [{"kind": "confusion", "names": names, "tables": [("Before", found["base"]), ("After", found["tuned"])]}]
 
 
 def _where(run: RunDirectory, metrics: Mapping[str, Any]) -> list[Part]:
+    slices, left_out = labels.shown_slices(metrics)
     rows = [
         _row(f"{one['by']}: {one['value']}", f"{one['rows']:,}", f"{one['base']:.4f}", f"{one['tuned']:.4f}",
              *_difference(one), f"{one['p_value_holm']:.3g}", verdict=one["verdict"])
-        for one in metrics["where"]["slices"]
+        for one in slices
     ]  # fmt: skip
     columns = ["slice", "rows", "base", "tuned", "difference", "95 % interval", "p (Holm)", "verdict"]
     return [
@@ -256,7 +261,8 @@ def _where(run: RunDirectory, metrics: Mapping[str, Any]) -> list[Part]:
             f"Accuracy on {metrics['evaluated_split']} by label, by length, by the columns and keywords asked for",
             columns,
             rows,
-        )
+        ),
+        *([_text(left_out)] if left_out else []),
     ]
 
 

@@ -11,6 +11,7 @@ from featherweight import records
 from featherweight.report.fitted import Column, FittedTable
 
 _MOST_LISTED = 20
+MOST_LABELS = 10  # with more, tables show the commonest, or the worst
 CURVE = (
     Column("rows of train"), Column("measured"), Column("scatter (SD)", 2), Column("by the curve"),
     Column("95 % band", 3), Column("gain"), Column("its 95 % band", 1),
@@ -19,12 +20,37 @@ _EVALUATION_ROWS = ("eval_loss", "eval_accuracy", "eval_runtime", "eval_samples_
 
 
 def label_shares(shares: Mapping[str, Mapping[str, float]], rows: Mapping[str, int]) -> FittedTable:
-    """One row a label, one column a split."""
+    """One row a label, one column a split; where labels are many, the commonest, and the others together."""
     columns = [Column("label", words=True), *(Column(f"{split} ({rows[split]:,} rows)") for split in shares)]
     table = FittedTable("Label shares", columns)
-    for label in dict.fromkeys(label for parts in shares.values() for label in parts):
+    labels = list(dict.fromkeys(label for parts in shares.values() for label in parts))
+    shown = labels
+    if len(labels) > MOST_LABELS:
+        table.title = f"Label shares: the {MOST_LABELS} commonest of {len(labels):,} labels"
+        shown = sorted(labels, key=lambda label: -next(iter(shares.values())).get(label, 0))[:MOST_LABELS]
+    for label in shown:
         table.add_row(label, *(f"{parts.get(label, 0):.2%}" for parts in shares.values()))
+    if rest := set(labels) - set(shown):
+        others = (sum(parts.get(label, 0) for label in rest) for parts in shares.values())
+        table.add_row(f"({len(rest):,} others)", *(f"{share:.2%}" for share in others))
     return table
+
+
+def worst_labels(metrics: Mapping[str, Any]) -> FittedTable | None:
+    """Where labels are many, those that the tuned model is least often right on; None where they are few."""
+    found = of_labels(metrics)
+    if len(found) <= MOST_LABELS:
+        return None
+    columns = [Column("label", words=True), Column("rows", 1), Column("base"), Column("tuned")]
+    table = FittedTable(f"The {MOST_LABELS} of {len(found):,} labels with the lowest accuracy", columns)
+    for one in sorted(found, key=lambda one: (one["tuned"], -one["rows"]))[:MOST_LABELS]:
+        table.add_row(one["value"], f"{one['rows']:,}", f"{one['base']:.4f}", f"{one['tuned']:.4f}")
+    return table
+
+
+def of_labels(metrics: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Each label's accuracy, in the order of the labels."""
+    return [one for one in metrics["where"]["slices"] if one["by"] == "label"]
 
 
 def parameters(trainable: int, total: int) -> str:
@@ -138,11 +164,12 @@ def selection(metrics: Mapping[str, Any]) -> str:
 def against_baselines(metrics: Mapping[str, Any]) -> str:
     """What the untuned model is worth."""
     low, high = metrics["base"]["eval_accuracy_interval"]
-    chance = metrics["baselines"]["majority"]["eval_accuracy"]
     found = f"The {records.untuned(metrics)}'s accuracy is {low:.4f} to {high:.4f}"
-    if low <= chance <= high:
-        found += f": no better than always answering the commonest label ({chance:.4f})"
-    return f"{found}."
+    majority = metrics["baselines"].get("majority")
+    if majority and low <= majority["eval_accuracy"] <= high:
+        found += f": no better than always answering the commonest label ({majority['eval_accuracy']:.4f})"
+    missing = [f"{name} failed and is left out ({why})." for name, why in metrics.get("baselines_left_out", {}).items()]
+    return " ".join([f"{found}.", *missing])
 
 
 def cautions(metrics: Mapping[str, Any]) -> list[str]:

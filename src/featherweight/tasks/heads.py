@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from featherweight.errors import ConfigError
+from featherweight.tasks.labels import listed
 
 
 def is_trained(config: Any) -> bool:
@@ -42,8 +43,8 @@ def order(config: Any, labels: Sequence[str], model: str) -> list[int]:
     if sorted(wanted) == sorted(found):
         return [wanted.index(name) for name in found]
     raise ConfigError(
-        f"model.head: {model} has a trained head for {', '.join(map(repr, stored))}, the data has "
-        f'{", ".join(map(repr, labels))}; set data.labels to the model\'s names, or model.head = "new"'
+        f"model.head: {model} has a trained head for {listed(list(map(repr, stored)))}, the data has "
+        f'{listed(list(map(repr, labels)))}; set data.labels to the model\'s names, or model.head = "new"'
     )
 
 

@@ -158,7 +158,7 @@ def read_as(labels: LabelColumn, names: Sequence[str], column: str, *, ordered: 
     positions = dict(zip(written, range(len(names)), strict=False))
     may_be_positions = ordered and not any(map(_is_integer, names))
     if may_be_positions and values <= set(positions):
-        shown = _listed([f"{value} is {names[index]!r}" for value, index in positions.items()])
+        shown = listed([f"{value} is {names[index]!r}" for value, index in positions.items()])
         return Reading(positions, f"the labels in {column!r} are read as positions: {shown}")
     integers = all(map(_is_integer, labels.values))
     expected = positions if may_be_positions and integers else classes
@@ -170,7 +170,7 @@ def read_as(labels: LabelColumn, names: Sequence[str], column: str, *, ordered: 
         fix = "write the names, or set data.labels to them in the order that the integers count"
     raise DataError(
         f"{labels.split.origin}: row {labels.first_row(unknown)}: the label {unknown!r} is none of "
-        f"{_listed(list(map(repr, names)))}; the column {column!r} holds {describe_counts(labels.counts)}; {fix}"
+        f"{listed(list(map(repr, names)))}; the column {column!r} holds {describe_counts(labels.counts)}; {fix}"
     )
 
 
@@ -182,7 +182,7 @@ def class_indices(labels: LabelColumn, reading: Reading) -> NDArray[np.int64]:
 
 def describe_counts(values: Counter[str]) -> str:
     """A small table of values and counts for a message, the most frequent first."""
-    return _listed([f"{value!r} ({count})" for value, count in values.most_common()])
+    return listed([f"{value!r} ({count})" for value, count in values.most_common()])
 
 
 def as_text(value: Any, split: Split) -> str:
@@ -201,7 +201,7 @@ def as_text(value: Any, split: Split) -> str:
     return text if text.strip() else ""
 
 
-def _listed(parts: Sequence[str]) -> str:
+def listed(parts: Sequence[str]) -> str:
     more = f" and {len(parts) - _MOST_SHOWN} more" if len(parts) > _MOST_SHOWN else ""
     return ", ".join(parts[:_MOST_SHOWN]) + more
 

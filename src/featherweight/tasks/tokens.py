@@ -34,9 +34,10 @@ def encode(texts: Sequence[str], tokenizer: Any, max_length: int) -> tuple[list[
     lost: list[int] = []
     for batch in batches(texts):
         for one in whole(batch):
-            kept = one.ids if len(one.ids) <= max_length else _cut(one, max_length, tokenizer.truncation_side)
+            found = one.ids  # made anew at each reading
+            kept = found if len(found) <= max_length else _cut(one, max_length, tokenizer.truncation_side)
             ids.append(kept or [tokenizer.pad_token_id])
-            lost.append(len(one.ids) - len(kept))
+            lost.append(len(found) - len(kept))
     return ids, lost
 
 

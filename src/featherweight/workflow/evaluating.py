@@ -22,6 +22,7 @@ from featherweight.report.console import Console
 from featherweight.runs import RunDirectory
 from featherweight.serving.predictor import is_export, load_predictor
 from featherweight.sources import archives, data
+from featherweight.tasks.labels import listed
 from featherweight.tasks.splits import HELD_OUT
 from featherweight.workflow.own_data import holds_train, read_own_data
 from featherweight.workflow.preparing import SELECTION_SPLIT
@@ -173,7 +174,7 @@ def _names(target: str, outputs: Sequence[str], configured: Sequence[str] | None
         return tuple(spelt[name] for name in own)
     if len(configured) != len(outputs) or set(spelt) & set(own):
         raise ConfigError(
-            f"data.labels: {target} answers {', '.join(map(repr, outputs))}; give these names, or {len(outputs)} "
+            f"data.labels: {target} answers {listed(list(map(repr, outputs)))}; give these names, or {len(outputs)} "
             "wholly other ones in their order"
         )
     return tuple(configured)

@@ -10,7 +10,7 @@ import numpy as np
 
 from featherweight.errors import ConfigError, DataError, Interrupted
 from featherweight.evidence import learning_curve as curves
-from featherweight.evidence.baselines import probe
+from featherweight.evidence.baselines import fit_probe
 from featherweight.recipe import Recipe
 from featherweight.records import Examples
 from featherweight.registry import TASKS
@@ -97,7 +97,7 @@ def _probed(recipe: Recipe, seeds: int, console: Console) -> Iterator[Point]:
                 if stop():
                     raise Interrupted("stopped while measuring the learning curve; nothing was written")
                 rows = curves.subset(labels, fraction, seed, groups)
-                model = probe().fit(train[rows], labels[rows])
+                model = fit_probe(train[rows], labels[rows])
                 yield len(rows), float(np.mean(model.predict(held_out) == answers))
 
 

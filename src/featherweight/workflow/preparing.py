@@ -77,7 +77,7 @@ class Prepared:
         values = self.recipe.model_dump(exclude={"name": True, "model": {"name"}, "data": {"name", *recipes.FILE_KEYS}})
         flat = {
             f"{section}.{key}": value
-            for section in ("data", "method", "training")
+            for section in ("data", "method", "training", "evidence")
             for key, value in values[section].items()
         }
         sources = [one.fingerprint for one in self.examples.values()]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from featherweight.errors import Interrupted
 from featherweight.evidence.assess import with_interval
-from featherweight.evidence.baselines import Part
+from featherweight.evidence.baselines import Baseline, Part
 from featherweight.records import Evaluation
 from featherweight.registry import BASELINES, METRICS
 from featherweight.report.console import Console
@@ -16,33 +18,54 @@ from featherweight.runs import RunDirectory
 from featherweight.signals import Stop
 from featherweight.workflow.preparing import Prepared, measure
 
+_LONGEST_REASON = 300  # characters
+
 
 def measure_baselines(
     prepared: Prepared, directory: RunDirectory, console: Console, stop: Stop
-) -> dict[str, dict[str, Any]]:
+) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
     """Fit each baseline on train, let it answer, and keep its answers.
 
-    Returns:
-        Baseline to its metrics on the evaluated split, with the ``cost`` of fitting it and answering.
-    """
-    from featherweight.engine.cost import Meter
+    One that fails, whatever with, is said and left out: the run is about the model.
 
+    Returns:
+        Baseline to its metrics on the evaluated split, with the ``cost`` of fitting it and answering; and those left
+        out to the reason.
+    """
     splits = dict.fromkeys(["train", *prepared.measured_splits])
     parts = {split: frozen_part(prepared, split, console, stop) for split in splits}
-    found = {}
-    for name in BASELINES:
+    chosen = prepared.recipe.evidence.baselines
+    found: dict[str, dict[str, Any]] = {}
+    left_out: dict[str, str] = {}
+    for name in BASELINES if chosen is None else chosen:
         console.begin(f"measuring the baseline {name}")
-        with Meter() as meter:
-            baseline = BASELINES[name]()
-            baseline.fit(parts["train"], len(prepared.task.labels))
-            answers = {split: baseline.predict(parts[split]) for split in prepared.measured_splits}
+        try:
+            answers, cost = _answers(prepared, BASELINES[name](), parts)
+        except Interrupted:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever a library raises, MemoryError among it
+            left_out[name] = " ".join(f"{type(error).__name__}: {error}".split())[:_LONGEST_REASON]
+            console.say(f"the baseline {name} failed and is left out: {left_out[name]}")
+            continue
         for split, probabilities in answers.items():
             examples = prepared.examples[split]
             measured = {f"eval_{one}": METRICS[one](probabilities, examples.labels) for one in prepared.task.metrics}
             _keep(prepared, directory, name, split, Evaluation(measured, probabilities, examples.labels))
             # The evaluated split is the last.
-            found[name] = {**with_interval(measured, len(examples)), "runtime": meter.seconds, "cost": meter.cost()}
-    return found
+            found[name] = {**with_interval(measured, len(examples)), "runtime": cost["seconds"], "cost": cost}
+    return found, left_out
+
+
+def _answers(
+    prepared: Prepared, baseline: Baseline, parts: Mapping[str, Part]
+) -> tuple[dict[str, NDArray[np.float32]], dict[str, Any]]:
+    """A baseline's probabilities for each measured split, and what fitting and answering took."""
+    from featherweight.engine.cost import Meter
+
+    with Meter() as meter:
+        baseline.fit(parts["train"], len(prepared.task.labels))
+        answers = {split: baseline.predict(parts[split]) for split in prepared.measured_splits}
+    return answers, meter.cost()
 
 
 def measure_model(

@@ -106,13 +106,14 @@ def _measure_base(prepared: Prepared, directory: RunDirectory, console: Console,
         checks["warnings"] += data_checks.truncation_warnings(_truncation(prepared))
         console.show(*(f"Take care: {line}" for line in checks["warnings"]))
     with stop.at_once("measuring the baselines"):
-        baselines = measure_baselines(prepared, directory, console, stop)
+        baselines, left_out = measure_baselines(prepared, directory, console, stop)
     started = prepared.model if prepared.start is None else adapt(prepared).model
     with Meter() as meter:
         evaluations = measure_model(prepared, directory, started, "base", console, stop)
     measured = {name: with_interval(one.metrics, len(one.labels)) for name, one in evaluations.items()}
     measured[prepared.evaluated_split]["cost"] = meter.cost()
     event = {"event": "base", "baselines": baselines, "metrics": measured, "data_checks": checks}
+    event |= {"baselines_left_out": left_out} if left_out else {}
     directory.append_history(event)
     return event
 
@@ -272,6 +273,7 @@ def _outcome(
             len(prepared.examples[SELECTION_SPLIT]),
         ),
         "baselines": base["baselines"],
+        "baselines_left_out": base.get("baselines_left_out", {}),
         "base": base["metrics"][split],
         "tuned": measured[split],
         "epochs": [
@@ -314,6 +316,7 @@ def _finish(directory: RunDirectory, console: Console) -> RunRecord:
         tables.epochs(metrics["epochs"]),
         tables.evaluations({"base model": metrics["base"], "tuned model": metrics["tuned"]}),
         tables.ladder(metrics),
+        *filter(None, [tables.worst_labels(metrics)]),
         tables.selection(metrics),
         *(tables.examples(f"Examples {kind} by tuning", shown[kind]) for kind in ("fixed", "broken") if shown[kind]),
         *(f"Take care: {line}" for line in tables.cautions(metrics)),

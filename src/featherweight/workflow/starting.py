@@ -15,6 +15,7 @@ from featherweight.registry import METHODS, did_you_mean
 from featherweight.serving.loading import Origin, origin_of
 from featherweight.sources.cache import file_hash, key_of
 from featherweight.sources.models import ModelSource
+from featherweight.tasks.labels import listed
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ class Start:
             )
         if recipe.data.labels not in (None, labels):
             raise ConfigError(
-                f"data.labels: the adapter in model.adapter answers {', '.join(map(repr, labels))}, in that order; "
+                f"data.labels: the adapter in model.adapter answers {listed(list(map(repr, labels)))}, in that order; "
                 "leave data.labels out, or begin without the adapter"
             )
         settled = {"labels": labels, "max_length": recipe.data.max_length or self.origin.known.get("max_length")}
