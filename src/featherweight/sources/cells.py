@@ -50,6 +50,10 @@ def _is_token(value: Any) -> bool:
     return isinstance(value, str) and not any(map(str.isspace, value))
 
 
+def _is_yes_or_no_for_each(value: Any) -> bool:
+    return isinstance(value, dict) and bool(value) and all(isinstance(one, bool | int) for one in value.values())
+
+
 _spans = _either(
     _keys("start", "end"),
     _keys("start_offset", "end_offset"),
@@ -65,7 +69,7 @@ _TEXT_SHAPES = (
 _LABEL_SHAPES = (
     _Shape("entities with their places in the text", "token-classification", _all_are(_spans)),
     _Shape("a list of labels", "multi-label-classification", lambda value: value == [] or _list_of((str, int))(value)),
-    _Shape("a yes or no for each label", "multi-label-classification", lambda value: isinstance(value, dict)),
+    _Shape("a yes or no for each label", "multi-label-classification", _is_yes_or_no_for_each),
 )
 # Columns that tell whose data a file is, where the text column that was asked for is not among them.
 _COLUMN_SHAPES = (

@@ -75,7 +75,8 @@ def _read_lines(lines: Iterator[str], start: int, origin: str, how: Reading) -> 
         try:
             row = _require_object(_DECODER.decode(line))
         except (ValueError, RecursionError) as error:
-            how.on_bad_row(DataError(f"{origin}: line {line_number}: not a valid JSON object: {error}"))
+            shape = "; one object a line, or one array of objects, was expected" if number == 1 else ""
+            how.on_bad_row(DataError(f"{origin}: line {line_number}: not a valid JSON object: {error}{shape}"))
         else:
             yield number, row
 
