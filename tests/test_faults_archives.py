@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import os
 import stat
+import struct
 import tarfile
+import time
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -96,7 +99,7 @@ def test_row_55_links_and_devices_in_a_tar(kind: bytes, tmp_path: Path) -> None:
         info = tarfile.TarInfo("a")
         info.type, info.linkname = kind, "../../etc/passwd"
         archive.addfile(info)
-    refused(tmp_path / "x.tar", "link or device")
+    refused(tmp_path / "x.tar", "sparse" if kind == tarfile.GNUTYPE_SPARSE else "link or device")
 
 
 @pytest.mark.parametrize("kind", [stat.S_IFLNK, stat.S_IFIFO, stat.S_IFCHR])
@@ -122,7 +125,97 @@ def test_row_55_a_header_that_is_a_bomb(tmp_path: Path) -> None:
         info = tarfile.TarInfo("a")
         info.pax_headers = {"comment": "x" * (64 << 20)}
         archive.addfile(info)
-    refused(tmp_path / "x.tgz", "a header of more than a mebibyte")
+    refused(tmp_path / "x.tgz", "extended headers of more than")
+
+
+def header(kind: bytes, content: bytes, name: str = "x") -> bytes:
+    """One member of a tar as bytes."""
+    info = tarfile.TarInfo(name)
+    info.type, info.size = kind, len(content)
+    return info.tobuf(tarfile.USTAR_FORMAT) + content + bytes(-len(content) % 512)
+
+
+def record(key: str, value: str) -> bytes:
+    """A record of a pax header: its length, counted with itself, a key and a value."""
+    rest = f" {key}={value}\n"
+    length = len(rest) + 1
+    while len(f"{length}{rest}") != length:
+        length += 1
+    return f"{length}{rest}".encode()
+
+
+def each(count: int, before: bytes) -> bytes:
+    """So many files of a byte, with the same in front of each."""
+    return b"".join(before + header(tarfile.REGTYPE, b"x", f"file{number}") for number in range(count))
+
+
+PAX, GLOBAL, LONG = tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME
+SPARSE = record("GNU.sparse.major", "1") + record("GNU.sparse.minor", "0")
+MANY = b"".join(record(f"{number:x}", "") for number in range(4000))
+TAR_BOMBS: dict[str, Callable[[], bytes]] = {
+    "many records": lambda: each(2000, header(PAX, MANY)),
+    "one long number": lambda: each(1, header(PAX, b"1" * 900_000)),
+    "many long numbers": lambda: each(1200, header(PAX, record("a", "1" * 60_000))),
+    "many headers in a row": lambda: each(1, header(PAX, record("a", "b")) * 70_000),
+    "many headers": lambda: each(9000, header(PAX, record("a", "b")) * 3),
+    "large global headers": lambda: header(GLOBAL, MANY) + each(1, header(GLOBAL, MANY)) + each(3000, b""),
+    "long names": lambda: each(1200, header(LONG, b"x" * 60_000)),
+    "a long name": lambda: header(LONG, b"/".join([b"a"] * 30_000)) + each(1, b""),
+    "a map of a sparse file": lambda: (
+        header(PAX, SPARSE) + header(tarfile.REGTYPE, b"999999999\n" + b"1\n" * (8 << 20), "file")
+    ),
+    "a sparse entry": lambda: header(tarfile.GNUTYPE_SPARSE, b"", "file") + bytes(8 << 20),
+    "a size in an extended header": lambda: each(1, header(PAX, record("size", "9" * 5000))),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", TAR_BOMBS)
+@pytest.mark.usefixtures("nothing_escapes")
+def test_row_87_headers_of_a_tar_that_are_bombs(kind: str, tmp_path: Path) -> None:
+    """Small files, packed, whose headers alone took up to minutes to read, or gigabytes."""
+    (tmp_path / "x.tgz").write_bytes(gzip.compress(TAR_BOMBS[kind]() + bytes(1024), 1))
+    assert (tmp_path / "x.tgz").stat().st_size < 10 << 20
+    began = time.process_time()
+    refused(tmp_path / "x.tgz", "x.tgz")
+    assert time.process_time() - began < 8
+
+
+@pytest.mark.usefixtures("nothing_escapes")
+def test_row_87_entries_of_a_zip_that_overlap(tmp_path: Path) -> None:
+    """A hundred entries of one content, each within the limits."""
+    as_zip(tmp_path / "x.zip", [("a00", b"x" * 1000), ("b", b"y" * 100_000)])
+    content = (tmp_path / "x.zip").read_bytes()
+    begin, end = content.index(b"PK\x01\x02"), content.index(b"PK\x05\x06")
+    first = content[begin : content.index(b"PK\x01\x02", begin + 1)]
+    entries = b"".join(first.replace(b"a00", b"a%02d" % number) for number in range(100))
+    tail = bytearray(content[end:])
+    tail[8:12] = struct.pack("<HH", 100, 100)
+    tail[12:16] = struct.pack("<L", len(entries))
+    (tmp_path / "x.zip").write_bytes(content[:begin] + entries + tail)
+    refused(tmp_path / "x.zip", "overlaps")
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
+@pytest.mark.usefixtures("nothing_escapes")
+def test_row_87_packings_that_ask_for_any_memory(method: int, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "x.zip", "w", method) as archive:
+        archive.writestr("a", b"x" * 1000)
+    refused(tmp_path / "x.zip", "not packed by deflate")
+
+
+def test_row_87_what_archivers_write_beside_names_is_read(tmp_path: Path) -> None:
+    """Long names and times in parts of a second, by pax and by GNU tar; a comment for all, as git has it."""
+    names = [f"{'long' * 20}/{'name' * 20}/{number}" for number in range(1000)]
+    for form in (tarfile.PAX_FORMAT, tarfile.GNU_FORMAT):
+        path = tmp_path / f"{form}.tgz"
+        comment = {"comment": "a" * 40} if form == tarfile.PAX_FORMAT else None
+        with tarfile.open(path, "w:gz", format=form, pax_headers=comment) as archive:
+            for name in names:
+                info = tarfile.TarInfo(name)
+                info.mtime, info.size = 1700000000.123456789, 1  # type: ignore[assignment]
+                archive.addfile(info, io.BytesIO(b"x"))
+        folder = archives.unpacked(path)
+        assert sorted(one.name for one in folder.rglob("*") if one.is_file()) == sorted(map(str, range(1000)))
 
 
 @pytest.mark.usefixtures("nothing_escapes")

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pickle
 import re
+import resource
 import shutil
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +23,7 @@ import tiny
 from featherweight import recipe as recipes
 from featherweight import workflow
 from featherweight.errors import ConfigError, FeatherweightError, ModelError
+from featherweight.methods.patterns import PatternError, matching
 from featherweight.serving.predictor import load_predictor
 from featherweight.sources import models as sources
 
@@ -298,7 +302,10 @@ def configure(run: Path, **keys: Any) -> None:
         ({"lora_alpha": "8"}, "lora_alpha is '8'"),
         ({"alpha_pattern": {"query": float("inf")}}, "alpha_pattern.query is inf"),
         ({"target_modules": "(.|.)*[!?]"}, "takes too long"),
-        ({"target_modules": "(((a{1000}){1000}){1000})"}, "counts repetitions"),
+        ({"target_modules": "(((a{1000}){1000}){1000})"}, "matches no module"),
+        ({"target_modules": r"\\{99999999}"}, "matches no module"),
+        ({"target_modules": r"\\{99999999999}"}, "no regular expression"),
+        ({"target_modules": "[a-z.0-9_]{1,99}" * 20 + "!"}, "takes too long"),
         ({"target_modules": "(" * 500}, "no regular expression"),
         ({"target_modules": "a" * 10_000}, "longer than"),
         ({"exclude_modules": "(a?[a-z.0-9]|[a-z.0-9]a?)*[!?]"}, "takes too long"),
@@ -316,12 +323,57 @@ def test_row_52_impossible_configurations(keys: dict[str, Any], named: str, run:
     refused(ModelError, run, "adapter_config.json", named)
 
 
+# What compiles or matches in any time or memory: nested counts, alternatives that mean the same, sets that are written
+# out, groups within groups, names that refer back.
+HOSTILE = [
+    "(.|.)*[!?]", "([a-z.0-9_]+)+!", r"(?:.*.*.*.*.*.*.*.*.*.*)*!", r"((((((((.?){40}){40}){40}){40}){40})))!",
+    r"\\{99999999}", r"(\\{9999}){9999}", r"[\\{]{4000000000}", r"(?:(?:(?:(?:.{0,65000}){0,65000}){0,65000}))!",
+    r"(?i:" + "(?:[a-z\u0130\u017f]|.)" * 50 + ")*!", r"(.*)\1\1\1\1\1(.*)\2\2\2!", "(?=(.*))" * 60 + "!", "(" * 99 + ".*" + ")*" * 99 + "!",
+    "(?P<a>.)*" + "(?(a).|..)*" * 40 + "!",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("pattern", HOSTILE, ids=range(len(HOSTILE)))
+def test_row_87_no_pattern_takes_long_or_much(pattern: str) -> None:
+    """Seconds and a little memory at the most, all of it elsewhere; then it matches nothing or is refused."""
+    names = [f"encoder.layer.{number}.attention.self.query" for number in range(200)]
+    before, began = resource.getrusage(resource.RUSAGE_SELF), time.monotonic()
+    with contextlib.suppress(PatternError):
+        assert matching({"target_modules": pattern}, names) == {"target_modules": []}
+    after = resource.getrusage(resource.RUSAGE_SELF)
+    assert after.ru_utime - before.ru_utime < 1
+    assert time.monotonic() - began < 100, "a second of computing, on a machine that may be busy"
+    assert after.ru_maxrss - before.ru_maxrss < 50_000, "kilobytes"
+
+
+def test_row_87_the_pattern_that_is_wrong_is_named() -> None:
+    good, names = r"(?:.*\.)?(query|key)", ["layer.0.query", "layer.0.key", "layer.0.value"]
+    assert matching({"good": good, "other": "layer.*"}, names) == {"good": names[:2], "other": names}
+    for bad, reason in (("(.|.)*!", "too long"), ("(", "no regular expression"), ("a" * 3000, "longer than")):
+        with pytest.raises(PatternError, match=reason) as caught:
+            matching({"good": good, "bad": bad, "last": good}, [*names, "layer.0." + "x" * 40])
+        assert caught.value.key == "bad"
+
+
+def test_row_87_a_tokenizer_whose_pattern_never_ends_is_one_error(run: Path, tmp_path: Path) -> None:
+    """Its library gives up by itself, but by a panic, which is no Exception."""
+    path = tmp_path / "base" / "tokenizer.json"
+    split = {"type": "Split", "pattern": {"Regex": "(a|aa)+!"}, "behavior": "Isolated", "invert": False}
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"pre_tokenizer": split}))
+    predictor = load_predictor(str(run))
+    assert predictor.predict(["great"])
+    with pytest.raises(ModelError, match="tokenizer can't take a text"):
+        predictor.predict(["a" * 80])
+
+
 def test_row_52_harmless_patterns_still_mean_what_peft_means(run: Path, models: Models) -> None:
     """The adapter that names its layers by a pattern gives the same answers as the one that lists them."""
     before = load_predictor(str(run)).predict(["great film", "a dull plot"])
     path = run / "adapter" / "adapter_config.json"
     listed = json.loads(path.read_text())["target_modules"]
-    configure(run, target_modules=rf".*\.({'|'.join(map(re.escape, listed))})", rank_pattern={r"layer\.[01]\..*": 4})
+    configure(
+        run, target_modules=rf".*\.({'|'.join(map(re.escape, listed))})", rank_pattern={r"layer\.[01]{1,2}\..*": 4}
+    )
     assert load_predictor(str(run)).predict(["great film", "a dull plot"]) == before
 
 

@@ -9,19 +9,17 @@ from __future__ import annotations
 
 import math
 import re
-import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from featherweight.errors import ModelError
+from featherweight.methods.patterns import PatternError, matching
 from featherweight.registry import did_you_mean
 from featherweight.sources.tensors import TensorInfo
 
 MAX_SIZE = 65_536  # no published adapter has a rank or a prompt near it
 _MAX_REPEATED_LAYERS = 1_024
-_MAX_PATTERN = 2_000  # characters
-_PATTERN_SECONDS = 2.0
 _SIZES = ("r", "init_r", "target_r", "num_virtual_tokens", "num_layers", "token_dim", "num_transformer_submodules")
 _NUMBERS = ("lora_alpha", "alpha", "lora_dropout", "scaling", "d_initial")
 _NAME_LISTS = ("target_modules", "exclude_modules", "feedforward_modules")
@@ -80,57 +78,43 @@ def without_patterns(
     """
     from peft.utils.constants import DUMMY_TARGET_MODULES, INCLUDE_LINEAR_LAYERS_SHORTHAND
 
+    tables = {key: config.get(key) or {} for key in ("rank_pattern", "alpha_pattern")}
+    patterns = {
+        key: value
+        for key in _NAME_LISTS
+        if isinstance(value := config.get(key), str)
+        and value not in {INCLUDE_LINEAR_LAYERS_SHORTHAND, DUMMY_TARGET_MODULES}
+    } | {
+        # PEFT matches these at the end of a name.
+        f"{key}.{pattern}": rf"(?:.*\.)?(?:{pattern})"
+        for key, table in tables.items()
+        for pattern in table
+        if not _PLAIN.fullmatch(pattern)
+    }
+    ends = tuple(f".{one}" for one in config.get("target_parameters") or ())
+    adapted = [*modules, *(name for name in parameters if f".{name}".endswith(ends))]
+    try:
+        found = matching(patterns, adapted)
+    except PatternError as error:
+        shown = error.key if error.key in config else error.key.partition(".")[0]
+        pattern = repr(patterns[error.key][:60])
+        raise ModelError(f"{path}: {shown} {pattern} {error.reason}") from None
     result = dict(config)
-    matcher = _Matcher(path)
-    for key in _NAME_LISTS:
-        value = config.get(key)
-        if isinstance(value, str) and value not in {INCLUDE_LINEAR_LAYERS_SHORTHAND, DUMMY_TARGET_MODULES}:
-            result[key] = list(matcher.matching(key, value, modules))
+    known = set(modules)
+    result |= {key: [name for name in found[key] if name in known] for key in _NAME_LISTS if key in found}
     targets = result.get("target_modules")
     if isinstance(targets, list) and not any(f".{name}".endswith(f".{one}") for one in targets for name in modules):
         shown = str(config["target_modules"])[:60]
         raise ModelError(f"{path}: target_modules {shown} matches no module of the base model; is it for another one?")
-    ends = tuple(f".{one}" for one in config.get("target_parameters") or ())
-    adapted = [*modules, *(name for name in parameters if f".{name}".endswith(ends))]
-    for key in ("rank_pattern", "alpha_pattern"):
-        # PEFT lets the first pattern that matches win, and matches at the end of a name.
-        expanded: dict[str, Any] = {}
-        for pattern, value in (config.get(key) or {}).items():
+    for key, table in tables.items():
+        expanded: dict[str, Any] = {}  # PEFT lets the first pattern that matches win
+        for pattern, value in table.items():
+            for name in map(re.escape, found.get(f"{key}.{pattern}", ())):
+                expanded.setdefault(name, value)
             if _PLAIN.fullmatch(pattern):
                 expanded.setdefault(pattern, value)
-            else:
-                for name in matcher.matching(key, rf"(?:.*\.)?(?:{pattern})", adapted):
-                    expanded.setdefault(re.escape(name), value)
         result[key] = expanded
     return result
-
-
-class _Matcher:
-    """Matches regular expressions that may be hostile, within a number of seconds for all of them together."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._end = time.monotonic() + _PATTERN_SECONDS
-
-    def matching(self, key: str, pattern: str, names: Iterable[str]) -> Iterator[str]:
-        import regex  # unlike the standard library's, it can be stopped
-
-        shown = pattern if len(pattern) < 60 else pattern[:60] + "..."
-        if len(pattern) > _MAX_PATTERN:
-            raise ModelError(f"{self._path}: {key} {shown!r} is longer than {_MAX_PATTERN:,} characters")
-        if re.search(r"(?<!\\)\{", pattern):  # compiled by writing them out: a few nested ones fill any memory
-            raise ModelError(f"{self._path}: {key} {shown!r} counts repetitions; list the modules by name instead")
-        try:
-            compiled = regex.compile(pattern)
-            for name in names:
-                if compiled.fullmatch(name, timeout=max(self._end - time.monotonic(), 1e-3)):
-                    yield name
-        except TimeoutError:
-            raise ModelError(
-                f"{self._path}: {key} {shown!r} takes too long to match; list the modules by name instead"
-            ) from None
-        except (regex.error, RecursionError, OverflowError, MemoryError) as error:
-            raise ModelError(f"{self._path}: {key} {shown!r} is no regular expression: {error}") from None
 
 
 def _check_kind(config: Mapping[str, Any], path: Path) -> None:

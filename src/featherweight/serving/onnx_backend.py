@@ -15,6 +15,7 @@ from featherweight.batching import by_tokens, of_equal_length
 from featherweight.errors import ConfigError, ModelError, first_line
 from featherweight.runs import FACTS
 from featherweight.serving.facts import read_facts
+from featherweight.sources.panics import no_panics
 
 _TOKEN_BUDGET = 1024
 _NEEDED = ("labels", "max_length", "pad_token_id")
@@ -71,7 +72,8 @@ class OnnxBackend:
             )
 
     def logits(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        encoded = self._tokenizer.encode_batch_fast(list(texts))
+        with no_panics():
+            encoded = self._tokenizer.encode_batch_fast(list(texts))
         rows = [encoding.ids or [self._pad] for encoding in encoded]
         lengths = np.asarray([len(row) for row in rows], dtype=np.int64)
         result = np.empty((len(rows), len(self.labels)), dtype=np.float32)

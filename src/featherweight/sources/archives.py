@@ -8,6 +8,7 @@ unpacked into the cache, complete or absent, by code that makes only plain files
 from __future__ import annotations
 
 import gzip
+import re
 import stat
 import struct
 import tarfile
@@ -29,6 +30,11 @@ MAX_BYTES = 64 << 30
 MAX_RATIO = 100  # weights and JSON hardly shrink; what shrinks more is nothing but zeros
 _FREE_BYTES = 16 << 20  # below this much, no ratio is a danger
 _MAX_DIRECTORY = 8 << 20
+_MAX_PATH = 1_000  # characters of an entry's whole name
+_MAX_EXTENDED = 64 << 10  # bytes of what a tar says of an entry beside its header
+_MAX_ALL_EXTENDED = 4 << 20  # twice what GNU tar or Python write for as many entries as may be
+_LONG_NUMBER = re.compile(rb"[0-9]{33}")
+_LOCAL_HEADER = 30  # bytes of a zip's header before each entry, at least
 _CHUNK = 1 << 20
 _ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz")
 
@@ -90,6 +96,8 @@ def _check(path: Path, entries: Iterator[_Entry]) -> None:
             raise ModelError(f"{path}: more than {MAX_ENTRIES:,} entries; no run or model has so many")
         if entry.size < 0:
             raise ModelError(f"{path}: the entry {_shown(entry.name)} has a size of {entry.size}")
+        if len(entry.name) > _MAX_PATH:
+            raise ModelError(f"{path}: the entry {_shown(entry.name)} is longer than {_MAX_PATH:,} characters")
         if found := names.path_problem(entry.name):
             raise ModelError(f"{path}: the entry {_shown(entry.name)} {found}; nothing was unpacked")
         total += entry.size
@@ -117,10 +125,13 @@ def _check_collision(path: Path, entry: _Entry, seen: dict[str, bool]) -> None:
 def _zip_entries(path: Path) -> Iterator[_Entry]:
     _require_short_directory(path)
     with zipfile.ZipFile(path) as archive:
+        _refuse_overlaps(path, archive)
         for info in archive.infolist():
             kind = stat.S_IFMT(info.external_attr >> 16)
             if kind not in {0, stat.S_IFREG, stat.S_IFDIR}:
                 raise ModelError(f"{path}: the entry {_shown(info.filename)} is a link or device; nothing was unpacked")
+            if info.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:  # others ask for any memory
+                raise ModelError(f"{path}: the entry {_shown(info.filename)} is not packed by deflate; pack it again")
             if info.flag_bits & 0x1:
                 raise ModelError(f"{path}: the entry {_shown(info.filename)} is encrypted; unpack it yourself")
             name = info.filename.removesuffix("/") if info.is_dir() else info.filename
@@ -130,7 +141,8 @@ def _zip_entries(path: Path) -> Iterator[_Entry]:
 def _tar_entries(path: Path) -> Iterator[_Entry]:
     with path.open("rb") as raw:
         plain: Any = raw if path.suffix.lower() == ".tar" else gzip.GzipFile(fileobj=raw)
-        with tarfile.open(fileobj=_Bounded(plain), mode="r:") as archive:  # type: ignore[call-overload]
+        bounded = _Bounded(plain)
+        with tarfile.open(fileobj=bounded, mode="r:", tarinfo=_Header) as archive:  # type: ignore[call-overload]
             while (member := archive.next()) is not None:
                 archive.members = []  # else every header stays in memory
                 if member.isdir() and member.name == ".":
@@ -148,15 +160,27 @@ def _tar_entries(path: Path) -> Iterator[_Entry]:
 
 
 class _Bounded:
-    """A stream that no header can make read, or skip, more than an archive may hold."""
+    """A stream that no header can make read, or skip, more than an archive may hold.
+
+    Attributes:
+        headers: that were met, with those that stand before the header of an entry.
+        extended: bytes in those.
+        in_pax: whether what is read next is one of those in the pax format.
+    """
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream
+        self.headers = self.extended = 0
+        self.in_pax = False
 
     def read(self, size: int = -1) -> bytes:
         if not 0 <= size <= _CHUNK:
-            raise tarfile.ReadError("a header of more than a mebibyte")
-        return self._stream.read(size)
+            raise tarfile.ReadError("more than a mebibyte at once")
+        content = self._stream.read(size)
+        if self.in_pax and _LONG_NUMBER.search(content):  # tarfile would look through it in quadratic time
+            raise tarfile.ReadError("an extended header with a number of more than 32 digits")
+        self.in_pax = False
+        return content
 
     def seek(self, offset: int, whence: int = 0) -> int:
         if offset > MAX_BYTES:
@@ -165,6 +189,48 @@ class _Bounded:
 
     def tell(self) -> int:
         return self._stream.tell()
+
+
+class _Header(tarfile.TarInfo):
+    """A header, checked before tarfile acts on it: one may be preceded by others, which may hold anything."""
+
+    def _proc_member(self, archive: Any) -> Any:
+        stream: _Bounded = archive.fileobj
+        stream.headers += 1
+        if stream.headers > MAX_ENTRIES:
+            raise tarfile.ReadError(f"more than {MAX_ENTRIES:,} entries, extended headers among them")
+        if self.type == tarfile.GNUTYPE_SPARSE:
+            raise _sparse()
+        if self.type in (*_PAX, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK):
+            stream.extended += self.size
+            again = self.type == tarfile.XGLTYPE and archive.pax_headers  # what it holds is copied for each entry
+            if not 0 <= self.size <= _MAX_EXTENDED or stream.extended > _MAX_ALL_EXTENDED or again:
+                raise tarfile.ReadError(f"extended headers of more than {_MAX_EXTENDED:,} bytes")
+        stream.in_pax = self.type in _PAX
+        return super()._proc_member(archive)  # type: ignore[misc]
+
+    def _proc_gnusparse_00(self, *_: Any) -> None:
+        raise _sparse()
+
+    _proc_gnusparse_01 = _proc_gnusparse_10 = _proc_gnusparse_00
+
+
+_PAX = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
+
+
+def _sparse() -> tarfile.ReadError:
+    return tarfile.ReadError("a sparse entry; pack it again without --sparse")
+
+
+def _refuse_overlaps(path: Path, archive: zipfile.ZipFile) -> None:
+    """Refuse entries that lie within one another, of which a small file can hold any number."""
+    end = archive.start_dir
+    for info in sorted(archive.infolist(), key=lambda info: info.header_offset, reverse=True):
+        if info.header_offset + _LOCAL_HEADER + info.compress_size > end:
+            raise ModelError(
+                f"{path}: the entry {_shown(info.filename)} overlaps what follows it; nothing was unpacked"
+            )
+        end = info.header_offset
 
 
 def _require_short_directory(path: Path) -> None:
@@ -209,4 +275,4 @@ def _explained(path: Path) -> Iterator[None]:
         zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, gzip.BadGzipFile, NotImplementedError, ValueError,
         struct.error, RuntimeError, OverflowError, UnicodeError, MemoryError,
     ) as error:  # fmt: skip
-        raise ModelError(f"{path}: not a whole archive: {error or type(error).__name__}") from None
+        raise ModelError(f"{path}: can't be unpacked: {error or type(error).__name__}") from None

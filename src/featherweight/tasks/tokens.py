@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featherweight.sources.cache import file_hash, key_of
+from featherweight.sources.panics import no_panics
 
 _BATCH_ROWS = 4_096
 _BATCH_CHARACTERS = 1 << 20  # of which a tokenizer makes some 100 bytes each while it works
@@ -33,7 +34,9 @@ def encode(texts: Sequence[str], tokenizer: Any, max_length: int) -> tuple[list[
     ids: list[list[int]] = []
     lost: list[int] = []
     for batch in batches(texts):
-        for one in whole(batch):
+        with no_panics():
+            encoded = whole(batch)
+        for one in encoded:
             found = one.ids  # made anew at each reading
             kept = found if len(found) <= max_length else _cut(one, max_length, tokenizer.truncation_side)
             ids.append(kept or [tokenizer.pad_token_id])
