@@ -30,6 +30,7 @@ class Console:
         self.quiet = quiet
         self.as_json = as_json
         self._progress = progress or (Nothing() if quiet else on_standard_error())
+        self._shown: Any = None
 
     @classmethod
     def in_python(cls, progress: bool) -> Console:
@@ -48,10 +49,11 @@ class Console:
         width = None if known else _WIDTH_OF_FILES
         # Texts and labels are the user's: nothing in them is markup.
         rich = Rich(file=stream, highlight=False, width=width, soft_wrap=False, markup=False, emoji=False)
-        for before, renderable in zip((None, *renderables), renderables, strict=False):
-            if isinstance(before, str) and isinstance(renderable, FittedTable):
+        for renderable in renderables:
+            if isinstance(self._shown, str) and isinstance(renderable, FittedTable):
                 rich.print()
             rich.print(renderable)
+            self._shown = renderable
 
     def say(self, line: str) -> None:
         """One line about what goes on."""

@@ -320,7 +320,7 @@ def _finish(directory: RunDirectory, console: Console) -> RunRecord:
         tables.selection(metrics),
         *(tables.examples(f"Examples {kind} by tuning", shown[kind]) for kind in ("fixed", "broken") if shown[kind]),
         *(f"Take care: {line}" for line in tables.cautions(metrics)),
-        tables.verdict(metrics),
+        f"\n{tables.verdict(metrics)}",
         tables.against_baselines(metrics),
         f"\nEverything is in {directory.path}. Try it:",
         tables.command(tables.predict_command(directory.path, metrics)),
