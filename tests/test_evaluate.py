@@ -50,7 +50,7 @@ def finished(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
-def test_evaluate_says_what_metrics_json_says(finished: Path) -> None:
+def test_row_95_evaluate_says_what_metrics_json_says(finished: Path) -> None:
     kept = json.loads((finished / "metrics.json").read_text())["tuned"]
     found = workflow.evaluate(str(finished))
     same = [key for key in kept if key.startswith("eval_") and "per_second" not in key and key != "eval_runtime"]
@@ -62,7 +62,7 @@ def test_evaluate_says_what_metrics_json_says(finished: Path) -> None:
     assert found["changed_since_run"] == []
 
 
-def test_each_labels_figures_are_scikit_learns(finished: Path, tmp_path: Path) -> None:
+def test_row_95_each_labels_figures_are_scikit_learns(finished: Path, tmp_path: Path) -> None:
     from sklearn.metrics import precision_recall_fscore_support
 
     from featherweight.serving.predictor import load_predictor
@@ -81,7 +81,7 @@ def test_each_labels_figures_are_scikit_learns(finished: Path, tmp_path: Path) -
         )
 
 
-def test_the_file_is_called_by_its_name(finished: Path, tmp_path: Path, cli: Any) -> None:
+def test_row_95_the_file_is_called_by_its_name(finished: Path, tmp_path: Path, cli: Any) -> None:
     tiny.save_csv(tmp_path / "new.csv", tiny.rows(20, seed=5))
     shown = cli("evaluate", finished, "--data", "new.csv")
     assert shown.returncode == 0, shown.stderr
@@ -180,7 +180,7 @@ def test_row_71_evaluate_reads_a_column_in_one_way(models: Models, tmp_path: Pat
             workflow.evaluate(str(folder), DataSection(train_file=str(new), labels=["0", "1", "2"]))
 
 
-def test_evaluate_takes_other_names_for_the_outputs(finished: Path, tmp_path: Path) -> None:
+def test_row_95_evaluate_takes_other_names_for_the_outputs(finished: Path, tmp_path: Path) -> None:
     rows = tiny.rows(20, seed=5)
     words = {"neg": "bad", "pos": "good"}
     new = tiny.save_csv(tmp_path / "new.csv", [{**row, "label": words[row["label"]]} for row in rows])
@@ -198,7 +198,7 @@ def test_evaluate_takes_other_names_for_the_outputs(finished: Path, tmp_path: Pa
             workflow.evaluate(str(finished), DataSection(train_file=str(new), labels=labels))
 
 
-def test_an_onnx_export_is_evaluated_as_its_run(finished: Path, tmp_path: Path) -> None:
+def test_row_95_an_onnx_export_is_evaluated_as_its_run(finished: Path, tmp_path: Path) -> None:
     pytest.importorskip("onnx")
     pytest.importorskip("onnxruntime")
     workflow.export(finished, "onnx", tmp_path / "onnx")
