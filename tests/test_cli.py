@@ -211,7 +211,7 @@ def test_row_95_a_mistyped_run_is_not_looked_for_on_the_hub(
 ) -> None:
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "one").symlink_to(run)
-    (tmp_path / "x.csv").write_text("text,label\na,x\nb,y\n" * 4)
+    (tmp_path / "x.csv").write_text("text,label\n" + "a,x\nb,y\n" * 4)
     ended = cli(*command, env={**os.environ, "HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "http://127.0.0.1:9"})
     assert ended.returncode in {2, 4}
     (line,) = ended.stderr.strip().splitlines()
