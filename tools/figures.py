@@ -74,6 +74,26 @@ def evidence() -> str:
     )
 
 
+def scale() -> str:
+    """From ``benchmarks/scale.py``, where it was run."""
+    if not (BENCHMARKS / "scale.json").is_file():
+        return ""
+    found = _read("scale")
+    lines = [
+        "| case | rows | classes | to the first step | in all | peak memory | longest stages |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, case in found["cases"].items():
+        longest = sorted(case["stages"], key=lambda stage: -stage["seconds"])[:3]
+        stages = ", ".join(f"{stage['stage']} {stage['seconds']:.0f} s" for stage in longest)
+        first = "" if case["first_step_seconds"] is None else f"{case['first_step_seconds']:.0f} s"
+        lines.append(
+            f"| `{name}` | {case['rows']:,} | {case['classes']:,} | {first} | {case['seconds']:.0f} s | "
+            f"{case['peak_memory_bytes'] / 1e9:.2f} GB | {stages} |"
+        )
+    return "\n".join([*lines, "", f"Five steps on MiniLM-L6, {_machine(found)}: `python benchmarks/scale.py`.", ""])
+
+
 def predictor() -> str:
     """From ``benchmarks/predict.py``."""
     found = _read("predict")

@@ -26,7 +26,7 @@ def generated() -> dict[Path, str]:
     """File to content."""
     schema = json.dumps(recipe.json_schema(), indent=2) + "\n"
     filled = {
-        "performance.md": figures.training() + "\n" + figures.plan(),
+        "performance.md": figures.training() + "\n" + figures.plan() + figures.scale(),
         "reliability.md": reliability.table() + "\n" + reliability.figures(),
         "evidence.md": figures.evidence(),
         "export.md": figures.predictor(),
