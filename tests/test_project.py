@@ -101,3 +101,19 @@ def test_nothing_that_git_tracks_names_this_machine() -> None:
         path = ROOT / name
         if path.is_file() and path != Path(__file__):
             assert home not in path.read_text(encoding="utf-8", errors="replace"), name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("is_altered", [False, True])
+def test_row_100_extras_are_pinned_and_pip_checks_their_hashes(is_altered: bool, tmp_path: Path) -> None:
+    content = (ROOT / "requirements-serve.txt").read_text()
+    assert "fastapi==" in content
+    if is_altered:
+        content = re.sub(r"sha256:\w{8}", "sha256:00000000", content)
+    (tmp_path / "requirements.txt").write_text(content)
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--dry-run", "--require-hashes", "--no-deps"]
+    command += ["--target", str(tmp_path / "new"), "--requirement", str(tmp_path / "requirements.txt")]
+    ended = subprocess.run(command, capture_output=True, text=True)
+    if ended.returncode != 0 and "hash" not in ended.stderr.lower():
+        pytest.skip(f"no package registry: {ended.stderr.strip().splitlines()[-1]}")
+    assert (ended.returncode == 0) is not is_altered, ended.stderr

