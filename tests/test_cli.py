@@ -297,6 +297,10 @@ def test_row_95_predict_knows_the_column_that_the_run_was_tuned_with(
     before = {key: value for key, value in json.loads(facts.read_text()).items() if key != "text_column"}
     facts.write_text(json.dumps(before))
     assert cli("predict", "run", "--input", train, "--output", "out.csv").returncode == 0, "a run of an earlier version"
+    (tmp_path / "new.csv").write_text("text\ngreat film\n")
+    assert cli("predict", "run", "--input", "new.csv", "--output", "out.csv").returncode == 0, (
+        "text goes without saying"
+    )
     wrong = cli("predict", "run", "--input", train, "--output", "out.csv", "--column", "text")
     assert wrong.returncode == 3
     assert "no column 'text'" in wrong.stderr

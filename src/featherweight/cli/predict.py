@@ -33,7 +33,8 @@ def add(commands: Any) -> None:
         help="abstain (no label) where more of the answers would be wrong: 0.01, 0.02, 0.05 or 0.1; calibrated",
     )
     parser.add_argument(
-        "--column", help="the column of --input that holds the text (default: the one that the run was tuned with)"
+        "--column",
+        help="the column of --input that holds the text (default: the one that the run was tuned with, or else text)",
     )
 
 

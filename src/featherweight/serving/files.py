@@ -33,12 +33,17 @@ _FIX = "mend the row, or set --column"
 Fill = Callable[[BinaryIO], int]
 
 
-def answer_file(predictor: Predictor, source: str, output: str, column: str, how: Reading) -> int:
-    """Stream a file's rows through a predictor into another file; see :meth:`Predictor.predict_file`."""
+def answer_file(predictor: Predictor, source: str, output: str, columns: Sequence[str], how: Reading) -> int:
+    """Stream a file's rows through a predictor into another file; see :meth:`Predictor.predict_file`.
+
+    Args:
+        columns: which one holds the text: the first of these that the file begins with.
+    """
     target: Format = FORMATS["jsonl"]() if output == "-" else format_of(output)
     if output != "-" and Path(output).exists() and not Path(output).is_file():
         raise ConfigError(f"{output}: not a regular file; name a file, or - for a pipe")
-    with _opened(source, column, how) as given:
+    with _opened(source, how) as given:
+        given.choose(columns)
         plan = _by_columns if given.format.keeps_types and target.keeps_types else _by_rows
         fill = plan(predictor, given, target, output)
         if output == "-":
@@ -68,10 +73,17 @@ class _Source:
     name: str
     format: Format
     stream: BinaryIO
-    column: str
     how: Reading
+    column: str = ""
     state: os.stat_result | None = None
     columns: list[str] = field(default_factory=list)
+
+    def choose(self, columns: Sequence[str]) -> None:
+        first, *others = columns
+        if others:
+            row: Row = next((row for _, row in self.rows()), {})
+            first = next((one for one in columns if one in row or one in self.columns), first)
+        self.column, self.how = first, replace(self.how, columns=(first,))
 
     def rows(self) -> Iterator[tuple[int, Row]]:
         self.stream.seek(0)
@@ -102,17 +114,17 @@ class _Source:
 
 
 @contextmanager
-def _opened(source: str, column: str, how: Reading) -> Iterator[_Source]:
+def _opened(source: str, how: Reading) -> Iterator[_Source]:
     """Standard input goes to the disk first, since rows are read more than once."""
     if source == "-":
         with tempfile.TemporaryFile() as spooled:
             shutil.copyfileobj(sys.stdin.buffer, spooled)
-            yield _Source("standard input", FORMATS["jsonl"](), spooled, column, how)
+            yield _Source("standard input", FORMATS["jsonl"](), spooled, how)
         return
     path = Path(source)
     data_files.require_regular(path)
     with opened(path) as (found, stream):
-        yield _Source(source, found, stream, column, how, path.stat())
+        yield _Source(source, found, stream, how, state=path.stat())
 
 
 def _by_rows(predictor: Predictor, given: _Source, target: Format, output: str) -> Fill:

@@ -104,9 +104,9 @@ class Predictor:
         from featherweight.serving.files import answer_file
         from featherweight.sources.formats import Reading
 
-        column = column or self.backend.text_column or "text"
-        how = Reading(encoding, delimiter=delimiter, columns=(column,))
-        return answer_file(self, str(source), str(output), column, how)
+        known = list(dict.fromkeys(filter(None, (self.backend.text_column, "text"))))
+        how = Reading(encoding, delimiter=delimiter)
+        return answer_file(self, str(source), str(output), [column] if column else known, how)
 
     def _rows(self, texts: Iterable[str]) -> Iterator[list[float]]:
         iterator = map(_clean, texts)
