@@ -112,7 +112,7 @@ def test_a_stream_is_read_as_it_is_answered(predictor: Predictor) -> None:
 
 
 def test_what_is_no_text_is_named(predictor: Predictor) -> None:
-    with pytest.raises(DataError, match="not int"):
+    with pytest.raises(DataError, match="not a number"):
         predictor.predict([3])  # type: ignore[list-item]
     assert predictor.predict("\ud800 great")[0]["label"] in predictor.labels  # a lone surrogate, as JSON can spell it
 
