@@ -6,6 +6,7 @@
 # make torture        kill 300 runs at random moments and resume them
 # make reliability    run the tests of the numbered faults and note their results for docs/reliability.md
 # make torture-server the server's tests in their long versions: 10,000 generated requests, 1,000 reloads, a minute's overload
+# make architectures  tiny models of every architecture through the whole tool, for docs/architectures.md, some 15 minutes
 # make docs           write what is generated in docs/
 # make audit          every dependency with its licence and release date; fails on one that is not permissive
 # make torture-inputs 10,000 broken recipes, data files, weights and names
@@ -19,7 +20,7 @@ BIN      := $(VENV)/bin
 PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo demo-decoder test check browser docs lock benchmark torture torture-inputs torture-server reliability audit clean
+.PHONY: help demo demo-decoder test check browser architectures docs lock benchmark torture torture-inputs torture-server reliability audit clean
 help:
 	@sed -n '/^#/!q;s/^# \{0,1\}//p' Makefile
 
@@ -52,6 +53,10 @@ browser:
 
 torture-server: $(VENV)/dev.stamp
 	FEATHERWEIGHT_TORTURE=1 $(BIN)/pytest tests/test_server.py tests/test_server_fuzz.py tests/test_serving.py
+
+architectures: $(VENV)/dev.stamp
+	$(BIN)/python tools/architectures.py
+	$(BIN)/python tools/make_docs.py
 
 docs: $(VENV)/dev.stamp
 	$(BIN)/python tools/make_docs.py

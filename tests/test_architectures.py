@@ -15,7 +15,10 @@ import torch
 from conftest import ROOT
 
 from featherweight.engine.execution import Execution
+from featherweight.engine.forward import Padded
 from featherweight.errors import ConfigError, ModelError
+from featherweight.export import Subject
+from featherweight.export.onnx import write_graph
 from featherweight.methods.targets import linear_targets
 from featherweight.recipe import ModelSection, load_data_section
 from featherweight.sources import data
@@ -118,6 +121,38 @@ def test_row_84_a_model_that_reads_no_text_is_refused(load: Load) -> None:
         Execution(model, tokenizer.pad_token_id, frame=Frame.of(tokenizer))
 
 
+@pytest.mark.parametrize(
+    ("kind", "says"),
+    [
+        ("perceiver", "perceiver has its head within the model that it stands on"),
+        ("squeezebert", "method.name: lora updates linear layers, and squeezebert's blocks have none"),
+        ("ibert", "method.name: lora updates linear layers, and ibert's blocks have none"),
+        ("reformer", "method: reformer's own code passes no gradient to what is tuned"),
+    ],
+)
+def test_row_84_the_true_reason_before_the_first_step(
+    kind: str, says: str, journey: Callable[[str], dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("featherweight.engine.train.Trainer.fit", lambda *_: pytest.fail("it was trained"))
+    assert says in journey(kind)["run"]
+
+
+@pytest.mark.parametrize("kind", ["squeezebert", "ibert"])
+def test_row_84_models_without_linear_layers_take_a_linear_probe(
+    kind: str, journey: Callable[..., dict[str, Any]]
+) -> None:
+    found = journey(kind, {"name": "linear-probe"})
+    assert {found.get(step) for step in ("run", "predict", "evaluate", "serve", "peft")} == {"ok"}, found
+
+
+@pytest.mark.parametrize("kind", ["glm", "funnel", "jetmoe", "mra", pytest.param("longformer", marks=pytest.mark.slow)])
+def test_row_84_what_onnx_can_not_hold_is_refused_before_the_work(kind: str, load: Load, tmp_path: Path) -> None:
+    model, tokenizer, _ = load(kind)
+    subject = Subject(model, tokenizer, tmp_path, {"max_length": 64})
+    with pytest.raises(ConfigError, match=f"--format: no ONNX of this model: {kind} .*; export merged instead"):
+        write_graph(subject, tmp_path / "model.onnx")
+
+
 def test_row_84_labels_that_are_numbered_from_1(tmp_path: Path) -> None:
     folder = tiny.save_model(tmp_path, "bert", head=["neg", "pos"])
     expected = TASK.load_model(sources.find(str(folder)), ModelSection(name=str(folder)))[0].classifier.weight
@@ -142,12 +177,47 @@ def test_row_84_a_tokenizer_without_any_special_token(tmp_path: Path) -> None:
     assert tokenizer.pad_token_id == model.config.pad_token_id is not None
 
 
-def test_row_84_targets_are_layers_that_are_exactly_linear(load: Load) -> None:
-    model, _, _ = load("phimoe")
+@pytest.mark.parametrize(("kind", "made"), [("phimoe", "Linear"), ("falcon", "FalconLinear")])
+def test_row_84_targets_are_layers_that_compute_what_a_linear_one_does(kind: str, made: str, load: Load) -> None:
+    model, _, _ = load(kind)  # Phi-MoE's router and Falcon's layers are both made from torch's
     targets = linear_targets(model)
     matched = [name for name, _ in model.named_modules() if any(f".{name}".endswith(f".{one}") for one in targets)]
     assert matched
-    assert {type(model.get_submodule(name)).__name__ for name in matched} == {"Linear"}
+    assert {type(model.get_submodule(name)).__name__ for name in matched} == {made}
+
+
+@pytest.mark.parametrize(
+    ("kind", "says"),
+    [
+        ("gpt_oss", "its attention is more than the usual one (s_aux)"),
+        ("deberta", "its attention can't be exchanged"),
+        ("t5", "its decoder reads every text anew"),
+        ("minimax", "texts that share a row would change each other's answers"),
+        ("axk2", "its own code relies on one text a row"),
+    ],
+)
+def test_row_85_why_a_model_is_padded_in_words_of_its_user(kind: str, says: str, load: Load) -> None:
+    model, tokenizer, _ = load(kind)
+    before = model.config._attn_implementation
+    described = Execution(model, tokenizer.pad_token_id, frame=Frame.of(tokenizer)).describe()
+    assert described["batches"] == "padded"
+    assert says in described["reason"]
+    assert model.config._attn_implementation == before
+
+
+@pytest.mark.parametrize("kind", ["gte", "nomic_bert", "minicpm3", "mistral4"])
+def test_row_85_popular_models_are_packed(kind: str, load: Load) -> None:
+    model, tokenizer, _ = load(kind)
+    execution = Execution(model, tokenizer.pad_token_id, frame=Frame.of(tokenizer))
+    assert execution.describe()["batches"] == "packed"
+    assert not isinstance(execution.forward, Padded)
+
+
+def test_row_85_a_model_whose_head_is_not_beside_its_trunk_is_padded(load: Load) -> None:
+    model, tokenizer, _ = load("bert")
+    model.base_model_prefix = "nothing"
+    described = Execution(model, tokenizer.pad_token_id, frame=Frame.of(tokenizer)).describe()
+    assert "its head is part of the model that it stands on" in described["reason"]
 
 
 class TestLength:
@@ -198,3 +268,26 @@ def test_row_84_rows_are_as_wide_as_a_model_needs_them(load: Load) -> None:
     assert execution.forward.step == 4
     texts = Frame.of(tokenizer).texts(model, [3, 3])
     assert execution.logits(model, texts, np.arange(2)).isfinite().all()
+
+
+def test_row_84_the_table_has_every_architecture_and_none_that_fails() -> None:
+    found = architectures.read()
+    assert sorted(found) == architectures.types()
+    failed = {kind: one for kind, one in found.items() if any(str(end).startswith("fails") for end in one.values())}
+    assert failed == {}
+    page = (ROOT / "docs" / "architectures.md").read_text(encoding="utf-8")
+    assert "Traceback" not in page
+    rows = [line for line in page.splitlines() if line.startswith("| `")]
+    assert [row.split("`")[1] for row in rows] == sorted(found)
+    assert all(row.replace("\\|", "").count("|") == 7 for row in rows)
+
+
+def test_row_84_the_table_would_say_what_fails() -> None:
+    """Negative control."""
+    found: dict[str, Any] = {}
+    with architectures._noted(found, "run"):
+        raise IndexError("index out of range\nsecond line")
+    assert found["run"] == "fails: IndexError: index out of range"
+    with architectures._noted(found, "onnx"):
+        raise ConfigError("one line")
+    assert found["onnx"] == "refused: one line"

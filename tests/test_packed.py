@@ -58,6 +58,13 @@ PACKED: dict[str, dict[str, Any]] = {
     "distilbert": {"dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 64, "max_position_embeddings": 64},
     "electra": {**_BLOCKS, "embedding_size": 32},
     "albert": {**_BLOCKS, "embedding_size": 32},
+    "gte": _BLOCKS,
+    "nomic_bert": {**_BLOCKS, "head_dim": 8},
+    # Latent attention, whose values are narrower than its keys.
+    "minicpm3": {
+        **_BLOCKS, "num_key_value_heads": 4, "q_lora_rank": 8, "kv_lora_rank": 8, "qk_nope_head_dim": 8,
+        "qk_rope_head_dim": 8, "v_head_dim": 4,
+    },
     "modernbert": {**_BLOCKS, "local_attention": 8, "global_attn_every_n_layers": 2, "classifier_pooling": "cls"},
 }  # fmt: skip
 PADDED: dict[str, dict[str, Any]] = {
@@ -269,6 +276,15 @@ def test_a_text_that_ends_in_the_pad_token_is_read_where_transformers_reads_it()
     model = make_model("gpt2")
     expected = padded_logits(model, encoding, 0)
     torch.testing.assert_close(Execution(model, 0).logits(model, encoding, range(3)), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_the_token_that_the_head_reads_is_found_where_others_answer_nearly_alike() -> None:
+    model = make_model("bert")
+    with torch.no_grad():
+        model.classifier.weight.mul_(1e-4)
+    forward = Execution(model, 0).forward
+    assert isinstance(forward, Packed)
+    assert forward.reads == "first"
 
 
 def test_a_model_that_would_differ_is_padded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,8 +15,9 @@ import random
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,17 @@ ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "docs" / "architectures.json"
 _SECONDS = 300  # for one architecture
 _ROWS, _ASKED = 48, 8
-_BATCH_TOLERANCE = 1e-4  # of a probability
+_SAME, _EQUAL = 1e-5, 1e-4  # of a probability: with other texts around, and by other code
+_IMPORTED = [
+    "accelerate", "onnx", "onnxruntime", "peft", "sklearn.feature_extraction.text", "sklearn.linear_model",
+    "torch.onnx", "transformers.models.auto.modeling_auto", "transformers.models.auto.tokenization_auto",
+    "transformers.modeling_utils",
+    *(f"featherweight.workflow.{name}" for name in ("running", "evaluating", "exporting")),
+    *(f"featherweight.engine.{name}" for name in ("train", "execution", "evaluate", "features", "multi_lora")),
+    *(f"featherweight.serving.{name}" for name in ("catalogue", "predictor", "torch_backend", "onnx_backend")),
+    "featherweight.evidence.baselines", "featherweight.report.page", "featherweight.export.onnx",
+]  # fmt: skip
+_METHOD = {"name": "lora", "r": 2, "lora_alpha": 4}
 STEPS = ("run", "predict", "evaluate", "serve", "onnx", "peft")
 
 
@@ -42,7 +53,7 @@ def main() -> None:
         if not (arguments.missing and kind in known):
             known[kind] = in_a_process_of_its_own(kind)
             print(f"{kind}: {json.dumps(known[kind])}", flush=True)
-            RESULTS.write_text(json.dumps(dict(sorted(known.items())), indent=1) + "\n", encoding="utf-8")
+            write(known)
 
 
 def types() -> list[str]:
@@ -54,7 +65,52 @@ def types() -> list[str]:
 
 def read() -> dict[str, dict[str, Any]]:
     """Type to what :func:`journey` found."""
-    return json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
+    return dict(json.loads(RESULTS.read_text(encoding="utf-8"))["types"]) if RESULTS.is_file() else {}
+
+
+def write(found: Mapping[str, dict[str, Any]]) -> None:
+    versions = {name: version(name) for name in ("transformers", "peft", "torch", "onnxruntime")}
+    content = {"versions": versions, "types": dict(sorted(found.items()))}
+    RESULTS.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def table() -> str:
+    """For ``docs/architectures.md``."""
+    found = read()
+    versions = json.loads(RESULTS.read_text(encoding="utf-8"))["versions"]
+    run = [one for one in found.values() if _runs(one) == "yes"]
+    shown = ", ".join(f"{name} {number}" for name, number in versions.items())
+    lines = [
+        f"{len(run)} of {len(found)} work, {sum(one['batches'] == 'packed' for one in run)} of them packed, and "
+        f"{sum(one['onnx'] == 'ok' for one in run)} can be had as ONNX ({shown}):",
+        "",
+        "| type | works | batches | alone and in a batch | ONNX | stock PEFT |",
+        "|---|---|---|---|---|---|",
+    ]
+    return "\n".join(lines + [f"| `{kind}` | {' | '.join(_cells(one))} |" for kind, one in found.items()]) + "\n"
+
+
+def _cells(one: Mapping[str, Any]) -> list[str]:
+    if one["run"] != "ok":
+        return [_runs(one), "", "", "", ""]
+    reason = str(one["reason"]).partition(": ")[2]
+    difference = one.get("alone_or_in_a_batch")
+    same = "" if difference is None else "the same" if difference < _SAME else f"differ by {difference:.0e}"
+    batches = "packed" if one["batches"] == "packed" else f"padded: {reason}"
+    return [_runs(one), batches, same, _said(one["onnx"]), "equal" if one["peft"] == "ok" else _said(one["peft"])]
+
+
+def _runs(one: Mapping[str, Any]) -> str:
+    """Whether it can be tuned, measured, asked and served."""
+    return next((_said(one.get(step, "")) for step in STEPS[:4] if one.get(step) != "ok"), "yes")
+
+
+def _said(outcome: str) -> str:
+    """A step's outcome in a cell of the table."""
+    if outcome == "ok":
+        return "yes"
+    words = outcome.removeprefix("refused: ").removeprefix("--format: no ONNX of this model: ")
+    return "no: " + words.removesuffix("; export merged instead").replace("|", "\\|")
 
 
 def in_a_process_of_its_own(kind: str) -> dict[str, Any]:
@@ -62,7 +118,7 @@ def in_a_process_of_its_own(kind: str) -> dict[str, Any]:
     has_server = "forkserver" in multiprocessing.get_all_start_methods()
     processes = multiprocessing.get_context("forkserver" if has_server else "spawn")
     if has_server:
-        processes.set_forkserver_preload(["featherweight.workflow.running", "featherweight.engine.train", "peft"])
+        processes.set_forkserver_preload(_IMPORTED)
     with tempfile.TemporaryDirectory() as folder:
         child = processes.Process(target=_in, args=(kind, folder))
         child.start()
@@ -82,7 +138,7 @@ def _in(kind: str, folder: str) -> None:
     Path("found.json").write_text(json.dumps(journey(kind)), encoding="utf-8")
 
 
-def journey(kind: str) -> dict[str, Any]:
+def journey(kind: str, method: Mapping[str, Any] = _METHOD) -> dict[str, Any]:
     """One architecture as a user meets it, in the current folder. Each step is ``ok``, refused or failed, with why."""
     import numpy as np
 
@@ -101,7 +157,7 @@ def journey(kind: str) -> dict[str, Any]:
             "name": "tiny",
             "model": {"name": str(model.resolve())},
             "data": {"train_file": str(train.resolve()), "validation_fraction": 0.25, "allow_leak": True},
-            "method": {"name": "lora", "r": 2, "lora_alpha": 4},
+            "method": dict(method),
             "training": {"max_steps": 3, "learning_rate": 1e-2, "per_device_train_batch_size": 4, "seed": 1},
         },
     )
@@ -125,7 +181,7 @@ def journey(kind: str) -> dict[str, Any]:
         featherweight.export_run(str(run), "onnx")
     with _noted(found, "peft"):
         difference = float(abs(_by_stock_peft(run, model, texts[:_ASKED]) - alone[:_ASKED]).max())
-        if difference > _BATCH_TOLERANCE:
+        if difference > _EQUAL:
             raise AssertionError(f"stock PEFT answers otherwise, a probability by {difference:.2g}")
     return found
 
@@ -138,7 +194,7 @@ def _noted(found: dict[str, Any], step: str) -> Iterator[None]:
     try:
         yield
     except featherweight.FeatherweightError as error:
-        found[step] = f"refused: {error}"
+        found[step] = f"refused: {str(error).replace(f'{Path.cwd()}/', '')}"
     except Exception as error:
         reason = (str(error).strip().splitlines() or [""])[0]
         found[step] = f"fails: {type(error).__name__}: {reason}"

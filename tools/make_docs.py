@@ -9,6 +9,7 @@ from pathlib import Path
 from featherweight import recipe
 
 sys.path.insert(0, str(Path(__file__).parent))
+import architectures
 import figures
 import reliability
 
@@ -26,6 +27,7 @@ def generated() -> dict[Path, str]:
     """File to content."""
     schema = json.dumps(recipe.json_schema(), indent=2) + "\n"
     filled = {
+        "architectures.md": architectures.table(),
         "performance.md": figures.training() + "\n" + figures.plan() + figures.scale(),
         "reliability.md": reliability.table() + "\n" + reliability.figures(),
         "evidence.md": figures.evidence(),

@@ -114,10 +114,11 @@ def attention(
 
     Args:
         query: (1, heads, tokens, head size).
-        key: (1, key-value heads, tokens, head size), as ``value``.
+        key: (1, key-value heads, tokens, head size).
+        value: (1, key-value heads, tokens, value size), which is the head size or less.
 
     Returns:
-        (1, tokens, heads, head size), and None for the weights.
+        (1, tokens, heads, value size), and None for the weights.
     """
     active = _active.get()
     if active is None:
@@ -125,7 +126,12 @@ def attention(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **options
         )
     if unknown := [name for name, given in options.items() if given is not None and name not in _HARMLESS]:
-        raise UnsupportedAttention(f"attention with {unknown[0]!r}")
+        raise UnsupportedAttention(f"its attention is more than the usual one ({unknown[0]})")
+    size = value.shape[-1]
+    if size > query.shape[-1]:
+        raise UnsupportedAttention("its attention has values that are wider than its keys")
+    if size < query.shape[-1]:  # latent attention: what is added is 0, and is taken off again
+        value = torch.nn.functional.pad(value, (0, query.shape[-1] - size))
     causal = options.get("is_causal")
     causal = getattr(module, "is_causal", True) if causal is None else causal
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
@@ -134,7 +140,7 @@ def attention(
     if compiled is not None:
         settings = _Settings(active, active.queries_of(module), causal, sliding_window or 0, scaling, mask, compiled)
         result = _CompiledAttention.apply(query, key, value, settings)  # type: ignore[no-untyped-call]
-        return result.unsqueeze(0), None
+        return result[..., :size].unsqueeze(0), None
     groups = query.shape[1] // key.shape[1]
     if groups > 1:
         key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
@@ -156,7 +162,7 @@ def attention(
                 q, k, v, seen, dropout, is_causal=causal and seen is None and run.length > 1, scale=scaling
             )
         outputs.append(result.transpose(1, 2).flatten(0, 1))
-    return torch.cat(outputs).unsqueeze(0), None
+    return torch.cat(outputs)[..., :size].unsqueeze(0), None
 
 
 def _window(length: int, window: int | None, causal: bool, like: torch.Tensor) -> torch.Tensor | None:

@@ -96,16 +96,19 @@ class Execution:
         nobody else reads them.
         """
         keep_weights(model)
-        texts = trial_texts(model, self.frame)
-        rows = np.arange(len(texts))
-        before = self.logits(model, texts, rows)
+        before = self.trial_logits(model)
         own = give_up_weights(model)
         try:
-            same = torch.equal(self.logits(model, texts, rows), before)
+            same = torch.equal(self.trial_logits(model), before)
         except Exception:  # noqa: BLE001 - whatever the model's own code then meets
             same = False
         if not same:
             put_back(own)
+
+    def trial_logits(self, model: Any) -> torch.Tensor:
+        """Logits of a few random texts; shape (texts, classes)."""
+        texts = trial_texts(model, self.frame)
+        return self.logits(model, texts, np.arange(len(texts)))
 
     def start(self, step: int) -> None:
         """Begin an optimizer step, counted from 0: its dropout masks depend on the seed and on it alone."""

@@ -8,11 +8,12 @@ the head the one token of each text that it reads.
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
-from itertools import groupby, product
+from itertools import groupby
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -112,11 +113,14 @@ class Packed:
         if short:
             block = block_list(self.trunk)[-1]
             self.last, ends = frozenset(block.modules()), feed_forward(block)
-        layers = getattr(self.trunk, "encoder", self.trunk)  # behind it a trunk may have a pooler, which reads too
+        pooler = getattr(self.trunk, "pooler", None)  # which reads too, behind the trunk's encoder or within the trunk
+        layers = getattr(self.trunk, "encoder", self.trunk)
         self._hooks = [
             self.trunk.register_forward_pre_hook(self._give_tokens, with_kwargs=True),
             layers.register_forward_hook(self._take_read_tokens),
         ]
+        if pooler is not None and layers is self.trunk:
+            self._hooks.append(pooler.register_forward_pre_hook(self._give_read_tokens))
         if ends is not None:
             first, last = ends
             self._hooks += [
@@ -206,6 +210,10 @@ class Packed:
             output["last_hidden_state"] = states[0, batch.read].unsqueeze(1)
         return output
 
+    def _give_read_tokens(self, module: Any, arguments: tuple[torch.Tensor, ...]) -> Any:
+        batch = self._current.get()
+        return None if batch is None else tuple(states[0, batch.read].unsqueeze(1) for states in arguments)
+
     def _leave_unread(self, module: Any, arguments: tuple[torch.Tensor, ...]) -> Any:
         batch = self._current.get()
         return None if batch is None else tuple(states[:, batch.read] for states in arguments)
@@ -246,17 +254,23 @@ def choose(model: Any, pad_token_id: int, masks: Masks, frame: Frame = NO_FRAME)
         padded = Padded(pad_token_id, next(model.parameters()).device, "", step)
         expected = padded(model, trial, np.arange(len(trial)))
         attention = model.config._attn_implementation
-        reason = _unlike_packed(model)
-        for short, reads in () if reason else product((True, False), ("last", "first")):
+        reason = _unpackable(model)
+        tolerance = _TOLERANCE * max(1.0, float(expected.abs().max()))
+        for short in () if reason else (True, False):
             try:
-                packed = Packed(model, pad_token_id, reads, short, masks)
+                differences = {
+                    reads: _difference(Packed(model, pad_token_id, reads, short, masks), model, trial, expected)
+                    for reads in ("last", "first")
+                }
+                # The least, and not any that will do: another token than the head reads may answer nearly alike.
+                reads = min(differences, key=lambda one: differences[one])
+                if differences[reads] <= tolerance:
+                    return Packed(model, pad_token_id, reads, short, masks)
+                reason = "texts that share a row would change each other's answers"
             except UnsupportedAttention as error:
                 reason = reason or str(error)
-                continue
-            if not (problem := _difference(packed, model, trial, expected)):
-                return packed
-            packed.remove()
-            reason = problem
+            except Exception:  # noqa: BLE001 - whatever the model's own code meets on a row that it was not made for
+                reason = "its own code relies on one text a row"
         if model.config._attn_implementation != attention:
             model.set_attn_implementation(attention)
         padded = _as_alone(padded, model, frame)
@@ -290,8 +304,9 @@ def _changes(padded: Padded, model: Any, frame: Frame, lengths: Sequence[int]) -
     return not float((together - alone).abs().max()) <= _ALIKE * max(0.1, float(alone.abs().max()))
 
 
-def _unlike_packed(model: Any) -> str:
-    """Why a model can't be tried packed, in words for its user; else it attends by :mod:`.attention` from now on."""
+def _unpackable(model: Any) -> str:
+    """Why a model can't even be tried packed, in words for its user. Else it attends by
+    :mod:`featherweight.engine.attention` from now on."""
     if model.config.is_encoder_decoder:
         return "its decoder reads every text anew, beside what the encoder made of it"
     if not hasattr(model, model.base_model_prefix):
@@ -303,17 +318,13 @@ def _unlike_packed(model: Any) -> str:
     return "its attention can't be exchanged"
 
 
-def _difference(packed: Packed, model: Any, trial: Encoding, expected: torch.Tensor) -> str:
-    """What keeps packed batches from answering as padded ones do, in words for the user; empty where they do."""
+def _difference(packed: Packed, model: Any, trial: Encoding, expected: torch.Tensor) -> float:
+    """The greatest difference of a logit between packed and padded batches; the model is left without hooks."""
     try:
         difference = float((packed(model, trial, np.arange(len(trial))) - expected).abs().max())
-    except UnsupportedAttention as error:
-        return str(error)
-    except Exception:  # noqa: BLE001 - whatever the model's own code meets on a row that it was not made for
-        return "its own code relies on one text a row"
-    if difference <= _TOLERANCE * max(1.0, float(expected.abs().max())):
-        return ""
-    return "texts that share a row would change each other's answers"
+    finally:
+        packed.remove()
+    return difference if math.isfinite(difference) else math.inf
 
 
 def trial_texts(model: Any, frame: Frame = NO_FRAME) -> Encoding:

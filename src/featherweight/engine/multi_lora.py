@@ -89,6 +89,10 @@ class _Linear(torch.nn.Module):
         """The frozen one, as PEFT's layer gives it to models that read it themselves."""
         return self.base.weight  # type: ignore[no-any-return]
 
+    @property
+    def bias(self) -> torch.Tensor | None:
+        return self.base.bias  # type: ignore[no-any-return]
+
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         result = self.base(states)
         segments = _active.get()

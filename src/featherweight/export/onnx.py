@@ -33,7 +33,7 @@ class Onnx:
 
     def write(self, subject: Subject, folder: Path) -> None:
         write_tokenizer(subject, folder / "tokenizer.json")
-        write_graph(merge(subject.model), Frame.of(subject.tokenizer), folder / MODEL)
+        write_graph(subject, folder / MODEL)
 
 
 def require_packages() -> None:
@@ -53,17 +53,15 @@ class _Logits(torch.nn.Module):
         return self.model(input_ids=input_ids, attention_mask=attention_mask).logits  # type: ignore[no-any-return]
 
 
-def write_graph(model: Any, frame: Frame, path: Path) -> None:
-    """Trace ``model`` on two texts of unlike length, with both dimensions free. Changes how it attends.
-
-    Args:
-        frame: what the tokenizer puts around every text.
+def write_graph(subject: Subject, path: Path) -> None:
+    """Trace the model, merged, on two texts of unlike length, with both dimensions free. Changes how it attends.
 
     Raises:
         ConfigError: the architecture can't be traced, or the trace holds for the traced lengths alone.
     """
     # As products and a softmax: the trace of PyTorch's fused attention looks for rows that see nothing, in two more
     # passes over all scores.
+    model, frame = merge(subject.model), Frame.of(subject.tokenizer)
     model.set_attn_implementation("eager")
     with quiet("torch.onnx"), torch.no_grad():  # it warns of branches on shapes; other shapes are tried below
         try:
@@ -77,7 +75,8 @@ def write_graph(model: Any, frame: Frame, path: Path) -> None:
                 opset_version=_OPSET,
                 dynamo=False,
             )
-            same = _answers_alike(model, path, _batch(model, frame, [1, 12, 4]))
+            others = [1, 12, 4], [subject.facts["max_length"]]
+            same = all(_answers_alike(model, path, _batch(model, frame, lengths)) for lengths in others)
         except Exception as error:
             raise _refused(model, f"can't be traced: {first_line(error)}") from error
     if not same:

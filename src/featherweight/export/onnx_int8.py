@@ -7,9 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from featherweight.export import Subject
-from featherweight.export.merged import merge
 from featherweight.export.onnx import MODEL, require_packages, write_graph, write_tokenizer
-from featherweight.sources.trial_texts import Frame
 
 
 class OnnxInt8:
@@ -23,7 +21,7 @@ class OnnxInt8:
     def write(self, subject: Subject, folder: Path) -> None:
         write_tokenizer(subject, folder / "tokenizer.json")
         whole = folder / "fp32.onnx"
-        write_graph(merge(subject.model), Frame.of(subject.tokenizer), whole)
+        write_graph(subject, whole)
         _quantise(whole, folder / MODEL)
         for part in folder.glob("fp32.onnx*"):
             part.unlink()

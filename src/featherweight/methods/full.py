@@ -30,6 +30,9 @@ class Full:
     def options_of(cls, config: Mapping[str, Any]) -> None:
         return None
 
+    def require_targets(self, model: Any) -> None:
+        """Every model has what is tuned."""
+
     def apply(self, model: Any, task_type: str, head: list[str]) -> Adapted:
         for parameter in model.parameters():
             parameter.requires_grad_(True)

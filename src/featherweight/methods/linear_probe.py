@@ -30,6 +30,9 @@ class LinearProbe:
     def options_of(cls, config: Mapping[str, Any]) -> dict[str, Any] | None:
         return {} if adapters.is_head_alone(config) else None
 
+    def require_targets(self, model: Any) -> None:
+        """Every model has what is tuned."""
+
     def apply(self, model: Any, task_type: str, head: list[str]) -> Adapted:
         from peft import LoraConfig
         from peft.utils.constants import DUMMY_TARGET_MODULES

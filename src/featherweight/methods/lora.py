@@ -98,6 +98,14 @@ class LoRA:
         known = LoRAOptions.model_fields.keys() - {"name"}
         return {key: config[key] for key in sorted(known & config.keys()) if config[key] not in empty}
 
+    def require_targets(self, model: Any) -> None:
+        if self._finds_targets:
+            linear_targets(model)
+
+    @property
+    def _finds_targets(self) -> bool:
+        return self.options.target_modules is None and self.options.target_parameters is None
+
     def apply(self, model: Any, task_type: str, head: list[str]) -> Adapted:
         """Inject LoRA layers into ``model`` and freeze the rest but the head.
 
@@ -112,7 +120,7 @@ class LoRA:
 
         given = self.options.model_dump(exclude={"name"}, exclude_none=True)
         chosen: dict[str, tuple[Any, str]] = {}
-        if "target_modules" not in given and "target_parameters" not in given:
+        if self._finds_targets:
             given["target_modules"] = linear_targets(model)
             reason = f"chosen automatically: every linear layer of {model.config.model_type}'s blocks"
             chosen["target_modules"] = (given["target_modules"], reason)

@@ -65,7 +65,8 @@ def width_step(model: Any, frame: Frame, pad_token_id: int) -> int:
     """
     problem: Exception | None = None
     for step in _STEPS:
-        failures = [problem_with(model, frame, length, pad_token_id, step) for length in (1, 2, 3)]
+        texts = [row_of(model, frame, length, pad_token_id, step) for length in (1, 2, 3)]
+        failures = [problem_with(model, *text, training=training) for text in texts for training in (False, True)]
         if not any(failures):
             return step
         problem = problem or next(filter(None, failures))
@@ -73,18 +74,27 @@ def width_step(model: Any, frame: Frame, pad_token_id: int) -> int:
     raise ModelError(f"{model.config.model_type}: the model can't read a text: {first_line(problem)}") from problem
 
 
-def problem_with(model: Any, frame: Frame, length: int, pad_token_id: int, step: int) -> Exception | None:
-    """What keeps the model from reading one text of ``length`` tokens, in a row of a multiple of ``step``."""
+def row_of(model: Any, frame: Frame, length: int, pad_token_id: int, step: int) -> tuple[Any, Any]:
+    """Ids and mask of one text of ``length`` tokens in a row of a multiple of ``step``; (1, tokens), int64."""
     import torch
 
     text = frame.texts(model, [length]).row(0)
     row = torch.full((1, -(-len(text) // step) * step), pad_token_id)
     row[0, : len(text)] = torch.from_numpy(text)
-    seen = (torch.arange(row.shape[1]) < len(text)).long().unsqueeze(0)
-    device = next(model.parameters()).device
+    return row, (torch.arange(row.shape[1]) < len(text)).long().unsqueeze(0)
+
+
+def problem_with(model: Any, input_ids: Any, attention_mask: Any, *, training: bool = False) -> Exception | None:
+    """What keeps the model from reading a row, as when it answers or as when it is trained."""
+    import torch
+
+    device, before = next(model.parameters()).device, model.training
     try:
-        with torch.no_grad():
-            model(input_ids=row.to(device), attention_mask=seen.to(device))
+        with torch.no_grad(), torch.random.fork_rng():  # what dropout draws now is drawn again
+            model.train(training)
+            model(input_ids=input_ids.to(device), attention_mask=attention_mask.to(device))
     except Exception as error:  # noqa: BLE001 - each architecture has an error of its own for what it can't read
         return error
+    finally:
+        model.train(before)
     return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from featherweight.errors import ConfigError, DataError
-from featherweight.sources.trial_texts import Frame, problem_with, width_step
+from featherweight.sources.trial_texts import Frame, problem_with, row_of, width_step
 
 _DEFAULT = 512
 _NO_LIMIT = 1_000_000  # tokenizers without one say 10^30
@@ -50,7 +50,7 @@ def _longest(model: Any, frame: Frame, pad_token_id: int, most: int) -> int:
     works, fails = len(frame) + 1, most + 1
     tried = most  # first, since most models hold it
     while fails - works > 1:
-        if problem_with(model, frame, tried, pad_token_id, step) is None:
+        if problem_with(model, *row_of(model, frame, tried, pad_token_id, step)) is None:
             works = tried
         else:
             fails = tried

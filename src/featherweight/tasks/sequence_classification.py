@@ -136,6 +136,11 @@ class SequenceClassification:
             source, self.auto_class, config, ignore_mismatched_sizes=section.head == "new"
         )
         head = heads.modules(model)
+        if not head:
+            raise ModelError(
+                f"{source.name}: {config.model_type} has its head within the model that it stands on, where it is not "
+                "told apart; choose another architecture"
+            )
         fresh = sorted({name.rpartition(".")[0] for name in missing})
         if lost := [name for name in fresh if not heads.within(name, [*head, "pooler"])]:
             raise ModelError(f"{source.name}: the checkpoint lacks the weights of {lost[0]!r}; it is incomplete")

@@ -12,9 +12,12 @@ from numpy.typing import NDArray
 
 from featherweight.errors import DivergedError, ModelError
 from featherweight.records import Encoding
+from featherweight.tasks.heads import within
 
 if TYPE_CHECKING:
     import torch
+
+    from featherweight.engine.execution import Execution
 
 ROWS = 64
 _EXACT, _ROUNDED = 1e-3, 5e-2  # of a probability, measured in fp32, and with a model or its trunk's cache in 16 bits
@@ -67,6 +70,30 @@ def require_readable(folder: Path, model: Any, bare: Callable[[], Any], head: Se
         randomness.restore(before)
 
 
+def require_gradients(model: Any, execution: Execution, head: Sequence[str]) -> None:
+    """Refuse to train where nothing beside the head would move, however long.
+
+    Raises:
+        ModelError: no gradient reaches what is tuned.
+    """
+    named = [(name, value) for name, value in model.named_parameters() if value.requires_grad]
+    inner = [value for name, value in named if not within(name, head)]
+    was_training = model.training
+    model.eval()  # so that no dropout is drawn
+    try:
+        execution.trial_logits(model).sum().backward()  # type: ignore[no-untyped-call]
+        reached = not inner or any(value.grad is not None for value in inner)
+    finally:
+        model.train(was_training)
+        model.zero_grad(set_to_none=True)
+    if not reached:
+        kind = model.config.model_type
+        raise ModelError(
+            f"method: {kind}'s own code passes no gradient to what is tuned while its embeddings are frozen; "
+            'set method.name to "full" or "linear-probe"'
+        )
+
+
 def _scales(model: Any) -> dict[str, dict[str, float]]:
     """By how much each adapter's layer multiplies; the file of weights does not say."""
     found = ((name, getattr(module, "scaling", None)) for name, module in model.named_modules())
@@ -88,7 +115,7 @@ def require_effect(model: Any, before: Mapping[str, str], head: Sequence[str]) -
         DivergedError: nothing changed.
     """
     after = fingerprints(model)
-    inner = [name for name in after if not any(f".{module}." in f".{name}." for module in head)]
+    inner = [name for name in after if not within(name, head)]
     if not any(after[name] != before[name] for name in inner or after):
         what = "beside the head " if len(inner) < len(after) and inner else ""
         raise DivergedError(

@@ -135,6 +135,8 @@ def prepare(recipe: Recipe, console: Console) -> Prepared:
     for name in task.mend_head(model, head):
         reasons["model.head"] = f"{name} of the model was not usable (not finite, or all zero) and is drawn afresh"
         console.say(f"model.head: {reasons['model.head']}")
+    method = METHODS[recipe.method.name](recipe.method)
+    method.require_targets(model)
     max_length, reason = task.max_length(tokenizer, model, recipe.data.max_length)
     if reason:
         reasons["data.max_length"] = reason
@@ -152,7 +154,7 @@ def prepare(recipe: Recipe, console: Console) -> Prepared:
         recipe=resolved,
         reasons=reasons,
         task=task,
-        method=METHODS[recipe.method.name](recipe.method),
+        method=method,
         source=source,
         model=model,
         without_weights=partial(models.without_weights, type(model), copy.deepcopy(model.config)),

@@ -146,6 +146,7 @@ def _tune(
     if start is None:
         with stop.at_once("trying what would be published"), directory.trial_folder() as folder:
             _write_artefact(prepared, directory, adapted.model, {"temperature": None, "thresholds": []}, folder)
+            gate.require_gradients(adapted.model, prepared.execution, prepared.head)
             gate.require_readable(folder, adapted.model, prepared.without_weights, prepared.head)
     before = gate.fingerprints(adapted.model)
 
