@@ -85,6 +85,12 @@ def made() -> Iterator[FittedTable]:
     figures = evaluation | dict.fromkeys(extra, -0.12345) | {"eval_accuracy_interval": [0.1234, 0.9876]}
     yield tables.measured("/a/long/path/of/a/model/that/somebody/has", figures)
     yield tables.by_label({name: {"precision": 0.1, "recall": 0.2, "f1": 0.3, "support": LARGE} for name in LABELS})
+    many = [
+        {"by": "label", "value": f"{LABELS[one % 5]}{one}", "rows": LARGE, "base": 0.1, "tuned": 0.2}
+        for one in range(99)
+    ]
+    if (worst := tables.worst_labels({"where": {"slices": many}})) is not None:
+        yield worst
     yield tables.learning_curve(curve())
     yield tables.suspects([example])
     yield tables.examples("Examples fixed by tuning", [example])
