@@ -13,7 +13,7 @@ from featherweight.evidence import logistic
 from featherweight.evidence.logistic import LONGEST_TEXT, MOST_JOINT_SCORES, MOST_JOINT_WEIGHTS, WordModel
 from featherweight.records import Examples
 
-_MOST_ROWS = 200_000  # the word model is as good as it gets long before, and its memory grows with the rows,
+_MOST_ROWS = 100_000  # the word model is as good as it gets long before, and its memory grows with the rows,
 _MOST_CHARACTERS = 50_000_000  # with the text,
 _MOST_ROW_CLASSES = 100_000_000  # and its time with rows times classes
 MOST_PROBE_ROWS = 5_000  # each costs a pass through the model
