@@ -54,6 +54,7 @@ class WordModel:
 
     def __init__(self, strength: float, pattern: str = WORDS, pairs: bool = True) -> None:
         self._strength = strength
+        self._most_named = _MOST_NAMED_CHARACTERS * (1 if pairs else 10)  # there are fewer words than pairs of them
         self._counting = {"token_pattern": pattern, "ngram_range": (1, 2 if pairs else 1), "dtype": np.float64}
 
     def fit(self, texts: Sequence[str], labels: NDArray[np.int64]) -> WordModel:
@@ -61,7 +62,7 @@ class WordModel:
         from sklearn.feature_extraction.text import CountVectorizer, HashingVectorizer, TfidfTransformer
 
         read = [text[:LONGEST_TEXT] for text in texts]
-        if sum(map(len, read)) <= _MOST_NAMED_CHARACTERS:
+        if sum(map(len, read)) <= self._most_named:
             self._vectorizer = CountVectorizer(**self._counting)
         else:
             self._vectorizer = HashingVectorizer(**self._counting, n_features=_BUCKETS, norm=None, alternate_sign=False)
