@@ -306,6 +306,30 @@ def test_row_95_predict_knows_the_column_that_the_run_was_tuned_with(
     assert "no column 'text'" in wrong.stderr
 
 
+def test_row_98_an_adapters_base_that_lies_elsewhere_here_is_named(cli: Cli, train_csv: Path, tmp_path: Path) -> None:
+    base = tiny.save_model(tmp_path / "made-here", "bert", dropout=0.1)
+    workflow.run(
+        recipes.parse(tiny.recipe(base, train_csv, training={"max_steps": 2})), tmp_path / "run", progress=False
+    )
+    before = cli("predict", "run", "--text", "great film", "--json").stdout
+    base.rename(tmp_path / "elsewhere")
+    other = tiny.save_model(tmp_path / "other", "bert", seed=5)
+    for target in ("run", "run/adapter"):
+        lost = cli("predict", target, "--text", "great film")
+        assert lost.returncode == 2
+        assert "say where it is with --base-model" in lost.stderr
+        found = cli("predict", target, "--text", "great film", "--json", "--base-model", "elsewhere")
+        assert found.stdout == before, found.stderr
+        wrong = cli("predict", target, "--text", "great film", "--base-model", other)
+        assert wrong.returncode == 4
+        assert "which has changed since" in wrong.stderr
+    measured = cli("evaluate", "run", "--json", "--base-model", "elsewhere")
+    assert json.loads(measured.stdout)["own_held_out_rows"] is True, measured.stderr
+    written = cli("export", "run", "--format", "merged", "--output-dir", "merged", "--base-model", "elsewhere")
+    assert written.returncode == 0, written.stderr
+    assert "is no adapter" in cli("predict", "merged", "--text", "x", "--base-model", "elsewhere").stderr
+
+
 def test_predict_in_a_pipe(cli: Cli, run: Path) -> None:
     piped = cli("predict", run, "--input", "-", input='{"text": "great film"}\n{"text": "dull"}\n')
     assert [json.loads(line)["prediction"] for line in piped.stdout.splitlines()] == ["pos", "neg"]

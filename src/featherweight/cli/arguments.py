@@ -55,6 +55,14 @@ def add_delimiter(parser: Any) -> None:
     )
 
 
+def add_base_model(parser: Any) -> None:
+    parser.add_argument(
+        "--base-model",
+        metavar="MODEL",
+        help="where an adapter's base model is on this machine (default: as it says itself)",
+    )
+
+
 def reading_keys(arguments: Arguments) -> dict[str, Any]:
     given = {key: getattr(arguments, key) for key in ("encoding", "delimiter", "skip_bad_rows")}
     return {key: value for key, value in given.items() if value is not None}

@@ -6,6 +6,7 @@ from typing import Any
 
 from featherweight.cli.arguments import (
     Arguments,
+    add_base_model,
     add_reading,
     add_set,
     command,
@@ -29,6 +30,7 @@ def add(commands: Any) -> None:
     )
     parser.add_argument("--data", help="what to measure on (default: the run's own held-out rows)")
     parser.add_argument("--split", choices=("train", "validation", "test"), help="which split of the data")
+    add_base_model(parser)
     add_set(parser, "set a key of the data section, such as data.label=stars; data.labels names the outputs")
     add_reading(parser)
 
@@ -40,6 +42,10 @@ def _evaluate(arguments: Arguments) -> None:
 
     console = console_for(arguments)
     try:
-        console.result(workflow.evaluate(arguments.model, section, split=arguments.split, console=console))
+        console.result(
+            workflow.evaluate(
+                arguments.model, section, split=arguments.split, base_model=arguments.base_model, console=console
+            )
+        )
     finally:
         console.close()

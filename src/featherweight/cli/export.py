@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from featherweight.cli.arguments import Arguments, command, console_for, quiet_libraries
+from featherweight.cli.arguments import Arguments, add_base_model, command, console_for, quiet_libraries
 
 
 def add(commands: Any) -> None:
@@ -18,6 +18,7 @@ def add(commands: Any) -> None:
     parser.add_argument("run", metavar="RUN", help="a finished run; its data must be there as it was")
     parser.add_argument("--format", required=True, help="adapter, merged, onnx or onnx-int8")
     parser.add_argument("--output-dir", metavar="DIR", help="where (default: RUN/exports/FORMAT)")
+    add_base_model(parser)
     parser.add_argument(
         "--margin", type=float, default=0.02, help="int8: loss of accuracy to rule out at 95 %% (default: 0.02)"
     )
@@ -38,6 +39,7 @@ def _export(arguments: Arguments) -> None:
             arguments.output_dir,
             margin=arguments.margin,
             min_agreement=arguments.min_agreement,
+            base_model=arguments.base_model,
             console=console,
         )
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from featherweight.cli.arguments import Arguments, add_delimiter, command, console_for, quiet_libraries
+from featherweight.cli.arguments import Arguments, add_base_model, add_delimiter, command, console_for, quiet_libraries
 from featherweight.errors import ConfigError
 
 
@@ -23,6 +23,7 @@ def add(commands: Any) -> None:
         "--input", metavar="FILE", help="CSV, TSV, JSON, JSONL (also .gz) or Parquet; - reads JSONL from a pipe"
     )
     parser.add_argument("--output", metavar="FILE", help="where the rows go, with their predictions (default: -)")
+    add_base_model(parser)
     parser.add_argument("--calibrated", action="store_true", help="probabilities at the run's fitted temperature")
     parser.add_argument("--encoding", default="utf-8", metavar="NAME", help="encoding of --input, such as cp1252")
     add_delimiter(parser)
@@ -46,6 +47,7 @@ def _predict(arguments: Arguments) -> None:
 
     console = console_for(arguments)
     options: dict[str, Any] = {"calibrated": arguments.calibrated, "max_error_rate": arguments.max_error_rate}
+    options["base_model"] = arguments.base_model
     if arguments.text:
         predictions = list(workflow.predict(arguments.run, arguments.text, **options))
         if arguments.json:

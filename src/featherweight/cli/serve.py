@@ -8,7 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from featherweight.cli.arguments import Arguments, command, quiet_libraries
+from featherweight.cli.arguments import Arguments, add_base_model, command, quiet_libraries
 from featherweight.errors import ConfigError
 from featherweight.serving.settings import Settings
 
@@ -37,6 +37,7 @@ def add(commands: Any) -> None:
         "featherweight serve runs/demo --port 8000",
     )
     parser.add_argument("runs", nargs="+", metavar="RUN", help="a run, or whatever `evaluate` takes")
+    add_base_model(parser)
     parser.add_argument("--host", default=Settings.host, help="any but 127.0.0.1 (the default) needs a key")
     parser.add_argument(
         "--port", type=int, default=Settings.port, help=f"0 takes a free one (default: {Settings.port})"
@@ -84,7 +85,7 @@ def _serve(arguments: Arguments) -> None:
         if not arguments.quiet:
             print(line, file=sys.stderr, flush=True)
 
-    workflow.serve(arguments.runs, settings, quiet=arguments.quiet, say=say)
+    workflow.serve(arguments.runs, settings, quiet=arguments.quiet, say=say, base_model=arguments.base_model)
 
 
 def _key(file: str | None) -> str | None:

@@ -73,9 +73,14 @@ def names_of(paths: Sequence[str]) -> dict[str, str]:
 
 
 class Catalogue:
-    """All that answers. Loading and unloading is for one thread at a time, the rest for any."""
+    """All that answers. Loading and unloading is for one thread at a time, the rest for any.
 
-    def __init__(self) -> None:
+    Args:
+        base_model: where the adapters' base model is on this machine; where they say themselves if None.
+    """
+
+    def __init__(self, base_model: str | None = None) -> None:
+        self._base_model = base_model
         self._served: dict[str, Served] = {}
         self._bases: dict[str, SharedBase] = {}
         self._numbers = count(1)
@@ -136,7 +141,7 @@ class Catalogue:
 
     def _make(self, name: str, path: str) -> list[Served]:
         """All that answers for a path: itself and, of a run, its untuned model."""
-        origin = origin_of(path)
+        origin = origin_of(path, self._base_model)
         if origin is None:
             predictor = load_predictor(path)
             return [Served(name, name, OwnModel(predictor), tuple(predictor.labels))]

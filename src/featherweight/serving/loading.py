@@ -117,7 +117,12 @@ class Origin:
         """
         if not self.where:
             raise ModelError(f"{self.folder / adapters.CONFIG}: does not say which base model the adapter is for")
-        source = models.find(self.where, self.revision)
+        try:
+            source = models.find(self.where, self.revision)
+        except ConfigError as error:
+            raise ConfigError(
+                f"{error}, where {self.folder} has its base model; say where it is with --base-model"
+            ) from None
         if self.fingerprint and source.fingerprint != self.fingerprint:
             raise ModelError(
                 f"{self.folder}: the adapter was made for {self.where} as it was ({self.fingerprint[:12]}), which has "
@@ -126,13 +131,25 @@ class Origin:
         return source
 
 
-def origin_of(name: str) -> Origin | None:
+def origin_of(name: str, base_model: str | None = None) -> Origin | None:
     """Where a run or an adapter comes from; None for a model that stands alone.
+
+    Args:
+        base_model: where its base model is on this machine, as in a recipe; where it says itself if None.
 
     Raises:
         ModelError: the folder or a file in it can't be trusted or read.
-        ConfigError: its recipe can't be read.
+        ConfigError: its recipe can't be read, or what is told its base model has none.
     """
+    origin = _origin_of(name)
+    if base_model is None:
+        return origin
+    if origin is None or not origin.is_adapter:
+        raise ConfigError(f"--base-model: {name} is no adapter, so it has no base model")
+    return replace(origin, where=base_model, revision=None)
+
+
+def _origin_of(name: str) -> Origin | None:
     path = archives.unpacked(name)
     run = RunDirectory(path)
     if (path / adapters.CONFIG).is_file() or run.recipe.is_file():
@@ -152,18 +169,21 @@ def origin_of(name: str) -> Origin | None:
 
 
 @importing_models()
-def load(name: str, fresh_labels: Callable[[], Sequence[str]] | None = None) -> LoadedModel:
+def load(
+    name: str, fresh_labels: Callable[[], Sequence[str]] | None = None, base_model: str | None = None
+) -> LoadedModel:
     """Load a run, an adapter or any model.
 
     Args:
         fresh_labels: gives the class names of a model that has no head yet; one is drawn for them. Without it, such a
             model is refused.
+        base_model: where an adapter's base model is on this machine; where the adapter says itself if None.
 
     Raises:
         ModelError: it can't be found, trusted or read, or was made for another base model.
         ConfigError: the name means nothing.
     """
-    origin = origin_of(name)
+    origin = origin_of(name, base_model)
     if origin is not None:
         return load_tuned(name, origin)
     folder = archives.unpacked(name)

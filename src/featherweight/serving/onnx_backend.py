@@ -34,7 +34,9 @@ class OnnxBackend:
         ModelError: a file is missing or can't be read.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, base_model: str | None = None) -> None:
+        if base_model is not None:
+            raise ConfigError(f"--base-model: {name} is an export that holds its whole model")
         try:
             import onnxruntime
             from tokenizers import Tokenizer

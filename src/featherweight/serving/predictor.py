@@ -121,7 +121,11 @@ def is_export(name: str | Path) -> bool:
 
 @importing_models()
 def load_predictor(
-    path_or_run: str | Path, *, calibrated: bool = False, max_error_rate: float | None = None
+    path_or_run: str | Path,
+    *,
+    calibrated: bool = False,
+    max_error_rate: float | None = None,
+    base_model: str | None = None,
 ) -> Predictor:
     """Load a run, an adapter, a model or an export for answering.
 
@@ -129,6 +133,7 @@ def load_predictor(
         calibrated: answer at the temperature that the run fitted.
         max_error_rate: abstain where the answers would be wrong more often, by the threshold that the run found on
             held-out rows for this rate; probabilities are calibrated then.
+        base_model: where an adapter's base model is on this machine; where the adapter says itself if None.
 
     Raises:
         ModelError: it can't be found, trusted or read, or no temperature was fitted for it.
@@ -137,7 +142,7 @@ def load_predictor(
     name = str(path_or_run)
     found = (_BACKENDS[marker] for marker in _BACKENDS if (Path(name) / marker).is_file())
     module, _, attribute = next(found, _TORCH).partition(":")
-    backend: Backend = getattr(import_module(module), attribute)(name)
+    backend: Backend = getattr(import_module(module), attribute)(name, base_model)
     calibrated = calibrated or max_error_rate is not None
     if calibrated and backend.temperature is None:
         raise ModelError(f"{name}: no temperature was fitted for it; leave --calibrated and --max-error-rate out")

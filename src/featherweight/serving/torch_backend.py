@@ -16,9 +16,9 @@ from featherweight.records import Encoding
 from featherweight.serving.loading import LoadedModel, execution_of, load
 
 
-def backend_of(name: str) -> TorchBackend:
+def backend_of(name: str, base_model: str | None = None) -> TorchBackend:
     """The backend of whatever :func:`featherweight.serving.loading.load` takes."""
-    return TorchBackend(load(name))
+    return TorchBackend(load(name, base_model=base_model))
 
 
 class TorchBackend:

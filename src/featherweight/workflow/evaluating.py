@@ -35,6 +35,7 @@ def evaluate(
     section: DataSection | None = None,
     *,
     split: str | None = None,
+    base_model: str | None = None,
     console: Console | None = None,
 ) -> dict[str, Any]:
     """Measure a run, an adapter, an export or any model, on a run's own held-out rows or on other data.
@@ -43,6 +44,7 @@ def evaluate(
         target: run folder, adapter folder, folder of an export, or a model as in a recipe.
         section: the data; a run's own if None. Its ``labels`` name the model's outputs in their order.
         split: which split to measure; validation, else test, else train.
+        base_model: where an adapter's base model is on this machine; where the adapter says itself if None.
 
     Returns:
         ``eval_*`` metrics with Wilson's interval for the accuracy; ``labels``, each with ``precision``, ``recall``,
@@ -57,14 +59,14 @@ def evaluate(
     own = False
     if section is None:
         examples, own, changed = _own(target, directory, recipe, split)
-        model = _load(target, directory.path, None)
+        model = _load(target, directory.path, None, base_model)
         names = model.labels
     else:
         splits = data.load(section)
         split = split or next(name for name in (SELECTION_SPLIT, "test", "train") if name in splits)
         if split not in splits:
             raise ConfigError(f"--split {split}: the data has {', '.join(splits)}")
-        model = _load(target, directory.path, lambda: task_class.labels_of(splits[split], section))
+        model = _load(target, directory.path, lambda: task_class.labels_of(splits[split], section), base_model)
         names = _names(target, model.labels, section.labels)
         examples = task_class.measure_only(splits[split], section, names)
     for line in _said_of(examples, own, changed, holds_train(directory, examples)):
@@ -100,12 +102,14 @@ class _Model:
     measure: Callable[[Examples, Console], Evaluation]
 
 
-def _load(target: str, folder: Path, fresh_labels: Callable[[], Sequence[str]] | None) -> _Model:
+def _load(
+    target: str, folder: Path, fresh_labels: Callable[[], Sequence[str]] | None, base_model: str | None
+) -> _Model:
     if is_export(folder):
-        return _export(folder)
+        return _export(folder, base_model)
     from featherweight.serving import loading
 
-    loaded = loading.load(target, fresh_labels)
+    loaded = loading.load(target, fresh_labels, base_model)
 
     def measure(examples: Examples, console: Console) -> Evaluation:
         from featherweight.engine import hardware
@@ -125,9 +129,9 @@ def _load(target: str, folder: Path, fresh_labels: Callable[[], Sequence[str]] |
     return _Model(loaded.task.labels, measure)
 
 
-def _export(folder: Path) -> _Model:
+def _export(folder: Path, base_model: str | None) -> _Model:
     """What answers through the predictor alone, such as ONNX."""
-    predictor = load_predictor(folder)
+    predictor = load_predictor(folder, base_model=base_model)
 
     def measure(examples: Examples, console: Console) -> Evaluation:
         console.begin("evaluating")

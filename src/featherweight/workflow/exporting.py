@@ -33,6 +33,7 @@ def export(
     *,
     margin: float = equivalence.MARGIN,
     min_agreement: float = equivalence.AGREEMENT,
+    base_model: str | None = None,
     console: Console | None = None,
 ) -> dict[str, Any]:
     """Write a run's model in another format, prove it on the run's validation rows, and publish it.
@@ -42,6 +43,7 @@ def export(
         output_dir: must not exist yet or be empty; ``<run>/exports/<format>`` if None.
         margin: loss of accuracy that has to be ruled out at 95 % confidence, where numbers are rounded (int8).
         min_agreement: share of rows that have to get the same label, there.
+        base_model: where the run's base model is on this machine; where the run says itself if None.
 
     Returns:
         The evidence, which the export's ``featherweight.json`` and card hold too.
@@ -72,11 +74,11 @@ def export(
             output.parent.mkdir(parents=True, exist_ok=True)
         with storage.writing(output), storage.new_folder(output) as folder:
             step(f"writing {format}")  # first, for a model may be none that can be had in it
-            facts = _write(exporter, directory, recipe, folder)
+            facts = _write(exporter, directory, recipe, folder, base_model)
             step("answering the validation rows with the run")
-            answers = _Answers.of(str(directory.path), examples)
+            answers = _Answers.of(str(directory.path), examples, base_model)
             step("answering the same rows with the export")
-            exported = _Answers.of(str(folder), examples)
+            exported = _Answers.of(str(folder), examples, base_model if format == "adapter" else None)
             evidence = _prove(exporter, recipe, examples, answers, exported, margin, min_agreement)
             evidence = {"format": format, "run": recipe.name, "size_bytes": _size(folder), **evidence}
             evidence["batch_dependence"] = directory.read_metrics().get("batch_dependence")
@@ -103,10 +105,10 @@ class _Answers:
         self.probabilities, self.speed = equivalence.answer_and_time(predictor.probabilities, examples.all_texts())
 
     @classmethod
-    def of(cls, name: str, examples: Examples) -> _Answers:
+    def of(cls, name: str, examples: Examples, base_model: str | None) -> _Answers:
         from featherweight.serving.predictor import load_predictor
 
-        return cls(load_predictor(name), examples)
+        return cls(load_predictor(name, base_model=base_model), examples)
 
 
 def _validation(directory: RunDirectory, recipe: Recipe) -> Examples:
@@ -120,12 +122,14 @@ def _validation(directory: RunDirectory, recipe: Recipe) -> Examples:
     return own.examples[SELECTION_SPLIT]
 
 
-def _write(exporter: Format, directory: RunDirectory, recipe: Recipe, folder: Path) -> dict[str, Any]:
+def _write(
+    exporter: Format, directory: RunDirectory, recipe: Recipe, folder: Path, base_model: str | None
+) -> dict[str, Any]:
     """Fill the folder; gives what the export has to know of itself."""
     from featherweight.serving import loading
     from featherweight.sources.json_files import read_json
 
-    loaded = loading.load(str(directory.path))
+    loaded = loading.load(str(directory.path), base_model=base_model)
     artefact = directory.path / METHODS[recipe.method.name].artefact
     facts = {"pad_token_id": loaded.tokenizer.pad_token_id, "thresholds": [], **read_json(artefact / FACTS)}
     exporter.write(Subject(loaded.model, loaded.tokenizer, artefact, facts), folder)

@@ -8,7 +8,12 @@ from typing import Any
 
 
 def predict(
-    target: str | Path, texts: str | Iterable[str], *, calibrated: bool = False, max_error_rate: float | None = None
+    target: str | Path,
+    texts: str | Iterable[str],
+    *,
+    calibrated: bool = False,
+    max_error_rate: float | None = None,
+    base_model: str | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Label and probabilities of each text, lazily and in order.
 
@@ -16,10 +21,11 @@ def predict(
         target: run, adapter, model or export.
         calibrated: at the temperature that the run fitted; labels are the same.
         max_error_rate: the label is None where answers would be wrong more often than this.
+        base_model: where an adapter's base model is on this machine; where the adapter says itself if None.
     """
     from featherweight.serving.predictor import load_predictor
 
-    predictor = load_predictor(target, calibrated=calibrated, max_error_rate=max_error_rate)
+    predictor = load_predictor(target, calibrated=calibrated, max_error_rate=max_error_rate, base_model=base_model)
     return predictor.stream([texts] if isinstance(texts, str) else texts)
 
 
@@ -33,9 +39,10 @@ def predict_file(
     delimiter: str | None = None,
     calibrated: bool = False,
     max_error_rate: float | None = None,
+    base_model: str | None = None,
 ) -> int:
     """Answer each row of a file into another; gives the number of rows. See :meth:`Predictor.predict_file`."""
     from featherweight.serving.predictor import load_predictor
 
-    predictor = load_predictor(target, calibrated=calibrated, max_error_rate=max_error_rate)
+    predictor = load_predictor(target, calibrated=calibrated, max_error_rate=max_error_rate, base_model=base_model)
     return predictor.predict_file(source, output, column=column, encoding=encoding, delimiter=delimiter)

@@ -12,7 +12,14 @@ if TYPE_CHECKING:
     from featherweight.serving.settings import Settings
 
 
-def serve(targets: Sequence[str], settings: Settings, *, quiet: bool, say: Callable[[str], None]) -> None:
+def serve(
+    targets: Sequence[str],
+    settings: Settings,
+    *,
+    quiet: bool,
+    say: Callable[[str], None],
+    base_model: str | None = None,
+) -> None:
     """Answer over HTTP for runs, adapters and models, until SIGTERM or SIGINT.
 
     Raises:
@@ -37,7 +44,7 @@ def serve(targets: Sequence[str], settings: Settings, *, quiet: bool, say: Calla
     from featherweight.serving.catalogue import Catalogue, names_of
 
     named = names_of(targets)
-    catalogue = Catalogue()
+    catalogue = Catalogue(base_model)
     for name, path in named.items():
         catalogue.load(name, path)
         say(f"{name}: loaded from {path}")
