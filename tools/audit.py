@@ -22,7 +22,14 @@ PERMISSIVE = re.compile(
     r"\b(MIT|0?BSD|Apache|ISCL?|PSF|Python Software Foundation|Zlib|CC0|BSL-1\.0|CNRI-Python|MPL[- ]2\.0|Unlicense)"
 )
 COPYLEFT = re.compile(r"GPL|EUPL|CDDL|SSPL|Proprietary", re.IGNORECASE)
-USED_FOR = {"run": "running", "dev": "development", "without-dependencies": "`make demo-decoder`"}
+# Parts of pins.toml to what they are for; a package of two parts is listed with the later.
+USED_FOR = {
+    "run": "running",
+    "dev": "development",
+    "serve": "`featherweight[serve]`",
+    "export": "`featherweight[export]`",
+    "without-dependencies": "`make demo-decoder`",
+}
 ABSENT = "not for this platform"
 
 
@@ -37,11 +44,12 @@ def audit() -> tuple[dict[str, str], list[str]]:
     """Pin to its line of the table, and one line for each problem."""
     lines: dict[str, str] = {}
     problems: list[str] = []
-    for kind, pins in tomllib.loads((ROOT / "pins.toml").read_text(encoding="utf-8")).items():
-        for pin in map(Requirement, pins):
+    pinned = tomllib.loads((ROOT / "pins.toml").read_text(encoding="utf-8"))
+    for kind, use in USED_FOR.items():
+        for pin in map(Requirement, pinned[kind]):
             wanted = str(pin.specifier).removeprefix("==")
             shown = licence, status = _facts(pin.name, wanted)
-            lines[f"{pin.name} {wanted}"] = f"| {pin.name} | {wanted} | {licence} | {status} | {USED_FOR[kind]} |"
+            lines[f"{pin.name} {wanted}"] = f"| {pin.name} | {wanted} | {licence} | {status} | {use} |"
             if shown != (ABSENT, ""):
                 problems += refused(pin.name, licence, status)
     return lines, problems
