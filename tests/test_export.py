@@ -118,16 +118,16 @@ def test_row_23_weights_that_are_no_numbers_are_refused(
 ) -> None:
     from featherweight.serving import loading
 
-    load = loading.load
+    load, run = loading.load, runs("bert")
 
-    def broken(*arguments: Any) -> Any:
-        loaded = load(*arguments)
+    def broken(*arguments: Any, **options: Any) -> Any:
+        loaded = load(*arguments, **options)
         next(value for name, value in loaded.model.named_parameters() if "lora_B" in name).data.fill_(float("nan"))
         return loaded
 
     monkeypatch.setattr(loading, "load", broken)  # the torch backend holds its own name for it, so the run answers well
     with pytest.raises(UnprovenError, match="no numbers"):
-        workflow.export(runs("bert"), "merged", tmp_path / "out")
+        workflow.export(run, "merged", tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -33,7 +33,7 @@ compiles = pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler"
 def shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache in a place that every user can reach."""
     for one in (tmp_path, *tmp_path.parents):
-        if one.stat().st_uid == os.geteuid() and one.name.startswith("pytest"):
+        if one.stat().st_uid == os.geteuid() and one.name.startswith(("pytest", "popen-")):
             one.chmod(0o755)
     tmp_path.chmod(0o755)
     folder = tmp_path / "shared"

@@ -52,7 +52,7 @@ class Console:
         for renderable in renderables:
             if isinstance(self._shown, str) and isinstance(renderable, FittedTable):
                 rich.print()
-            rich.print(renderable)
+            rich.print(renderable, soft_wrap=getattr(renderable, "no_wrap", None) is True)  # a line to copy
             self._shown = renderable
 
     def say(self, line: str) -> None:
