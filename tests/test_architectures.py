@@ -62,7 +62,6 @@ END_OF_TEXT = [
 ALL_THE_WAY = [
     "roberta",  # positions behind the pad token's
     pytest.param("gemma3", marks=pytest.mark.slow),  # one configuration within another
-    pytest.param("phimoe", marks=pytest.mark.slow),  # a router that is made from a linear layer
 ]
 IN_PYTHON = ["esm", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("byt5", "canine"))]
 
@@ -78,6 +77,13 @@ def test_row_82_an_encoder_decoder_goes_all_the_way(kind: str, journey: Callable
 def test_row_84_architectures_that_work(kind: str, journey: Callable[[str], dict[str, Any]]) -> None:
     found = journey(kind)
     assert {step: found.get(step) for step in architectures.STEPS} == dict.fromkeys(architectures.STEPS, "ok"), found
+
+
+@pytest.mark.slow
+def test_row_84_a_router_that_is_made_from_a_linear_layer(journey: Callable[[str], dict[str, Any]]) -> None:
+    found = journey("phimoe")
+    assert found["onnx"].startswith("refused: --format: no ONNX of this model: phimoe can't be traced: ")
+    assert {found.get(step) for step in architectures.STEPS if step != "onnx"} == {"ok"}, found
 
 
 @pytest.mark.parametrize("kind", IN_PYTHON)
