@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from featherweight.methods import Adapted, adapters
 from featherweight.methods.targets import linear_targets
 from featherweight.recipe import MethodOptions
-from featherweight.recipe_values import PositiveInt
+from featherweight.recipe.values import PositiveInt
 
 
 class LoRAOptions(MethodOptions):

@@ -1,0 +1,148 @@
+"""A recipe from a file, from flags and from nested values."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from featherweight.errors import ConfigError
+from featherweight.names import beside, exists
+from featherweight.recipe.paths import anchor_paths, name_of
+from featherweight.recipe.problems import explain
+from featherweight.recipe.sections import DEFAULT_METHOD, DataSection, MethodOptions, Recipe
+from featherweight.registry import METHODS, TASKS, did_you_mean
+
+_MAX_BYTES = 1 << 20
+
+
+def load(path: str | Path | None = None, overrides: Mapping[str, Any] | None = None) -> Recipe:
+    """Read a recipe file, lay ``overrides`` over it, and validate the whole.
+
+    Args:
+        path: a TOML file, or None where ``overrides`` say everything.
+        overrides: nested values as in the file. Paths in them are relative to the working directory, those in the
+            file to the file's folder.
+
+    Raises:
+        ConfigError: with one line for every problem found.
+    """
+    content: dict[str, Any] = {}
+    if path is not None:
+        path = Path(path)
+        content = _read_toml(path)
+        content.setdefault("name", path.stem)
+        anchor_paths(content, path.parent)
+    given = _merge({}, overrides or {})
+    anchor_paths(given, Path.cwd())
+    if path is None:
+        given.setdefault("name", name_of(given))
+    method = _method_name(given)
+    if method is not None and method != (_method_name(content) or DEFAULT_METHOD):
+        content.pop("method", None)  # these are another method's options
+    return parse(_merge(content, given), origin=str(path) if path is not None else "the recipe")
+
+
+def parse(content: Mapping[str, Any], origin: str = "the recipe") -> Recipe:
+    """Validate nested plain values. Raises ConfigError with one line for every problem found."""
+    content = dict(content)
+    problems: list[str] = []
+    method: Any = content.pop("method", {})
+    options: MethodOptions | None = None
+    try:
+        options = _parse_method(method)
+    except ConfigError as error:
+        problems += error.problems
+    try:
+        TASKS[content.get("task", "sequence-classification")]
+    except (ConfigError, TypeError) as error:
+        problems.append(f"task: {error}")
+    try:
+        placeholder = MethodOptions(name="placeholder")
+        recipe = Recipe.model_validate({**content, "method": placeholder})
+    except ValidationError as error:
+        problems += explain(error, Recipe)
+    if problems or options is None:
+        raise ConfigError([f"{origin}: {problem}" for problem in problems])
+    return recipe.model_copy(update={"method": options})
+
+
+def load_data_section(values: Mapping[str, Any]) -> DataSection:
+    """A data section on its own, with paths relative to the working directory. Raises ConfigError."""
+    content = {"data": dict(values)}
+    anchor_paths(content, Path.cwd())
+    try:
+        return DataSection.model_validate(content["data"])
+    except ValidationError as error:
+        raise ConfigError(explain(error, DataSection, prefix=("data",))) from None
+
+
+def parse_set(assignments: Iterable[str]) -> dict[str, Any]:
+    """Turn ``section.key=value`` strings into nested values; a value is TOML, or plain text where it is not TOML."""
+    nested: dict[str, Any] = {}
+    problems = []
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        parts = key.strip().split(".")
+        if not equals or not all(parts):
+            problems.append(f"--set {assignment}: write it as section.key=value, such as training.learning_rate=1e-3")
+            continue
+        try:
+            value: Any = tomllib.loads(f"value = {text}")["value"]
+        except (tomllib.TOMLDecodeError, RecursionError):
+            value = text
+        for part in reversed(parts):
+            value = {part: value}
+        nested = _merge(nested, value)
+    if problems:
+        raise ConfigError(problems)
+    return nested
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        if exists(path) and not path.is_file():
+            raise ConfigError(f"{path}: not a regular file; name a TOML file")
+        if exists(path) and path.stat().st_size > _MAX_BYTES:
+            raise ConfigError(f"{path}: larger than the {_MAX_BYTES:,} bytes that a recipe may have")
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such recipe{did_you_mean(str(path), beside(path, '*.toml'))}") from None
+    except RecursionError:
+        raise ConfigError(f"{path}: not valid TOML: nested too deeply") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}") from error
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: can't be read as a UTF-8 text file: {error}") from error
+
+
+def _method_name(content: Mapping[str, Any]) -> Any:
+    method = content.get("method")
+    return method.get("name") if isinstance(method, Mapping) else None
+
+
+def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for key, value in above.items():
+        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = _merge(merged[key], value) if both else value
+    return merged
+
+
+def _parse_method(content: Any) -> MethodOptions:
+    if isinstance(content, MethodOptions):
+        return content
+    if not isinstance(content, dict) or not isinstance(content.get("name", DEFAULT_METHOD), str):
+        raise ConfigError(f"method.name: say which method: {', '.join(sorted(METHODS))}")
+    try:
+        method = METHODS[content.get("name", DEFAULT_METHOD)]
+    except ConfigError as error:
+        raise ConfigError(f"method.name: {error}") from None
+    try:
+        options: MethodOptions = method.Options.model_validate(content)
+    except ValidationError as error:
+        raise ConfigError(explain(error, method.Options, prefix=("method",))) from None
+    return options

@@ -1,0 +1,216 @@
+"""The sections of a recipe: every key, with its type, its default and what it means."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, model_validator
+
+from featherweight.names import problem
+from featherweight.recipe.values import (
+    Delimiter,
+    Encoding,
+    Files,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    Revision,
+)
+from featherweight.registry import BASELINES, did_you_mean
+
+PACKAGE_PREFIX = "package:"
+FILE_KEYS = ("train_file", "validation_file", "test_file")
+DEFAULT_METHOD = "lora"
+LONGEST_NAME = 64
+_FILES = "CSV, TSV, JSON, JSONL or Parquet file, a pattern, or a list of them; text files may be gzipped"
+
+
+class Section(BaseModel):
+    """Base of every part of a recipe: unknown keys, wrong types, NaN and infinity are errors."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class ModelSection(Section):
+    """The foundation model."""
+
+    name: str = Field(description="hub id, folder, .gguf file, or package:NAME/PATH", min_length=1)
+    revision: Revision | None = Field(None, description="branch, tag or commit of a hub model")
+    adapter: str | None = Field(
+        None, description="run or adapter of this model to go on from: it is measured as it is, and trained further"
+    )
+    head: Literal["auto", "new"] = Field(
+        "auto", description="auto: keep a trained head whose labels are the data's, by name; new: always start afresh"
+    )
+
+
+class DataSection(Section):
+    """The labelled texts: either ``name`` or ``train_file`` and its siblings."""
+
+    name: str | None = Field(None, description="hub id, folder, or package:NAME/PATH", min_length=1)
+    config: str | None = Field(None, description="configuration of a hub data set")
+    revision: Revision | None = Field(None, description="branch, tag or commit of a hub data set")
+    train_file: Files | None = Field(None, description=_FILES)
+    validation_file: Files | None = Field(None, description=_FILES)
+    test_file: Files | None = Field(None, description=_FILES)
+    text: str = Field("text", description="column that holds the text")
+    label: str = Field("label", description="column that holds the label")
+    labels: list[str] | None = Field(
+        None,
+        description="label names, in the order of the model's outputs; where none of them is an integer, labels may be "
+        "integers that count from 0",
+        min_length=2,
+    )
+    slices: list[str] = Field([], description="columns whose values the evidence looks at one by one")
+    keywords: list[str] = Field([], description="words; the evidence looks at the rows that hold each of them")
+    group: str | None = Field(
+        None,
+        description="column whose equal values mark rows that are not independent, such as one document's; splits and "
+        "samples are drawn by whole groups",
+    )
+    allow_leak: bool = Field(False, description="measure on rows that stand in train; the report says so")
+    encoding: Encoding = Field("utf-8", description="how the bytes of text files are read, such as cp1252 or utf-16")
+    delimiter: Delimiter | None = Field(
+        None, description="what separates the fields of CSV and TSV, such as ';', '|' or tab; found out if unset"
+    )
+    skip_bad_rows: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="share of a file's rows that may be left out because they can't be read; 0 refuses the first"
+    )
+    filter: dict[str, str] = Field({}, description="keep only the rows where each of these columns has this value")
+    validation_fraction: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.1, description="share of train to hold out, stratified and seeded, where there is no validation split"
+    )
+    test_fraction: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        None,
+        description="share of train to hold out besides, where there is no labelled test split: what a run reports is "
+        "then measured on rows that chose nothing",
+    )
+    drop_train_twins: bool = Field(
+        False,
+        description="leave out the train rows whose text, but for case, white space and punctuation, also stands in a "
+        "held-out split",
+    )
+    split_seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(
+        42,
+        description="chooses the rows that are measured, whatever training.seed is, so that seeds can be compared",
+    )
+    max_length: PositiveInt | None = Field(None, description="texts are cut after so many tokens")
+    max_train_samples: PositiveInt | None = Field(None, description="train on a seeded sample of so many rows")
+    max_eval_samples: PositiveInt | None = Field(None, description="evaluate on a seeded sample of so many rows")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> DataSection:
+        files = [key for key in FILE_KEYS if getattr(self, key) is not None]
+        if self.name is None and not files:
+            raise ValueError("give 'name' (hub id, folder or package file) or 'train_file'")
+        if self.name is not None and files:
+            raise ValueError(f"give either 'name' or '{files[0]}', not both")
+        if self.text in {*self.slices, self.group}:
+            raise ValueError("'slices' and 'group' name columns beside the text")
+        if self.validation_fraction + (self.test_fraction or 0) >= 1:
+            raise ValueError("'validation_fraction' and 'test_fraction' leave no row to train on")
+        if any(not word.strip() for word in self.keywords):
+            raise ValueError("'keywords' holds an empty word")
+        if self.labels is not None and len(set(self.labels)) < len(self.labels):
+            raise ValueError("'labels' names one label twice")
+        return self
+
+    @property
+    def sources(self) -> list[str]:
+        """Where the data come from: the data set's name, or the files of train."""
+        named = self.name or self.train_file or []
+        return [named] if isinstance(named, str) else named
+
+
+class TrainingSection(Section):
+    """``TrainingArguments``' names and meanings."""
+
+    learning_rate: PositiveFloat | None = Field(None, description="peak learning rate; chosen by the method if unset")
+    per_device_train_batch_size: PositiveInt = 32
+    per_device_eval_batch_size: PositiveInt = 32
+    gradient_accumulation_steps: PositiveInt = 1
+    num_train_epochs: PositiveFloat = 3.0
+    max_steps: int = Field(-1, description="optimizer steps; overrides num_train_epochs where positive")
+    weight_decay: NonNegativeFloat = 0.0
+    adam_beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    adam_beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    adam_epsilon: PositiveFloat = 1e-8
+    max_grad_norm: NonNegativeFloat = Field(1.0, description="gradient clipping; 0 turns it off")
+    lr_scheduler_type: Literal["linear", "cosine", "polynomial", "constant", "constant_with_warmup", "inverse_sqrt"] = (
+        "linear"
+    )
+    warmup_ratio: Annotated[float, Field(ge=0, le=1)] = 0.0
+    warmup_steps: Annotated[int, Field(ge=0)] = Field(0, description="overrides warmup_ratio where positive")
+    eval_strategy: Literal["epoch", "steps"] = "epoch"
+    eval_steps: PositiveInt = 500
+    save_strategy: Literal["epoch", "steps"] = "epoch"
+    save_steps: PositiveInt = 500
+    save_total_limit: PositiveInt = Field(2, description="checkpoints kept besides the best one")
+    load_best_model_at_end: bool = True
+    metric_for_best_model: str | None = Field(None, description="an eval metric; chosen by the task if unset")
+    greater_is_better: bool | None = Field(None, description="false where the metric is a loss, else true, if unset")
+    logging_steps: PositiveInt = 10
+    max_skipped_steps: Annotated[int, Field(ge=0)] = Field(
+        3, description="steps whose loss or gradient is not finite that are left out before the run ends as diverged"
+    )
+    train_sampling_strategy: Literal["random", "group_by_length"] = Field(
+        "random", description="group_by_length: batches of like length, so that less is padding"
+    )
+    trunk_cache: Literal["off", "fp32", "fp16"] = Field(
+        "off", description="run the frozen blocks below the lowest adapted one once and keep their output on disk"
+    )
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 42
+    bf16: bool = False
+    fp16: bool = False
+
+    @model_validator(mode="after")
+    def _one_precision(self) -> TrainingSection:
+        if self.bf16 and self.fp16:
+            raise ValueError("set 'bf16' or 'fp16', not both")
+        return self
+
+
+class EvidenceSection(Section):
+    """What the tuned model is measured against."""
+
+    baselines: list[str] | None = Field(
+        None, description="the cheap rivals that are fitted, by name; all that are known if unset, none if empty"
+    )
+
+    @model_validator(mode="after")
+    def _known_once(self) -> EvidenceSection:
+        names = self.baselines or []
+        if unknown := [name for name in names if name not in set(BASELINES)]:
+            raise ValueError(
+                f"'baselines': no baseline is named {unknown[0]!r}{did_you_mean(unknown[0], BASELINES)}; known: "
+                f"{', '.join(sorted(BASELINES))}"
+            )
+        if len(set(names)) < len(names):
+            raise ValueError("'baselines' names one baseline twice")
+        return self
+
+
+class MethodOptions(Section):
+    """Base of a method's own options; ``name`` picks the method."""
+
+    name: str
+
+
+class Recipe(Section):
+    """A whole recipe."""
+
+    name: str = Field(
+        "run", description="names the run's folder", pattern=rf"^[A-Za-z0-9][A-Za-z0-9._-]{{0,{LONGEST_NAME - 1}}}$"
+    )
+    task: str = "sequence-classification"
+    model: ModelSection
+    data: DataSection
+    method: SerializeAsAny[MethodOptions]
+    training: TrainingSection = TrainingSection()
+    evidence: EvidenceSection = EvidenceSection()
+
+    @model_validator(mode="after")
+    def _name_of_a_folder(self) -> Recipe:
+        if found := problem(self.name):
+            raise ValueError(f"'name': {self.name!r} {found}")
+        return self

@@ -1,0 +1,68 @@
+"""A recipe as TOML again, and the JSON Schema of all recipes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import tomlkit
+
+from featherweight.recipe.paths import PATH_KEYS, each_name, relative
+from featherweight.recipe.sections import DEFAULT_METHOD, Recipe
+from featherweight.registry import METHODS
+
+
+def dump(recipe: Recipe, reasons: Mapping[str, str], folder: Path) -> str:
+    """Write a recipe out with every default, as TOML that :func:`load` reads back from ``folder``.
+
+    Args:
+        reasons: dotted key to why its value was chosen, written as a comment.
+        folder: where the text will be saved; paths are made relative to it so that a whole tree can move.
+    """
+    values = recipe.model_dump()
+    for section, key in ((section, key) for section, keys in PATH_KEYS.items() for key in keys):
+        values[section][key] = each_name(values[section][key], lambda name: relative(name, folder))
+    document = tomlkit.document()
+    for key, value in values.items():
+        if not isinstance(value, dict):
+            _write_value(document, key, value, reasons.get(key))
+    for section, content in values.items():
+        if isinstance(content, dict):
+            table = tomlkit.table()
+            for key, value in content.items():
+                _write_value(table, key, value, reasons.get(f"{section}.{key}"))
+            document.add(tomlkit.nl())
+            document.add(section, table)
+    return tomlkit.dumps(document)
+
+
+def json_schema() -> dict[str, Any]:
+    """The recipe's JSON Schema, with one alternative for each registered method."""
+    schema = Recipe.model_json_schema()
+    definitions = schema["$defs"]
+    alternatives = []
+    for name in sorted(METHODS):
+        options = METHODS[name].Options.model_json_schema(ref_template="#/$defs/{model}")
+        definitions.update(options.pop("$defs", {}))
+        options["properties"]["name"] = {"const": name}
+        if name != DEFAULT_METHOD:
+            options["required"] = sorted({*options.get("required", []), "name"})
+        definitions[f"method-{name}"] = options
+        alternatives.append({"$ref": f"#/$defs/method-{name}"})
+    del definitions["MethodOptions"]
+    schema["properties"]["method"] = {"oneOf": alternatives}
+    schema["required"] = [key for key in schema["required"] if key != "method"]
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "Featherweight recipe"}
+
+
+def _write_value(table: Any, key: str, value: Any, reason: str | None) -> None:
+    if value is None:
+        table.add(tomlkit.comment(f"{key} is not set"))
+        return
+    item = tomlkit.inline_table() if isinstance(value, dict) else tomlkit.item(value)
+    if isinstance(value, dict):
+        item.update(value)
+    if reason:
+        item.comment(reason)
+    table.add(key, item)
