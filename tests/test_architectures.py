@@ -21,6 +21,7 @@ from featherweight.export import Subject
 from featherweight.export.onnx import write_graph
 from featherweight.methods.targets import linear_targets
 from featherweight.recipe import ModelSection, load_data_section
+from featherweight.records import Encoding
 from featherweight.sources import data
 from featherweight.sources import models as sources
 from featherweight.sources.trial_texts import Frame
@@ -71,6 +72,23 @@ def test_row_82_an_encoder_decoder_goes_all_the_way(kind: str, journey: Callable
     found = journey(kind)
     assert {step: found.get(step) for step in architectures.STEPS} == dict.fromkeys(architectures.STEPS, "ok"), found
     assert "decoder" in found["reason"]
+
+
+@pytest.mark.parametrize("kind", ["t5", "bart"])
+def test_row_82_a_text_may_spell_the_token_that_ends_it(kind: str, load: Load) -> None:
+    """These models find a text's end by counting, and stop where the texts of a batch have unequal counts."""
+    model, tokenizer, _ = load(kind)
+    execution = Execution(model, tokenizer.pad_token_id, frame=Frame.of(tokenizer))
+    texts = ["a b", f"a {tokenizer.eos_token} b", "b", f"{tokenizer.eos_token} {tokenizer.eos_token} a", "a b a"]
+    rows = TASK.tokenise(texts, tokenizer, 16)
+    assert len({row.count(tokenizer.eos_token_id) for row in rows}) == 3, "the texts are as they are meant"
+    ends = np.cumsum([0, *map(len, rows)])
+    tokens = np.asarray([token for row in rows for token in row], dtype=np.int32)
+    encoding = Encoding(tokens, ends, np.zeros(len(rows), dtype=np.int64), 0)
+    with torch.no_grad():
+        together = execution.logits(model, encoding, np.arange(len(rows)))
+        alone = torch.cat([execution.logits(model, encoding, np.asarray([row])) for row in range(len(rows))])
+    assert torch.allclose(together, alone, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ALL_THE_WAY)

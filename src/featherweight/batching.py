@@ -25,6 +25,6 @@ def by_tokens(lengths: NDArray[np.int64], budget: int = TOKEN_BUDGET) -> Iterato
         start += count
 
 
-def of_equal_length(lengths: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-    """Where the rows of each length stand, the longest first; int64 places in ``lengths``."""
-    return [np.flatnonzero(lengths == length) for length in np.unique(lengths)[::-1]]
+def of_equal(values: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """Where the rows of each value, such as their length, stand, the greatest first; int64 places in ``values``."""
+    return [np.flatnonzero(values == value) for value in np.unique(values)[::-1]]

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from featherweight.batching import of_equal_length
+from featherweight.batching import of_equal
 from featherweight.engine.attention import NAME, Run, UnsupportedAttention, packed
 from featherweight.engine.batches import collate
 from featherweight.engine.dropout import Masks
@@ -53,6 +53,8 @@ class Padded:
         reason: why rows are not packed.
         step: rows are padded to a multiple of it.
         equal_lengths: padding would change the answers, so only rows of equal length run together.
+        end: the token whose last place the head reads, where rows that run together must have equally many of it; a
+            text may spell it. None where it does not matter.
         dependence: what of a text's answer depends on the batch that it is in, in words; empty where nothing does.
     """
 
@@ -61,12 +63,17 @@ class Padded:
     reason: str
     step: int = 1
     equal_lengths: bool = False
+    end: int | None = None
     dependence: str = ""
 
     def groups(self, encoding: Encoding, rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-        if not self.equal_lengths:
-            return [np.arange(len(rows))]
-        return of_equal_length(encoding.offsets[rows + 1] - encoding.offsets[rows])
+        together = [np.arange(len(rows))]
+        if self.equal_lengths:
+            together = of_equal(encoding.offsets[rows + 1] - encoding.offsets[rows])
+        if self.end is not None:
+            ends = np.asarray([np.count_nonzero(encoding.row(int(row)) == self.end) for row in rows])
+            together = [places[part] for places in together for part in of_equal(ends[places])]
+        return together
 
     def __call__(self, model: Any, encoding: Encoding, rows: Sequence[int] | NDArray[np.int64]) -> torch.Tensor:
         rows = np.asarray(rows, dtype=np.int64)
@@ -251,7 +258,8 @@ def choose(model: Any, pad_token_id: int, masks: Masks, frame: Frame = NO_FRAME)
     trial = trial_texts(model, frame)
     with _evaluating(model), torch.no_grad():
         step = width_step(model, frame, pad_token_id)
-        padded = Padded(pad_token_id, next(model.parameters()).device, "", step)
+        end = getattr(model.config, "eos_token_id", None) if model.config.is_encoder_decoder else None
+        padded = Padded(pad_token_id, next(model.parameters()).device, "", step, end=end)
         expected = padded(model, trial, np.arange(len(trial)))
         attention = model.config._attn_implementation
         reason = _unpackable(model)

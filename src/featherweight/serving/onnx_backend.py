@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featherweight.batching import by_tokens, of_equal_length
+from featherweight.batching import by_tokens, of_equal
 from featherweight.errors import ConfigError, ModelError, first_line
 from featherweight.runs import FACTS
 from featherweight.serving.facts import read_facts
@@ -80,7 +80,7 @@ class OnnxBackend:
         lengths = np.asarray([len(row) for row in rows], dtype=np.int64)
         result = np.empty((len(rows), len(self.labels)), dtype=np.float32)
         for chosen in by_tokens(lengths, _TOKEN_BUDGET):
-            for together in of_equal_length(lengths[chosen]) if self._equal_lengths else [slice(None)]:
+            for together in of_equal(lengths[chosen]) if self._equal_lengths else [slice(None)]:
                 result[chosen[together]] = self._run([rows[index] for index in chosen[together]])
         return result
 
