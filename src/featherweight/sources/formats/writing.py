@@ -19,7 +19,7 @@ from decimal import Decimal
 from itertools import cycle
 from typing import Any, BinaryIO, ClassVar, Protocol
 
-from featherweight.errors import DataError, FeatherweightError
+from featherweight.errors import DataError, FeatherweightError, first_line
 
 Row = dict[str, Any]
 
@@ -120,8 +120,8 @@ def _try(writer: Writer, reader: Reader, rows: list[Row], where: str, target: st
     except NotHeldError as error:
         raise error.at(where, target) from error
     except (FeatherweightError, ValueError, TypeError, ArithmeticError, RecursionError, NotImplementedError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise NotHeldError(f"it would not be read back ({reason})", _other_than(target)).at(where, target) from error
+        why = f"it would not be read back ({first_line(error)})"
+        raise NotHeldError(why, _other_than(target)).at(where, target) from error
 
 
 def _other_than(target: str) -> str:
