@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,12 @@ def make_model(kind: str, bias: str = "lora_only") -> Any:
 
 
 def train_ours(
-    model: Any, encoding: Encoding, folder: Path, execution: Execution | None = None, **changes: Any
+    model: Any,
+    encoding: Encoding,
+    folder: Path,
+    execution: Execution | None = None,
+    head: Sequence[str] = (),
+    **changes: Any,
 ) -> list[float]:
     from accelerate import Accelerator
 
@@ -78,6 +84,7 @@ def train_ours(
         checkpoints=Checkpoints(folder, keep=1),
         execution=execution or Execution(model.get_base_model(), pad_token_id=0),
         observer=observe,
+        head=head,
     )
     trainer.fit()
     return losses

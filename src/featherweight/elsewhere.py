@@ -135,8 +135,6 @@ _KEYS: Mapping[str, Mapping[str, str]] = {
         "batch_size": "it is called per_device_train_batch_size",
         "train_batch_size": "it is called per_device_train_batch_size",
         "eval_batch_size": "it is called per_device_eval_batch_size",
-        "early_stopping_patience": "there is no early stopping yet; load_best_model_at_end keeps the best checkpoint",
-        "early_stopping_threshold": "there is no early stopping yet; load_best_model_at_end keeps the best checkpoint",
         "class_weights": 'classes can\'t be weighted yet; metric_for_best_model = "macro_f1" minds rare ones',
     },
     "data": {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -61,6 +62,34 @@ def features(
             observer({"event": "evaluating", "what": what, "rows": done, "total": len(rows)})
     require_none_broken(int((~np.isfinite(found).all(axis=1)).sum()), len(rows), what)
     return np.asarray(found, dtype=np.float32)
+
+
+def head_input_size(
+    model: Any, head: Sequence[str], encoding: Encoding, rows: NDArray[np.int64], *, execution: Execution
+) -> float | None:
+    """How much the linear layers of a head read: the mean L1 norm of their input on some rows, of the layer where it is
+    largest; None for a head without linear layers.
+
+    An optimizer that moves each weight by its rate, as Adam's first steps do, moves such a layer's output by at most
+    that rate times this.
+    """
+    sizes: dict[str, list[float]] = {}
+    handles = []
+    for name, layer in model.named_modules():
+        if isinstance(layer, torch.nn.Linear) and any(f".{part}." in f".{name}." for part in head):
+
+            def measure(_: Any, inputs: tuple[torch.Tensor, ...], name: str = name) -> None:
+                sizes.setdefault(name, []).extend(inputs[0].float().abs().sum(dim=-1).flatten().tolist())
+
+            handles.append(layer.register_forward_pre_hook(measure))
+    try:
+        with execution.answering(model):
+            for together in execution.groups(encoding, rows):
+                execution.logits(model, encoding, rows[together])
+    finally:
+        for handle in handles:
+            handle.remove()
+    return max(map(fmean, sizes.values()), default=None)
 
 
 class _BothSigns(torch.nn.Module):

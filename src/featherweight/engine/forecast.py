@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from featherweight.engine import randomness
 from featherweight.engine.hardware import peak_memory_bytes
 from featherweight.engine.train import Trainer
 
@@ -37,7 +38,20 @@ class Forecast:
 
 
 def forecast(trainer: Trainer) -> Forecast:
-    """Run a few steps of unlike size, the largest among them, and fit seconds = a + b * tokens (least squares)."""
+    """Run a few steps of unlike size, the largest among them, and fit seconds = a + b * tokens (least squares).
+
+    The model and the random states are afterwards as they were; the trainer is not.
+    """
+    before = randomness.capture()
+    kept = {name: value.detach().clone() for name, value in trainer.trained.items()}
+    try:
+        return _forecast(trainer)
+    finally:
+        trainer.put_back(kept)
+        randomness.restore(before)
+
+
+def _forecast(trainer: Trainer) -> Forecast:
     schedule = trainer.schedule
     in_an_epoch = range(min(trainer.total_steps, schedule.steps_per_epoch))
     real, padded = (np.asarray(column) for column in zip(*map(trainer.tokens_of_step, in_an_epoch), strict=True))

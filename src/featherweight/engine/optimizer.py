@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,22 +14,31 @@ from featherweight.recipe import TrainingSection
 _NO_DECAY = [r"bias", r"layernorm", r"rmsnorm", r"(?:^|\.)norm(?:$|\.)", r"_norm(?:$|\.)"]
 
 
-def build_optimizer(model: Any, settings: TrainingSection) -> torch.optim.AdamW:
-    """AdamW (Loshchilov & Hutter, 2019) over the parameters that train, with decay where the Trainer decays."""
+def build_optimizer(model: Any, settings: TrainingSection, head: Sequence[str] = ()) -> torch.optim.AdamW:
+    """AdamW (Loshchilov & Hutter, 2019) over the parameters that train, with decay where the Trainer decays.
+
+    Args:
+        head: names of the modules that ``head_learning_rate`` is the rate of, where it is set.
+    """
     from transformers.trainer_pt_utils import get_parameter_names
 
     decays = set(get_parameter_names(model, [torch.nn.LayerNorm], _NO_DECAY))
     trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    rate = settings.learning_rate if settings.learning_rate is not None else 0.0
+    of_head = set()
+    if settings.head_learning_rate is not None:
+        of_head = {name for name, _ in trained if any(f".{module}." in f".{name}." for module in head)}
     groups = [
         {
-            "params": [parameter for name, parameter in trained if name in decays],
-            "weight_decay": settings.weight_decay,
-        },
-        {"params": [parameter for name, parameter in trained if name not in decays], "weight_decay": 0.0},
+            "params": [value for name, value in trained if (name in of_head, name in decays) == (is_head, does_decay)],
+            "weight_decay": settings.weight_decay if does_decay else 0.0,
+            "lr": settings.head_learning_rate if is_head else rate,
+        }
+        for is_head in ([False, True] if of_head else [False])
+        for does_decay in (True, False)
     ]
     return torch.optim.AdamW(
         groups,
-        lr=settings.learning_rate if settings.learning_rate is not None else 0.0,
         betas=(settings.adam_beta1, settings.adam_beta2),
         eps=settings.adam_epsilon,
         fused=True,

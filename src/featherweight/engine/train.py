@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -36,14 +36,16 @@ from featherweight.records import Encoding, EpochRecord, Evaluation, TrainingRes
 class Progress:
     """Where a run stands, apart from its tensors. Everything here goes into a checkpoint.
 
-    ``micro_batch_parts`` is into how many parts each micro-batch is cut since memory ran out; ``saves`` counts
-    checkpoints, and ``save_seconds`` is what they took.
+    ``stalled`` counts the last evaluations that were not better than the best before them by more than
+    ``early_stopping_threshold``; ``micro_batch_parts`` is into how many parts each micro-batch is cut since memory ran
+    out; ``saves`` counts checkpoints, and ``save_seconds`` is what they took.
     """
 
     step: int = 0
     evaluated_step: int = 0
     best_step: int | None = None
     best_metric: float | None = None
+    stalled: int = 0
     loss_sum: float = 0.0
     loss_steps: int = 0
     seconds: float = 0.0
@@ -73,6 +75,7 @@ class Trainer:
         execution: runs the model on rows.
         observer: is told of every logged step, evaluation and checkpoint.
         stop: is asked between steps whether to stop.
+        head: names of the modules that ``head_learning_rate`` is the rate of.
     """
 
     def __init__(
@@ -88,6 +91,7 @@ class Trainer:
         execution: Execution,
         observer: Observer,
         stop: StopRequested = lambda: False,
+        head: Sequence[str] = (),
     ) -> None:
         self.settings = settings
         self.task = task
@@ -107,7 +111,7 @@ class Trainer:
         )
         epochs_steps = math.ceil(settings.num_train_epochs * self.schedule.steps_per_epoch)
         self.total_steps = settings.max_steps if settings.max_steps > 0 else epochs_steps
-        optimizer = build_optimizer(model, settings)
+        optimizer = build_optimizer(model, settings, head)
         self.scheduler = build_scheduler(optimizer, settings, self.total_steps)
         self.model, self.optimizer = accelerator.prepare(model, optimizer)
         self.trained = {name: value for name, value in self.model.named_parameters() if value.requires_grad}
@@ -137,7 +141,7 @@ class Trainer:
                 self._evaluate()
             elif self._save_is_due():
                 self._save()
-            if self.progress.step >= self.total_steps:
+            if self.progress.step >= self.total_steps or self._has_stalled():
                 break
             if self.stop():
                 self._save()
@@ -146,7 +150,7 @@ class Trainer:
         self.progress.seconds = time.perf_counter() - started
         best = self.progress.best_step
         if self.settings.load_best_model_at_end and best is not None and best != self.progress.step:
-            self._copy_into_model(self.checkpoints.load(best).tensors["trainable"])
+            self.put_back(self.checkpoints.load(best).tensors["trainable"])
         self.model.eval()
         return self._result()
 
@@ -155,8 +159,12 @@ class Trainer:
         lengths = [self.schedule.lengths[rows] for rows in self.schedule.step_batches(step)]
         return sum(int(one.sum()) for one in lengths), sum(int(one.max()) * len(one) for one in lengths)
 
+    def evaluations_within(self, steps: int) -> int:
+        """How often the model is evaluated in training of so many steps."""
+        return -(-steps // self._interval(self.settings.eval_strategy, self.settings.eval_steps))
+
     def rehearse(self, step: int) -> None:
-        """Train on one step's rows as :meth:`fit` would, out of order; for a forecast, after which the model goes."""
+        """Train on one step's rows as :meth:`fit` would, out of order; for a forecast, after which the trainer goes."""
         self.model.train()
         self.progress.step = step
         self._train_step()
@@ -255,11 +263,12 @@ class Trainer:
             self.observer({"event": "step", **self._pace(), "learning_rate": rate, "grad_norm": finite})
         self._logged_losses, self._logged_rows, self._logged_at = [], 0, time.perf_counter()
 
+    def _interval(self, strategy: str, every: int) -> int:
+        return self.schedule.steps_per_epoch if strategy == "epoch" else every
+
     def _is_point(self, strategy: str, every: int) -> bool:
         step = self.progress.step
-        if step == 0:
-            return False
-        return step == self.total_steps or step % (self.schedule.steps_per_epoch if strategy == "epoch" else every) == 0
+        return step > 0 and (step == self.total_steps or step % self._interval(strategy, every) == 0)
 
     def _evaluation_is_due(self) -> bool:
         return self.progress.evaluated_step != self.progress.step and self._is_point(
@@ -292,12 +301,19 @@ class Trainer:
         )
         progress.epochs.append(asdict(record))
         progress.loss_sum, progress.loss_steps, progress.evaluated_step = 0.0, 0, progress.step
-        value = metrics[best_metric_name(self.settings)]
-        if progress.best_metric is None or self._is_better(value, progress.best_metric):
+        value, best = metrics[best_metric_name(self.settings)], progress.best_metric
+        improves = best is None or self._is_better(value, best)
+        is_enough = best is None or (improves and abs(value - best) > self.settings.early_stopping_threshold)
+        progress.stalled = 0 if is_enough else progress.stalled + 1
+        if improves:
             progress.best_metric, progress.best_step = value, progress.step
         self.observer({"event": "evaluation", **progress.epochs[-1], "is_best": progress.best_step == progress.step})
         self._save()
         self._logged_at = time.perf_counter()
+
+    def _has_stalled(self) -> bool:
+        patience = self.settings.early_stopping_patience
+        return patience is not None and self.progress.stalled >= patience
 
     def _is_better(self, value: float, best: float) -> bool:
         greater = self.settings.greater_is_better
@@ -344,7 +360,7 @@ class Trainer:
         self.scale.load_state(state.pop("scale", {}))
         scheduler = state.pop("scheduler")
         self.scheduler.load_state_dict(scheduler)
-        self._copy_into_model(checkpoint.tensors["trainable"])
+        self.put_back(checkpoint.tensors["trainable"])
         entries: dict[int, dict[str, torch.Tensor]] = {}
         for name, value in checkpoint.tensors["optimizer"].items():
             index, _, key = name.partition(".")
@@ -358,7 +374,8 @@ class Trainer:
         self._saved = (checkpoint.step, self.progress.evaluated_step)
 
     @torch.no_grad()
-    def _copy_into_model(self, tensors: dict[str, torch.Tensor]) -> None:
+    def put_back(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Give what trains the values that it had, by name."""
         for name, parameter in self.trained.items():
             parameter.copy_(tensors[name])
 
@@ -378,5 +395,5 @@ class Trainer:
         )
 
     def _rows_seen(self) -> int:
-        epochs, steps = divmod(self.total_steps, self.schedule.steps_per_epoch)
+        epochs, steps = divmod(self.progress.step, self.schedule.steps_per_epoch)
         return epochs * self.schedule.rows + steps * self.schedule.batch_size * self.schedule.accumulation

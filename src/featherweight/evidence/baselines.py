@@ -85,24 +85,56 @@ class LinearProbe:
 
     def fit(self, train: Part, classes: int) -> None:
         self.classes = classes
-        most = min(MOST_PROBE_ROWS, MOST_JOINT_SCORES // classes)
-        rows = _sample(len(train.examples), most)
+        rows = probe_rows(len(train.examples), classes)
         self.model = fit_probe(train.features(rows), train.examples.labels[rows])
 
     def predict(self, part: Part) -> NDArray[np.float32]:
         return _spread(self.model.predict_proba(part.all_features()), self.model.classes_, self.classes)
 
 
-def fit_probe(features: NDArray[np.float32], labels: NDArray[np.int64]) -> Any:
-    """Logistic regression on standardised features, on as many of their principal components as memory allows."""
+def probe_rows(rows: int, classes: int) -> NDArray[np.int64]:
+    """The rows of train that a probe is fitted on."""
+    return _sample(rows, min(MOST_PROBE_ROWS, MOST_JOINT_SCORES // classes))
+
+
+def fit_probe(
+    features: NDArray[np.float32], labels: NDArray[np.int64], *, strength: float = 0.1, intercept: bool = True
+) -> Any:
+    """Logistic regression on standardised features, on as many of their principal components as memory allows.
+
+    Args:
+        features: shape (rows, features).
+        labels: shape (rows,).
+        strength: as :func:`featherweight.evidence.logistic.fit` takes it.
+        intercept: False for one that goes through the features' own origin, as a layer without bias does.
+    """
     from sklearn.decomposition import PCA
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
     most = MOST_JOINT_WEIGHTS // len(np.unique(labels))
-    narrowing = [PCA(min(most, len(features)), random_state=_SEED)] if features.shape[1] > most else []
-    prepared = make_pipeline(StandardScaler(), *narrowing)
-    return make_pipeline(prepared, logistic.fit(prepared.fit_transform(features), labels, strength=0.1))
+    narrowing = [PCA(min(most, len(features)), random_state=_SEED)] if intercept and features.shape[1] > most else []
+    prepared = make_pipeline(StandardScaler(with_mean=intercept), *narrowing)
+    return make_pipeline(prepared, logistic.fit(prepared.fit_transform(features), labels, strength, intercept))
+
+
+def as_layer(probe: Any, width: int, classes: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """A fitted probe as the weights and biases of one linear layer whose softmax gives the probe's probabilities.
+
+    Returns:
+        Shape (classes, width) and (classes,). A class that train lacks begins below the rarest.
+    """
+    prepared, model = probe[0], probe[-1]
+    # Every step before the model is affine, so what they do to the axes and to the origin is all that they do.
+    origin = prepared.transform(np.zeros((1, width)))
+    axes = prepared.transform(np.eye(width)) - origin
+    weight, bias = model.coef_ @ axes.T, model.intercept_ + (model.coef_ @ origin.T)[:, 0]
+    if len(weight) == 1:  # two classes: one score, which is their difference
+        weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
+    all_weights = np.zeros((classes, width), dtype=np.float32)
+    all_biases = np.full(classes, bias.min() - 1, dtype=np.float32)
+    all_weights[model.classes_], all_biases[model.classes_] = weight, bias
+    return all_weights, all_biases
 
 
 def _spread(probabilities: Any, classes: NDArray[np.int64], count: int) -> NDArray[np.float32]:

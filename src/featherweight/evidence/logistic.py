@@ -25,22 +25,24 @@ _BLOCK_ROWS = 1_000
 _SEED = 0
 
 
-def fit(features: Any, labels: NDArray[np.int64], strength: float) -> Any:
+def fit(features: Any, labels: NDArray[np.int64], strength: float, intercept: bool = True) -> Any:
     """A fitted model with ``predict_proba`` and ``classes_``.
 
     Args:
         features: dense or sparse; shape (rows, features).
         labels: shape (rows,).
         strength: ``C`` of scikit-learn's ``LogisticRegression``; the smaller, the more it is regularised.
+        intercept: whether there is one.
     """
     from sklearn.linear_model import LogisticRegression, SGDClassifier
 
     classes = len(np.unique(labels))
     outputs = classes if classes > 2 else 1
     if outputs * features.shape[1] <= MOST_JOINT_WEIGHTS and outputs * len(labels) <= MOST_JOINT_SCORES:
-        return LogisticRegression(C=strength, max_iter=2000).fit(features, labels)
+        return LogisticRegression(C=strength, max_iter=2000, fit_intercept=intercept).fit(features, labels)
     alpha = 1 / (strength * len(labels))  # the same regularisation, for each class
-    return SGDClassifier(loss="log_loss", alpha=alpha, random_state=_SEED).fit(features, labels)
+    model = SGDClassifier(loss="log_loss", alpha=alpha, random_state=_SEED, fit_intercept=intercept)
+    return model.fit(features, labels)
 
 
 class WordModel:

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-FEW_STEPS = 200
+FEW_STEPS = 100
+LEARNED = 0.1  # of what guessing by the shares of the labels costs; less is as good as nothing
 IMPROVED = 0.01  # of the validation loss; less is what it wavers by
 _MOST_NAMED = 5
 
@@ -21,6 +22,10 @@ def warnings(
     losses: Sequence[float],
     steps: int,
     training: Mapping[str, Any],
+    *,
+    trained: tuple[float, float] | None = None,
+    ahead: Sequence[str] = (),
+    rate_is_given: bool = True,
 ) -> list[str]:
     """One sentence each, with the settings that would change it.
 
@@ -32,9 +37,44 @@ def warnings(
         losses: validation loss of each evaluation while training.
         steps: optimizer steps that were made.
         training: the recipe's section.
+        trained: the last training loss, and what always answering the shares of train's labels would have.
+        ahead: the cheaper rivals that are shown to be better than the tuned model.
+        rate_is_given: whether the recipe sets the learning rate, rather than leaving it to be chosen.
     """
-    return [*_never_answered(split, predictions, labels, names), *_still_improved(losses, training),
-            *_few_steps(steps, training)]  # fmt: skip
+    learned_nothing = _learned_nothing(trained, training, rate_is_given)
+    return [
+        *_never_answered(split, predictions, labels, names),
+        *(learned_nothing or _still_improved(losses, training)),
+        *_few_steps(steps, training),
+        *([] if learned_nothing else _behind(ahead, training, rate_is_given)),
+    ]
+
+
+def _learned_nothing(
+    trained: tuple[float, float] | None, training: Mapping[str, Any], rate_is_given: bool
+) -> list[str]:
+    if trained is None or trained[0] < (1 - LEARNED) * trained[1]:
+        return []
+    return [
+        f"Training hardly learned anything (its loss ended at {trained[0]:.4f}; that of always answering the shares of "
+        f"the labels is {trained[1]:.4f}): {_remedy(training, rate_is_given)}."
+    ]
+
+
+def _behind(ahead: Sequence[str], training: Mapping[str, Any], rate_is_given: bool) -> list[str]:
+    if not ahead:
+        return []
+    remedy = _remedy(training, rate_is_given)
+    return [f"The tuned model ends behind {ahead[0]}, which is cheaper: {remedy}; or ship the cheaper one."]
+
+
+def _remedy(training: Mapping[str, Any], rate_is_given: bool) -> str:
+    if rate_is_given:
+        return (
+            f"leave training.learning_rate (now {training['learning_rate']:g}) and what goes with it out, and they are "
+            "chosen for the data"
+        )
+    return f"try a larger {_length(training)}"
 
 
 def _never_answered(

@@ -32,7 +32,6 @@ class Method(Protocol):
 
     Options: ClassVar[type[MethodOptions]]
     artefact: ClassVar[str]
-    learning_rate: ClassVar[tuple[float, str]]
 
     def __init__(self, options: Any) -> None: ...
 
@@ -40,6 +39,14 @@ class Method(Protocol):
     def options_of(cls, config: Mapping[str, Any]) -> dict[str, Any] | None:
         """The options that an adapter was made with, from its ``adapter_config.json``; None where this method did not
         make it."""
+        ...
+
+    def rates(self, width: int) -> dict[str, tuple[float, str]]:
+        """Rates for a recipe that leaves them open, by their key of ``[training]``, each with its reason.
+
+        Args:
+            width: of the model's hidden states.
+        """
         ...
 
     def require_targets(self, model: Any) -> None:

@@ -21,7 +21,6 @@ class Full:
 
     Options: ClassVar[type[MethodOptions]] = FullOptions
     artefact: ClassVar[str] = "model"
-    learning_rate: ClassVar[tuple[float, str]] = (2e-5, "chosen automatically: usual for full fine-tuning")
 
     def __init__(self, options: FullOptions) -> None:
         self.options = options
@@ -29,6 +28,9 @@ class Full:
     @classmethod
     def options_of(cls, config: Mapping[str, Any]) -> None:
         return None
+
+    def rates(self, width: int) -> dict[str, tuple[float, str]]:
+        return {"learning_rate": (2e-5, "usual for full fine-tuning")}
 
     def require_targets(self, model: Any) -> None:
         """Every model has what is tuned."""

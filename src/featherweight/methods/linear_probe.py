@@ -21,7 +21,6 @@ class LinearProbe:
 
     Options: ClassVar[type[MethodOptions]] = LinearProbeOptions
     artefact: ClassVar[str] = "adapter"
-    learning_rate: ClassVar[tuple[float, str]] = (1e-3, "chosen automatically: usual for a head on frozen features")
 
     def __init__(self, options: LinearProbeOptions) -> None:
         self.options = options
@@ -29,6 +28,9 @@ class LinearProbe:
     @classmethod
     def options_of(cls, config: Mapping[str, Any]) -> dict[str, Any] | None:
         return {} if adapters.is_head_alone(config) else None
+
+    def rates(self, width: int) -> dict[str, tuple[float, str]]:
+        return {"learning_rate": (1e-3, "usual for a head on frozen features")}
 
     def require_targets(self, model: Any) -> None:
         """Every model has what is tuned."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -13,6 +14,9 @@ from featherweight.methods import Adapted, adapters
 from featherweight.methods.targets import linear_targets
 from featherweight.recipe import MethodOptions
 from featherweight.recipe.values import PositiveInt
+
+# The rate grows less than the width shrinks (a fit over model sizes, Thinking Machines, 2025); see docs/defaults.md.
+_RATE, _WIDTH, _EXPONENT = 4e-3, 384, 0.78
 
 
 class LoRAOptions(MethodOptions):
@@ -82,10 +86,6 @@ class LoRA:
 
     Options: ClassVar[type[MethodOptions]] = LoRAOptions
     artefact: ClassVar[str] = "adapter"
-    learning_rate: ClassVar[tuple[float, str]] = (
-        4e-4,
-        "chosen automatically: ten times and more what full tuning takes (LoRA Without Regret, 2025)",
-    )
 
     def __init__(self, options: LoRAOptions) -> None:
         self.options = options
@@ -97,6 +97,13 @@ class LoRA:
         empty: tuple[Any, ...] = (None, [], {})
         known = LoRAOptions.model_fields.keys() - {"name"}
         return {key: config[key] for key in sorted(known & config.keys()) if config[key] not in empty}
+
+    def rates(self, width: int) -> dict[str, tuple[float, str]]:
+        """Updates that are scaled by alpha / r take a rate that much smaller, wider models a smaller one."""
+        options = self.options
+        scale = options.lora_alpha / (math.sqrt(options.r) if options.use_rslora else options.r)
+        rate = float(f"{_RATE * (_WIDTH / width) ** _EXPONENT / scale:.1e}")
+        return {"learning_rate": (rate, f"for LoRA of scale {scale:g} in layers {width} wide")}
 
     def require_targets(self, model: Any) -> None:
         if self._finds_targets:

@@ -16,9 +16,11 @@ from featherweight.recipe.sections import (
     Recipe,
     TrainingSection,
 )
+from featherweight.recipe.values import seconds_of
 from featherweight.recipe.writing import dump, json_schema
 
 __all__ = [
     "DEFAULT_METHOD", "FILE_KEYS", "PACKAGE_PREFIX", "DataSection", "MethodOptions", "ModelSection", "Recipe",
     "TrainingSection", "dump", "json_schema", "load", "load_data_section", "name_of", "parse", "parse_set",
+    "seconds_of",
 ]  # fmt: skip

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, model_validat
 from featherweight.names import problem
 from featherweight.recipe.values import (
     Delimiter,
+    Duration,
     Encoding,
     Files,
     NonNegativeFloat,
@@ -39,8 +40,10 @@ class ModelSection(Section):
     adapter: str | None = Field(
         None, description="run or adapter of this model to go on from: it is measured as it is, and trained further"
     )
-    head: Literal["auto", "new"] = Field(
-        "auto", description="auto: keep a trained head whose labels are the data's, by name; new: always start afresh"
+    head: Literal["auto", "new", "probe"] = Field(
+        "auto",
+        description="auto: keep a trained head whose labels are the data's, by name; new: always start afresh, at "
+        "random; probe: afresh, from a linear probe",
     )
 
 
@@ -126,11 +129,19 @@ class TrainingSection(Section):
     """``TrainingArguments``' names and meanings."""
 
     learning_rate: PositiveFloat | None = Field(None, description="peak learning rate; chosen by the method if unset")
+    head_learning_rate: PositiveFloat | None = Field(
+        None, description="peak learning rate of the head; learning_rate if unset"
+    )
     per_device_train_batch_size: PositiveInt = 32
     per_device_eval_batch_size: PositiveInt = 32
     gradient_accumulation_steps: PositiveInt = 1
     num_train_epochs: PositiveFloat = 3.0
     max_steps: int = Field(-1, description="optimizer steps; overrides num_train_epochs where positive")
+    time_limit: Duration | None = Field(
+        None,
+        description="such as '10 min': as many steps are made as end by then with their evaluations, from the measured "
+        "time of a few",
+    )
     weight_decay: NonNegativeFloat = 0.0
     adam_beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
     adam_beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
@@ -149,6 +160,12 @@ class TrainingSection(Section):
     load_best_model_at_end: bool = True
     metric_for_best_model: str | None = Field(None, description="an eval metric; chosen by the task if unset")
     greater_is_better: bool | None = Field(None, description="false where the metric is a loss, else true, if unset")
+    early_stopping_patience: PositiveInt | None = Field(
+        None, description="evaluations in a row without improvement after which training ends; never if unset"
+    )
+    early_stopping_threshold: NonNegativeFloat = Field(
+        0.0, description="by how much the metric has to be better to count as improvement"
+    )
     logging_steps: PositiveInt = 10
     max_skipped_steps: Annotated[int, Field(ge=0)] = Field(
         3, description="steps whose loss or gradient is not finite that are left out before the run ends as diverged"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import re
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field
@@ -38,6 +39,23 @@ def _require_encoding(value: str) -> str:
     return value
 
 
+_UNITS = {"s": 1, "sec": 1, "seconds": 1, "min": 60, "minutes": 60, "h": 3600, "hours": 3600}
+_DURATION = re.compile(rf"(\d+(?:\.\d+)?) ?({'|'.join(sorted(_UNITS, key=len, reverse=True))})")
+
+
+def seconds_of(duration: str) -> float:
+    """Seconds of a ``Duration``, such as 600.0 of '10 min'."""
+    number, unit = _DURATION.fullmatch(duration).groups()  # type: ignore[union-attr]
+    return float(number) * _UNITS[unit]
+
+
+def _require_duration(value: str) -> str:
+    if not _DURATION.fullmatch(value) or not seconds_of(value):
+        raise ValueError("a time was expected, such as '90 s', '10 min' or '1.5 h'")
+    return value
+
+
+Duration = Annotated[str, AfterValidator(_require_duration)]
 Files = Annotated[str | list[str], BeforeValidator(_require_files)]
 Delimiter = Annotated[str, AfterValidator(_require_delimiter)]
 Encoding = Annotated[str, AfterValidator(_require_encoding)]

@@ -70,15 +70,22 @@ def reorder(model: Any, order: Sequence[int]) -> None:
         return
     rows = torch.tensor([order.index(index) for index in range(len(order))])
     for name in modules(model):
-        outputs = [
-            layer
-            for layer in model.get_submodule(name).modules()
-            if isinstance(layer, torch.nn.Linear) and layer.out_features == len(order)
-        ]
-        for layer in outputs[-1:]:
+        if (output := output_layer(model, [name], len(order))) is not None:
             with torch.no_grad():
-                for parameter in layer.parameters():
+                for parameter in model.get_submodule(output).parameters():
                     parameter.copy_(parameter[rows].clone())
+
+
+def output_layer(model: Any, head: Iterable[str], classes: int) -> str | None:
+    """Dotted name of the head's linear layer that gives the logits; None where something else does."""
+    import torch
+
+    layers = [
+        name
+        for name, layer in model.named_modules()
+        if within(name, head) and isinstance(layer, torch.nn.Linear) and layer.out_features == classes
+    ]
+    return layers[-1] if layers else None
 
 
 def mend(model: Any, head: Sequence[str]) -> list[str]:

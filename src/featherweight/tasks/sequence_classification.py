@@ -128,12 +128,12 @@ class SequenceClassification:
             # The head finds the last token that is not padding, and attention never sees padding, so any token does.
             any_token = tokenizer.convert_ids_to_tokens(getattr(text, "pad_token_id", None) or 0)
             tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token or any_token
-        order = [] if section.head == "new" else heads.order(config, self.labels, source.name)
+        order = [] if section.head != "auto" else heads.order(config, self.labels, source.name)
         heads.answer(config, [self.labels[index] for index in order] or self.labels)
         config.problem_type = "single_label_classification"
         config.pad_token_id = text.pad_token_id = tokenizer.pad_token_id
         model, missing = models.load_model(
-            source, self.auto_class, config, ignore_mismatched_sizes=section.head == "new"
+            source, self.auto_class, config, ignore_mismatched_sizes=section.head != "auto"
         )
         head = heads.modules(model)
         if not head:
@@ -145,7 +145,7 @@ class SequenceClassification:
         if lost := [name for name in fresh if not heads.within(name, [*head, "pooler"])]:
             raise ModelError(f"{source.name}: the checkpoint lacks the weights of {lost[0]!r}; it is incomplete")
         models.require_finite(model, source.name, apart_from=head)
-        if section.head == "new":
+        if section.head != "auto":
             heads.initialise(model, head)
         heads.reorder(model, order)
         heads.answer(model.config, self.labels)

@@ -41,8 +41,7 @@ def plan(recipe: Recipe, *, console: Console | None = None) -> dict[str, Any]:
         console.begin("rehearsing a few steps")
         found = forecast(trainer)
     training = prepared.recipe.training
-    every = trainer.schedule.steps_per_epoch if training.eval_strategy == "epoch" else training.eval_steps
-    evaluations = 2 + -(-found.steps // every)  # the base model, every so often, the tuned model
+    evaluations = 2 + trainer.evaluations_within(found.steps)  # the base model, every so often, the tuned model
     passes = evaluations + _other_passes(prepared.encodings, validation)
     result = {
         "trainable_parameters": trainable,

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from featherweight import recipe as recipes
 from featherweight.errors import ConfigError
@@ -23,6 +26,7 @@ from featherweight.runs import package_versions
 from featherweight.sources import cache, data, models
 from featherweight.sources.models import ModelSource
 from featherweight.sources.trial_texts import Frame
+from featherweight.workflow import defaults
 from featherweight.workflow.starting import Start
 
 if TYPE_CHECKING:
@@ -30,6 +34,8 @@ if TYPE_CHECKING:
     from featherweight.engine.execution import Execution
     from featherweight.engine.train import Trainer
 
+_ROWS_LOOKED_AT = 32
+_USUAL_WIDTH = 768  # of a base model, for an architecture whose configuration does not say
 SELECTION_SPLIT = "validation"  # measured while training; it chooses the best checkpoint
 
 
@@ -62,6 +68,14 @@ class Prepared:
     adapted: Adapted | None = None
     trunk: dict[str, Any] | None = None
     dropped_twins: int = 0
+    laid_steps: int | None = None
+    kept_features: tuple[Any, NDArray[np.float32]] | None = None
+
+    @property
+    def settings(self) -> TrainingSection:
+        """What training follows: the recipe, in as many steps as were laid for its time limit."""
+        training = self.recipe.training
+        return training if self.laid_steps is None else training.model_copy(update={"max_steps": self.laid_steps})
 
     @property
     def evaluated_split(self) -> str:
@@ -114,7 +128,7 @@ class Prepared:
 def prepare(recipe: Recipe, console: Console) -> Prepared:
     """Read the data, load the model, tokenise; every choice that the recipe left open is made here, with its reason."""
     reasons: dict[str, str] = {}
-    training = _settled(recipe, reasons)
+    _require_measured(recipe)
     source = models.find(recipe.model.name, recipe.model.revision)
     start = Start.of(recipe, source)
     if start is not None:
@@ -122,6 +136,8 @@ def prepare(recipe: Recipe, console: Console) -> Prepared:
     console.begin("reading the data")
     read = _read(recipe, console)
     task, examples = read.task, read.examples
+    recipe, chosen = defaults.choose_head(recipe, start is None and not task.has_head(models.load_config(source)))
+    reasons |= chosen
 
     import transformers
 
@@ -129,8 +145,9 @@ def prepare(recipe: Recipe, console: Console) -> Prepared:
     from featherweight.engine.execution import Execution
 
     console.begin("loading the model")
-    accelerator = hardware.accelerator_for(training)
-    transformers.set_seed(training.seed)  # a fresh head is drawn while loading
+    seed = recipe.training.seed
+    accelerator = hardware.accelerator_for(recipe.training)
+    transformers.set_seed(seed)  # a fresh head is drawn while loading
     model, tokenizer, head = task.load_model(source, recipe.model)
     for name in task.mend_head(model, head):
         reasons["model.head"] = f"{name} of the model was not usable (not finite, or all zero) and is drawn afresh"
@@ -145,13 +162,14 @@ def prepare(recipe: Recipe, console: Console) -> Prepared:
         reasons["data.labels"] = "read from the data"
     console.begin("tokenising")
     encodings = {name: task.encode(one, tokenizer, max_length) for name, one in examples.items()}
-    resolved = recipe.model_copy(update={"training": training, "data": section})
     # How it is run is proven in fp32: under 16 bits packed and padded logits differ by rounding, and prove nothing.
-    execution = Execution(model.to(accelerator.device), tokenizer.pad_token_id, training.seed, Frame.of(tokenizer))
+    execution = Execution(model.to(accelerator.device), tokenizer.pad_token_id, seed, Frame.of(tokenizer))
     model = accelerator.prepare_model(model, evaluation_mode=True)
     _say_how(execution.describe(), console)
+    recipe, chosen = defaults.choose(recipe, _facts(model, head, encodings["train"], execution))
+    reasons |= chosen
     return Prepared(
-        recipe=resolved,
+        recipe=recipe.model_copy(update={"data": section}),
         reasons=reasons,
         task=task,
         method=method,
@@ -172,6 +190,15 @@ def prepare(recipe: Recipe, console: Console) -> Prepared:
     )
 
 
+def _facts(model: Any, head: list[str], train: Encoding, execution: Execution) -> defaults.Facts:
+    from featherweight.engine.features import head_input_size
+
+    rows = np.unique(np.linspace(0, len(train) - 1, _ROWS_LOOKED_AT).astype(int))
+    size = head_input_size(model, head, train, rows, execution=execution)
+    width = getattr(model.config.get_text_config(), "hidden_size", None) or _USUAL_WIDTH
+    return defaults.Facts(len(train), width, size)
+
+
 def adapt(prepared: Prepared) -> Adapted:
     """The model with what trains in it, fresh or as the adapter has it that training goes on from; made once."""
     import transformers
@@ -188,20 +215,6 @@ def adapt(prepared: Prepared) -> Adapted:
         prepared.execution.adopt(adapted.model)
         prepared.adapted = adapted
     return prepared.adapted
-
-
-def _settled(recipe: Recipe, reasons: dict[str, str]) -> TrainingSection:
-    """The training section with what the recipe left to the method and the task; the reasons are added to."""
-    training = recipe.training
-    task_class = TASKS[recipe.task]
-    if training.learning_rate is None:
-        rate, reasons["training.learning_rate"] = METHODS[recipe.method.name].learning_rate
-        training = training.model_copy(update={"learning_rate": rate})
-    if training.metric_for_best_model is None:
-        reasons["training.metric_for_best_model"] = f"chosen automatically for {recipe.task}"
-        training = training.model_copy(update={"metric_for_best_model": task_class.metric_for_best_model})
-    _require_measured(training.metric_for_best_model, task_class.metrics)
-    return training
 
 
 @dataclass(frozen=True)
@@ -268,12 +281,13 @@ def trainer_for(
         prepared.task,
         prepared.encodings["train"],
         evaluate=evaluate_now,
-        settings=prepared.recipe.training,
+        settings=prepared.settings,
         execution=prepared.execution,
         accelerator=prepared.accelerator,
         checkpoints=checkpoints,
         observer=observer,
         stop=stop,
+        head=prepared.head,
     )
 
 
@@ -321,7 +335,8 @@ def _said_of(examples: Examples) -> Iterator[str]:
         yield f"{examples.dropped} rows left out because their text is empty"
 
 
-def _require_measured(name: str | None, metrics: Sequence[str]) -> None:
+def _require_measured(recipe: Recipe) -> None:
+    name, metrics = recipe.training.metric_for_best_model, TASKS[recipe.task].metrics
     known = ["eval_loss", *(f"eval_{metric}" for metric in metrics)]
-    if name not in {*known, *(one.removeprefix("eval_") for one in known)}:
+    if name is not None and name not in {*known, *(one.removeprefix("eval_") for one in known)}:
         raise ConfigError(f"training.metric_for_best_model: {name!r} is not measured; known: {', '.join(known)}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -81,21 +81,36 @@ def measure_model(
 
 def frozen_part(prepared: Prepared, split: str, console: Console, stop: Stop) -> Part:
     """A split whose frozen features are there for the asking. The model must not have been adapted yet."""
-    from featherweight.engine.features import features
 
     def compute(rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        return features(
-            prepared.model,
-            prepared.head,
-            prepared.encodings[split],
-            rows,
-            execution=prepared.execution,
-            what=f"reading the frozen features of {split}",
-            observer=console.observe,
-            stop=stop,
-        )
+        return frozen_features(prepared, prepared.head, split, rows, console, stop)
 
     return Part(prepared.examples[split], compute)
+
+
+def frozen_features(
+    prepared: Prepared, modules: Sequence[str], split: str, rows: NDArray[np.int64], console: Console, stop: Stop
+) -> NDArray[np.float32]:
+    """What these modules of the untuned model's head read of some rows of a split; those of train are kept, as the head
+    may begin on what the ladder's probe was fitted on."""
+    from featherweight.engine.features import features
+
+    asked = (tuple(modules), rows.tobytes())
+    if split == "train" and prepared.kept_features is not None and prepared.kept_features[0] == asked:
+        return prepared.kept_features[1]
+    found = features(
+        prepared.model,
+        modules,
+        prepared.encodings[split],
+        rows,
+        execution=prepared.execution,
+        what=f"reading the frozen features of {split}",
+        observer=console.observe,
+        stop=stop,
+    )
+    if split == "train":
+        prepared.kept_features = (asked, found)
+    return found
 
 
 def _keep(prepared: Prepared, directory: RunDirectory, name: str, split: str, evaluation: Evaluation) -> None:

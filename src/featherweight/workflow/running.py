@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from featherweight.runs import FACTS, SCHEMA_VERSION, RunDirectory
 from featherweight.signals import Stop, stop_on_signals
 from featherweight.storage import held
 from featherweight.workflow import gate
+from featherweight.workflow.beginning import begin_at_probe
+from featherweight.workflow.laying import lay
 from featherweight.workflow.preparing import (
     SELECTION_SPLIT,
     Prepared,
@@ -78,7 +81,7 @@ def run(
             return _finish(directory, console)
         base = _measure_base(prepared, directory, console, stop)
         with Meter() as meter:
-            model, result = _tune(prepared, directory, resume, force, console, stop)
+            model, result = _tune(prepared, directory, base, resume, force, console, stop)
         tuned = measure_model(prepared, directory, model, "tuned", console, stop)
         with stop.at_once("publishing"):
             console.begin("publishing")
@@ -119,12 +122,22 @@ def _measure_base(prepared: Prepared, directory: RunDirectory, console: Console,
 
 
 def _tune(
-    prepared: Prepared, directory: RunDirectory, resume: bool | str, force: bool, console: Console, stop: Stop
+    prepared: Prepared,
+    directory: RunDirectory,
+    base: Mapping[str, Any],
+    resume: bool | str,
+    force: bool,
+    console: Console,
+    stop: Stop,
 ) -> tuple[Any, TrainingResult]:
     from featherweight.engine import TRANSIENT
     from featherweight.engine.checkpoints import Checkpoints, size_of
 
     training = prepared.recipe.training
+    checkpoints = Checkpoints(directory.checkpoints, training.save_total_limit, prepared.identity())
+    start = find_checkpoint(checkpoints, directory, resume, console)
+    if start is None:
+        begin_at_probe(prepared, console, stop)
     adapted = adapt(prepared)
     _record_choices(prepared, directory, adapted.chosen)
     trainable, total = count_parameters(adapted.model)
@@ -136,8 +149,6 @@ def _tune(
         )
         console.say("frozen trunk: {frozen_blocks} blocks run once, without dropout".format(**prepared.trunk))
 
-    checkpoints = Checkpoints(directory.checkpoints, training.save_total_limit, prepared.identity())
-    start = find_checkpoint(checkpoints, directory, resume, console)
     directory.forget_history_after(start.step if start else 0)
     if resume:
         record(directory, start.step if start else 0, prepared.environment(), console)
@@ -148,6 +159,10 @@ def _tune(
             _write_artefact(prepared, directory, adapted.model, {"temperature": None, "thresholds": []}, folder)
             gate.require_gradients(adapted.model, prepared.execution, prepared.head)
             gate.require_readable(folder, adapted.model, prepared.without_weights, prepared.head)
+    if training.time_limit is not None:
+        with stop.at_once("rehearsing a few steps"):
+            lay(prepared, directory, adapted.model, base, console)
+            _record_choices(prepared, directory, adapted.chosen)
     before = gate.fingerprints(adapted.model)
 
     def observe(event: dict[str, Any]) -> None:
@@ -182,6 +197,7 @@ def _publish(
     gate.require_other_answers(directory.read_predictions("base", split).probabilities, tuned[split].probabilities)
     metrics = _outcome(prepared, base, tuned, result, cost, count_parameters(model))
     metrics |= _evidence(prepared, directory, base, tuned)
+    guessing = _entropy(metrics["label_shares"]["train"])
     metrics["training_warnings"] = training_checks.warnings(
         split,
         tuned[split].predictions,
@@ -189,7 +205,10 @@ def _publish(
         prepared.task.labels,
         [one.metrics["eval_loss"] for one in result.epochs],
         result.steps,
-        prepared.recipe.training.model_dump(),
+        prepared.settings.model_dump(),
+        trained=(result.epochs[-1].training_loss, guessing) if result.epochs else None,
+        ahead=[name for name, pair in metrics["rungs"].items() if pair["verdict"] == "worse"],
+        rate_is_given="training.learning_rate" not in prepared.reasons,
     )
     metrics["headline"] = headline(metrics)
 
@@ -333,8 +352,14 @@ def _record_choices(prepared: Prepared, directory: RunDirectory, chosen: Mapping
     """Save the recipe as resolved, with the method's own choices and every reason."""
     reasons = prepared.reasons | {f"method.{key}": reason for key, (_, reason) in chosen.items()}
     method = prepared.recipe.method.model_copy(update={key: value for key, (value, _) in chosen.items()})
-    resolved = prepared.recipe.model_copy(update={"method": method})
+    training = prepared.settings
+    resolved = prepared.recipe.model_copy(update={"method": method, "training": training})
     directory.write_text(directory.recipe, recipes.dump(resolved, reasons, directory.path))
+
+
+def _entropy(shares: Mapping[str, float]) -> float:
+    """Loss of always answering these shares, in nats."""
+    return -sum(share * math.log(share) for share in shares.values() if share > 0)
 
 
 def _cost_of_saves(resources: Mapping[str, float]) -> str:

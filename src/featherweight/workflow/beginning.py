@@ -1,0 +1,43 @@
+"""A fresh head that does not begin at random: its output layer is a linear probe, held close to nothing.
+
+With few rows a class most of what tuning does first is to find out which features speak for which label. A logistic
+regression on frozen features knows that at once (linear probing before fine-tuning: Kumar et al., "Fine-Tuning can
+Distort Pretrained Features", 2022). One that is fitted well leaves the adapters nothing to learn from, for it is right
+of all rows of train; so it is regularised until it points the right way and is sure of nothing. See docs/defaults.md.
+"""
+
+from __future__ import annotations
+
+from featherweight.evidence.baselines import as_layer, fit_probe, probe_rows
+from featherweight.report.console import Console
+from featherweight.signals import Stop
+from featherweight.tasks import heads
+from featherweight.workflow.preparing import Prepared
+from featherweight.workflow.rungs import frozen_features
+
+_STRENGTH = 0.001  # of the regularisation's inverse; 0.1 is what the ladder's probe has
+
+
+def begin_at_probe(prepared: Prepared, console: Console, stop: Stop) -> None:
+    """Give the output layer of the head the weights of a linear probe, where the recipe begins there."""
+    import torch
+
+    if prepared.recipe.model.head != "probe" or prepared.start is not None:
+        return
+    model, classes = prepared.model, len(prepared.task.labels)
+    name = heads.output_layer(model, prepared.head, classes)
+    if name is None:
+        prepared.reasons["model.head"] = "drawn at random: no linear layer of this head gives the logits"
+        return
+    layer = model.get_submodule(name)
+    with stop.at_once("fitting the head"):
+        console.begin("fitting the head")
+        rows = probe_rows(len(prepared.encodings["train"]), classes)
+        read = frozen_features(prepared, [name], "train", rows, console, stop)
+        labels = prepared.encodings["train"].labels[rows]
+        probe = fit_probe(read, labels, strength=_STRENGTH, intercept=layer.bias is not None)
+        weight, bias = as_layer(probe, read.shape[1], classes)
+    with torch.no_grad():
+        layer.weight.copy_(torch.from_numpy(weight))
+        if layer.bias is not None:
+            layer.bias.copy_(torch.from_numpy(bias))

@@ -1,0 +1,92 @@
+"""What is chosen for a recipe that leaves its learning rate open: few rules, each with its reason.
+
+A recipe that sets ``training.learning_rate`` has thought about its training: whatever else it leaves open keeps the
+meaning that it has in ``TrainingArguments`` and PEFT. Where the rate is left open too, what goes with a rate is chosen
+with it, from the method, the model and the size of the data; a key that the recipe does set stays as it is in any case.
+The figures behind the rules are in ``docs/defaults.md``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from featherweight.recipe import Recipe, TrainingSection
+from featherweight.registry import METHODS, TASKS
+
+WARM_UP = 0.06
+HEAD_STEP = 0.2  # how far the head's first steps may move a logit
+EPOCHS_OF_ONE_ROW = 250
+MOST_EPOCHS = 30
+MOST_EVALUATIONS = 6
+
+Choices = Mapping[str, tuple[Any, str]]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the rules look at.
+
+    Attributes:
+        rows: of train.
+        width: of the model's hidden states.
+        head_input: mean L1 norm of what the head reads; None where that is not known.
+    """
+
+    rows: int
+    width: int
+    head_input: float | None
+
+
+def choose_head(recipe: Recipe, is_fresh: bool) -> tuple[Recipe, dict[str, str]]:
+    """The recipe with what its head begins at, and the reason.
+
+    Args:
+        is_fresh: whether the model has no head that was trained for these labels.
+    """
+    if recipe.training.learning_rate is not None or not is_fresh:
+        return recipe, {}
+    return _laid_over(recipe, "model", {"head": ("probe", "a fresh head that begins at a linear probe learns sooner")})
+
+
+def choose(recipe: Recipe, facts: Facts) -> tuple[Recipe, dict[str, str]]:
+    """The recipe with what it left open of the training, and the reason of each choice by dotted key."""
+    task = TASKS[recipe.task]
+    choices: dict[str, tuple[Any, str]] = {"metric_for_best_model": (task.metric_for_best_model, f"for {recipe.task}")}
+    if recipe.training.learning_rate is None:
+        choices |= METHODS[recipe.method.name](recipe.method).rates(facts.width)
+        choices |= {**_head(facts), **_length(recipe.training, facts)}
+        choices["metric_for_best_model"] = ("accuracy", "the best loss is that of a model that is yet unsure")
+    return _laid_over(recipe, "training", choices)
+
+
+def _head(facts: Facts) -> Choices:
+    if facts.head_input is None:
+        return {}
+    rate = float(f"{HEAD_STEP / facts.head_input:.1e}")  # two digits are the same on every machine
+    return {"head_learning_rate": (rate, f"moves a logit by {HEAD_STEP} a step: what the head reads is of that size")}
+
+
+def _length(training: TrainingSection, facts: Facts) -> Choices:
+    epochs = float(min(max(round(EPOCHS_OF_ONE_ROW / math.sqrt(facts.rows)), 1), MOST_EPOCHS))
+    choices: dict[str, tuple[Any, str]] = {
+        "num_train_epochs": (epochs, f"for {facts.rows:,} rows; the fewer, the more often each is seen"),
+        "warmup_ratio": (WARM_UP, "an optimizer's first steps are its least certain"),
+    }
+    open_keys = choices.keys() - training.model_fields_set
+    if "num_train_epochs" in open_keys and epochs > MOST_EVALUATIONS:
+        batches = -(-facts.rows // training.per_device_train_batch_size)
+        steps = -(-batches // training.gradient_accumulation_steps) * math.ceil(epochs / MOST_EVALUATIONS)
+        choices["eval_strategy"] = ("steps", f"{epochs:g} epochs, and {MOST_EVALUATIONS} evaluations tell enough")
+        choices["eval_steps"] = (steps, f"every {math.ceil(epochs / MOST_EVALUATIONS)} epochs")
+    return choices
+
+
+def _laid_over(recipe: Recipe, section: str, choices: Choices) -> tuple[Recipe, dict[str, str]]:
+    """The recipe with those choices whose keys it does not set."""
+    open_keys = choices.keys() - getattr(recipe, section).model_fields_set
+    values = {key: choices[key][0] for key in open_keys}
+    reasons = {f"{section}.{key}": f"chosen automatically: {choices[key][1]}" for key in sorted(open_keys)}
+    return recipe.model_copy(update={section: getattr(recipe, section).model_copy(update=values)}), reasons

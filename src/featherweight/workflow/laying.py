@@ -1,0 +1,69 @@
+"""A schedule laid for the minutes that ``training.time_limit`` gives: how many steps end by then, on this machine."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Mapping
+from typing import Any
+
+from featherweight.errors import ConfigError
+from featherweight.recipe import seconds_of
+from featherweight.records import Evaluation
+from featherweight.report.console import Console
+from featherweight.runs import RunDirectory
+from featherweight.workflow.preparing import SELECTION_SPLIT, Prepared, trainer_for
+
+EVENT = "laid"
+_RESERVE = 0.04  # of the time: what single steps waver by, and checkpoints
+
+
+def lay(prepared: Prepared, directory: RunDirectory, model: Any, base: Mapping[str, Any], console: Console) -> None:
+    """Settle how many steps the time is enough for.
+
+    A few steps are made to see what they take, and the model is put back as it was. A resumed run takes the number that
+    it began with, whatever the machine does now, so that it ends with the same bytes.
+
+    Args:
+        model: adapted, as training begins with it.
+        base: the history's event of the base model, whose evaluation was timed.
+
+    Raises:
+        ConfigError: not one step and the evaluation after it end by then.
+    """
+    events = [event for event in directory.read_history() if event["event"] == EVENT]
+    event = events[0] if events else _laid(prepared, directory, model, base)
+    if not events:
+        directory.append_history(event)
+    prepared.laid_steps = event["steps"]
+    prepared.reasons["training.max_steps"] = event["reason"]
+    console.say(f"training.time_limit: {event['reason']}")
+
+
+def _laid(prepared: Prepared, directory: RunDirectory, model: Any, base: Mapping[str, Any]) -> dict[str, Any]:
+    from featherweight.engine.checkpoints import Checkpoints
+    from featherweight.engine.forecast import forecast
+
+    limit = str(prepared.recipe.training.time_limit)
+    nowhere = Checkpoints(directory.checkpoints, 1)
+    trainer = trainer_for(prepared, model, _never, nowhere, lambda event: None, lambda: False)
+    found = forecast(trainer)
+    step = found.train_seconds / found.steps
+    evaluation: float = base["metrics"][SELECTION_SPLIT]["eval_runtime"]
+
+    def seconds(steps: int) -> float:
+        return steps * step + trainer.evaluations_within(steps) * evaluation
+
+    enough = (1 - _RESERVE) * seconds_of(limit)
+    steps = bisect_right(range(1, found.steps + 1), enough, key=seconds)
+    if steps == 0:
+        raise ConfigError(
+            f"training.time_limit: {limit} is not enough for one step ({step:.1f} s) and the evaluation after it "
+            f"({evaluation:.1f} s); give it more, or lower data.max_eval_samples"
+        )
+    reason = f"{limit} are enough for {steps:,} of {found.steps:,} steps"
+    measured = f"a step takes {step:.3g} s here, an evaluation {evaluation:.3g} s"
+    return {"event": EVENT, "steps": steps, "seconds": seconds(steps), "reason": f"{reason}: {measured}"}
+
+
+def _never() -> Evaluation:
+    raise AssertionError("a rehearsal evaluates nothing")
