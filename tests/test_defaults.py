@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from conftest import ROOT
 from test_run import files_of, stopped_and_resumed
 from test_trainer_equivalence import make_encoding, make_model, train_ours, trained
 
@@ -58,6 +59,12 @@ def test_a_recipe_with_a_rate_keeps_the_meaning_of_every_key_that_it_leaves_out(
     assert (found.training.num_train_epochs, found.training.warmup_ratio) == (3.0, 0.0), "TrainingArguments' own"
     assert found.method == recipe.method
     assert (found.method.r, found.method.lora_alpha) == (8, 8), "PEFT's own"  # type: ignore[attr-defined]
+
+
+def test_the_reference_recipe_is_untouched() -> None:
+    recipe = recipes.load(ROOT / "recipes" / "gpt2-sst2.toml")
+    assert defaults.choose_head(recipe, is_fresh=True) == (recipe, {})
+    assert defaults.choose(recipe, FACTS) == (recipe, {})
 
 
 def test_an_open_rate_brings_what_goes_with_it_and_a_reason_for_each() -> None:
@@ -188,7 +195,7 @@ def test_a_time_is_read_as_people_write_it() -> None:
     found = {text: seconds_of(text) for text in ("90 s", "10 min", "1.5 h", "2minutes", "30sec")}
     assert found == {"90 s": 90, "10 min": 600, "1.5 h": 5400, "2minutes": 120, "30sec": 30}
     for wrong in ("10", "ten min", "0 s", "-1 h", "10 min 5 s", "1 day"):
-        with pytest.raises(ConfigError, match="time_limit.*'10 min'"):
+        with pytest.raises(ConfigError, match=r"time_limit.*'10 min'"):
             recipe_of({"time_limit": wrong})
 
 

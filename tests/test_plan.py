@@ -15,6 +15,7 @@ from featherweight import recipe as recipes
 from featherweight import workflow
 from featherweight.engine import checkpoints
 from featherweight.engine.forecast import _fit
+from featherweight.errors import ConfigError
 
 Models = Callable[[str], Path]
 
@@ -35,6 +36,18 @@ def test_plan_counts_what_the_run_then_does(models: Models, train_csv: Path, tmp
     assert plan["disk_bytes"] == pytest.approx(checkpoint * 3 / 2 + margin, rel=0.6)  # two of at most three are there
     seconds = plan["seconds"]
     assert seconds["total"] == pytest.approx(seconds["preparing"] + seconds["training"] + seconds["evaluations"])
+
+
+def test_plan_counts_what_a_time_is_enough_for(models: Models, train_csv: Path) -> None:
+    def plan(**training: Any) -> dict[str, Any]:
+        content = tiny.recipe(models("bert"), train_csv, training={"num_train_epochs": 500.0, **training})
+        return workflow.plan(recipes.parse(content))
+
+    whole, limited = plan(), plan(time_limit="3 s")
+    assert limited["steps"] < whole["steps"]
+    assert limited["seconds"]["training"] < 3 < whole["seconds"]["training"]
+    with pytest.raises(ConfigError, match=r"time_limit: 0\.001 s is not enough"):
+        plan(time_limit="0.001 s")
 
 
 def test_plan_leaves_nothing(models: Models, train_csv: Path, tmp_path: Path, cli: Any) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -215,6 +215,28 @@ def test_row_92_what_a_training_lacked_is_said_with_the_setting_that_changes_it(
     assert "training.gradient_accumulation_steps (now 4)" in few
     (few,) = cautions(every, [1.0, 1.1], steps=54, per_device_train_batch_size=1)
     assert "smaller" not in few
+
+
+def test_row_92_a_training_that_taught_nothing_or_too_little_is_said_with_what_helps() -> None:
+    def lines(given: bool = True, trained: tuple[float, float] = (0.3, 0.69), ahead: Sequence[str] = ()) -> list[str]:
+        settings = TrainingSection(learning_rate=2e-5).model_dump()
+        labels = np.arange(12) % 4
+        return training_checks.warnings(
+            "test", labels, labels, list("abcd"), [1.0, 0.9], 1000, settings,
+            trained=trained, ahead=ahead, rate_is_given=given,
+        )  # fmt: skip
+
+    (nothing,) = lines(trained=(0.68, 0.69), ahead=["linear-probe"])
+    assert nothing == (
+        "Training hardly learned anything (its loss ended at 0.6800; that of always answering the shares of the labels is "
+        "0.6900): leave training.learning_rate (now 2e-05) and what goes with it out, and they are chosen for the data."
+    )
+    behind = lines(ahead=["linear-probe", "tfidf-logistic-regression"])[-1]
+    assert behind.startswith("The tuned model ends behind linear-probe, which is cheaper: leave training.learning_rate")
+    chosen = lines(given=False, ahead=["linear-probe"])[-1]
+    assert "try a larger training.num_train_epochs (now 3)" in chosen
+    assert "learning_rate" not in chosen, "it was left out already"
+    assert not any("behind" in line or "hardly" in line for line in lines()), "negative control"
 
 
 def test_row_92_many_labels_are_counted_and_not_listed() -> None:

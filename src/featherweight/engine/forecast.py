@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +35,16 @@ class Forecast:
     peak_memory_bytes: int
     tokens: int
     padding_avoided: float
+
+    @property
+    def step_seconds(self) -> float:
+        """Of a step, in the mean."""
+        return self.train_seconds / self.steps
+
+    def of(self, steps: int) -> Forecast:
+        """The same of the first so many steps."""
+        share = steps / self.steps
+        return replace(self, steps=steps, train_seconds=share * self.train_seconds, tokens=round(share * self.tokens))
 
 
 def forecast(trainer: Trainer) -> Forecast:

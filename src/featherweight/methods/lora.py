@@ -16,7 +16,7 @@ from featherweight.recipe import MethodOptions
 from featherweight.recipe.values import PositiveInt
 
 # The rate grows less than the width shrinks (a fit over model sizes, Thinking Machines, 2025); see docs/defaults.md.
-_RATE, _WIDTH, _EXPONENT = 4e-3, 384, 0.78
+_RATE, _WIDTH, _EXPONENT = 2e-3, 384, 0.78
 
 
 class LoRAOptions(MethodOptions):

@@ -15,7 +15,7 @@ from featherweight.tasks import heads
 from featherweight.workflow.preparing import Prepared
 from featherweight.workflow.rungs import frozen_features
 
-_STRENGTH = 0.001  # of the regularisation's inverse; 0.1 is what the ladder's probe has
+STRENGTH = 0.001  # of the regularisation's inverse; 0.1 is what the ladder's probe has
 
 
 def begin_at_probe(prepared: Prepared, console: Console, stop: Stop) -> None:
@@ -35,7 +35,7 @@ def begin_at_probe(prepared: Prepared, console: Console, stop: Stop) -> None:
         rows = probe_rows(len(prepared.encodings["train"]), classes)
         read = frozen_features(prepared, [name], "train", rows, console, stop)
         labels = prepared.encodings["train"].labels[rows]
-        probe = fit_probe(read, labels, strength=_STRENGTH, intercept=layer.bias is not None)
+        probe = fit_probe(read, labels, strength=STRENGTH, intercept=layer.bias is not None)
         weight, bias = as_layer(probe, read.shape[1], classes)
     with torch.no_grad():
         layer.weight.copy_(torch.from_numpy(weight))

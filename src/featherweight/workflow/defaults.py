@@ -18,8 +18,10 @@ from featherweight.registry import METHODS, TASKS
 
 WARM_UP = 0.06
 HEAD_STEP = 0.2  # how far the head's first steps may move a logit
-EPOCHS_OF_ONE_ROW = 250
-MOST_EPOCHS = 30
+EPOCHS_OF_ONE_ROW = 200
+FEWEST_STEPS = 200
+MOST_EPOCHS = 50
+LONGER = 4  # how much further a time limit may go, where there is time
 MOST_EVALUATIONS = 6
 
 Choices = Mapping[str, tuple[Any, str]]
@@ -70,17 +72,22 @@ def _head(facts: Facts) -> Choices:
 
 
 def _length(training: TrainingSection, facts: Facts) -> Choices:
-    epochs = float(min(max(round(EPOCHS_OF_ONE_ROW / math.sqrt(facts.rows)), 1), MOST_EPOCHS))
+    """Passes over train, which its root sets, within a floor of steps and a ceiling of passes."""
+    batches = -(-facts.rows // training.per_device_train_batch_size)
+    steps = -(-batches // training.gradient_accumulation_steps)
+    epochs = max(round(EPOCHS_OF_ONE_ROW / math.sqrt(facts.rows)), -(-FEWEST_STEPS // steps), 1)
+    epochs = min(epochs, MOST_EPOCHS)
+    reason = f"for {facts.rows:,} rows; the fewer, the more often each is seen"
+    if training.time_limit is not None:
+        epochs, reason = LONGER * epochs, f"{reason}; {LONGER} times as often where there is time"
     choices: dict[str, tuple[Any, str]] = {
-        "num_train_epochs": (epochs, f"for {facts.rows:,} rows; the fewer, the more often each is seen"),
+        "num_train_epochs": (float(epochs), reason),
         "warmup_ratio": (WARM_UP, "an optimizer's first steps are its least certain"),
     }
-    open_keys = choices.keys() - training.model_fields_set
-    if "num_train_epochs" in open_keys and epochs > MOST_EVALUATIONS:
-        batches = -(-facts.rows // training.per_device_train_batch_size)
-        steps = -(-batches // training.gradient_accumulation_steps) * math.ceil(epochs / MOST_EVALUATIONS)
-        choices["eval_strategy"] = ("steps", f"{epochs:g} epochs, and {MOST_EVALUATIONS} evaluations tell enough")
-        choices["eval_steps"] = (steps, f"every {math.ceil(epochs / MOST_EVALUATIONS)} epochs")
+    every = -(-epochs // MOST_EVALUATIONS)
+    if every > 1 and not training.model_fields_set & {"num_train_epochs", "max_steps"}:
+        choices["eval_strategy"] = ("steps", f"{MOST_EVALUATIONS} evaluations of {epochs} epochs tell enough")
+        choices["eval_steps"] = (every * steps, f"every {every} epochs")
     return choices
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from featherweight.errors import ConfigError
 from featherweight.recipe import seconds_of
@@ -12,6 +12,9 @@ from featherweight.records import Evaluation
 from featherweight.report.console import Console
 from featherweight.runs import RunDirectory
 from featherweight.workflow.preparing import SELECTION_SPLIT, Prepared, trainer_for
+
+if TYPE_CHECKING:
+    from featherweight.engine.forecast import Forecast
 
 EVENT = "laid"
 _RESERVE = 0.04  # of the time: what single steps waver by, and checkpoints
@@ -28,7 +31,7 @@ def lay(prepared: Prepared, directory: RunDirectory, model: Any, base: Mapping[s
         base: the history's event of the base model, whose evaluation was timed.
 
     Raises:
-        ConfigError: not one step and the evaluation after it end by then.
+        ConfigError: not one step ends by then.
     """
     events = [event for event in directory.read_history() if event["event"] == EVENT]
     event = events[0] if events else _laid(prepared, directory, model, base)
@@ -39,6 +42,30 @@ def lay(prepared: Prepared, directory: RunDirectory, model: Any, base: Mapping[s
     console.say(f"training.time_limit: {event['reason']}")
 
 
+def steps_within(limit: str, found: Forecast, evaluation: float, evaluations: Callable[[int], int]) -> int:
+    """How many of the forecast steps end within a time, with the evaluations that they come with.
+
+    Args:
+        limit: as the recipe has it, such as "10 min".
+        evaluation: seconds of one.
+        evaluations: how many there are in so many steps.
+
+    Raises:
+        ConfigError: not one step and the evaluation after it end by then.
+    """
+
+    def seconds(steps: int) -> float:
+        return steps * found.step_seconds + evaluations(steps) * evaluation
+
+    steps = bisect_right(range(1, found.steps + 1), (1 - _RESERVE) * seconds_of(limit), key=seconds)
+    if steps == 0:
+        raise ConfigError(
+            f"training.time_limit: {limit} is not enough for one step ({found.step_seconds:.1f} s) and the evaluation "
+            f"after it ({evaluation:.1f} s); give it more, or lower data.max_eval_samples"
+        )
+    return steps
+
+
 def _laid(prepared: Prepared, directory: RunDirectory, model: Any, base: Mapping[str, Any]) -> dict[str, Any]:
     from featherweight.engine.checkpoints import Checkpoints
     from featherweight.engine.forecast import forecast
@@ -47,22 +74,11 @@ def _laid(prepared: Prepared, directory: RunDirectory, model: Any, base: Mapping
     nowhere = Checkpoints(directory.checkpoints, 1)
     trainer = trainer_for(prepared, model, _never, nowhere, lambda event: None, lambda: False)
     found = forecast(trainer)
-    step = found.train_seconds / found.steps
     evaluation: float = base["metrics"][SELECTION_SPLIT]["eval_runtime"]
-
-    def seconds(steps: int) -> float:
-        return steps * step + trainer.evaluations_within(steps) * evaluation
-
-    enough = (1 - _RESERVE) * seconds_of(limit)
-    steps = bisect_right(range(1, found.steps + 1), enough, key=seconds)
-    if steps == 0:
-        raise ConfigError(
-            f"training.time_limit: {limit} is not enough for one step ({step:.1f} s) and the evaluation after it "
-            f"({evaluation:.1f} s); give it more, or lower data.max_eval_samples"
-        )
-    reason = f"{limit} are enough for {steps:,} of {found.steps:,} steps"
-    measured = f"a step takes {step:.3g} s here, an evaluation {evaluation:.3g} s"
-    return {"event": EVENT, "steps": steps, "seconds": seconds(steps), "reason": f"{reason}: {measured}"}
+    steps = steps_within(limit, found, evaluation, trainer.evaluations_within)
+    measured = f"a step takes {found.step_seconds:.3g} s here, an evaluation {evaluation:.3g} s"
+    reason = f"{limit} are enough for {steps:,} of {found.steps:,} steps: {measured}"
+    return {"event": EVENT, "steps": steps, "reason": reason}
 
 
 def _never() -> Evaluation:

@@ -12,6 +12,7 @@ from featherweight.records import Encoding
 from featherweight.report import tables
 from featherweight.report.console import Console
 from featherweight.signals import stop_on_signals
+from featherweight.workflow.laying import steps_within
 from featherweight.workflow.preparing import SELECTION_SPLIT, adapt, count_parameters, measure, prepare, trainer_for
 
 
@@ -41,6 +42,8 @@ def plan(recipe: Recipe, *, console: Console | None = None) -> dict[str, Any]:
         console.begin("rehearsing a few steps")
         found = forecast(trainer)
     training = prepared.recipe.training
+    if training.time_limit is not None:
+        found = found.of(steps_within(training.time_limit, found, evaluation_seconds, trainer.evaluations_within))
     evaluations = 2 + trainer.evaluations_within(found.steps)  # the base model, every so often, the tuned model
     passes = evaluations + _other_passes(prepared.encodings, validation)
     result = {
