@@ -1,9 +1,10 @@
 """Accuracy over minutes of training, ours beside the stock script at the same recipe: ``python benchmarks/minutes.py``.
 
-MiniLM-L6 on the whole of SST-2, measured on its validation set, which chooses nothing here. ``ours`` is what ``featherweight
-run`` does with the defaults; ``stock`` is transformers.Trainer with PEFT, the same rows in the same order, rates, schedule
-and steps, and stops when it has had as many minutes as are asked for. Each arm is a process of its own that has the
-machine to itself; evaluations are not counted as training. Results go to ``minutes.json``.
+MiniLM-L6 on the whole of SST-2, measured on its validation set, which chooses nothing here. ``ours`` is what
+``featherweight run`` does with the defaults; ``stock`` is transformers.Trainer with PEFT, the same rows in the same
+order, rates, schedule and steps, a head that begins at random, and stops when it has had as many minutes as are asked
+for. Each arm is a process of its own that has the machine to itself; evaluations are not counted as training. Results
+go to ``minutes.json``.
 """
 
 from __future__ import annotations

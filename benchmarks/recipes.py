@@ -16,6 +16,7 @@ import time
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -246,7 +247,8 @@ def train(job: dict[str, Any]) -> dict[str, Any]:
 
     torch.set_num_threads(1)
     console, study = Console(quiet=True), job.get("study", {})
-    prepared = prepare(recipe_of(job), console)
+    with _dropout(study.get("dropout")):
+        prepared = prepare(recipe_of(job), console)
     beginning.STRENGTH = study.get("strength", beginning.STRENGTH)
     with stop_on_signals(console.say) as stop:
         beginning.begin_at_probe(prepared, console, stop)
@@ -275,6 +277,8 @@ def train(job: dict[str, Any]) -> dict[str, Any]:
     changes = {"eval_strategy": "steps", "eval_steps": every, "save_strategy": "steps", "save_steps": 10**9}
     trainer.settings = trainer.settings.model_copy(update={**changes, "load_best_model_at_end": False})
     result = job | {"chosen": dict(sorted(prepared.reasons.items())), "start": figures()}
+    result["rows"] = {split: len(one) for split, one in prepared.encodings.items()}
+    result["classes"] = len(prepared.task.labels)
     settings = prepared.recipe.training
     result["settings"] = {key: getattr(settings, key) for key in SHOWN}
     started = time.process_time()
@@ -286,6 +290,27 @@ def train(job: dict[str, Any]) -> dict[str, Any]:
         "curve": curve,
         "trainable": trainable,
     }
+
+
+@contextmanager
+def _dropout(rate: float | None) -> Iterator[None]:
+    """Models that are loaded have this dropout, whatever their configuration says."""
+    from featherweight.sources import models
+
+    load = models.load_config
+
+    def changed(source: Any) -> Any:
+        config = load(source)
+        for key, value in vars(config).items():
+            if rate is not None and key.endswith(("dropout", "dropout_prob", "pdrop")) and isinstance(value, float):
+                setattr(config, key, rate)
+        return config
+
+    models.load_config = changed
+    try:
+        yield
+    finally:
+        models.load_config = load
 
 
 class _Nowhere:

@@ -103,6 +103,12 @@ def test_fewer_rows_are_seen_more_often_and_evaluated_as_rarely() -> None:
     assert epochs[-1] == 1
 
 
+def test_a_run_of_a_few_steps_does_not_spend_them_on_warming_up() -> None:
+    assert defaults.choose(recipe_of({"max_steps": 10}), FACTS)[0].training.warmup_ratio == 0
+    assert defaults.choose(recipe_of({"max_steps": 100}), FACTS)[0].training.warmup_ratio > 0
+    assert defaults.choose(recipe_of({"num_train_epochs": 0.1}), FACTS)[0].training.warmup_ratio == 0
+
+
 def test_the_rate_goes_with_the_scale_of_the_updates_and_the_width_of_the_model() -> None:
     def rate(width: int = 384, **method: Any) -> float:
         found = defaults.choose(recipe_of(method=method), Facts(1600, width, 20.0))[0].training.learning_rate

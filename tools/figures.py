@@ -177,5 +177,50 @@ def server() -> str:
     return "\n".join(lines)
 
 
+def defaults() -> str:
+    """What the defaults give beside their rivals and the other recipes tried, from ``benchmarks/recipes.py``."""
+    lines = (BENCHMARKS / "recipes.jsonl").read_text(encoding="utf-8").splitlines()
+    found: dict[tuple[str, str], dict[str, list[dict[str, Any]]]] = {}
+    for one in map(json.loads, lines):
+        found.setdefault((one["model"], one["set"]), {}).setdefault(one["arm"], []).append(one)
+    table = [
+        "| model | set | rows | classes | TF-IDF | probe | before | **defaults** (seeds) | interval | best tried |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for (model, name), arms in found.items():
+        if "default" not in arms:
+            continue
+        ours = [_accuracy(one) for one in arms["default"]]
+        first, rivals = arms["default"][0], arms.get("rivals", [{}])[0]
+        low, high = _wilson(sum(ours) / len(ours), first["rows"]["test"])
+        others = {
+            arm: max(map(_accuracy, runs)) for arm, runs in arms.items() if arm not in {"rivals", "before", "default"}
+        }
+        best = max(others, key=lambda arm: others[arm], default=None)
+        spread = "" if len(ours) == 1 else f", {min(ours):.3f} to {max(ours):.3f}"
+        cells = [
+            model, f"`{name}`", f"{first['rows']['train']:,}", f"{first['classes']}",
+            *(f"{rivals[rival]:.3f}" if rival in rivals else "" for rival in ("tfidf", "probe")),
+            ", ".join(f"{_accuracy(one):.3f}" for one in arms.get("before", [])[:1]),
+            f"**{sum(ours) / len(ours):.3f}** ({len(ours)}{spread})", f"{low:.3f} to {high:.3f}",
+            "" if best is None else f"{others[best]:.3f} ({best})",
+        ]  # fmt: skip
+        table.append(f"| {' | '.join(cells)} |")
+    return "\n".join([*table, ""])
+
+
+def _accuracy(run: dict[str, Any]) -> float:
+    """Of test, at the evaluation that validation chooses."""
+    best = max(run["curve"], key=lambda point: point["validation_accuracy"])
+    return float(best["test_accuracy"])
+
+
+def _wilson(accuracy: float, rows: int) -> tuple[float, float]:
+    from scipy.stats import binomtest
+
+    found = binomtest(round(accuracy * rows), rows).proportion_ci(method="wilson")
+    return float(found.low), float(found.high)
+
+
 def _machine(found: dict[str, Any]) -> str:
     return f"{found['machine']['cores']} cores of {found['machine']['processor']}"

@@ -19,7 +19,7 @@ from featherweight.registry import METHODS, TASKS
 WARM_UP = 0.06
 HEAD_STEP = 0.2  # how far the head's first steps may move a logit
 EPOCHS_OF_ONE_ROW = 200
-FEWEST_STEPS = 200
+FEWEST_STEPS = 300
 MOST_EPOCHS = 50
 LONGER = 4  # how much further a time limit may go, where there is time
 MOST_EVALUATIONS = 6
@@ -64,6 +64,20 @@ def choose(recipe: Recipe, facts: Facts) -> tuple[Recipe, dict[str, str]]:
     return _laid_over(recipe, "training", choices)
 
 
+def said(recipe: Recipe, reasons: Mapping[str, str]) -> str | None:
+    """What was chosen, in a line; None where the recipe says how it trains."""
+    if "training.learning_rate" not in reasons:
+        return None
+    training = recipe.training
+    parts = [f"learning_rate {training.learning_rate:g}"]
+    if training.head_learning_rate is not None:
+        parts.append(f"head_learning_rate {training.head_learning_rate:g}")
+    if training.max_steps <= 0:
+        parts.append(f"num_train_epochs {training.num_train_epochs:g}")
+    head = ", the head from a linear probe" if recipe.model.head == "probe" else ""
+    return f"tuning: {', '.join(parts)}{head} (the resolved recipe has the reasons)"
+
+
 def _head(facts: Facts) -> Choices:
     if facts.head_input is None:
         return {}
@@ -80,12 +94,14 @@ def _length(training: TrainingSection, facts: Facts) -> Choices:
     reason = f"for {facts.rows:,} rows; the fewer, the more often each is seen"
     if training.time_limit is not None:
         epochs, reason = LONGER * epochs, f"{reason}; {LONGER} times as often where there is time"
-    choices: dict[str, tuple[Any, str]] = {
-        "num_train_epochs": (float(epochs), reason),
-        "warmup_ratio": (WARM_UP, "an optimizer's first steps are its least certain"),
-    }
+    choices: dict[str, tuple[Any, str]] = {"num_train_epochs": (float(epochs), reason)}
+    given = training.model_fields_set
+    passes = training.num_train_epochs if "num_train_epochs" in given else epochs
+    total = training.max_steps if training.max_steps > 0 else passes * steps
+    if WARM_UP * total > 1:  # the first step of a warm-up does nothing, which a run of few steps can't spare
+        choices["warmup_ratio"] = (WARM_UP, "an optimizer's first steps are its least certain")
     every = -(-epochs // MOST_EVALUATIONS)
-    if every > 1 and not training.model_fields_set & {"num_train_epochs", "max_steps"}:
+    if every > 1 and not given & {"num_train_epochs", "max_steps"}:
         choices["eval_strategy"] = ("steps", f"{MOST_EVALUATIONS} evaluations of {epochs} epochs tell enough")
         choices["eval_steps"] = (every * steps, f"every {every} epochs")
     return choices

@@ -168,6 +168,8 @@ def prepare(recipe: Recipe, console: Console) -> Prepared:
     _say_how(execution.describe(), console)
     recipe, chosen = defaults.choose(recipe, _facts(model, head, encodings["train"], execution))
     reasons |= chosen
+    if line := defaults.said(recipe, reasons):
+        console.say(line)
     return Prepared(
         recipe=recipe.model_copy(update={"data": section}),
         reasons=reasons,
