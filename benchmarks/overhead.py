@@ -62,10 +62,11 @@ def main() -> None:
     recipe = recipes.load(demo, {"training": {"max_steps": MEASURED_STEPS}, "data": {"max_eval_samples": 256}})
     with tempfile.TemporaryDirectory() as folder:
         metrics = workflow.run(recipe, Path(folder) / "run").metrics
+        training = recipes.load(Path(folder) / "run" / "recipe.toml").training
     checkpoints = metrics["reliability"]["checkpoints"]
     a_save = checkpoints["seconds"] / checkpoints["saves"]
-    epochs = round(recipe.training.num_train_epochs)
-    steps = epochs * -(-metrics["rows"]["train"] // recipe.training.per_device_train_batch_size)
+    epochs = round(training.num_train_epochs)
+    steps = epochs * -(-metrics["rows"]["train"] // training.per_device_train_batch_size)
     train = steps * median(spent.pop("steps"))
     seconds = {part: sum(each) * (steps / MEASURED_STEPS if part in EVERY_STEP else 1) for part, each in spent.items()}
     seconds["checkpoints"] = epochs * a_save

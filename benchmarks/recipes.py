@@ -1,8 +1,9 @@
 """The study that the defaults come from: ``python benchmarks/recipes.py run JOBS.jsonl`` and ``... show``.
 
-A job is one training: a set, a model, a seed, and what differs from the recipe. Jobs are taken from a file by as many
+A job is one training: a set, a model, a seed, and what differs from the defaults. Jobs are taken from a file by as many
 processes as are started, each on one core, so that a study is bounded by arithmetic and not by how it is shared out.
-What chooses (checkpoints, rules) is validation; what is reported is test, which chose nothing.
+What chooses (checkpoints, rules) is validation; what is reported is test, which chose nothing. A line of
+``recipes.jsonl`` is a job with what came of it, so any can be run again; ``jobs`` prints those of the defaults.
 """
 
 from __future__ import annotations
@@ -379,11 +380,21 @@ def main() -> None:
     run = commands.add_parser("run")
     run.add_argument("jobs", type=Path)
     run.add_argument("--results", type=Path, default=RESULTS)
+    listing = commands.add_parser("jobs")
+    listing.add_argument("--model", choices=MODELS, default="minilm-l6")
+    listing.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
+    listing.add_argument("sets", nargs="*", metavar="SET", help=f"some of {', '.join(SETS)}; all if none")
     show = commands.add_parser("show")
     show.add_argument("--results", type=Path, default=RESULTS)
     given = parser.parse_args()
     if given.command == "run":
         work(given.jobs, given.results)
+    elif given.command == "jobs":
+        for name in given.sets or SETS:
+            common = {"set": name, "model": given.model}
+            print(json.dumps(common | {"seed": 0, "arm": "rivals", "rivals": True}))
+            for seed in given.seeds:
+                print(json.dumps(common | {"seed": seed, "arm": "default", "recipe": {}}))
     else:
         for line in given.results.read_text(encoding="utf-8").splitlines():
             print(summary(json.loads(line)))

@@ -17,6 +17,7 @@ from featherweight.engine.execution import Execution
 from featherweight.engine.guards import require_none_broken
 from featherweight.errors import Interrupted
 from featherweight.records import Encoding
+from featherweight.tasks.heads import within
 
 
 def features(
@@ -76,7 +77,7 @@ def head_input_size(
     sizes: dict[str, list[float]] = {}
     handles = []
     for name, layer in model.named_modules():
-        if isinstance(layer, torch.nn.Linear) and any(f".{part}." in f".{name}." for part in head):
+        if isinstance(layer, torch.nn.Linear) and within(name, head):
 
             def measure(_: Any, inputs: tuple[torch.Tensor, ...], name: str = name) -> None:
                 sizes.setdefault(name, []).extend(inputs[0].float().abs().sum(dim=-1).flatten().tolist())

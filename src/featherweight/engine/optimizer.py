@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from featherweight.recipe import TrainingSection
+from featherweight.tasks.heads import within
 
 # The Trainer's own list (transformers.Trainer.get_decay_parameter_names): biases and norms don't decay.
 _NO_DECAY = [r"bias", r"layernorm", r"rmsnorm", r"(?:^|\.)norm(?:$|\.)", r"_norm(?:$|\.)"]
@@ -27,7 +28,7 @@ def build_optimizer(model: Any, settings: TrainingSection, head: Sequence[str] =
     rate = settings.learning_rate if settings.learning_rate is not None else 0.0
     of_head = set()
     if settings.head_learning_rate is not None:
-        of_head = {name for name, _ in trained if any(f".{module}." in f".{name}." for module in head)}
+        of_head = {name for name, _ in trained if within(name, head)}
     groups = [
         {
             "params": [value for name, value in trained if (name in of_head, name in decays) == (is_head, does_decay)],

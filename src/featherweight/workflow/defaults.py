@@ -8,7 +8,6 @@ The figures behind the rules are in ``docs/defaults.md``.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,8 +17,8 @@ from featherweight.registry import METHODS, TASKS
 
 WARM_UP = 0.06
 HEAD_STEP = 0.2  # how far the head's first steps may move a logit
-EPOCHS_OF_ONE_ROW = 200
-FEWEST_STEPS = 300
+EPOCHS = 2
+FEWEST_STEPS, MOST_STEPS = 300, 10_000
 MOST_EPOCHS = 50
 LONGER = 4  # how much further a time limit may go, where there is time
 MOST_EVALUATIONS = 6
@@ -60,7 +59,7 @@ def choose(recipe: Recipe, facts: Facts) -> tuple[Recipe, dict[str, str]]:
     if recipe.training.learning_rate is None:
         choices |= METHODS[recipe.method.name](recipe.method).rates(facts.width)
         choices |= {**_head(facts), **_length(recipe.training, facts)}
-        choices["metric_for_best_model"] = ("accuracy", "the best loss is that of a model that is yet unsure")
+        choices["metric_for_best_model"] = (task.metrics[0], "the best loss is that of a model that is yet unsure")
     return _laid_over(recipe, "training", choices)
 
 
@@ -86,12 +85,15 @@ def _head(facts: Facts) -> Choices:
 
 
 def _length(training: TrainingSection, facts: Facts) -> Choices:
-    """Passes over train, which its root sets, within a floor of steps and a ceiling of passes."""
+    """Two passes over train, more where few rows make few steps, one where many make many."""
     batches = -(-facts.rows // training.per_device_train_batch_size)
     steps = -(-batches // training.gradient_accumulation_steps)
-    epochs = max(round(EPOCHS_OF_ONE_ROW / math.sqrt(facts.rows)), -(-FEWEST_STEPS // steps), 1)
-    epochs = min(epochs, MOST_EPOCHS)
-    reason = f"for {facts.rows:,} rows; the fewer, the more often each is seen"
+    epochs, reason = EPOCHS, f"{EPOCHS} passes are {EPOCHS * steps:,} steps"
+    if EPOCHS * steps < FEWEST_STEPS:
+        epochs = min(-(-FEWEST_STEPS // steps), MOST_EPOCHS)
+        reason = f"{facts.rows:,} rows, at {steps:,} steps a pass, take more passes than {EPOCHS}"
+    elif EPOCHS * steps > MOST_STEPS:
+        epochs, reason = 1, f"one pass is {steps:,} steps"
     if training.time_limit is not None:
         epochs, reason = LONGER * epochs, f"{reason}; {LONGER} times as often where there is time"
     choices: dict[str, tuple[Any, str]] = {"num_train_epochs": (float(epochs), reason)}

@@ -166,7 +166,7 @@ def prepare(recipe: Recipe, console: Console) -> Prepared:
     execution = Execution(model.to(accelerator.device), tokenizer.pad_token_id, seed, Frame.of(tokenizer))
     model = accelerator.prepare_model(model, evaluation_mode=True)
     _say_how(execution.describe(), console)
-    recipe, chosen = defaults.choose(recipe, _facts(model, head, encodings["train"], execution))
+    recipe, chosen = defaults.choose(recipe, _facts(recipe, model, head, encodings["train"], execution))
     reasons |= chosen
     if line := defaults.said(recipe, reasons):
         console.say(line)
@@ -192,11 +192,13 @@ def prepare(recipe: Recipe, console: Console) -> Prepared:
     )
 
 
-def _facts(model: Any, head: list[str], train: Encoding, execution: Execution) -> defaults.Facts:
+def _facts(recipe: Recipe, model: Any, head: list[str], train: Encoding, execution: Execution) -> defaults.Facts:
     from featherweight.engine.features import head_input_size
 
-    rows = np.unique(np.linspace(0, len(train) - 1, _ROWS_LOOKED_AT).astype(int))
-    size = head_input_size(model, head, train, rows, execution=execution)
+    size = None
+    if recipe.training.learning_rate is None:
+        rows = np.unique(np.linspace(0, len(train) - 1, _ROWS_LOOKED_AT).astype(int))
+        size = head_input_size(model, head, train, rows, execution=execution)
     width = getattr(model.config.get_text_config(), "hidden_size", None) or _USUAL_WIDTH
     return defaults.Facts(len(train), width, size)
 
