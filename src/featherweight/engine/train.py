@@ -303,7 +303,7 @@ class Trainer:
         progress.loss_sum, progress.loss_steps, progress.evaluated_step = 0.0, 0, progress.step
         value, best = metrics[best_metric_name(self.settings)], progress.best_metric
         improves = best is None or self._is_better(value, best)
-        is_enough = best is None or (improves and abs(value - best) > self.settings.early_stopping_threshold)
+        is_enough = best is None or (improves and abs(value - best) > (self.settings.early_stopping_threshold or 0.0))
         progress.stalled = 0 if is_enough else progress.stalled + 1
         if improves:
             progress.best_metric, progress.best_step = value, progress.step

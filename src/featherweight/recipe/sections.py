@@ -163,8 +163,8 @@ class TrainingSection(Section):
     early_stopping_patience: PositiveInt | None = Field(
         None, description="evaluations in a row without improvement after which training ends; never if unset"
     )
-    early_stopping_threshold: NonNegativeFloat = Field(
-        0.0, description="by how much the metric has to be better to count as improvement"
+    early_stopping_threshold: NonNegativeFloat | None = Field(
+        None, description="by how much the metric has to be better to count as improvement; 0 if unset"
     )
     logging_steps: PositiveInt = 10
     max_skipped_steps: Annotated[int, Field(ge=0)] = Field(

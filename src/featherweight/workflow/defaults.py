@@ -70,11 +70,12 @@ def said(recipe: Recipe, reasons: Mapping[str, str]) -> str | None:
     training = recipe.training
     parts = [f"learning_rate {training.learning_rate:g}"]
     if training.head_learning_rate is not None:
-        parts.append(f"head_learning_rate {training.head_learning_rate:g}")
+        parts.append(f"of the head {training.head_learning_rate:g}")
     if training.max_steps <= 0:
-        parts.append(f"num_train_epochs {training.num_train_epochs:g}")
-    head = ", the head from a linear probe" if recipe.model.head == "probe" else ""
-    return f"tuning: {', '.join(parts)}{head} (the resolved recipe has the reasons)"
+        parts.append(f"{training.num_train_epochs:g} epochs")
+    if recipe.model.head == "probe":
+        parts.append("head from a linear probe")
+    return f"chosen: {', '.join(parts)}"
 
 
 def _head(facts: Facts) -> Choices:
