@@ -74,6 +74,9 @@ def test_an_open_rate_brings_what_goes_with_it_and_a_reason_for_each() -> None:
     assert {f"training.{key}" for key, _ in changed} == reasons.keys()
     assert all(reason.startswith("chosen automatically: ") for reason in reasons.values())
     assert found.training.head_learning_rate == pytest.approx(0.2 / 20)
+    assert not found.training.load_best_model_at_end, "the last weights, so that validation chooses nothing"
+    patient, _ = defaults.choose(recipe_of({"early_stopping_patience": 2}), FACTS)
+    assert patient.training.load_best_model_at_end
     head, reasons = defaults.choose_head(recipe_of(), is_fresh=True)
     assert (head.model.head, list(reasons)) == ("probe", ["model.head"])
     assert defaults.choose_head(recipe_of(), is_fresh=False)[0].model.head == "auto", "a trained head is kept"

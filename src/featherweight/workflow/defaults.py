@@ -59,7 +59,8 @@ def choose(recipe: Recipe, facts: Facts) -> tuple[Recipe, dict[str, str]]:
     if recipe.training.learning_rate is None:
         choices |= METHODS[recipe.method.name](recipe.method).rates(facts.width)
         choices |= {**_head(facts), **_length(recipe.training, facts)}
-        choices["metric_for_best_model"] = (task.metrics[0], "the best loss is that of a model that is yet unsure")
+        if recipe.training.early_stopping_patience is None:
+            choices["load_best_model_at_end"] = (False, "the rate falls to zero, so the last weights are the best bet")
     return _laid_over(recipe, "training", choices)
 
 
