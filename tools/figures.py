@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -208,33 +207,6 @@ def defaults() -> str:
         ]  # fmt: skip
         table.append(f"| {' | '.join(cells)} |")
     return "\n".join([*table, ""])
-
-
-def minutes() -> str:
-    """Accuracy over minutes of training, from ``benchmarks/minutes.py``."""
-    found = _read("minutes")
-    curves: dict[str, list[list[float]]] = found["curves"]
-    longest = max(points[-1][0] for points in curves.values())
-    names = list(curves)
-    lines = [
-        f"| minutes of training | {' | '.join(f'{name}: accuracy (steps)' for name in names)} |",
-        f"|---|{'---|' * len(names)}",
-    ]
-    for minute in range(1, math.ceil(longest) + 1):
-        cells = []
-        for name in names:
-            until = [point for point in curves[name] if point[0] <= minute]
-            over = curves[name][-1][0] <= minute - 1
-            cells.append("" if over or not until else f"{until[-1][2]:.4f} ({until[-1][1]:,.0f})")
-        lines.append(f"| {minute} | {' | '.join(cells)} |")
-    machine = found["machine"]
-    lines += [
-        "",
-        f"The last evaluation by then. {machine['cores']} cores of {machine['processor']}, {found['date']}: "
-        "`python benchmarks/minutes.py`.",
-        "",
-    ]
-    return "\n".join(lines)
 
 
 def _accuracy(run: dict[str, Any]) -> float:

@@ -8,6 +8,8 @@ of all rows of train; so it is regularised until it points the right way and is 
 
 from __future__ import annotations
 
+import numpy as np
+
 from featherweight.evidence.baselines import as_layer, fit_probe, probe_rows
 from featherweight.report.console import Console
 from featherweight.signals import Stop
@@ -16,6 +18,7 @@ from featherweight.workflow.preparing import Prepared
 from featherweight.workflow.rungs import frozen_features
 
 STRENGTH = 0.001  # of the regularisation's inverse; 0.1 is what the ladder's probe has
+_NOTHING = 1e-4  # a logit's range over all rows
 
 
 def begin_at_probe(prepared: Prepared, console: Console, stop: Stop) -> None:
@@ -37,6 +40,9 @@ def begin_at_probe(prepared: Prepared, console: Console, stop: Stop) -> None:
         labels = prepared.encodings["train"].labels[rows]
         probe = fit_probe(read, labels, strength=STRENGTH, intercept=layer.bias is not None)
         weight, bias = as_layer(probe, read.shape[1], classes)
+    if np.ptp(read @ weight.T, axis=0).max() < _NOTHING:  # and through a head of zeros no adapter has a gradient
+        prepared.reasons["model.head"] = "drawn at random: a linear probe finds nothing in what this head reads"
+        return
     with torch.no_grad():
         layer.weight.copy_(torch.from_numpy(weight))
         if layer.bias is not None:
