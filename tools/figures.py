@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from featherweight.evidence.compare import wilson
+
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
 
@@ -192,7 +194,8 @@ def defaults() -> str:
             continue
         ours = [_accuracy(one) for one in arms["default"]]
         first, rivals = arms["default"][0], arms.get("rivals", [{}])[0]
-        low, high = _wilson(sum(ours) / len(ours), first["rows"]["test"])
+        rows = first["rows"]["test"]
+        low, high = wilson(round(sum(ours) / len(ours) * rows), rows)
         others = {
             arm: max(map(_accuracy, runs)) for arm, runs in arms.items() if arm not in {"rivals", "before", "default"}
         }
@@ -212,13 +215,6 @@ def defaults() -> str:
 def _accuracy(run: dict[str, Any]) -> float:
     """Of the last weights, on test."""
     return float(run["curve"][-1]["test_accuracy"])
-
-
-def _wilson(accuracy: float, rows: int) -> tuple[float, float]:
-    from scipy.stats import binomtest
-
-    found = binomtest(round(accuracy * rows), rows).proportion_ci(method="wilson")
-    return float(found.low), float(found.high)
 
 
 def _machine(found: dict[str, Any]) -> str:

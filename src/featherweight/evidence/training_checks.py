@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-FEW_STEPS = 100
+FEW_STEPS = 200
 LEARNED = 0.1  # of what guessing by the shares of the labels costs; less is as good as nothing
 IMPROVED = 0.01  # of the validation loss; less is what it wavers by
 _MOST_NAMED = 5
