@@ -178,12 +178,13 @@ def ours(case: Case, trunk: bool = False) -> dict[str, Any]:
     import numpy as np
     from accelerate import Accelerator
 
-    from featherweight.engine.checkpoints import Checkpoints
-    from featherweight.engine.evaluate import evaluate
-    from featherweight.engine.execution import Execution
-    from featherweight.engine.train import Trainer
+    from featherweight.engine.running.evaluate import evaluate
+    from featherweight.engine.running.execution import Execution
+    from featherweight.engine.training.checkpoints import Checkpoints
+    from featherweight.engine.training.train import Trainer
     from featherweight.recipe import TrainingSection
-    from featherweight.records import Encoding, Evaluation
+    from featherweight.records.answers import Evaluation
+    from featherweight.records.rows import Encoding
     from featherweight.tasks.sequence_classification import SequenceClassification
 
     model, tokenizer, head = load(case)
@@ -237,7 +238,7 @@ def useful_flops(case: Case, model: Any, tokens: int) -> float:
     part, and in training the lowest block's gradients stop at its adapters. Attention's own products, adapters and
     head are left out, so the figure is a little low.
     """
-    from featherweight.engine.forward import block_list, feed_forward
+    from featherweight.engine.running.forward import block_list, feed_forward
 
     plain = model.get_base_model() if hasattr(model, "get_base_model") else model
     trunk = getattr(plain, plain.base_model_prefix)

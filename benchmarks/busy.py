@@ -22,7 +22,7 @@ from statistics import median
 import load
 import serve
 
-from featherweight.waiting import POLICIES
+from featherweight.process.waiting import POLICIES
 
 RESULTS = Path(__file__).parent / "busy.json"
 _ALONE = 200  # texts that are asked one by one

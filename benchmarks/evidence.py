@@ -33,7 +33,7 @@ def predictions() -> dict[str, Any]:
     import pyarrow as pa
 
     from featherweight.evidence.assess import assess
-    from featherweight.records import Examples, Rows
+    from featherweight.records.rows import Examples, Rows
 
     generator = np.random.default_rng(0)
     labels = generator.integers(0, 2, ROWS)
@@ -53,7 +53,7 @@ def predictions() -> dict[str, Any]:
 
 def duplicates() -> dict[str, Any]:
     """A million different texts, and 50,000 of them once more with one word changed."""
-    from featherweight.evidence.duplicates import near_groups, normal_form
+    from featherweight.evidence.data.duplicates import near_groups, normal_form
 
     words = _words()
     started = time.perf_counter()

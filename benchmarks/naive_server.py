@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 from transformers import TextClassificationPipeline
 
-from featherweight.serving.loading import load
+from featherweight.inference.loading import load
 
 loaded = load(sys.argv[1])
 classify = TextClassificationPipeline(

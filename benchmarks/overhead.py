@@ -26,13 +26,14 @@ os.environ.setdefault("TQDM_DISABLE", "1")
 
 def main() -> None:
     from featherweight import recipe as recipes
-    from featherweight import storage, workflow
+    from featherweight import workflow
     from featherweight.engine import hardware
-    from featherweight.engine.checkpoints import Checkpoints
-    from featherweight.engine.guards import Guard
-    from featherweight.engine.train import Trainer
-    from featherweight.runs import RunDirectory
-    from featherweight.signals import Stop
+    from featherweight.engine.training.checkpoints import Checkpoints
+    from featherweight.engine.training.guard import Guard
+    from featherweight.engine.training.train import Trainer
+    from featherweight.process.signals import Stop
+    from featherweight.runs.directory import RunDirectory
+    from featherweight.storage import whole
     from featherweight.workflow import gate
 
     spent: dict[str, list[float]] = {}
@@ -54,7 +55,7 @@ def main() -> None:
     timed(Guard, "admits", "guard")
     timed(RunDirectory, "append_history", "history")
     timed(Stop, "__call__", "signals")
-    timed(storage, "_lock", "lock")
+    timed(whole, "_lock", "lock")
     timed(Checkpoints, "require_room", "disk")
     for name in ("fingerprints", "require_effect", "require_other_answers", "require_same_answers"):
         timed(gate, name, "gate")

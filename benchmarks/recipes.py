@@ -242,8 +242,8 @@ def train(job: dict[str, Any]) -> dict[str, Any]:
     """One training, measured on validation and test at each of its evaluations."""
     import torch
 
+    from featherweight.process.signals import stop_on_signals
     from featherweight.report.console import Console
-    from featherweight.signals import stop_on_signals
     from featherweight.workflow import beginning
     from featherweight.workflow.preparing import adapt, count_parameters, measure, prepare, trainer_for
 

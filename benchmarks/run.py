@@ -39,7 +39,7 @@ def matrix_peaks() -> tuple[float, float]:
     the library's that the engine chose."""
     code = (
         "import time, torch\n"
-        "from featherweight.engine.linear import product\n"
+        "from featherweight.engine.fast.linear import product\n"
         "a = torch.randn(2048, 2048)\n"
         "for one in (torch.mm, product):\n"
         "    best = 1e9\n"
@@ -89,8 +89,9 @@ def main() -> None:
     parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of {', '.join(CASES)}; all if none is given")
     parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
-    from featherweight.engine import hardware, kernels
-    from featherweight.runs import package_versions
+    from featherweight.engine import hardware
+    from featherweight.engine.fast import kernels
+    from featherweight.runs.directory import package_versions
 
     known = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {"cases": {}}
     known["machine"] = hardware.describe() | {"kernels": kernels.load() is not None}

@@ -14,14 +14,14 @@ import tiny
 import torch
 from conftest import ROOT
 
-from featherweight.engine.execution import Execution
-from featherweight.engine.forward import Padded
+from featherweight.engine.running.execution import Execution
+from featherweight.engine.running.forward import Padded
 from featherweight.errors import ConfigError, ModelError
 from featherweight.export import Subject
 from featherweight.export.onnx import write_graph
-from featherweight.methods.targets import linear_targets
+from featherweight.methods.peft.targets import linear_targets
 from featherweight.recipe import ModelSection, load_data_section
-from featherweight.records import Encoding
+from featherweight.records.rows import Encoding
 from featherweight.sources import data
 from featherweight.sources import models as sources
 from featherweight.sources.trial_texts import Frame
@@ -157,7 +157,7 @@ def test_row_84_a_model_that_reads_no_text_is_refused(load: Load) -> None:
 def test_row_84_the_true_reason_before_the_first_step(
     kind: str, says: str, journey: Callable[[str], dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("featherweight.engine.train.Trainer.fit", lambda *_: pytest.fail("it was trained"))
+    monkeypatch.setattr("featherweight.engine.training.train.Trainer.fit", lambda *_: pytest.fail("it was trained"))
     assert says in journey(kind)["run"]
 
 

@@ -14,9 +14,9 @@ import torch
 
 from featherweight import load_predictor, workflow
 from featherweight import recipe as recipes
-from featherweight.engine.execution import Execution
-from featherweight.engine.forward import Padded
-from featherweight.records import Encoding
+from featherweight.engine.running.execution import Execution
+from featherweight.engine.running.forward import Padded
+from featherweight.records.rows import Encoding
 
 Models = Callable[[str], Path]
 
@@ -143,7 +143,7 @@ def test_row_76_run_predict_and_card_keep_it(train_csv: Path, tmp_path: Path) ->
 
 
 def test_row_76_adapters_that_share_a_base_keep_it() -> None:
-    from featherweight.engine.multi_lora import AdapterWeights, MultiLora
+    from featherweight.engine.running.many_adapters import AdapterWeights, MultiLora
 
     model = classifier("convbert")
     multi = MultiLora(model, 0)

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from featherweight import waiting
-from featherweight.engine import probe
+from featherweight.engine.fast import machine_speed
+from featherweight.process import waiting
 
 _HOG = "import os; os.sched_setaffinity(0, {%d}); print(flush=True)\nwhile True: pass"
 
@@ -43,24 +43,24 @@ def test_row_90_a_measurement_of_a_busy_moment_is_used_and_not_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FEATHERWEIGHT_CACHE", str(tmp_path))
-    monkeypatch.setattr(probe, "_BUDGETS", (4096, 8192))  # far longer than a turn on the processor
+    monkeypatch.setattr(machine_speed, "_BUDGETS", (4096, 8192))  # far longer than a turn on the processor
     with crowded():
-        found = probe.probe.__wrapped__()
+        found = machine_speed.probe.__wrapped__()
     assert not found.undisturbed
     assert found.token_budget in {4096, 8192}
     assert not list(tmp_path.iterdir())
 
     for name in ("_BUDGETS", "_ROWS", "_PATIENCE"):  # so short that some round has its core to itself anywhere
-        monkeypatch.setattr(probe, name, {"_BUDGETS": (64,), "_ROWS": 64, "_PATIENCE": 30.0}[name])
-    monkeypatch.setattr(probe, "TOKEN_BUDGET", 64)
-    found = probe.probe.__wrapped__()
+        monkeypatch.setattr(machine_speed, name, {"_BUDGETS": (64,), "_ROWS": 64, "_PATIENCE": 30.0}[name])
+    monkeypatch.setattr(machine_speed, "TOKEN_BUDGET", 64)
+    found = machine_speed.probe.__wrapped__()
     assert found.undisturbed
     assert [path.name.partition("-")[0] for path in tmp_path.iterdir()] == ["probe"]
     measured = []
-    monkeypatch.setattr(probe, "_measure", lambda: measured.append(1) or found)
-    assert probe.probe.__wrapped__() == found
+    monkeypatch.setattr(machine_speed, "_measure", lambda: measured.append(1) or found)
+    assert machine_speed.probe.__wrapped__() == found
     assert not measured, "kept"
-    probe.probe.__wrapped__(again=True)
+    machine_speed.probe.__wrapped__(again=True)
     assert measured, "the doctor measures again"
 
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from featherweight import recipe as recipes
 from featherweight import workflow
-from featherweight.evidence import duplicates, giveaways, label_issues, minhash
+from featherweight.evidence.data import duplicates, giveaways, label_issues, minhash
 from featherweight.recipe import DataSection
 from featherweight.report.console import Console
 
@@ -157,7 +157,7 @@ def test_metrics_without_twins(models: Models, tmp_path: Path) -> None:
     metrics = workflow.run(recipes.parse(content), tmp_path / "run").metrics
     clean = metrics["without_twins"]
     assert clean["rows"] == clean["comparison"]["n"] == 30
-    from featherweight.runs import RunDirectory
+    from featherweight.runs.directory import RunDirectory
 
     tuned = RunDirectory(tmp_path / "run").read_predictions("tuned", "validation")
     right = tuned.probabilities.argmax(axis=1) == tuned.label_indices

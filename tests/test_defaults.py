@@ -22,7 +22,7 @@ from featherweight import workflow
 from featherweight.errors import ConfigError
 from featherweight.evidence.baselines import as_layer, fit_probe
 from featherweight.recipe import Recipe, TrainingSection, seconds_of
-from featherweight.runs import RunDirectory
+from featherweight.runs.directory import RunDirectory
 from featherweight.workflow import defaults
 from featherweight.workflow.defaults import Facts
 
@@ -273,10 +273,10 @@ def test_patience_is_that_of_transformers(tmp_path: Path) -> None:
 def _ends_at(losses: list[float], patience: int, threshold: float, folder: Path) -> int:
     from accelerate import Accelerator
 
-    from featherweight.engine.checkpoints import Checkpoints
-    from featherweight.engine.execution import Execution
-    from featherweight.engine.train import Trainer
-    from featherweight.records import Evaluation
+    from featherweight.engine.running.execution import Execution
+    from featherweight.engine.training.checkpoints import Checkpoints
+    from featherweight.engine.training.train import Trainer
+    from featherweight.records.answers import Evaluation
     from featherweight.tasks.sequence_classification import SequenceClassification
 
     model = make_model("bert")

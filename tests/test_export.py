@@ -18,7 +18,7 @@ import tiny
 from featherweight import recipe as recipes
 from featherweight import workflow
 from featherweight.errors import ConfigError, ModelError, UnprovenError
-from featherweight.serving.predictor import load_predictor
+from featherweight.inference.predictor import load_predictor
 
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -116,7 +116,7 @@ def test_row_28_a_merge_that_changes_answers_is_refused(
 def test_row_23_weights_that_are_no_numbers_are_refused(
     runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from featherweight.serving import loading
+    from featherweight.inference import loading
 
     load, run = loading.load, runs("bert")
 

@@ -21,7 +21,7 @@ import tiny
 from featherweight import recipe as recipes
 from featherweight import workflow
 from featherweight.errors import ModelError
-from featherweight.serving.predictor import load_predictor
+from featherweight.inference.predictor import load_predictor
 from featherweight.sources import archives
 
 Members = list[tuple[str, bytes]]

@@ -18,11 +18,11 @@ import pytest
 import tiny
 from numpy.typing import NDArray
 
-from featherweight.engine import kernels
+from featherweight.engine.fast import kernels
 from featherweight.errors import ResourceError
-from featherweight.serving.predictor import Predictor
-from featherweight.sources.cache import cache_folder, cached, file_hash, problem
-from featherweight.storage import new_folder, tidy, write_file, write_folder
+from featherweight.inference.predictor import Predictor
+from featherweight.storage.cache import cache_folder, cached, file_hash, problem
+from featherweight.storage.whole import new_folder, tidy, write_file, write_folder
 
 NOBODY = 65534
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can work as another user")
@@ -129,7 +129,7 @@ def test_row_86_what_another_user_may_have_put_into_the_cache_is_not_used(
 
 AS_NOBODY = """
 import grp, json, os, pwd
-import featherweight.sources.cache as cache
+import featherweight.storage.cache as cache
 os.setgroups([]); os.setgid({group}); os.setuid({user})
 made = cache.cached("thing", "key", lambda folder: (folder / "content").write_text("theirs"))
 print(json.dumps([str(made), (made / "content").read_text(), made.stat().st_uid]))

@@ -23,8 +23,8 @@ import tiny
 from featherweight import recipe as recipes
 from featherweight import workflow
 from featherweight.errors import ConfigError, FeatherweightError, ModelError
-from featherweight.methods.patterns import PatternError, matching
-from featherweight.serving.predictor import load_predictor
+from featherweight.inference.predictor import load_predictor
+from featherweight.methods.peft.patterns import PatternError, matching
 from featherweight.sources import models as sources
 
 Models = Callable[[str], Path]
@@ -100,7 +100,7 @@ def test_row_49_a_pickled_adapter_is_not_read(run: Path, tmp_path: Path) -> None
 
 def test_a_pickle_in_a_checkpoint_is_not_read(models: Models, train_csv: Path, tmp_path: Path) -> None:
     """Part of row 17: what a checkpoint's manifest does not name is never opened."""
-    from featherweight.engine.checkpoints import read
+    from featherweight.engine.training.checkpoints import read
 
     content = tiny.recipe(models("bert"), train_csv, training={"max_steps": 2})
     workflow.run(recipes.parse(content), tmp_path / "run")

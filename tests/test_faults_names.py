@@ -14,10 +14,11 @@ import pytest
 import tiny
 import yaml
 
-from featherweight import names, workflow
 from featherweight import recipe as recipes
+from featherweight import workflow
 from featherweight.errors import ConfigError
 from featherweight.sources import packages
+from featherweight.storage import names
 
 EVIL = [
     "$(touch ran) `touch ran`", "a\n```\n# heading\n---\n: [", "<script>alert(1)</script> <img src=x onerror=alert(1)>",

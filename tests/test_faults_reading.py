@@ -17,11 +17,11 @@ from featherweight import recipe as recipes
 from featherweight import workflow
 from featherweight.cli.arguments import data_keys
 from featherweight.errors import ConfigError, DataError, FeatherweightError
+from featherweight.inference.predictor import load_predictor
 from featherweight.recipe import DataSection, load_data_section
 from featherweight.registry import TASKS
 from featherweight.report.console import Console
 from featherweight.serving.app import PredictRequest
-from featherweight.serving.predictor import load_predictor
 from featherweight.sources import data
 from featherweight.sources.formats import STRICT, Reading, opened
 from featherweight.sources.formats import json_lines as json_module

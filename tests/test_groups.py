@@ -21,12 +21,12 @@ from featherweight import workflow
 from featherweight.errors import DataError
 from featherweight.evidence import learning_curve
 from featherweight.evidence.calibration import halves
-from featherweight.grouping import group_names, units_of
 from featherweight.recipe import DataSection
-from featherweight.records import Examples, Rows
+from featherweight.records.grouping import group_names, units_of
+from featherweight.records.rows import Examples, Rows
 from featherweight.sources import data
+from featherweight.tasks.reading.splits import carve, sample
 from featherweight.tasks.sequence_classification import SequenceClassification
-from featherweight.tasks.splits import carve, sample
 
 Models = Callable[[str], Path]
 

@@ -16,10 +16,10 @@ import torch
 from featherweight import recipe as recipes
 from featherweight import workflow
 from featherweight.engine import hardware
-from featherweight.engine.checkpoints import Checkpoints
-from featherweight.engine.train import Trainer
+from featherweight.engine.training.checkpoints import Checkpoints
+from featherweight.engine.training.train import Trainer
 from featherweight.errors import DivergedError, Interrupted
-from featherweight.runs import RunDirectory
+from featherweight.runs.directory import RunDirectory
 from featherweight.tasks.sequence_classification import SequenceClassification
 from featherweight.workflow import gate
 
@@ -139,7 +139,7 @@ def test_row_79_an_fp16_run_resumes_to_the_same_bytes(
     restored: bool, fp16: Any, run: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """The scale is still being found at the stop. Negative control: without it in the checkpoint, the bytes differ."""
-    from featherweight.engine.loss_scale import LossScale
+    from featherweight.engine.training.loss_scale import LossScale
 
     fp16(init_scale=2.0**28, growth_interval=3)
     run("whole", max_steps=24)

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from featherweight.errors import DataError
 from featherweight.recipe import DataSection
-from featherweight.records import Split
+from featherweight.records.rows import Split
 from featherweight.sources import data
-from featherweight.tasks.labels import class_indices, read_as, read_label_column
+from featherweight.tasks.reading.labels import class_indices, read_as, read_label_column
 from featherweight.tasks.sequence_classification import SequenceClassification
 
 Models = Callable[[str], Path]

@@ -19,10 +19,11 @@ import tiny
 from featherweight import recipe as recipes
 from featherweight import workflow
 from featherweight.errors import ConfigError
-from featherweight.evidence import baselines, giveaways, logistic, slices
+from featherweight.evidence import baselines, logistic, slices
+from featherweight.evidence.data import giveaways
 from featherweight.report import labels as label_report
 from featherweight.report import page, tables
-from featherweight.runs import RunDirectory
+from featherweight.runs.directory import RunDirectory
 
 Models = Callable[[str], Path]
 
@@ -220,7 +221,8 @@ def test_row_88_probabilities_are_kept_and_read_without_an_object_for_each(tmp_p
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from featherweight.records import Evaluation, Examples, Rows
+    from featherweight.records.answers import Evaluation
+    from featherweight.records.rows import Examples, Rows
 
     draw = np.random.default_rng(0)
     probabilities = draw.random((7, 300)).astype(np.float32)

@@ -15,11 +15,11 @@ import torch
 
 from featherweight import recipe as recipes
 from featherweight import workflow
-from featherweight.engine.checkpoints import Checkpoint, Checkpoints
-from featherweight.engine.execution import Execution
+from featherweight.engine.running.execution import Execution
+from featherweight.engine.training.checkpoints import Checkpoint, Checkpoints
 from featherweight.errors import ConfigError, DataError, DivergedError, ResourceError
-from featherweight.methods import adapters
-from featherweight.runs import RunDirectory
+from featherweight.methods.peft import adapters
+from featherweight.runs.directory import RunDirectory
 from featherweight.tasks.sequence_classification import SequenceClassification
 
 Models = Callable[[str], Path]
@@ -71,7 +71,7 @@ def test_row_21_divergence_is_seen_within_a_few_steps(clipping: float, run: Any,
 
 
 def test_row_21_what_is_not_finite_is_never_saved(tmp_path: Path) -> None:
-    from featherweight.engine.guards import Guard
+    from featherweight.engine.training.guard import Guard
     from featherweight.recipe import TrainingSection
 
     guard = Guard(TrainingSection(learning_rate=1e-3))
@@ -246,10 +246,10 @@ def checkpoint(step: int, best: int | None = None) -> Checkpoint:
 
 def test_row_08_the_disk_is_asked_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoints = Checkpoints(tmp_path / "c", keep=2)
-    monkeypatch.setattr("featherweight.engine.checkpoints.free_bytes", lambda path: 4_000_099)
+    monkeypatch.setattr("featherweight.engine.training.checkpoints.free_bytes", lambda path: 4_000_099)
     with pytest.raises(ResourceError, match=r"needs 4,000,100 bytes and 4,000,099 are free.*--force"):
         checkpoints.require_room(1_000_000, 100)
-    monkeypatch.setattr("featherweight.engine.checkpoints.free_bytes", lambda path: 4_000_100)
+    monkeypatch.setattr("featherweight.engine.training.checkpoints.free_bytes", lambda path: 4_000_100)
     checkpoints.require_room(1_000_000, 100)
 
 

@@ -17,17 +17,17 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from test_trainer_equivalence import largest_difference, train_ours, trained
 
-from featherweight.engine import attention as packed_attention
-from featherweight.engine import kernels, linear
-from featherweight.engine.attention import Run
-from featherweight.engine.dropout import Mask, Masks, drop
-from featherweight.engine.execution import Execution
-from featherweight.engine.forward import Packed, Padded, block_list
-from featherweight.engine.lora import _LoRALinear
-from featherweight.engine.multi_lora import AdapterWeights, MultiLora, Update
-from featherweight.engine.products import PRODUCTS, works
-from featherweight.engine.speedups import Activation, RmsNorm, activate
-from featherweight.records import Encoding
+from featherweight.engine.fast import kernels, linear
+from featherweight.engine.fast.dropout import Mask, Masks, drop
+from featherweight.engine.fast.exchanges import Activation, RmsNorm, activate
+from featherweight.engine.fast.lora import _LoRALinear
+from featherweight.engine.fast.products import PRODUCTS, works
+from featherweight.engine.running import attention as packed_attention
+from featherweight.engine.running.attention import Run
+from featherweight.engine.running.execution import Execution
+from featherweight.engine.running.forward import Packed, Padded, block_list
+from featherweight.engine.running.many_adapters import AdapterWeights, MultiLora, Update
+from featherweight.records.rows import Encoding
 
 WORDS = 60
 LONGEST = 40
@@ -107,7 +107,7 @@ def with_adapter(model: Any) -> Any:
     from peft import LoraConfig, get_peft_model
     from transformers.pytorch_utils import Conv1D
 
-    from featherweight.methods.targets import linear_targets
+    from featherweight.methods.peft.targets import linear_targets
 
     config = LoraConfig(
         task_type="SEQ_CLS", r=4, lora_alpha=8, target_modules=linear_targets(model), init_lora_weights=False,
@@ -329,7 +329,7 @@ def test_a_whole_run_gives_the_same_adapter(kind: str, tmp_path: Path, monkeypat
     packed, padded = with_adapter(make_model(kind, **dry)), with_adapter(make_model(kind, **dry))
     train_ours(packed, encoding, tmp_path / "packed")
     monkeypatch.setattr(
-        "featherweight.engine.execution.choose",
+        "featherweight.engine.running.execution.choose",
         lambda model, pad, masks, frame: Padded(pad, torch.device("cpu"), "test"),
     )
     train_ours(padded, encoding, tmp_path / "padded")
@@ -518,7 +518,7 @@ def test_weights_that_something_else_reads_stay(how: str) -> None:
         torch.testing.assert_close(execution.logits(model, encoding, rows), before, atol=1e-5, rtol=1e-5)
 
     def test_a_library_that_this_machine_lacks_is_not_measured(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        from featherweight.engine import probe
+        from featherweight.engine.fast import machine_speed
 
         def missing(*arguments: Any) -> torch.Tensor:
             raise NotImplementedError("no kernel for this device")
@@ -528,12 +528,12 @@ def test_weights_that_something_else_reads_stay(how: str) -> None:
 
         for broken in (missing, wrong):
             monkeypatch.setitem(PRODUCTS, "oneDNN", broken)
-            found = probe._measure()
+            found = machine_speed._measure()
             assert found.product == "PyTorch"
             assert "oneDNN" not in found.product_reason
 
     def test_a_default_is_left_only_for_what_is_clearly_faster(self) -> None:
-        from featherweight.engine.probe import _choose
+        from featherweight.engine.fast.machine_speed import _choose
 
         assert _choose({"PyTorch": 100.0, "oneDNN": 110.0}, "PyTorch") == "PyTorch"
         assert _choose({"PyTorch": 100.0, "oneDNN": 210.0}, "PyTorch") == "oneDNN"

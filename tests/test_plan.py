@@ -13,8 +13,8 @@ import tiny
 
 from featherweight import recipe as recipes
 from featherweight import workflow
-from featherweight.engine import checkpoints
-from featherweight.engine.forecast import _fit
+from featherweight.engine.training import checkpoints
+from featherweight.engine.training.forecast import _fit
 from featherweight.errors import ConfigError
 
 Models = Callable[[str], Path]

@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from featherweight.errors import ConfigError, DataError, FeatherweightError
-from featherweight.serving.predictor import Predictor
+from featherweight.inference.predictor import Predictor
 from featherweight.sources.formats import format_of
 
 CASES = ROOT.parent / "shared" / "cases" / "15"

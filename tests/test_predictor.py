@@ -19,7 +19,7 @@ from conftest import ROOT
 from featherweight import recipe as recipes
 from featherweight import workflow
 from featherweight.errors import ConfigError, DataError
-from featherweight.serving.predictor import Predictor, load_predictor
+from featherweight.inference.predictor import Predictor, load_predictor
 
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 LIGHT = ["onnxruntime", "tokenizers", "numpy"]

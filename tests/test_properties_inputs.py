@@ -19,12 +19,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from featherweight import names
 from featherweight import recipe as recipes
 from featherweight.errors import FeatherweightError, ModelError
-from featherweight.methods import adapter_config
+from featherweight.methods.peft import strangers
 from featherweight.recipe import DataSection
 from featherweight.sources import archives, data, models, packages, tensors
+from featherweight.storage import names
 from featherweight.tasks.sequence_classification import SequenceClassification
 
 CASES = int(os.environ.get("FEATHERWEIGHT_CASES", "200"))
@@ -55,8 +55,8 @@ def _bounded_memory() -> Iterator[None]:
 @pytest.fixture(autouse=True, scope="module")
 def _imported() -> None:
     """What a first call loads is no part of its time."""
-    adapter_config.check({"peft_type": "LORA"}, Path(), {})
-    adapter_config.without_patterns({"target_modules": ".*"}, ["a"], Path())
+    strangers.check({"peft_type": "LORA"}, Path(), {})
+    strangers.without_patterns({"target_modules": ".*"}, ["a"], Path())
     SequenceClassification(["a", "b"])
     __import__("datasets")
     __import__("huggingface_hub")
@@ -219,8 +219,8 @@ def test_adapter_configurations(config: dict[str, Any]) -> None:
     modules = [f"bert.encoder.layer.{layer}.attention.self.{name}" for layer in range(4) for name in ("query", "value")]
     stored = {"base_model.lora_A.weight": tensors.TensorInfo("F32", (8, 4))}
     with ours_only():
-        adapter_config.check(config, Path("adapter_config.json"), stored)
-        found = adapter_config.without_patterns(config, modules, Path("adapter_config.json"))
+        strangers.check(config, Path("adapter_config.json"), stored)
+        found = strangers.without_patterns(config, modules, Path("adapter_config.json"))
         assert not isinstance(found.get("target_modules"), str) or found["target_modules"] == "all-linear"
 
 

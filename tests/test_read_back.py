@@ -14,8 +14,8 @@ import torch
 from featherweight import load_predictor, workflow
 from featherweight import recipe as recipes
 from featherweight.errors import ConfigError, ModelError
-from featherweight.methods import adapters
-from featherweight.runs import RunDirectory
+from featherweight.methods.peft import adapters
+from featherweight.runs.directory import RunDirectory
 from featherweight.workflow import gate
 
 Models = Callable[[str], Path]
@@ -157,7 +157,7 @@ def test_row_83_the_trial_changes_nothing_and_leaves_nothing(
 def test_row_83_a_resumed_run_is_not_tried_again(
     models: Models, train_csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from featherweight.engine.train import Trainer
+    from featherweight.engine.training.train import Trainer
     from featherweight.errors import Interrupted
 
     content = tiny.recipe(models("bert"), train_csv, training={"max_steps": 3})

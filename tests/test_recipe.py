@@ -11,10 +11,9 @@ import jsonschema
 import pytest
 from conftest import ROOT
 
-from featherweight import elsewhere
 from featherweight import recipe as recipes
 from featherweight.errors import ConfigError
-from featherweight.registry import METHODS
+from featherweight.registry import METHODS, elsewhere
 
 MINIMAL = {"model": {"name": "m"}, "data": {"name": "d"}}
 

@@ -22,9 +22,9 @@ import pytest
 import tiny
 from torture import CASES, Torture, outcome
 
-from featherweight.engine.checkpoints import Checkpoints, read
+from featherweight.engine.training.checkpoints import Checkpoints, read
 from featherweight.errors import ModelError
-from featherweight.runs import RunDirectory
+from featherweight.runs.directory import RunDirectory
 
 pytestmark = pytest.mark.slow
 
@@ -62,7 +62,7 @@ def wrapping(target: str, before: str) -> str:
     )
 
 
-STEP = "featherweight.engine.train:Trainer._train_step"
+STEP = "featherweight.engine.training.train:Trainer._train_step"
 
 
 def resume(torture: Torture, case: str, out: Path, **options: Any) -> injector.Ended:
@@ -129,7 +129,7 @@ def test_row_02_killed_between_two_steps(case: str, torture: Torture, tmp_path: 
 @pytest.mark.parametrize(
     "moment",
     [
-        striking("featherweight.engine.train:Trainer._evaluate", 1, signal.SIGKILL),
+        striking("featherweight.engine.training.train:Trainer._evaluate", 1, signal.SIGKILL),
         striking("featherweight.workflow.running:_publish", 1, signal.SIGKILL),
     ],
     ids=["epoch boundary", "after the last step"],
@@ -143,7 +143,7 @@ def test_row_03_killed_at_a_boundary(moment: str, torture: Torture, tmp_path: Pa
 
 
 DRAWN = wrapping(
-    "featherweight.engine.dropout:Masks.start",
+    "featherweight.engine.fast.dropout:Masks.start",
     "import random, numpy, torch\n"
     "drawn = random.randrange(999), numpy.random.randint(999), int(torch.randint(999, ()))\n"
     "arguments = (arguments[0], hash(drawn) % 2**32)",
@@ -172,13 +172,13 @@ def test_row_04_the_comparison_can_fail(torture: Torture, tmp_path: Path) -> Non
 STAGES = {
     "reading data": ("featherweight.sources.data:load", 1),
     "tokenising": ("featherweight.tasks.sequence_classification:SequenceClassification.encode", 1),
-    "checking the data": ("featherweight.evidence.data_checks:check", 1),
+    "checking the data": ("featherweight.evidence.data.checks:check", 1),
     "a baseline": ("featherweight.evidence.baselines:TfidfLogisticRegression.predict", 1),
-    "evaluating the base": ("featherweight.engine.execution:Execution.logits", 1),
+    "evaluating the base": ("featherweight.engine.running.execution:Execution.logits", 1),
     "the first step": (STEP, 1),
-    "between micro-batches": ("featherweight.engine.train:Trainer._gradients", 5),
-    "evaluating": ("featherweight.engine.train:Trainer._evaluate", 1),
-    "saving": ("featherweight.engine.checkpoints:_write", 3),
+    "between micro-batches": ("featherweight.engine.training.train:Trainer._gradients", 5),
+    "evaluating": ("featherweight.engine.training.train:Trainer._evaluate", 1),
+    "saving": ("featherweight.engine.training.checkpoints:_write", 3),
     "publishing": ("featherweight.workflow.running:assess", 1),
     "the gate": ("featherweight.workflow.gate:require_same_answers", 1),
     "the report": ("featherweight.report.page:one_run", 1),
@@ -386,7 +386,7 @@ def test_row_14_a_run_that_moved(torture: Torture, run: Path, tmp_path: Path) ->
 def test_row_15_one_process_a_run(torture: Torture, tmp_path: Path) -> None:
     """The second exits 2; one that dies by SIGKILL leaves no lock behind."""
     out = tmp_path / "run"
-    code = f"import time\nfrom pathlib import Path\nfrom featherweight.storage import held\nwith held(Path({str(out)!r})):\n    print('held', flush=True)\n    time.sleep(600)"
+    code = f"import time\nfrom pathlib import Path\nfrom featherweight.storage.whole import held\nwith held(Path({str(out)!r})):\n    print('held', flush=True)\n    time.sleep(600)"
     owner = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert owner.stdout is not None
     assert owner.stdout.readline() == "held\n"
@@ -414,7 +414,7 @@ def test_row_17_a_pickle_in_a_checkpoint(torture: Torture, run: Path, tmp_path: 
     assert ended.code == 4
     assert "optimizer.pt" in ended.errors
     manifest = json.loads((folder / "manifest.json").read_text())
-    from featherweight.sources.cache import file_hash
+    from featherweight.storage.cache import file_hash
 
     manifest["sha256"] |= {name: file_hash(folder / name) for name in ("rng_state.pth", "optimizer.pt")}
     (folder / "manifest.json").write_text(json.dumps(manifest))

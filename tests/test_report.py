@@ -27,7 +27,7 @@ from featherweight.errors import ModelError
 from featherweight.evidence.slices import text_to_try
 from featherweight.report import svg, tables
 from featherweight.report.model_card import model_card
-from featherweight.runs import RunDirectory
+from featherweight.runs.directory import RunDirectory
 from featherweight.sources.models import ModelSource
 
 NASTY = "<img src=x onerror=alert(1)></script><b>'\"&"

@@ -19,11 +19,11 @@ import torch
 
 from featherweight import recipe as recipes
 from featherweight import workflow
-from featherweight.engine.checkpoints import Checkpoints
-from featherweight.engine.execution import Execution
+from featherweight.engine.running.execution import Execution
+from featherweight.engine.training.checkpoints import Checkpoints
 from featherweight.errors import ConfigError, ModelError
-from featherweight.runs import RunDirectory
-from featherweight.serving.predictor import load_predictor
+from featherweight.inference.predictor import load_predictor
+from featherweight.runs.directory import RunDirectory
 
 Models = Callable[[str], Path]
 
@@ -134,7 +134,7 @@ RESUMED = {
 
 def stopped_and_resumed(content: dict[str, Any], folder: Path, step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stop a run before its step ``step``, as a signal would, and resume it."""
-    from featherweight.engine.train import Trainer
+    from featherweight.engine.training.train import Trainer
     from featherweight.errors import Interrupted
 
     with monkeypatch.context() as patch:
@@ -237,7 +237,7 @@ def test_two_signals_stop_at_once(models: Models, train_csv: Path, tmp_path: Pat
 
 
 def test_damaged_checkpoints_are_passed_over_and_never_ignored_all_together(tmp_path: Path) -> None:
-    from featherweight.engine.checkpoints import Checkpoint
+    from featherweight.engine.training.checkpoints import Checkpoint
 
     checkpoints = Checkpoints(tmp_path / "c", keep=5)
     assert checkpoints.newest() is None
@@ -258,7 +258,7 @@ def test_damaged_checkpoints_are_passed_over_and_never_ignored_all_together(tmp_
 
 
 def test_the_best_checkpoint_outlives_newer_ones(tmp_path: Path) -> None:
-    from featherweight.engine.checkpoints import Checkpoint
+    from featherweight.engine.training.checkpoints import Checkpoint
 
     checkpoints = Checkpoints(tmp_path / "c", keep=2)
     for step in range(1, 6):

@@ -15,13 +15,13 @@ import torch
 from featherweight import recipe as recipes
 from featherweight import workflow
 from featherweight.engine import cost
-from featherweight.engine.execution import Execution
-from featherweight.engine.features import features
-from featherweight.engine.forward import Padded
+from featherweight.engine.running.execution import Execution
+from featherweight.engine.running.features import features
+from featherweight.engine.running.forward import Padded
 from featherweight.errors import ConfigError, DataError
 from featherweight.evidence.selection import expected_largest, optimism
-from featherweight.records import Encoding
-from featherweight.runs import RunDirectory
+from featherweight.records.rows import Encoding
+from featherweight.runs.directory import RunDirectory
 
 Models = Callable[[str], Path]
 

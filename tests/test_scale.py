@@ -77,7 +77,7 @@ def _tokenizers() -> dict[str, Any]:
 
 def test_row_89_texts_cut_here_have_the_ids_that_the_tokenizer_gives_them() -> None:
     """Ids, and how many tokens are lost, against ``tokenizer(..., truncation=True)`` and what it keeps of the rest."""
-    from featherweight.tasks import tokens
+    from featherweight.tasks.reading import tokens
 
     texts = _texts(300)
     for name, tokenizer in _tokenizers().items():
@@ -94,7 +94,7 @@ def test_row_89_texts_cut_here_have_the_ids_that_the_tokenizer_gives_them() -> N
 
 
 def test_row_89_a_tokenizer_that_came_with_a_limit_and_padding_of_its_own_is_set_right() -> None:
-    from featherweight.tasks import tokens
+    from featherweight.tasks.reading import tokens
 
     tokenizer = tiny.tokenizer("bert")
     tokenizer.backend_tokenizer.enable_truncation(3)
@@ -103,7 +103,7 @@ def test_row_89_a_tokenizer_that_came_with_a_limit_and_padding_of_its_own_is_set
 
 
 def test_row_89_texts_are_tokenised_in_batches_bounded_by_their_length() -> None:
-    from featherweight.tasks import tokens
+    from featherweight.tasks.reading import tokens
 
     texts = ["x" * 400_000] * 7 + ["y"] * 9_000
     made = list(tokens.batches(iter(texts)))
@@ -136,7 +136,7 @@ def test_row_89_long_documents_cost_their_length_and_no_more() -> None:
 def test_row_89_rows_are_read_in_their_order_whatever_was_selected() -> None:
     import pyarrow as pa
 
-    from featherweight.records import Rows
+    from featherweight.records.rows import Rows
 
     pieces = [pa.record_batch({"text": [f"{one}" if one % 7 else None for one in range(start, start + 50)]})
               for start in range(0, 1000, 50)]  # fmt: skip
@@ -159,7 +159,7 @@ def test_row_89_rows_are_read_in_their_order_whatever_was_selected() -> None:
 def test_row_89_rows_that_a_filter_left_of_a_data_set_are_the_rows_that_are_read() -> None:
     import datasets
 
-    from featherweight.records import Rows
+    from featherweight.records.rows import Rows
 
     whole = datasets.Dataset.from_dict({"text": list("abcdef"), "label": [0, 1] * 3})
     rows = Rows.of(whole.filter(lambda one: one["label"] == 1), {"text": "text", "label": "column:label"})
@@ -172,7 +172,7 @@ def test_row_89_near_duplicates_are_kept_on_disk_and_grouped_as_before(tmp_path:
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    from featherweight.evidence import duplicates, minhash
+    from featherweight.evidence.data import duplicates, minhash
 
     draw = random.Random(0)
     words = ["".join(draw.choices("abcdefgh", k=draw.randint(2, 6))) for _ in range(300)]
@@ -198,7 +198,7 @@ def test_row_89_plain_texts_take_a_shorter_way_to_the_same_normal_form() -> None
     import re
     import unicodedata
 
-    from featherweight.evidence import duplicates
+    from featherweight.evidence.data import duplicates
 
     def spelled_out(text: str) -> str:
         plain = unicodedata.normalize("NFC", text).casefold()

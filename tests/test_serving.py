@@ -20,9 +20,9 @@ import tiny
 import featherweight
 from featherweight import recipe as recipes
 from featherweight import workflow
-from featherweight.serving.adapters import SharedBase, weights_of
+from featherweight.inference.loading import load_tuned, origin_of
+from featherweight.inference.shared_base import SharedBase, weights_of
 from featherweight.serving.catalogue import BASE, Catalogue
-from featherweight.serving.loading import load_tuned, origin_of
 
 TEXTS = [row["text"] for row in tiny.rows(24, seed=9)] + ["great", "", "no-such-word the the the the"]
 METHODS: dict[str, dict[str, Any]] = {

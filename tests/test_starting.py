@@ -15,7 +15,7 @@ from test_run import stopped_and_resumed
 from featherweight import recipe as recipes
 from featherweight import workflow
 from featherweight.errors import FeatherweightError
-from featherweight.runs import RunDirectory
+from featherweight.runs.directory import RunDirectory
 
 Models = Callable[[str], Path]
 

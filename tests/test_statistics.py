@@ -10,16 +10,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from featherweight import metrics
-from featherweight.evidence import calibration, paired, resampling
-from featherweight.evidence.compare import (
+from featherweight.answers import metrics
+from featherweight.evidence import calibration, paired
+from featherweight.evidence.statistics import STATISTICS
+from featherweight.statistics import resampling
+from featherweight.statistics.proportions import (
     compare,
     detectable_difference,
     mcnemar_exact,
     not_inferior,
     smallest_significant_difference,
 )
-from featherweight.evidence.statistics import STATISTICS
 
 ROWS = st.integers(1, 60)
 

@@ -11,11 +11,12 @@ import pytest
 import tiny
 import torch
 
-from featherweight.engine.checkpoints import Checkpoints
-from featherweight.engine.execution import Execution
-from featherweight.engine.train import Trainer
+from featherweight.engine.running.execution import Execution
+from featherweight.engine.training.checkpoints import Checkpoints
+from featherweight.engine.training.train import Trainer
 from featherweight.recipe import TrainingSection
-from featherweight.records import Encoding, Evaluation
+from featherweight.records.answers import Evaluation
+from featherweight.records.rows import Encoding
 from featherweight.tasks.sequence_classification import SequenceClassification
 
 ROWS = 43  # no multiple of the batch, and the last step of an epoch has fewer micro-batches

@@ -13,12 +13,13 @@ import tiny
 
 from featherweight import recipe as recipes
 from featherweight import workflow
-from featherweight.evidence import data_checks, training_checks
-from featherweight.evidence.compare import compare, rows_to_tell
+from featherweight.evidence import training_checks
+from featherweight.evidence.data import checks
 from featherweight.evidence.paired import by_accuracy
 from featherweight.evidence.verdict import headline, of_several
 from featherweight.recipe import TrainingSection
 from featherweight.report import tables
+from featherweight.statistics.proportions import compare, rows_to_tell
 
 N = 200
 BEATEN, BETTER = (100, 60, 5), (140, 5, 50)  # rows that both get right, only the tuned model, only the other
@@ -261,16 +262,16 @@ def findings(**found: Any) -> dict[str, Any]:
 def test_row_92_an_unbalanced_set_is_said_once_for_all_splits() -> None:
     split = {"label_shares": {"ham": 0.93, "spam": 0.07}}
     found = findings(splits={"train": split, "validation": {"label_shares": {"ham": 0.95, "spam": 0.05}}})
-    (line,) = data_checks.warnings(found)
+    (line,) = checks.warnings(found)
     assert line.startswith("93.0% of train, 95.0% of validation rows are 'ham'")
     assert "macro-F1" in line
     split["label_shares"] = {"ham": 0.9, "spam": 0.1}
-    assert len(data_checks.warnings({**found, "splits": {"train": split}})) == 0, "negative control"
+    assert len(checks.warnings({**found, "splits": {"train": split}})) == 0, "negative control"
 
 
 def test_row_97_the_senses_of_twins_add_up_to_all_of_them() -> None:
     found = findings(twins={"validation": {"rows": 240, "exact": 4, "normalised": 10, "near": 30}})
-    (line,) = data_checks.warnings(found)
+    (line,) = checks.warnings(found)
     total, rows, *parts = map(int, re.findall(r"\d+", line))
     assert (total, rows) == (30, 240)
     assert sum(parts) == total

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from featherweight.evidence.compare import wilson
+from featherweight.statistics.proportions import wilson
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 

@@ -27,7 +27,7 @@ _PUBLIC = {
     "learning_curve": "featherweight.workflow:learning_curve",
     "export_run": "featherweight.workflow:export",  # featherweight.export is the package
     "write_report": "featherweight.workflow:report",
-    "load_predictor": "featherweight.serving.predictor:load_predictor",
+    "load_predictor": "featherweight.inference.predictor:load_predictor",
     "FeatherweightError": "featherweight.errors:FeatherweightError",
 }
 

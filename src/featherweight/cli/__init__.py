@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Any, NoReturn
 
-from featherweight import __version__, waiting
+from featherweight import __version__
 from featherweight.errors import UNFORESEEN, FeatherweightError, ResourceError
-from featherweight.names import printable
+from featherweight.process import waiting
+from featherweight.storage.names import printable
 
 # One module each in this package, in the order in which --help lists them.
 COMMANDS = (
@@ -86,7 +87,7 @@ def _is_out_of_memory(error: BaseException) -> bool:
     """The end of the memory as torch says it; nothing is imported for the question."""
     if not isinstance(error, RuntimeError) or "torch" not in sys.modules:
         return False
-    from featherweight.engine.guards import is_out_of_memory
+    from featherweight.engine.memory import is_out_of_memory
 
     return is_out_of_memory(error)
 

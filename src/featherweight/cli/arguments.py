@@ -110,7 +110,7 @@ def data_keys(value: str) -> dict[str, Any]:
 def data_section(target: str, value: str | None, assignments: Sequence[str], reading: dict[str, Any]) -> Any:
     """The data that ``evaluate`` measures on: a run's own columns and labels, under what was given."""
     from featherweight import recipe as recipes
-    from featherweight.runs import RunDirectory
+    from featherweight.runs.directory import RunDirectory
     from featherweight.sources import archives
 
     overrides = recipes.parse_set(assignments).get("data", {}) | reading

@@ -29,7 +29,7 @@ def add(commands: Any) -> None:
 
 
 def _run(arguments: Arguments) -> None:
-    from featherweight.signals import stop_on_signals
+    from featherweight.process.signals import stop_on_signals
 
     console = console_for(arguments)
     # Before anything large is imported, which takes seconds: a signal during that is heard, too.

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from featherweight.answers.metrics import OF_COUNTS, count
 from featherweight.evidence import calibration, slices
-from featherweight.evidence.compare import wilson
 from featherweight.evidence.paired import by_accuracy, by_every_statistic
-from featherweight.metrics import OF_COUNTS, count
-from featherweight.records import Examples
+from featherweight.records.rows import Examples
+from featherweight.statistics.proportions import wilson
 
 Probabilities = NDArray[np.float32]
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from featherweight.evidence import logistic
 from featherweight.evidence.logistic import LONGEST_TEXT, MOST_JOINT_SCORES, MOST_JOINT_WEIGHTS, WordModel
-from featherweight.records import Examples
+from featherweight.records.rows import Examples
 
 _MOST_ROWS = 100_000  # the word model is as good as it gets long before, and its memory grows with the rows,
 _MOST_CHARACTERS = 50_000_000  # with the text,

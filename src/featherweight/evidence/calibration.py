@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featherweight.evidence.compare import wilson
-from featherweight.grouping import in_random_order, units_of
+from featherweight.records.grouping import in_random_order, units_of
+from featherweight.statistics.proportions import wilson
 
 Probabilities = NDArray[np.float32]
 Labels = NDArray[np.int64]

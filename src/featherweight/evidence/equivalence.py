@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featherweight.errors import UnprovenError
-from featherweight.evidence.compare import compare, not_inferior
+from featherweight.statistics.proportions import compare, not_inferior
 
 TOLERANCE = 1e-4  # of a probability, between fp32 and fp32
 MARGIN = 0.02

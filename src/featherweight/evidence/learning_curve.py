@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featherweight.grouping import in_random_order, units_of
+from featherweight.records.grouping import in_random_order, units_of
 
 Floats = NDArray[np.float64]
 

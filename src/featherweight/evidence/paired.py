@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featherweight.evidence import resampling
-from featherweight.evidence.compare import (
+from featherweight.evidence.statistics import LESS_IS_BETTER, STATISTICS
+from featherweight.statistics import resampling
+from featherweight.statistics.proportions import (
     CONFIDENCE,
     compare,
     detectable_difference,
     holm,
     smallest_significant_difference,
 )
-from featherweight.evidence.statistics import LESS_IS_BETTER, STATISTICS
 
 Probabilities = NDArray[np.float32]
 Labels = NDArray[np.int64]
@@ -26,7 +26,7 @@ Labels = NDArray[np.int64]
 def by_accuracy(
     base: Probabilities, tuned: Probabilities, labels: Labels, groups: Sequence[str | None] | None = None, seed: int = 0
 ) -> dict[str, Any]:
-    """:func:`~featherweight.evidence.compare.compare` as plain values, with what this test set could have shown.
+    """:func:`~featherweight.statistics.proportions.compare` as plain values, with what this test set could have shown.
 
     Args:
         base: probabilities of the one model; shape (rows, classes).
@@ -35,7 +35,7 @@ def by_accuracy(
         groups: what each row belongs to, where rows are not independent.
 
     Returns:
-        The fields of :class:`~featherweight.records.Comparison`; ``verdict`` holds for every label and
+        The fields of :class:`~featherweight.records.answers.Comparison`; ``verdict`` holds for every label and
         ``accuracy_verdict`` is what the test of accuracy alone says.
     """
     found = compare(base.argmax(axis=1) == labels, tuned.argmax(axis=1) == labels, groups, seed=seed)

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from featherweight.answers.metrics import OF_COUNTS, count
 from featherweight.errors import DataError
-from featherweight.evidence.compare import holm, not_inferior
 from featherweight.evidence.paired import by_accuracy, by_every_statistic
-from featherweight.metrics import OF_COUNTS, count
-from featherweight.runs import Predictions
+from featherweight.runs.predictions import Predictions
+from featherweight.statistics.proportions import holm, not_inferior
 
 SEED = "training.seed"
 

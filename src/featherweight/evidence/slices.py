@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featherweight.evidence.compare import compare, holm, wilson
-from featherweight.records import Examples
+from featherweight.records.rows import Examples
+from featherweight.statistics.proportions import compare, holm, wilson
 
 Probabilities = NDArray[np.float32]
 

@@ -7,9 +7,9 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from featherweight.answers.metrics import OF_COUNTS, ClassCounts
 from featherweight.evidence.calibration import BINS, brier_scores, confidence_bins, log_losses
-from featherweight.evidence.resampling import Additive, Floats
-from featherweight.metrics import OF_COUNTS, ClassCounts
+from featherweight.statistics.resampling import Additive, Floats
 
 Probabilities = NDArray[np.float32]
 Labels = NDArray[np.int64]

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from featherweight.evidence.compare import rows_to_tell
+from featherweight.statistics.proportions import rows_to_tell
 
 
 def headline(metrics: Mapping[str, Any]) -> str:

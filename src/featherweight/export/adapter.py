@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from featherweight.errors import ConfigError
 from featherweight.export import Subject
-from featherweight.methods.adapters import CONFIG
+from featherweight.methods.peft.adapters import CONFIG
 
 
 class Adapter:

@@ -9,11 +9,11 @@ from typing import Any, ClassVar
 import torch
 from tokenizers import Tokenizer
 
-from featherweight.engine.batches import collate
+from featherweight.engine.running.batches import collate
 from featherweight.errors import ConfigError, first_line
 from featherweight.export import Subject
 from featherweight.export.merged import merge
-from featherweight.quiet import quiet
+from featherweight.process.quiet import quiet
 from featherweight.sources.trial_texts import Frame
 
 MODEL = "model.onnx"

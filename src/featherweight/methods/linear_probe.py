@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from featherweight.methods import Adapted, adapters
+from featherweight.methods import Adapted
+from featherweight.methods.peft import adapters
 from featherweight.recipe import MethodOptions
 
 

@@ -10,8 +10,9 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from featherweight.methods import Adapted, adapters
-from featherweight.methods.targets import linear_targets
+from featherweight.methods import Adapted
+from featherweight.methods.peft import adapters
+from featherweight.methods.peft.targets import linear_targets
 from featherweight.recipe import MethodOptions
 from featherweight.recipe.values import PositiveInt
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from featherweight.errors import ConfigError
-from featherweight.names import exists, problem
 from featherweight.recipe.sections import FILE_KEYS, LONGEST_NAME, PACKAGE_PREFIX
+from featherweight.storage.names import exists, problem
 
 # Keys whose values may be files or folders of this machine, by section.
 PATH_KEYS = {"model": ("name", "adapter"), "data": ("name", *FILE_KEYS)}

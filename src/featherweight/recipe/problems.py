@@ -6,9 +6,8 @@ from collections.abc import Iterable, Sequence
 
 from pydantic import BaseModel, ValidationError
 
-from featherweight import elsewhere
 from featherweight.recipe.sections import DEFAULT_METHOD, DataSection, ModelSection, TrainingSection
-from featherweight.registry import METHODS, did_you_mean
+from featherweight.registry import METHODS, did_you_mean, elsewhere
 
 
 def explain(error: ValidationError, model: type[BaseModel], prefix: Sequence[str] = ()) -> list[str]:

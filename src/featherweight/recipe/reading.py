@@ -10,11 +10,11 @@ from typing import Any
 from pydantic import ValidationError
 
 from featherweight.errors import ConfigError
-from featherweight.names import beside, exists
 from featherweight.recipe.paths import anchor_paths, name_of
 from featherweight.recipe.problems import explain
 from featherweight.recipe.sections import DEFAULT_METHOD, DataSection, MethodOptions, Recipe
 from featherweight.registry import METHODS, TASKS, did_you_mean
+from featherweight.storage.names import beside, exists
 
 _MAX_BYTES = 1 << 20
 

@@ -6,7 +6,6 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, model_validator
 
-from featherweight.names import problem
 from featherweight.recipe.values import (
     Delimiter,
     Duration,
@@ -18,6 +17,7 @@ from featherweight.recipe.values import (
     Revision,
 )
 from featherweight.registry import BASELINES, did_you_mean
+from featherweight.storage.names import problem
 
 PACKAGE_PREFIX = "package:"
 FILE_KEYS = ("train_file", "validation_file", "test_file")

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from featherweight.names import printable
+from featherweight.storage.names import printable
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from featherweight.report import parts, tables
-from featherweight.runs import RunDirectory
+from featherweight.runs.directory import RunDirectory
 
 _SUSPECTS = "Suspected label errors: {suspects:,} of {rows:,} {split} rows looked at, the most suspect first"
 _REPEATS = ("exactly_repeated_texts", "repeated_texts", "nearly_repeated_texts")

@@ -9,12 +9,12 @@ from typing import Any
 
 import yaml
 
-from featherweight.names import printable
 from featherweight.recipe import PACKAGE_PREFIX, Recipe
-from featherweight.records import rungs
+from featherweight.records.runs import rungs
 from featherweight.report.tables import cautions, comparison_sentence
-from featherweight.runs import FACTS
+from featherweight.runs.directory import FACTS
 from featherweight.sources.models import ModelSource
+from featherweight.storage.names import printable
 
 _MOST_NAMED = 20
 # Where the hub's cache keeps a snapshot of OWNER/NAME.

@@ -13,7 +13,7 @@ from markupsafe import Markup
 from featherweight import __version__
 from featherweight.evidence.verdict import of_several
 from featherweight.report import sections, tables
-from featherweight.runs import RunDirectory
+from featherweight.runs.directory import RunDirectory
 
 
 def one_run(run: RunDirectory, metrics: Mapping[str, Any]) -> str:

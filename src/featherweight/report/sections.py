@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from featherweight import records
+from featherweight.records.runs import untuned
 from featherweight.report import inputs, labels, parts, svg, tables
-from featherweight.runs import RunDirectory
+from featherweight.runs.directory import RunDirectory
 
 _NOT_IN_TRAIN = {
     "without_twins": "without a twin in train",
@@ -143,7 +143,7 @@ _FIGURES = ("accuracy", "macro_f1", "balanced_accuracy", "matthews_correlation")
 
 def _ladder(run: RunDirectory, metrics: Mapping[str, Any]) -> list[parts.Part]:
     rungs = tables.rungs(metrics)
-    against = metrics["rungs"] | {records.untuned(metrics): metrics["comparison"]}
+    against = metrics["rungs"] | {untuned(metrics): metrics["comparison"]}
     rows = []
     for name, one in rungs.items():
         low, high = one["eval_accuracy_interval"]

@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from featherweight import records
+from featherweight.records.runs import rungs as rungs_of
+from featherweight.records.runs import untuned
 from featherweight.report.fitted import Column, FittedTable
 
 _MOST_LISTED = 20
@@ -125,7 +126,7 @@ def ladder(metrics: Mapping[str, Any]) -> FittedTable:
 
 def rungs(metrics: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Every rung's metrics by the name that readers see, the cheapest first; each with its ``cost``."""
-    return records.rungs(metrics) | {"tuned model": {**metrics["tuned"], "cost": metrics["resources"]["tuning"]}}
+    return rungs_of(metrics) | {"tuned model": {**metrics["tuned"], "cost": metrics["resources"]["tuning"]}}
 
 
 def cost(spent: Mapping[str, Any]) -> tuple[str, str]:
@@ -164,7 +165,7 @@ def selection(metrics: Mapping[str, Any]) -> str:
 def against_baselines(metrics: Mapping[str, Any]) -> str:
     """What the untuned model is worth."""
     low, high = metrics["base"]["eval_accuracy_interval"]
-    found = f"The {records.untuned(metrics)}'s accuracy is {low:.4f} to {high:.4f}"
+    found = f"The {untuned(metrics)}'s accuracy is {low:.4f} to {high:.4f}"
     majority = metrics["baselines"].get("majority")
     if majority and low <= majority["eval_accuracy"] <= high:
         found += f": no better than always answering the commonest label ({majority['eval_accuracy']:.4f})"
@@ -195,7 +196,7 @@ def comparison_sentence(metrics: Mapping[str, Any]) -> str:
     least = comparison["smallest_significant_difference"]
     sight = f" Differences under {least:.4f} could not have been told from chance." if least is not None else ""
     return (
-        f"Against the {records.untuned(metrics)} {comparison['metric']} changes by {comparison['difference']:+.4f} "
+        f"Against the {untuned(metrics)} {comparison['metric']} changes by {comparison['difference']:+.4f} "
         f"({comparison['confidence']:.0%} interval {low:+.4f} to {high:+.4f}, n = {comparison['n']:,}); "
         f"{comparison['fixed']} examples fixed, {comparison['broken']} broken ({test} p = {comparison['p_value']:.3g})."
         f"{sight}"

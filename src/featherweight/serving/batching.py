@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from math import ceil
 from typing import Any
 
-from featherweight.serving.backends import Prepared, estimated_tokens
+from featherweight.inference.backends import Prepared, estimated_tokens
 from featherweight.serving.catalogue import Catalogue, Served
 from featherweight.serving.metrics import Metrics
 

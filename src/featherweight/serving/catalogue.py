@@ -12,15 +12,15 @@ from itertools import count
 from pathlib import Path
 
 from featherweight.engine.hardware import give_back_freed_memory
-from featherweight.engine.multi_lora import AdapterWeights
+from featherweight.engine.running.many_adapters import AdapterWeights
 from featherweight.errors import ConfigError, ModelError
-from featherweight.serving.adapters import SharedBase, untuned_heads, weights_of
-from featherweight.serving.backends import Backend, OwnModel
-from featherweight.serving.loading import LoadedModel, Origin, load_tuned, load_untuned, origin_of
-from featherweight.serving.predictor import Predictor, load_predictor
-from featherweight.serving.torch_backend import TorchBackend
-from featherweight.sources.cache import file_hash, key_of
+from featherweight.inference.backends import Backend, OwnModel
+from featherweight.inference.loading import LoadedModel, Origin, load_tuned, load_untuned, origin_of
+from featherweight.inference.predictor import Predictor, load_predictor
+from featherweight.inference.shared_base import SharedBase, untuned_heads, weights_of
+from featherweight.inference.torch_backend import TorchBackend
 from featherweight.sources.models import ModelSource
+from featherweight.storage.cache import file_hash, key_of
 
 BASE = "@base"  # behind a run's name: its untuned model, as the run measured it
 _log = logging.getLogger("featherweight.serving")

@@ -21,9 +21,9 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
-from featherweight import names
 from featherweight.errors import ModelError
-from featherweight.sources.cache import cached, file_hash, key_of
+from featherweight.storage import names
+from featherweight.storage.cache import cached, file_hash, key_of
 
 MAX_ENTRIES = 10_000
 MAX_BYTES = 64 << 30

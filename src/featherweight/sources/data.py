@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from featherweight.errors import DataError
 from featherweight.recipe import DataSection
-from featherweight.records import Split
+from featherweight.records.rows import Split
 from featherweight.sources import cells, data_files, hub, row_store
-from featherweight.sources.cache import cached, file_hash, key_of
+from featherweight.storage.cache import cached, file_hash, key_of
 
 if TYPE_CHECKING:
     import datasets

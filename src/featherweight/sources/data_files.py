@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from featherweight.errors import ConfigError, DataError
-from featherweight.names import beside, exists
 from featherweight.recipe import FILE_KEYS, PACKAGE_PREFIX, DataSection
 from featherweight.registry import did_you_mean
 from featherweight.sources import packages
 from featherweight.sources.formats import is_readable, suffixes
+from featherweight.storage.names import beside, exists
 
 SPLITS = ("train", "validation", "test")
 _ALSO_VALIDATION = ("dev", "valid", "val", "eval")

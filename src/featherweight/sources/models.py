@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from featherweight.errors import ConfigError, ModelError, first_line
-from featherweight.names import beside, exists
 from featherweight.recipe import PACKAGE_PREFIX
 from featherweight.registry import did_you_mean
 from featherweight.sources import archives, hub, packages
-from featherweight.sources.cache import cached, file_hash, key_of
 from featherweight.sources.json_files import read_json
 from featherweight.sources.tensors import read_header, shard_names
+from featherweight.storage.cache import cached, file_hash, key_of
+from featherweight.storage.names import beside, exists
 
 INDEX = "model.safetensors.index.json"
 _TEXT_ALONE = {"input_ids", "attention_mask", "token_type_ids"}  # what a tokenizer may make of a text

@@ -6,8 +6,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from featherweight.errors import ConfigError
-from featherweight.names import exists
 from featherweight.recipe import PACKAGE_PREFIX
+from featherweight.storage.names import exists
 
 
 def locate(name: str) -> Path:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from featherweight.errors import ModelError, first_line
-from featherweight.records import Encoding
+from featherweight.records.rows import Encoding
 
 _STEPS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 _CHARACTERS = 256  # models without a vocabulary read characters

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from featherweight.errors import ConfigError
-from featherweight.tasks.labels import listed
+from featherweight.tasks.reading.labels import listed
 
 
 def is_trained(config: Any) -> bool:

@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from featherweight.collector import importing_models
 from featherweight.errors import DataError, ModelError
+from featherweight.process.imports import importing_models
 from featherweight.recipe import DataSection, ModelSection
-from featherweight.records import Encoding, Examples, Rows, Split
+from featherweight.records.rows import Encoding, Examples, Rows, Split
 from featherweight.sources import models
-from featherweight.sources.cache import cached, key_of
 from featherweight.sources.models import ModelSource
-from featherweight.tasks import heads, lengths, tokens
-from featherweight.tasks.labels import (
+from featherweight.storage.cache import cached, key_of
+from featherweight.tasks import heads
+from featherweight.tasks.reading import lengths, tokens
+from featherweight.tasks.reading.labels import (
     LabelColumn,
     Reading,
     class_indices,
@@ -25,7 +26,7 @@ from featherweight.tasks.labels import (
     read_label_column,
     row_ids,
 )
-from featherweight.tasks.splits import carve, sample
+from featherweight.tasks.reading.splits import carve, sample
 
 if TYPE_CHECKING:
     import torch
@@ -159,7 +160,7 @@ class SequenceClassification:
     def max_length(
         self, tokenizer: Any, model: Any, configured: int | None, *, tried: bool = False
     ) -> tuple[int, str | None]:
-        """Tokens after which texts are cut, and why; see :func:`featherweight.tasks.lengths.usable`."""
+        """Tokens after which texts are cut, and why; see :func:`featherweight.tasks.reading.lengths.usable`."""
         return lengths.usable(tokenizer, model, configured, tried=tried)
 
     def encode(self, examples: Examples, tokenizer: Any, max_length: int) -> Encoding:

@@ -11,8 +11,8 @@ from __future__ import annotations
 import numpy as np
 
 from featherweight.evidence.baselines import as_layer, fit_probe, probe_rows
+from featherweight.process.signals import Stop
 from featherweight.report.console import Console
-from featherweight.signals import Stop
 from featherweight.tasks import heads
 from featherweight.workflow.preparing import Prepared
 from featherweight.workflow.rungs import frozen_features

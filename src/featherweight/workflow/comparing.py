@@ -8,7 +8,7 @@ from typing import Any
 
 from featherweight.report import tables
 from featherweight.report.console import Console
-from featherweight.runs import RunDirectory
+from featherweight.runs.directory import RunDirectory
 from featherweight.sources import archives
 
 

@@ -9,21 +9,22 @@ from pathlib import Path
 from typing import Any
 
 from featherweight import recipe as recipes
+from featherweight.answers.metrics import by_label, count, evaluation_of
 from featherweight.errors import ConfigError
 from featherweight.evidence.assess import with_interval
 from featherweight.evidence.calibration import log_losses
-from featherweight.metrics import by_label, count, evaluation_of
-from featherweight.names import beside
+from featherweight.inference.predictor import is_export, load_predictor
 from featherweight.recipe import DataSection, Recipe, TrainingSection
-from featherweight.records import Evaluation, Examples
+from featherweight.records.answers import Evaluation
+from featherweight.records.rows import Examples
 from featherweight.registry import TASKS, did_you_mean
 from featherweight.report import tables
 from featherweight.report.console import Console
-from featherweight.runs import RunDirectory
-from featherweight.serving.predictor import is_export, load_predictor
+from featherweight.runs.directory import RunDirectory
 from featherweight.sources import archives, data
-from featherweight.tasks.labels import listed
-from featherweight.tasks.splits import HELD_OUT
+from featherweight.storage.names import beside
+from featherweight.tasks.reading.labels import listed
+from featherweight.tasks.reading.splits import HELD_OUT
 from featherweight.workflow.own_data import holds_train, read_own_data
 from featherweight.workflow.preparing import SELECTION_SPLIT
 
@@ -107,13 +108,13 @@ def _load(
 ) -> _Model:
     if is_export(folder):
         return _export(folder, base_model)
-    from featherweight.serving import loading
+    from featherweight.inference import loading
 
     loaded = loading.load(target, fresh_labels, base_model)
 
     def measure(examples: Examples, console: Console) -> Evaluation:
         from featherweight.engine import hardware
-        from featherweight.engine.evaluate import evaluate as run_over
+        from featherweight.engine.running.evaluate import evaluate as run_over
 
         model = hardware.accelerator_for(TrainingSection()).prepare_model(loaded.model, evaluation_mode=True)
         return run_over(

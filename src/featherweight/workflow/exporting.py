@@ -6,24 +6,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from featherweight import recipe as recipes
-from featherweight import storage
 from featherweight.errors import ConfigError, DataError, Interrupted
 from featherweight.evidence import equivalence
 from featherweight.evidence.calibration import calibrate
 from featherweight.export import Format, Subject
+from featherweight.process.signals import stop_on_signals
 from featherweight.recipe import Recipe
-from featherweight.records import Examples
+from featherweight.records.rows import Examples
 from featherweight.registry import EXPORTS, METHODS
 from featherweight.report import tables
 from featherweight.report.console import Console
 from featherweight.report.export_card import export_card
-from featherweight.runs import FACTS, RunDirectory
-from featherweight.signals import stop_on_signals
+from featherweight.runs.directory import FACTS, RunDirectory
+from featherweight.storage import whole
 from featherweight.workflow.own_data import read_own_data
 from featherweight.workflow.preparing import SELECTION_SPLIT
 
 if TYPE_CHECKING:
-    from featherweight.serving.predictor import Predictor
+    from featherweight.inference.predictor import Predictor
 
 
 def export(
@@ -70,9 +70,9 @@ def export(
             console.begin(what)
 
         examples = _validation(directory, recipe)
-        with storage.writing(output):
+        with whole.writing(output):
             output.parent.mkdir(parents=True, exist_ok=True)
-        with storage.writing(output), storage.new_folder(output) as folder:
+        with whole.writing(output), whole.new_folder(output) as folder:
             step(f"writing {format}")  # first, for a model may be none that can be had in it
             facts = _write(exporter, directory, recipe, folder, base_model)
             step("answering the validation rows with the run")
@@ -106,7 +106,7 @@ class _Answers:
 
     @classmethod
     def of(cls, name: str, examples: Examples, base_model: str | None) -> _Answers:
-        from featherweight.serving.predictor import load_predictor
+        from featherweight.inference.predictor import load_predictor
 
         return cls(load_predictor(name, base_model=base_model), examples)
 
@@ -126,7 +126,7 @@ def _write(
     exporter: Format, directory: RunDirectory, recipe: Recipe, folder: Path, base_model: str | None
 ) -> dict[str, Any]:
     """Fill the folder; gives what the export has to know of itself."""
-    from featherweight.serving import loading
+    from featherweight.inference import loading
     from featherweight.sources.json_files import read_json
 
     loaded = loading.load(str(directory.path), base_model=base_model)
@@ -168,9 +168,9 @@ def _own_calibration(exported: _Answers, examples: Examples, recipe: Recipe) -> 
 
 def _publish(folder: Path, output: Path) -> None:
     """Every byte on disk first, then the name."""
-    storage.sync_tree(folder)
+    whole.sync_tree(folder)
     folder.rename(output)  # takes the place of an empty folder
-    storage.sync(output.parent)
+    whole.sync(output.parent)
 
 
 def _size(folder: Path) -> int:

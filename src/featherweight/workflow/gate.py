@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featherweight.errors import DivergedError, ModelError
-from featherweight.records import Encoding
+from featherweight.records.rows import Encoding
 from featherweight.tasks.heads import within
 
 if TYPE_CHECKING:
     import torch
 
-    from featherweight.engine.execution import Execution
+    from featherweight.engine.running.execution import Execution
 
 ROWS = 64
 _EXACT, _ROUNDED = 1e-3, 5e-2  # of a probability, measured in fp32, and with a model or its trunk's cache in 16 bits
@@ -43,9 +43,9 @@ def require_readable(folder: Path, model: Any, bare: Callable[[], Any], head: Se
     Raises:
         ModelError: it can't be loaded, or what is loaded is not what was written.
     """
-    from featherweight.engine import randomness
-    from featherweight.methods import adapters
-    from featherweight.serving import loading
+    from featherweight.engine.training import randomness
+    from featherweight.inference import loading
+    from featherweight.methods.peft import adapters
 
     before = randomness.capture()
     try:
@@ -168,8 +168,8 @@ def require_same_answers(
 def _answers(folder: Path, encoding: Encoding, rows: NDArray[np.int64]) -> NDArray[np.float32]:
     import torch
 
-    from featherweight.batching import by_tokens
-    from featherweight.serving.loading import execution_of, load
+    from featherweight.inference.loading import execution_of, load
+    from featherweight.records.batching import by_tokens
 
     loaded = load(str(folder))
     if torch.cuda.is_available():

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from featherweight.errors import ResourceError
-from featherweight.evidence import data_checks
-from featherweight.evidence.data_checks import LabelledTexts
+from featherweight.evidence.data import checks
+from featherweight.evidence.data.checks import LabelledTexts
 from featherweight.recipe import DataSection, TrainingSection
 from featherweight.report import tables
 from featherweight.report.console import Console
-from featherweight.runs import package_versions
+from featherweight.runs.directory import package_versions
 from featherweight.sources import data
 
 _SUSPECTS_SHOWN = 10
@@ -22,7 +22,7 @@ def inspect_data(section: DataSection, *, console: Console | None = None) -> dic
     """Every check of a data set, as a run makes it: labels, lengths, duplicates, leaks, giveaways, suspect labels."""
     console = console or Console(quiet=True)
     splits = LabelledTexts.of_splits(data.load(section), section.text, section.label)
-    found = data_checks.check(splits, data_checks.fingerprint(splits), TrainingSection().seed, section.group)
+    found = checks.check(splits, checks.fingerprint(splits), TrainingSection().seed, section.group)
     shares = {name: facts["label_shares"] for name, facts in found["splits"].items()}
     console.show(tables.label_shares(shares, {name: len(split) for name, split in splits.items()}))
     for name, facts in found["splits"].items():
@@ -37,9 +37,10 @@ def inspect_data(section: DataSection, *, console: Console | None = None) -> dic
 
 def doctor(*, console: Console | None = None) -> dict[str, Any]:
     """What this machine and this installation can do, and what to fix."""
-    from featherweight.engine import hardware, kernels
-    from featherweight.engine.probe import probe
-    from featherweight.sources import cache
+    from featherweight.engine import hardware
+    from featherweight.engine.fast import kernels
+    from featherweight.engine.fast.machine_speed import probe
+    from featherweight.storage import cache
 
     console = console or Console(quiet=True)
     hub = {key: os.environ[key] for key in ("HF_HOME", "HF_ENDPOINT", "HF_HUB_OFFLINE") if key in os.environ}

@@ -9,19 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from featherweight import recipe as recipes
-from featherweight.engine import checkpoints
+from featherweight.engine.training import checkpoints
 from featherweight.errors import ConfigError, FeatherweightError
-from featherweight.methods import adapters
-from featherweight.names import beside
+from featherweight.inference.facts import read_facts
+from featherweight.methods.peft import adapters
 from featherweight.recipe import PACKAGE_PREFIX
 from featherweight.registry import METHODS, did_you_mean
 from featherweight.report import tables
 from featherweight.report.console import Console
-from featherweight.runs import RunDirectory
-from featherweight.serving.facts import read_facts
+from featherweight.runs.directory import RunDirectory
 from featherweight.sources import archives, gguf_files, models, packages, tensors
 from featherweight.sources.json_files import read_json
 from featherweight.sources.tensors import TensorInfo
+from featherweight.storage.names import beside
 
 _CONFIG_FACTS = ("model_type", "hidden_size", "num_hidden_layers", "vocab_size", "max_position_embeddings")
 

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from featherweight.errors import ConfigError
 from featherweight.recipe import seconds_of
-from featherweight.records import Evaluation
+from featherweight.records.answers import Evaluation
 from featherweight.report.console import Console
-from featherweight.runs import RunDirectory
+from featherweight.runs.directory import RunDirectory
 from featherweight.workflow.preparing import SELECTION_SPLIT, Prepared, trainer_for
 
 if TYPE_CHECKING:
-    from featherweight.engine.forecast import Forecast
+    from featherweight.engine.training.forecast import Forecast
 
 EVENT = "laid"
 _RESERVE = 0.04  # of the time: what single steps waver by, and checkpoints
@@ -67,8 +67,8 @@ def steps_within(limit: str, found: Forecast, evaluation: float, evaluations: Ca
 
 
 def _laid(prepared: Prepared, directory: RunDirectory, model: Any, base: Mapping[str, Any]) -> dict[str, Any]:
-    from featherweight.engine.checkpoints import Checkpoints
-    from featherweight.engine.forecast import forecast
+    from featherweight.engine.training.checkpoints import Checkpoints
+    from featherweight.engine.training.forecast import forecast
 
     limit = str(prepared.recipe.training.time_limit)
     nowhere = Checkpoints(directory.checkpoints, 1)

@@ -11,13 +11,13 @@ import numpy as np
 from featherweight.errors import ConfigError, DataError, Interrupted
 from featherweight.evidence import learning_curve as curves
 from featherweight.evidence.baselines import fit_probe
+from featherweight.process.signals import stop_on_signals
 from featherweight.recipe import Recipe
-from featherweight.records import Examples
+from featherweight.records.rows import Examples
 from featherweight.registry import TASKS
 from featherweight.report import tables
 from featherweight.report.console import Console
-from featherweight.runs import RunDirectory
-from featherweight.signals import stop_on_signals
+from featherweight.runs.directory import RunDirectory
 from featherweight.sources import data
 from featherweight.workflow.preparing import evaluated_split, prepare
 from featherweight.workflow.rungs import frozen_part

@@ -8,11 +8,11 @@ import numpy as np
 
 from featherweight.errors import DataError
 from featherweight.recipe import Recipe
-from featherweight.records import Examples, Split
+from featherweight.records.rows import Examples, Split
 from featherweight.registry import TASKS
-from featherweight.runs import RunDirectory
+from featherweight.runs.directory import RunDirectory
 from featherweight.sources import data
-from featherweight.tasks.splits import HELD_OUT
+from featherweight.tasks.reading.splits import HELD_OUT
 
 
 @dataclass(frozen=True)

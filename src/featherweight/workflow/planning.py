@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from featherweight.process.signals import stop_on_signals
 from featherweight.recipe import Recipe
-from featherweight.records import Encoding
+from featherweight.records.rows import Encoding
 from featherweight.report import tables
 from featherweight.report.console import Console
-from featherweight.signals import stop_on_signals
 from featherweight.workflow.laying import steps_within
 from featherweight.workflow.preparing import SELECTION_SPLIT, adapt, count_parameters, measure, prepare, trainer_for
 
@@ -22,8 +22,8 @@ def plan(recipe: Recipe, *, console: Console | None = None) -> dict[str, Any]:
     The model is loaded and a few real steps are made, so the figures are measured ones; ``seconds.doubt`` is how far
     single steps were from the fitted line.
     """
-    from featherweight.engine.checkpoints import Checkpoints, disk_bytes, size_of
-    from featherweight.engine.forecast import forecast
+    from featherweight.engine.training.checkpoints import Checkpoints, disk_bytes, size_of
+    from featherweight.engine.training.forecast import forecast
 
     console = console or Console(quiet=True)
     started = time.perf_counter()

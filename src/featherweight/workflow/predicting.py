@@ -23,7 +23,7 @@ def predict(
         max_error_rate: the label is None where answers would be wrong more often than this.
         base_model: where an adapter's base model is on this machine; where the adapter says itself if None.
     """
-    from featherweight.serving.predictor import load_predictor
+    from featherweight.inference.predictor import load_predictor
 
     predictor = load_predictor(target, calibrated=calibrated, max_error_rate=max_error_rate, base_model=base_model)
     return predictor.stream([texts] if isinstance(texts, str) else texts)
@@ -42,7 +42,7 @@ def predict_file(
     base_model: str | None = None,
 ) -> int:
     """Answer each row of a file into another; gives the number of rows. See :meth:`Predictor.predict_file`."""
-    from featherweight.serving.predictor import load_predictor
+    from featherweight.inference.predictor import load_predictor
 
     predictor = load_predictor(target, calibrated=calibrated, max_error_rate=max_error_rate, base_model=base_model)
     return predictor.predict_file(source, output, column=column, encoding=encoding, delimiter=delimiter)

@@ -13,26 +13,28 @@ from numpy.typing import NDArray
 
 from featherweight import recipe as recipes
 from featherweight.errors import ConfigError
-from featherweight.evidence import data_checks
-from featherweight.evidence.data_checks import LabelledTexts
-from featherweight.evidence.duplicates import Fingerprints
+from featherweight.evidence.data import checks
+from featherweight.evidence.data.checks import LabelledTexts
+from featherweight.evidence.data.duplicates import Fingerprints
 from featherweight.methods import Adapted
 from featherweight.recipe import Recipe, TrainingSection
-from featherweight.records import Encoding, Evaluation, Examples
+from featherweight.records.answers import Evaluation
+from featherweight.records.rows import Encoding, Examples
 from featherweight.registry import METHODS, TASKS
 from featherweight.report import tables
 from featherweight.report.console import Console
-from featherweight.runs import package_versions
-from featherweight.sources import cache, data, models
+from featherweight.runs.directory import package_versions
+from featherweight.sources import data, models
 from featherweight.sources.models import ModelSource
 from featherweight.sources.trial_texts import Frame
+from featherweight.storage import cache
 from featherweight.workflow import defaults
 from featherweight.workflow.starting import Start
 
 if TYPE_CHECKING:
-    from featherweight.engine.checkpoints import Checkpoints
-    from featherweight.engine.execution import Execution
-    from featherweight.engine.train import Trainer
+    from featherweight.engine.running.execution import Execution
+    from featherweight.engine.training.checkpoints import Checkpoints
+    from featherweight.engine.training.train import Trainer
 
 _ROWS_LOOKED_AT = 32
 _USUAL_WIDTH = 768  # of a base model, for an architecture whose configuration does not say
@@ -99,7 +101,7 @@ class Prepared:
         if self.recipe.data.group is not None and drawn:
             flat["data.drawn_by"] = "group"  # where earlier versions drew single rows
         flat |= {f"data.{name}": examples.fingerprint for name, examples in self.examples.items()}
-        from featherweight.engine.checkpoints import CONTRACT
+        from featherweight.engine.training.checkpoints import CONTRACT
 
         flat |= {"model": self.source.fingerprint, "model.head": self.recipe.model.head}
         if self.start is not None:
@@ -142,7 +144,7 @@ def prepare(recipe: Recipe, console: Console) -> Prepared:
     import transformers
 
     from featherweight.engine import hardware
-    from featherweight.engine.execution import Execution
+    from featherweight.engine.running.execution import Execution
 
     console.begin("loading the model")
     seed = recipe.training.seed
@@ -193,7 +195,7 @@ def prepare(recipe: Recipe, console: Console) -> Prepared:
 
 
 def _facts(recipe: Recipe, model: Any, head: list[str], train: Encoding, execution: Execution) -> defaults.Facts:
-    from featherweight.engine.features import head_input_size
+    from featherweight.engine.running.features import head_input_size
 
     size = None
     if recipe.training.learning_rate is None:
@@ -240,12 +242,12 @@ def _read(recipe: Recipe, console: Console) -> _Read:
         if name not in examples or examples[name].origin != split.origin:
             console.say(f"{name}: left out, for {split.origin} has no labels")
     checked = {name: LabelledTexts.of(one, task.labels) for name, one in examples.items()}
-    prints = data_checks.fingerprint(checked)
+    prints = checks.fingerprint(checked)
     if not recipe.data.allow_leak:
-        data_checks.refuse_leaks(checked, prints, recipe.data.group)
+        checks.refuse_leaks(checked, prints, recipe.data.group)
     dropped = 0
     if recipe.data.drop_train_twins:
-        kept = data_checks.rows_without_twins(checked, prints)
+        kept = checks.rows_without_twins(checked, prints)
         dropped = len(examples["train"]) - len(kept)
         examples["train"] = examples["train"].select(kept)
         checked["train"] = LabelledTexts.of(examples["train"], task.labels)
@@ -278,7 +280,7 @@ def trainer_for(
     stop: Callable[[], bool],
 ) -> Trainer:
     """The engine's loop over the train split, as the recipe has it."""
-    from featherweight.engine.train import Trainer
+    from featherweight.engine.training.train import Trainer
 
     return Trainer(
         model,
@@ -304,7 +306,7 @@ def measure(
     split: str = SELECTION_SPLIT,
 ) -> Evaluation:
     """Run the model, in whatever state it is, over a split."""
-    from featherweight.engine.evaluate import evaluate
+    from featherweight.engine.running.evaluate import evaluate
 
     return evaluate(
         model,

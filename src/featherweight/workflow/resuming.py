@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from featherweight.errors import Interrupted, ResourceError
 from featherweight.report.console import Console
-from featherweight.runs import RunDirectory
+from featherweight.runs.directory import RunDirectory
 
 if TYPE_CHECKING:
-    from featherweight.engine.checkpoints import Checkpoint, Checkpoints
+    from featherweight.engine.training.checkpoints import Checkpoint, Checkpoints
 
 
 def command_line(arguments: list[str], resume: bool | str) -> str:
@@ -37,7 +37,7 @@ def explained(directory: RunDirectory, command: str | None) -> Iterator[None]:
     except Interrupted as interrupted:
         raise Interrupted(f"{interrupted}; continue with: {command}") from None
     except (MemoryError, RuntimeError) as error:
-        from featherweight.engine.guards import is_out_of_memory
+        from featherweight.engine.memory import is_out_of_memory
 
         if not is_out_of_memory(error):
             raise
@@ -56,7 +56,7 @@ def find_checkpoint(
         ModelError: the one named is damaged, or all are.
         ConfigError: the one named belongs to a run with other settings, each of which is named.
     """
-    from featherweight.engine.checkpoints import read
+    from featherweight.engine.training.checkpoints import read
 
     if not resume:
         return None

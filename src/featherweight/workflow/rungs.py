@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from featherweight.errors import Interrupted
 from featherweight.evidence.assess import with_interval
 from featherweight.evidence.baselines import Baseline, Part
-from featherweight.records import Evaluation
+from featherweight.process.signals import Stop
+from featherweight.records.answers import Evaluation
 from featherweight.registry import BASELINES, METRICS
 from featherweight.report.console import Console
-from featherweight.runs import RunDirectory
-from featherweight.signals import Stop
+from featherweight.runs.directory import RunDirectory
 from featherweight.workflow.preparing import Prepared, measure
 
 _LONGEST_REASON = 300  # characters
@@ -93,7 +93,7 @@ def frozen_features(
 ) -> NDArray[np.float32]:
     """What these modules of the untuned model's head read of some rows of a split; those of train are kept, as the head
     may begin on what the ladder's probe was fitted on."""
-    from featherweight.engine.features import features
+    from featherweight.engine.running.features import features
 
     asked = (tuple(modules), rows.tobytes())
     if split == "train" and prepared.kept_features is not None and prepared.kept_features[0] == asked:

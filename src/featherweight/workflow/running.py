@@ -10,16 +10,19 @@ from typing import Any
 import numpy as np
 
 from featherweight import recipe as recipes
-from featherweight.evidence import data_checks, selection, training_checks
+from featherweight.evidence import selection, training_checks
 from featherweight.evidence.assess import Fitting, assess, with_interval
+from featherweight.evidence.data import checks
 from featherweight.evidence.verdict import headline
+from featherweight.process.signals import Stop, stop_on_signals
 from featherweight.recipe import Recipe
-from featherweight.records import Evaluation, RunRecord, TrainingResult
+from featherweight.records.answers import Evaluation
+from featherweight.records.runs import RunRecord
+from featherweight.records.training import TrainingResult
 from featherweight.report import tables
 from featherweight.report.console import Console
-from featherweight.runs import FACTS, SCHEMA_VERSION, RunDirectory
-from featherweight.signals import Stop, stop_on_signals
-from featherweight.storage import held
+from featherweight.runs.directory import FACTS, SCHEMA_VERSION, RunDirectory
+from featherweight.storage.whole import held
 from featherweight.workflow import gate
 from featherweight.workflow.beginning import begin_at_probe
 from featherweight.workflow.laying import lay
@@ -103,11 +106,11 @@ def _measure_base(prepared: Prepared, directory: RunDirectory, console: Console,
 
     with stop.at_once("checking the data"):
         console.begin("checking the data")
-        checks = data_checks.check(
+        checked = checks.check(
             prepared.checked, prepared.prints, prepared.recipe.training.seed, prepared.recipe.data.group
         )
-        checks["warnings"] += data_checks.truncation_warnings(_truncation(prepared))
-        console.show(*(f"Take care: {line}" for line in checks["warnings"]))
+        checked["warnings"] += checks.truncation_warnings(_truncation(prepared))
+        console.show(*(f"Take care: {line}" for line in checked["warnings"]))
     with stop.at_once("measuring the baselines"):
         baselines, left_out = measure_baselines(prepared, directory, console, stop)
     started = prepared.model if prepared.start is None else adapt(prepared).model
@@ -115,7 +118,7 @@ def _measure_base(prepared: Prepared, directory: RunDirectory, console: Console,
         evaluations = measure_model(prepared, directory, started, "base", console, stop)
     measured = {name: with_interval(one.metrics, len(one.labels)) for name, one in evaluations.items()}
     measured[prepared.evaluated_split]["cost"] = meter.cost()
-    event = {"event": "base", "baselines": baselines, "metrics": measured, "data_checks": checks}
+    event = {"event": "base", "baselines": baselines, "metrics": measured, "data_checks": checked}
     event |= {"baselines_left_out": left_out} if left_out else {}
     directory.append_history(event)
     return event
@@ -131,7 +134,7 @@ def _tune(
     stop: Stop,
 ) -> tuple[Any, TrainingResult]:
     from featherweight.engine import TRANSIENT
-    from featherweight.engine.checkpoints import Checkpoints, size_of
+    from featherweight.engine.training.checkpoints import Checkpoints, size_of
 
     training = prepared.recipe.training
     checkpoints = Checkpoints(directory.checkpoints, training.save_total_limit, prepared.identity())
@@ -232,7 +235,7 @@ def _evidence(
     prepared: Prepared, directory: RunDirectory, base: Mapping[str, Any], tuned: Mapping[str, Evaluation]
 ) -> dict[str, Any]:
     """What the predictions on the evaluated split prove, from the run's own files."""
-    split, data, checks = prepared.evaluated_split, prepared.recipe.data, base["data_checks"]
+    split, data, checked = prepared.evaluated_split, prepared.recipe.data, base["data_checks"]
     examples = prepared.examples[split]
 
     def answers(name: str, of: str) -> Any:
@@ -249,8 +252,8 @@ def _evidence(
         tuned[split].probabilities,
         {name: answers(name, split) for name in base["baselines"]},
         fitting=fitting,
-        twins=np.isin(examples.ids, checks["twins"][split]["ids"]),
-        shared_groups=np.isin(examples.ids, checks["shared_groups"][split]["ids"]) if data.group else None,
+        twins=np.isin(examples.ids, checked["twins"][split]["ids"]),
+        shared_groups=np.isin(examples.ids, checked["shared_groups"][split]["ids"]) if data.group else None,
         slice_columns=data.slices,
         keywords=data.keywords,
         group_column=data.group,
@@ -317,7 +320,7 @@ def _write_artefact(
     prepared: Prepared, directory: RunDirectory, model: Any, calibration: Mapping[str, Any], folder: Path
 ) -> None:
     """Fill ``folder`` with what is shipped, but for the card: weights, tokenizer, the facts for inference."""
-    from featherweight.serving.loading import facts
+    from featherweight.inference.loading import facts
 
     task, source, tokenizer = prepared.task, prepared.source, prepared.tokenizer
     prepared.method.save(model, folder, source.name, source.revision)

@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from featherweight.errors import ConfigError
-from featherweight.methods import Adapted, adapters
-from featherweight.names import beside
+from featherweight.inference.loading import Origin, origin_of
+from featherweight.methods import Adapted
+from featherweight.methods.peft import adapters
 from featherweight.recipe import MethodOptions, Recipe
 from featherweight.registry import METHODS, did_you_mean
-from featherweight.serving.loading import Origin, origin_of
-from featherweight.sources.cache import file_hash, key_of
 from featherweight.sources.models import ModelSource
-from featherweight.tasks.labels import listed
+from featherweight.storage.cache import file_hash, key_of
+from featherweight.storage.names import beside
+from featherweight.tasks.reading.labels import listed
 
 
 @dataclass(frozen=True)

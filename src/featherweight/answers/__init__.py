@@ -1,0 +1,1 @@
+"""Kinds of answer: what is kept of a row, and what measures it."""

@@ -1,0 +1,321 @@
+"""The optional compiled kernels of ``csrc``: built once with the machine's own C compiler, kept in the cache.
+
+Where there is no compiler, :func:`load` gives None and PyTorch's operations give the same numbers, more slowly.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import platform
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from featherweight.errors import ResourceError
+from featherweight.storage.cache import cached, file_hash, key_of
+from featherweight.storage.names import printable
+
+_SOURCES = sorted((Path(__file__).parent / "csrc").glob("*.[ch]"))
+# Nothing of -ffast-math: infinities mask, and sums are in the order that the code says.
+_FLAGS = [
+    "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-fopenmp", "-shared",
+    "-fPIC",
+]  # fmt: skip
+
+_LIBRARY, _DIGEST = "kernels.so", "kernels.so.sha256"
+_VERSION_SECONDS, _BUILD_SECONDS = 10.0, 120.0
+_MAX_SAID = 64 << 10  # bytes of what a compiler says that are looked at
+
+ACTIVATIONS = ("gelu", "gelu_tanh", "silu")  # the C side's numbers for them
+
+
+class Dropout(ctypes.Structure):
+    """The C side's ``Dropout``, field for field."""
+
+    _fields_ = [
+        *((name, ctypes.c_uint32) for name in ("first", "second", "threshold")),
+        ("boost", ctypes.c_float),
+        ("on", ctypes.c_int32),
+    ]  # fmt: skip
+
+
+class Shape(ctypes.Structure):
+    """The C side's ``Shape``, field for field."""
+
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in (
+            "texts", "heads", "groups", "size", "longest",
+            "q_token", "q_head", "k_token", "k_head", "v_token", "v_head", "causal", "window", "threads",
+        )),
+        ("scale", ctypes.c_float),
+        ("dropout", Dropout),
+    ]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """The loaded library. Tensors are fp32 on the processor and contiguous, where it does not say otherwise."""
+
+    library: Any
+
+    def attention_forward(
+        self,
+        shape: Shape,
+        starts: torch.Tensor,
+        firsts: torch.Tensor,
+        reads: torch.Tensor | None,
+        states: Sequence[torch.Tensor],
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Attention of a packed row.
+
+        Args:
+            starts: int64, shape (texts + 1,), where each text's tokens start.
+            firsts: int64, shape (texts,), index of each text's first weight.
+            reads: int64, shape (texts,), the one token of each text whose output is wanted, the others' being 0; all
+                are where there is none.
+            states: query, key and value, by the strides of ``shape``.
+
+        Returns:
+            The output (tokens, heads, size) and the logarithms of the weights' sums (heads, tokens).
+        """
+        tokens = states[0].shape[2]
+        out = _result(reads, tokens, shape.heads, shape.size)
+        sums = torch.empty(shape.heads, tokens)
+        _check(
+            self.library.attention_forward(
+                ctypes.byref(shape), *map(_pointer, (starts, firsts, reads, *states, out, sums))
+            )
+        )
+        return out, sums
+
+    def attention_backward(
+        self,
+        shape: Shape,
+        starts: torch.Tensor,
+        firsts: torch.Tensor,
+        reads: torch.Tensor | None,
+        states: Sequence[torch.Tensor],
+        out: torch.Tensor,
+        sums: torch.Tensor,
+        gradient: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Gradients of query (tokens, heads, size), key and value (tokens, key-value heads, size)."""
+        tokens = states[0].shape[2]
+        kv_heads = shape.heads // shape.groups
+        d_q = _result(reads, tokens, shape.heads, shape.size)
+        d_k, d_v = (torch.empty(tokens, kv_heads, shape.size) for _ in range(2))
+        arguments = (starts, firsts, reads, *states, out, sums, gradient, d_q, d_k, d_v)
+        _check(self.library.attention_backward(ctypes.byref(shape), *map(_pointer, arguments)))
+        return d_q, d_k, d_v
+
+    def drop(self, states: torch.Tensor, dropout: Dropout) -> torch.Tensor:
+        """``states`` after dropout."""
+        out = torch.empty_like(states)
+        self.library.drop(_size(states.numel()), _pointer(states), ctypes.byref(dropout), _pointer(out), _threads())
+        return out
+
+    def lora_forward(self, states: torch.Tensor, a: torch.Tensor, dropout: Dropout) -> torch.Tensor:
+        """dropout(states) A'; states (tokens, in), a (r, in), result (tokens, r)."""
+        thin = torch.empty(len(states), len(a))
+        self.library.lora_forward(
+            *map(_size, (*states.shape, len(a))), _pointer(states), _pointer(a), ctypes.byref(dropout), _pointer(thin),
+            _threads(),
+        )  # fmt: skip
+        return thin
+
+    def lora_backward(
+        self,
+        states: torch.Tensor,
+        a: torch.Tensor,
+        dropout: Dropout,
+        d_thin: torch.Tensor,
+        d_states: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """Gradient of ``a`` (r, in) from that of the thin product; adds the states' share to ``d_states``."""
+        d_a = torch.zeros_like(a)
+        self.library.lora_backward(
+            *map(_size, (*states.shape, len(a))), _pointer(states), _pointer(a), ctypes.byref(dropout),
+            _pointer(d_thin), _pointer(d_a), _pointer(d_states), _threads(),
+        )  # fmt: skip
+        return d_a
+
+    def activate(self, kind: str, states: torch.Tensor, gate: torch.Tensor | None = None) -> torch.Tensor:
+        """f(states), times ``gate`` where there is one."""
+        out = torch.empty_like(states)
+        self.library.activate(
+            _size(ACTIVATIONS.index(kind)), _size(states.numel()), *map(_pointer, (states, gate, out)), _threads()
+        )
+        return out
+
+    def activate_backward(
+        self, kind: str, states: torch.Tensor, gate: torch.Tensor | None, gradient: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Gradients of the states and, where there is one, of the gate."""
+        d_states, d_gate = torch.empty_like(states), None if gate is None else torch.empty_like(gate)
+        self.library.activate_backward(
+            _size(ACTIVATIONS.index(kind)), _size(states.numel()),
+            *map(_pointer, (states, gate, gradient, d_states, d_gate)), _threads(),
+        )  # fmt: skip
+        return d_states, d_gate
+
+    def rms_norm(self, states: torch.Tensor, weight: torch.Tensor, epsilon: float) -> tuple[torch.Tensor, torch.Tensor]:
+        """Root-mean-square norm of the last dimension, and what each row was multiplied by."""
+        out, scales = torch.empty_like(states), torch.empty(states.numel() // len(weight))
+        self.library.rms_norm(
+            _size(len(scales)), _size(len(weight)), _pointer(states), _pointer(weight), ctypes.c_float(epsilon),
+            _pointer(out), _pointer(scales), _threads(),
+        )  # fmt: skip
+        return out, scales
+
+    def rms_norm_backward(
+        self, states: torch.Tensor, weight: torch.Tensor, scales: torch.Tensor, gradient: torch.Tensor
+    ) -> torch.Tensor:
+        """Gradient of the states; the weight is frozen."""
+        d_states = torch.empty_like(states)
+        self.library.rms_norm_backward(
+            _size(len(scales)), _size(len(weight)),
+            *map(_pointer, (states, weight, scales, gradient, d_states)), _threads(),
+        )  # fmt: skip
+        return d_states
+
+
+def usable(*tensors: torch.Tensor) -> Kernels | None:
+    """The kernels where they can work on such tensors."""
+    return load() if plain(*tensors) else None
+
+
+def plain(*tensors: torch.Tensor) -> bool:
+    """Whether they are fp32 on the processor, outside of autocast."""
+    same = all(one.device.type == "cpu" and one.dtype == torch.float32 for one in tensors)
+    return same and not torch.is_autocast_enabled("cpu")
+
+
+@cache
+def load() -> Kernels | None:
+    """The kernels, compiled if they are not in the cache; None where that can't be done (see :func:`status`)."""
+    library, _ = _load()
+    return Kernels(library) if library is not None else None
+
+
+def status() -> str:
+    """One line for `doctor`: whether the kernels are there, and why not."""
+    return _load()[1]
+
+
+class _CompilerError(Exception):
+    """Why a compiler makes no library."""
+
+
+@cache
+def _load() -> tuple[Any, str]:
+    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    if compiler is None:
+        return None, "no C compiler found (install gcc or clang for faster training); PyTorch's operations do the work"
+    source = [path.read_text(encoding="utf-8") for path in _SOURCES]
+    try:
+        version = _said([compiler, "--version"], _VERSION_SECONDS)
+        key = key_of(source, _FLAGS, version, processor_features())
+        library = _open(cached("kernels", key, partial(_build, compiler), _is_whole) / _LIBRARY)
+    except (_CompilerError, ResourceError) as error:
+        return None, f"{compiler} could not build them ({printable(str(error))[:300]}); PyTorch does the work"
+    return library, f"compiled by {compiler}"
+
+
+def _build(compiler: str, folder: Path) -> None:
+    library = folder / _LIBRARY
+    files = [str(path) for path in _SOURCES if path.suffix == ".c"]
+    _said([compiler, *_FLAGS, "-o", str(library), *files, "-lm"], _BUILD_SECONDS)
+    if not library.is_file():
+        raise _CompilerError("it ended well and wrote no file")
+    _open(library)
+    (folder / _DIGEST).write_text(file_hash(library), encoding="utf-8")
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether the library is the one that was built, to the byte."""
+    try:
+        return (folder / _DIGEST).read_text(encoding="utf-8") == file_hash(folder / _LIBRARY)
+    except OSError:
+        return False
+
+
+def _open(path: Path) -> Any:
+    try:
+        library = ctypes.CDLL(str(path))
+        for name in vars(Kernels):
+            if not name.startswith("_"):
+                getattr(library, name)
+    except (OSError, AttributeError) as error:
+        raise _CompilerError(f"what it wrote is not the library: {error}") from error
+    return library
+
+
+def _said(command: Sequence[str], seconds: float) -> str:
+    """What a compiler says, whatever it does instead of compiling. Raises _CompilerError."""
+    with tempfile.TemporaryFile() as output:
+        try:
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+            )
+        except OSError as error:
+            raise _CompilerError(f"it can't be started: {error.strerror}") from error
+        try:
+            code = process.wait(seconds)
+        except BaseException as error:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # and what it started, which may hold on longer
+            process.wait()
+            if isinstance(error, subprocess.TimeoutExpired):
+                raise _CompilerError(f"no answer in {seconds:.0f} seconds") from None
+            raise
+        output.seek(0)
+        said = output.read(_MAX_SAID).decode("utf-8", "replace")
+    if code:
+        lines = [line.strip() for line in said.splitlines() if line.strip()]
+        reason = next((line for line in lines if "error" in line.lower()), lines[-1] if lines else "it says nothing")
+        ended = f"ended by signal {-code}" if code < 0 else f"exit code {code}"
+        raise _CompilerError(f"{reason}; {ended}")
+    return said
+
+
+def processor_features() -> str:
+    """What ``-march=native`` and speeds depend on, so that a cache shared by unlike machines stays right."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    flags = next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    return hashlib.sha256(flags.encode()).hexdigest()
+
+
+def _result(reads: torch.Tensor | None, *shape: int) -> torch.Tensor:
+    """Memory for one row a token: zeros where most tokens get none."""
+    return torch.empty(shape) if reads is None else torch.zeros(shape)
+
+
+def _pointer(tensor: torch.Tensor | None) -> ctypes.c_void_p:
+    return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
+
+
+def _size(number: int) -> ctypes.c_int64:
+    return ctypes.c_int64(number)
+
+
+def _threads() -> ctypes.c_int64:
+    return ctypes.c_int64(torch.get_num_threads())
+
+
+def _check(failed: int) -> None:
+    if failed:
+        raise MemoryError("attention could not allocate its scratch memory")

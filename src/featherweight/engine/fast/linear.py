@@ -1,0 +1,68 @@
+"""Linear layers whose products, forward and backward, run in the library that is fastest on this machine."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+
+from featherweight.engine.fast.kernels import plain
+from featherweight.engine.fast.machine_speed import probe
+from featherweight.engine.fast.products import DEFAULT, KEPT, PRODUCTS, KeptProduct
+
+_THIN = 32  # a matrix with a side below it is left to PyTorch: the call costs more than the product
+
+
+def product(states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+    """x W + b without gradient; states (rows, in), weight (in, out), bias (out,), result (rows, out)."""
+    return PRODUCTS[_library(states, weight)](states, weight, bias)
+
+
+def kept_product(weight: torch.Tensor) -> KeptProduct:
+    """(states, bias) to x W + b without gradient, for as long as W (in, out) does not change."""
+    keep = KEPT.get(_library(weight))
+    return keep(weight) if keep else lambda states, bias: product(states, weight, bias)
+
+
+def _library(*tensors: torch.Tensor) -> str:
+    return probe().product if plain(*tensors) else DEFAULT
+
+
+def weight_of(module: Any) -> torch.Tensor:
+    """The weight of a linear module as (in, out), a view."""
+    return module.weight if type(module).__name__ == "Conv1D" else module.weight.t()  # type: ignore[no-any-return]
+
+
+def speed_up(module: Any) -> None:
+    """Give a linear module the faster products; its parameters and what it computes stay."""
+    if min(module.weight.shape) >= _THIN:
+        module.kept_product = None
+        module.forward = partial(_forward, module)
+
+
+def _forward(module: Any, states: torch.Tensor) -> torch.Tensor:
+    if not plain(states, module.weight):
+        return type(module).forward(module, states)  # type: ignore[no-any-return]
+    flat = states.reshape(-1, states.shape[-1])
+    if module.kept_product is not None and not torch.is_grad_enabled():
+        result = module.kept_product(flat, module.bias)
+    else:
+        result = _Linear.apply(flat, weight_of(module), module.bias)  # type: ignore[no-untyped-call]
+    return result.view(*states.shape[:-1], -1)  # type: ignore[no-any-return]
+
+
+class _Linear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        ctx.save_for_backward(states if ctx.needs_input_grad[1] else None, weight)
+        return product(states, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        states, weight = ctx.saved_tensors
+        gradient = gradient.contiguous()
+        d_states = product(gradient, weight.t()) if ctx.needs_input_grad[0] else None
+        d_weight = product(states.t(), gradient) if states is not None else None
+        d_bias = gradient.sum(0) if ctx.needs_input_grad[2] else None
+        return d_states, d_weight, d_bias

@@ -1,0 +1,121 @@
+"""LoRA's arithmetic with few passes over memory: y = x W' + b + s (drop(x) A') B', and its gradients.
+
+PEFT's layer computes the same as a chain of separate modules, each of which reads and writes the activations once
+more. Only plain LoRA on a frozen linear layer is fused; every variant (DoRA, biases, several adapters, ...) stays
+PEFT's own.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+
+from featherweight.engine.fast import kernels
+from featherweight.engine.fast.dropout import Mask, Masks, apply
+from featherweight.engine.fast.linear import product, weight_of
+from featherweight.methods.peft.targets import is_linear
+
+
+def fuse(layer: Any, masks: Masks) -> bool:
+    """Give one of PEFT's LoRA layers the fused forward, where it is plain LoRA. Returns whether it is."""
+    names = list(getattr(layer, "active_adapters", []))
+    if len(names) != 1 or names[0] not in layer.lora_A:
+        return False
+    name = names[0]
+    base = layer.get_base_layer()
+    frozen = not any(parameter.requires_grad for parameter in base.parameters())
+    plain = not layer.lora_variant and not layer.lora_bias[name] and not layer.merged and not layer.disable_adapters
+    if not (frozen and plain and is_linear(base)):
+        return False
+    dropout = layer.lora_dropout[name]
+    layer.kept_product = None
+    layer.forward = partial(_forward, layer, name, base, float(getattr(dropout, "p", 0.0)), masks)
+    return True
+
+
+def merged(layer: Any) -> torch.Tensor:
+    """W + s A' B' of a fused layer, as (in, out)."""
+    (name,) = layer.active_adapters
+    a, b, scale = layer.lora_A[name].weight, layer.lora_B[name].weight, layer.scaling[name]
+    weight = weight_of(layer.get_base_layer())
+    if weight.is_contiguous():
+        return torch.addmm(weight, a.t(), b.t(), alpha=scale)
+    return torch.addmm(weight.t(), b, a, alpha=scale).t()  # copies rows, not columns
+
+
+def thin_product(states: torch.Tensor, a: torch.Tensor) -> torch.Tensor:
+    """x A' without gradient; states (rows, in), a (r, in), result (rows, r)."""
+    compiled = kernels.usable(states, a)
+    if compiled is None:
+        return torch.mm(states, a.t())
+    return compiled.lora_forward(states.contiguous(), a.contiguous(), _compiled(None))
+
+
+def _forward(
+    layer: Any, name: str, base: Any, rate: float, masks: Masks, states: torch.Tensor, **_: Any
+) -> torch.Tensor:
+    if layer.disable_adapters or layer.merged or torch.is_autocast_enabled(states.device.type):
+        return type(layer).forward(layer, states)  # type: ignore[no-any-return]
+    a, b, scale = layer.lora_A[name].weight, layer.lora_B[name].weight, layer.scaling[name]
+    weight = weight_of(base)
+    flat = states.reshape(-1, states.shape[-1])
+    if layer.kept_product is not None and not torch.is_grad_enabled():
+        result = layer.kept_product(flat, base.bias)
+    else:
+        mask = masks.draw(rate) if rate > 0 and layer.training and masks.fast else None
+        result = _LoRALinear.apply(flat, a, b, weight, base.bias, scale, mask)  # type: ignore[no-untyped-call]
+    return result.view(*states.shape[:-1], -1)  # type: ignore[no-any-return]
+
+
+class _LoRALinear(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        states: torch.Tensor,
+        a: torch.Tensor,
+        b: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        scale: float,
+        mask: Mask | None,
+    ) -> torch.Tensor:
+        """states (tokens, in), a (r, in), b (out, r), weight (in, out); result (tokens, out)."""
+        states = states.contiguous()
+        compiled = kernels.usable(states, a)
+        if compiled is not None:
+            dropped = states  # dropped again wherever it is needed
+            thin = compiled.lora_forward(states, a.contiguous(), _compiled(mask))
+        else:
+            dropped = states if mask is None else apply(states, mask)
+            thin = dropped @ a.t()
+        result = product(states, weight, bias)
+        result.addmm_(thin, b.t(), alpha=scale)
+        ctx.save_for_backward(dropped, thin, a, b, weight)
+        ctx.scale, ctx.mask, ctx.compiled = scale, mask, compiled
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[Any, ...]:
+        dropped, thin, a, b, weight = ctx.saved_tensors
+        gradient = gradient.contiguous()
+        d_states = product(gradient, weight.t()) if ctx.needs_input_grad[0] else None
+        if ctx.compiled is not None:
+            b_rows = b.t().contiguous()  # the same thin products, seen from the result
+            d_thin = ctx.compiled.lora_forward(gradient, b_rows, _compiled(None)).mul_(ctx.scale)
+            d_a = ctx.compiled.lora_backward(dropped, a.contiguous(), _compiled(ctx.mask), d_thin, d_states)
+            d_b = ctx.compiled.lora_backward(gradient, b_rows, _compiled(None), thin, None).t().mul(ctx.scale)
+        else:
+            d_thin = (gradient @ b).mul_(ctx.scale)
+            d_a = d_thin.t() @ dropped
+            if d_states is not None and ctx.mask is None:
+                d_states.addmm_(d_thin, a)
+            elif d_states is not None:
+                d_states.add_(apply(d_thin @ a, ctx.mask))
+            d_b = (gradient.t() @ thin).mul_(ctx.scale)
+        return d_states, d_a, d_b, *(None,) * 4
+
+
+def _compiled(mask: Mask | None) -> kernels.Dropout:
+    return kernels.Dropout(boost=1.0) if mask is None else mask.compiled()

@@ -1,0 +1,164 @@
+"""What this machine does well, measured once and kept: which library multiplies, evaluation batches, bf16's worth.
+
+A round counts where this process had its processors to itself. What is found without one is used by this process and
+not kept, so it may only choose what costs little when it is wrong: never fewer threads.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from featherweight.engine.fast.kernels import processor_features
+from featherweight.engine.fast.products import DEFAULT, PRODUCTS, Product, works
+from featherweight.errors import ResourceError
+from featherweight.records.batching import TOKEN_BUDGET
+from featherweight.storage.cache import cached, key_of
+
+_BUDGETS = (1024, 2048, 4096, 8192)
+_WORTH = 1.25  # a default is left only for what is so many times as fast: a measurement of a moment is not exact
+_ROWS, _WIDTH = 448, 512
+_UNDISTURBED = 0.8  # of the processors' time while a product ran, which its threads spend at work or waiting for it
+_PATIENCE = 1.0  # seconds that a comparison may take, for an undisturbed round of each
+
+Key = TypeVar("Key")
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What was found, in floating-point operations a second where it is a rate.
+
+    Attributes:
+        fp32, bf16: matrix products of a block's size.
+        product: which of :data:`featherweight.engine.fast.products.PRODUCTS` to use.
+        product_reason, threads_reason: why, and why PyTorch's own number of threads.
+        token_budget: tokens of an evaluation batch.
+        budget_reason: why.
+        undisturbed: whether nothing else took the processors meanwhile, so that it was kept.
+    """
+
+    fp32: float
+    bf16: float
+    product: str
+    product_reason: str
+    threads_reason: str
+    token_budget: int
+    budget_reason: str
+    undisturbed: bool
+
+    @property
+    def precision_reason(self) -> str:
+        """Why training is in fp32 unless the recipe says otherwise."""
+        return (
+            f"fp32 at {self.fp32 / 1e9:.0f} GFLOP/s, bf16 at {self.bf16 / 1e9:.0f}; lower precision is not the same "
+            "mathematics, so it is used only where the recipe asks for it"
+        )
+
+
+class _Disturbed(Exception):
+    """Carries what was measured in a busy moment past the cache."""
+
+
+@cache
+def probe(again: bool = False) -> Probe:
+    """Measure, in less than 4 s, or read what was measured on this machine before.
+
+    Args:
+        again: measure in any case, and keep that if nothing disturbed it.
+    """
+    from featherweight.engine.hardware import describe
+
+    machine = describe()
+    key = key_of(
+        *(machine[name] for name in ("processor", "cores", "device")),
+        processor_features(),
+        torch.__version__,
+        list(Probe.__dataclass_fields__),
+    )
+
+    def build(folder: Path) -> None:
+        found = _measure()
+        if not found.undisturbed:
+            raise _Disturbed(found)
+        (folder / "probe.json").write_text(json.dumps(asdict(found)), encoding="utf-8")
+
+    try:
+        folder = cached("probe", key, build, is_whole=lambda folder: not again)
+        return Probe(**json.loads((folder / "probe.json").read_text(encoding="utf-8")))
+    except _Disturbed as disturbed:
+        return disturbed.args[0]  # type: ignore[no-any-return]
+    except (ResourceError, OSError, ValueError, TypeError):
+        return _measure()  # a cache that can't be written or read costs its second again
+
+
+def _measure() -> Probe:
+    products, quiet = _rates({name: _product(_ROWS, PRODUCTS[name]) for name in PRODUCTS if works(name, _device())})
+    product = _choose(products, DEFAULT)
+    budgets, quiet_too = _rates({budget: _product(budget, PRODUCTS[product]) for budget in _BUDGETS})
+    before = torch.get_num_threads()
+    threads = {before: products[product]}
+    if before > 1:
+        torch.set_num_threads(before // 2)
+        threads |= _rates({before // 2: _product(_ROWS, PRODUCTS[product])})[0]
+        torch.set_num_threads(before)
+    return Probe(
+        fp32=products[product],
+        bf16=_rates({"": _product(64, PRODUCTS[DEFAULT], torch.bfloat16)}, rounds=3)[0][""],
+        product=product,
+        product_reason=f"measured: {_shown(products, 'by')}",
+        threads_reason=f"PyTorch's own number; measured: {_shown(threads, 'with')}",
+        token_budget=_choose(budgets, TOKEN_BUDGET),
+        budget_reason=f"measured: {_shown(budgets, 'at')}",
+        undisturbed=quiet and quiet_too,
+    )
+
+
+def _choose(rates: Mapping[Key, float], default: Key) -> Key:
+    """The fastest, where it is so by enough."""
+    fastest = max(rates, key=lambda key: rates[key])
+    return fastest if rates[fastest] > _WORTH * rates[default] else default
+
+
+def _shown(rates: Mapping[Any, float], word: str) -> str:
+    return ", ".join(f"{rate / 1e9:.0f} GFLOP/s {word} {key}" for key, rate in rates.items())
+
+
+def _device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _product(rows: int, product: Product, dtype: torch.dtype = torch.float32) -> tuple[int, Callable[[], float]]:
+    """A product of (rows, width) by (width, width): its operations, and what makes it."""
+    one, other = (torch.ones(size, _WIDTH, dtype=dtype, device=_device()) for size in (rows, _WIDTH))
+    return 2 * rows * _WIDTH**2, lambda: float(product(one, other, None)[0, 0])  # which waits for the device
+
+
+def _rates(arms: Mapping[Key, tuple[int, Callable[[], object]]], rounds: int = 8) -> tuple[dict[Key, float], bool]:
+    """The best of a few rounds for each, in turn, and whether each had an undisturbed one; only those count then."""
+    best: dict[Key, tuple[bool, float]] = dict.fromkeys(arms, (True, float("inf")))
+    end = time.perf_counter() + _PATIENCE
+    done = 0
+
+    def is_disturbed() -> bool:
+        return any(disturbed for disturbed, _ in best.values())
+
+    while done < 3 or (time.perf_counter() < end and (done < rounds or is_disturbed())):
+        for key, (_, work) in arms.items():
+            best[key] = min(best[key], _timed(work))
+        done += 1
+    return {key: operations / best[key][1] for key, (operations, _) in arms.items()}, not is_disturbed()
+
+
+def _timed(work: Callable[[], object]) -> tuple[bool, float]:
+    """Whether ``work`` was disturbed, and its seconds."""
+    started, used = time.perf_counter(), time.process_time()
+    work()
+    used, seconds = time.process_time() - used, time.perf_counter() - started
+    return _device() == "cpu" and used < _UNDISTURBED * seconds * torch.get_num_threads(), seconds

@@ -1,0 +1,147 @@
+"""How one model is run: packed or padded, with which dropout masks and which exchanged modules. Chosen once a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from featherweight.engine import Observer, StopRequested
+from featherweight.engine.fast import kernels
+from featherweight.engine.fast.dropout import Masks
+from featherweight.engine.fast.exchanges import forget_weights, give_up_weights, keep_weights, put_back, speed_up
+from featherweight.engine.fast.machine_speed import probe
+from featherweight.engine.hardware import keep_freed_memory
+from featherweight.engine.running.forward import Packed, Padded, choose, trial_texts
+from featherweight.engine.running.trunk import CachedTrunk
+from featherweight.errors import ConfigError
+from featherweight.records.rows import Encoding
+from featherweight.sources.trial_texts import NO_FRAME, Frame
+
+
+class Execution:
+    """Makes a model ready and runs it.
+
+    Args:
+        model: a transformers model with a head, on its device; changed in place.
+        pad_token_id: fills rows of unequal length where they are padded.
+        seed: of the dropout masks.
+        frame: what the tokenizer puts around every text.
+
+    Raises:
+        ModelError: the model can't read a text.
+    """
+
+    def __init__(self, model: Any, pad_token_id: int, seed: int = 0, frame: Frame = NO_FRAME) -> None:
+        self.probe = probe()
+        on_processor = next(model.parameters()).device.type == "cpu"
+        if on_processor:
+            keep_freed_memory()
+        self.frame = frame
+        self.masks = Masks(seed, fast=on_processor)
+        self.forward: Padded | Packed | CachedTrunk = choose(model, pad_token_id, self.masks, frame)
+        self.adopt(model)
+
+    def adopt(self, model: Any) -> None:
+        """Exchange the modules that a method put into the model since."""
+        speed_up(model, self.masks)
+
+    def cache_trunk(
+        self,
+        model: Any,
+        encodings: Mapping[str, Encoding],
+        identity: str,
+        dtype: str,
+        observer: Observer,
+        stop: StopRequested,
+    ) -> dict[str, Any]:
+        """Run the frozen blocks once over ``encodings``, and from now on only those above.
+
+        Returns:
+            What the report has to say of it.
+
+        Raises:
+            ConfigError: there is no frozen trunk, or batches are padded on this model.
+            ResourceError: the disk has not enough room.
+        """
+        if not isinstance(self.forward, Packed):
+            raise ConfigError(
+                f"training.trunk_cache: needs packed batches, and they are padded: {self.describe()['reason']}"
+            )
+        trunk = CachedTrunk(self.forward, model, encodings, identity, dtype, observer, stop)
+        self.forward = trunk
+        return {"frozen_blocks": trunk.first, "dtype": dtype, "disk_bytes": trunk.bytes, "dropout_in_trunk": False}
+
+    @contextmanager
+    def answering(self, model: Any) -> Iterator[None]:
+        """Within this context the model is in evaluation mode, without gradients, and its weights stay as they are."""
+        was_training = model.training
+        model.eval()
+        try:
+            keep_weights(model)
+            with torch.no_grad():
+                yield
+        finally:
+            forget_weights(model)
+            model.train(was_training)
+
+    @torch.no_grad()
+    def answer_for_good(self, model: Any) -> None:
+        """Be in :meth:`answering` from now on, where the model does nothing else. In evaluation mode already.
+
+        The layers' own weights are given up, so that their copies take no further memory, where a trial shows that
+        nobody else reads them.
+        """
+        keep_weights(model)
+        before = self.trial_logits(model)
+        own = give_up_weights(model)
+        try:
+            same = torch.equal(self.trial_logits(model), before)
+        except Exception:  # noqa: BLE001 - whatever the model's own code then meets
+            same = False
+        if not same:
+            put_back(own)
+
+    def trial_logits(self, model: Any) -> torch.Tensor:
+        """Logits of a few random texts; shape (texts, classes)."""
+        texts = trial_texts(model, self.frame)
+        return self.logits(model, texts, np.arange(len(texts)))
+
+    def start(self, step: int) -> None:
+        """Begin an optimizer step, counted from 0: its dropout masks depend on the seed and on it alone."""
+        self.masks.start(step)
+
+    def logits(self, model: Any, encoding: Encoding, rows: Sequence[int] | NDArray[np.int64]) -> torch.Tensor:
+        """Logits of the rows, in their order; shape (rows, classes)."""
+        return self.forward(model, encoding, rows)
+
+    def groups(self, encoding: Encoding, rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+        """Which of ``rows`` :meth:`logits` runs together, as places in it."""
+        return self.forward.groups(encoding, rows)
+
+    @property
+    def equal_lengths(self) -> bool:
+        """Whether only texts of equal length run together."""
+        return isinstance(self.forward, Padded) and self.forward.equal_lengths
+
+    def describe(self) -> dict[str, Any]:
+        """For ``environment.json`` and the log: every choice with its reason."""
+        reason = self.forward.reason if isinstance(self.forward, Padded) else None
+        return {
+            "batches": "padded" if reason else "packed",
+            "reason": reason or "packed and padded logits agree on this model",
+            "batch_dependence": (isinstance(self.forward, Padded) and self.forward.dependence) or None,
+            "compiled_kernels": kernels.load() is not None,
+            "compiled_kernels_reason": kernels.status(),
+            "precision_reason": self.probe.precision_reason,
+            "matrix_products": self.probe.product,
+            "matrix_products_reason": self.probe.product_reason,
+            "threads": torch.get_num_threads(),
+            "threads_reason": self.probe.threads_reason,
+            "token_budget": self.probe.token_budget,
+            "token_budget_reason": self.probe.budget_reason,
+        }

@@ -1,0 +1,223 @@
+"""One frozen model, many LoRA adapters, one forward: each text gets its own adapter's update and its own head.
+
+The texts of a batch lie side by side by adapter. A layer adds each adapter's low-rank update to that adapter's rows
+alone (as S-LoRA, Sheng et al., 2023, does), a head reads its own texts alone, so an answer doesn't depend on what else
+is in the batch, beyond the rounding of a matrix product of another size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from featherweight.engine.fast.lora import thin_product
+from featherweight.engine.running.execution import Execution
+from featherweight.engine.running.forward import Packed
+from featherweight.records.rows import Encoding
+from featherweight.sources.trial_texts import NO_FRAME, Frame
+
+
+@dataclass(frozen=True)
+class Update:
+    """s B A for one linear layer: ``a`` (r, in), ``b`` (out, r), both fp32."""
+
+    a: torch.Tensor
+    b: torch.Tensor
+    scale: float
+
+
+@dataclass(frozen=True)
+class AdapterWeights:
+    """What one adapter adds to the model.
+
+    Attributes:
+        updates: low-rank update of a linear layer, by the layer's dotted name in the base model.
+        heads: the adapter's own version of a whole module that reads one position a text, by dotted name.
+    """
+
+    updates: Mapping[str, Update]
+    heads: Mapping[str, torch.nn.Module]
+
+
+@dataclass(frozen=True)
+class _Segments:
+    """Which rows belong to whom. Bounds have one entry more than ``names``.
+
+    Attributes:
+        names: the adapter of each segment.
+        texts: bounds in texts.
+        tokens: bounds in tokens of a packed row; None where the batch is padded.
+    """
+
+    names: tuple[str, ...]
+    texts: NDArray[np.int64]
+    tokens: NDArray[np.int64] | None
+
+    def of(self, rows: int) -> Iterator[tuple[str, int, int]]:
+        """(adapter, first row, behind the last row) for a layer that sees ``rows`` rows, texts or tokens."""
+        if self.tokens is not None and rows == self.tokens[-1]:
+            bounds = self.tokens
+        else:
+            each, rest = divmod(rows, int(self.texts[-1]))
+            if rest or (self.tokens is not None and each != 1):
+                raise RuntimeError(f"a layer sees {rows} rows, which are neither the batch's texts nor its tokens")
+            bounds = self.texts * each
+        for name, (start, end) in zip(self.names, pairwise(bounds.tolist()), strict=True):
+            yield name, start, end
+
+
+_active: ContextVar[_Segments | None] = ContextVar("segments", default=None)  # each thread has its own
+
+
+class _Linear(torch.nn.Module):
+    """A frozen linear layer (``torch.nn.Linear`` or transformers' ``Conv1D``) with an update for each adapter."""
+
+    def __init__(self, base: Any) -> None:
+        super().__init__()
+        self.base = base
+        self.updates: dict[str, Update] = {}
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """The frozen one, as PEFT's layer gives it to models that read it themselves."""
+        return self.base.weight  # type: ignore[no-any-return]
+
+    @property
+    def bias(self) -> torch.Tensor | None:
+        return self.base.bias  # type: ignore[no-any-return]
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        result = self.base(states)
+        segments = _active.get()
+        if segments is None:
+            return result  # type: ignore[no-any-return]
+        rows, answers = states.reshape(-1, states.shape[-1]), result.view(-1, result.shape[-1])
+        for name, start, end in segments.of(len(rows)):
+            update = self.updates.get(name)
+            if update is not None:
+                thin = thin_product(rows[start:end], update.a)
+                answers[start:end].addmm_(thin, update.b.t(), alpha=update.scale)
+        return result  # type: ignore[no-any-return]
+
+
+class _Head(torch.nn.Module):
+    """A module that each adapter has a version of its own of. Its first argument has texts as first dimension."""
+
+    def __init__(self, original: torch.nn.Module) -> None:
+        super().__init__()
+        self.original = original
+        self.versions: dict[str, torch.nn.Module] = {}
+
+    def forward(self, states: torch.Tensor, *more: Any) -> torch.Tensor:
+        segments = _active.get()
+        if segments is None:
+            return self.original(states, *more)  # type: ignore[no-any-return]
+        parts = [
+            self.versions.get(name, self.original)(states[start:end], *more)
+            for name, start, end in segments.of(states.shape[0])
+        ]
+        # Adapters may have unlike numbers of classes; whoever reads the logits knows how many are its own.
+        width = max(part.shape[-1] for part in parts)
+        return torch.cat([torch.nn.functional.pad(part, (0, width - part.shape[-1])) for part in parts])
+
+
+class _AsGiven(Packed):
+    """Packed, with the texts in the order in which they are given. A server meets rows of any size, and memory for
+    each that is compiled counts more there than a token in 16."""
+
+    sizes = 8
+
+    @staticmethod
+    def order(encoding: Encoding, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        return np.arange(len(rows))
+
+
+class MultiLora:
+    """A base model that answers for any of its adapters.
+
+    Not for several threads at once: the caller holds a lock around every call.
+
+    Args:
+        model: a transformers model with a head, in evaluation mode, on its device; changed in place.
+        pad_token_id: fills rows of unequal length where batches are padded.
+        frame: what the tokenizer puts around every text.
+    """
+
+    def __init__(self, model: Any, pad_token_id: int, frame: Frame = NO_FRAME) -> None:
+        self.model = model
+        execution = Execution(model, pad_token_id, frame=frame)
+        execution.answer_for_good(model)
+        forward = execution.forward
+        if isinstance(forward, Packed):
+            forward.remove()
+            forward = _AsGiven(model, pad_token_id, forward.reads, forward.short, forward.masks)
+        self._forward = forward
+        self.description = execution.describe()
+
+    def add(self, name: str, weights: AdapterWeights) -> None:
+        """Let texts of ``name`` have these weights. They must have been made for this very base model."""
+        for path, update in weights.updates.items():
+            self._layer(path, _Linear).updates[name] = update
+        for path, head in weights.heads.items():
+            self._layer(path, _Head).versions[name] = head
+
+    def remove(self, name: str) -> None:
+        """Forget an adapter; its memory goes with it."""
+        for module in self.model.modules():
+            if isinstance(module, _Linear):
+                module.updates.pop(name, None)
+            elif isinstance(module, _Head):
+                module.versions.pop(name, None)
+
+    @torch.no_grad()
+    def logits(self, encoding: Encoding, adapters: Sequence[str]) -> torch.Tensor:
+        """Logits of all rows, in their order.
+
+        Args:
+            adapters: whose answer each row wants.
+
+        Returns:
+            (rows, most classes of any of these adapters); a row's columns behind its own classes are 0.
+        """
+        groups = self._forward.groups(encoding, np.arange(len(encoding)))
+        logits = [self._together(encoding, group, np.asarray(adapters)[group]) for group in groups]
+        if len(logits) == 1:
+            return logits[0]
+        width = max(part.shape[1] for part in logits)
+        found = torch.cat([torch.nn.functional.pad(part, (0, width - part.shape[1])) for part in logits])
+        return found[torch.from_numpy(np.argsort(np.concatenate(groups))).to(found.device)]
+
+    def _together(self, encoding: Encoding, rows: NDArray[np.int64], adapters: NDArray[Any]) -> torch.Tensor:
+        """Logits of ``rows``, in their order, by one forward."""
+        names, kind = np.unique(adapters, return_inverse=True)
+        lengths = encoding.offsets[rows + 1] - encoding.offsets[rows]
+        order = np.lexsort((-lengths, kind))
+        texts = np.searchsorted(kind[order], np.arange(len(names) + 1))
+        ends = np.concatenate([[0], np.cumsum(lengths[order])])
+        tokens = None
+        if isinstance(self._forward, Packed):
+            tokens = ends[texts]
+            tokens[-1] += self._forward.filler(int(tokens[-1]))
+            texts[-1] += self._forward.more_reads(int(texts[-1]), int(tokens[-1]))
+        token = _active.set(_Segments(tuple(names.tolist()), texts, tokens))
+        try:
+            sorted_logits = self._forward(self.model, encoding, rows[order])
+        finally:
+            _active.reset(token)
+        return sorted_logits[torch.from_numpy(np.argsort(order, kind="stable")).to(sorted_logits.device)]
+
+    def _layer(self, path: str, kind: type[_Linear] | type[_Head]) -> Any:
+        """The exchanged module at ``path``, put in place if it is not there yet."""
+        found = self.model.get_submodule(path)
+        if not isinstance(found, kind):
+            found = kind(found)
+            parent, _, last = path.rpartition(".")
+            setattr(self.model.get_submodule(parent), last, found)
+        return found

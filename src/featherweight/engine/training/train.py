@@ -1,0 +1,403 @@
+"""The training loop.
+
+It owns its few hundred lines because resuming to the same bytes and choosing batches exactly are what the project is
+for; the meaning of every setting is ``TrainingArguments``', and a test holds it to ``transformers.Trainer`` step by
+step. One place differs on purpose: with gradient accumulation the loss of a step is the mean over all its rows, so
+that 4 batches of 8 are 1 batch of 32. (The Trainer, for models whose ``forward`` takes ``**kwargs``, sums the means
+of the micro-batches, see ``loss_is_scaled_for_ga``.)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from featherweight.engine import Observer, StopRequested, Task
+from featherweight.engine.memory import is_out_of_memory
+from featherweight.engine.running.execution import Execution
+from featherweight.engine.training import randomness
+from featherweight.engine.training.checkpoints import Checkpoint, Checkpoints
+from featherweight.engine.training.guard import Guard
+from featherweight.engine.training.loss_scale import LossScale
+from featherweight.engine.training.optimizer import build_optimizer, build_scheduler
+from featherweight.engine.training.schedule import Schedule
+from featherweight.errors import Interrupted, ResourceError
+from featherweight.recipe import TrainingSection
+from featherweight.records.answers import Evaluation
+from featherweight.records.rows import Encoding
+from featherweight.records.training import EpochRecord, TrainingResult
+
+
+@dataclass
+class Progress:
+    """Where a run stands, apart from its tensors. Everything here goes into a checkpoint.
+
+    ``stalled`` counts the last evaluations that were not better than the best before them by more than
+    ``early_stopping_threshold``; ``micro_batch_parts`` is into how many parts each micro-batch is cut since memory ran
+    out; ``saves`` counts checkpoints, and ``save_seconds`` is what they took.
+    """
+
+    step: int = 0
+    evaluated_step: int = 0
+    best_step: int | None = None
+    best_metric: float | None = None
+    stalled: int = 0
+    loss_sum: float = 0.0
+    loss_steps: int = 0
+    seconds: float = 0.0
+    micro_batch_parts: int = 1
+    saves: int = 0
+    save_seconds: float = 0.0
+    epochs: list[dict[str, Any]] = field(default_factory=list)
+
+
+def best_metric_name(settings: TrainingSection) -> str:
+    """``metric_for_best_model`` as the key that it has among an evaluation's metrics."""
+    name = settings.metric_for_best_model or "loss"
+    return name if name.startswith("eval_") else f"eval_{name}"
+
+
+class Trainer:
+    """Trains the parameters of ``model`` that require gradients.
+
+    Args:
+        model: what a method made ready; moved to the device here.
+        task: gives the losses.
+        train: rows to train on.
+        evaluate: measures the model on the validation split, in whatever state it is.
+        settings: with ``learning_rate`` and ``metric_for_best_model`` set.
+        accelerator: device and precision.
+        checkpoints: where to save.
+        execution: runs the model on rows.
+        observer: is told of every logged step, evaluation and checkpoint.
+        stop: is asked between steps whether to stop.
+        head: names of the modules that ``head_learning_rate`` is the rate of.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        task: Task,
+        train: Encoding,
+        *,
+        evaluate: Callable[[], Evaluation],
+        settings: TrainingSection,
+        accelerator: Any,
+        checkpoints: Checkpoints,
+        execution: Execution,
+        observer: Observer,
+        stop: StopRequested = lambda: False,
+        head: Sequence[str] = (),
+    ) -> None:
+        self.settings = settings
+        self.task = task
+        self.encoding = train
+        self.evaluate = evaluate
+        self.checkpoints = checkpoints
+        self.execution = execution
+        self.observer = observer
+        self.stop = stop
+        self.accelerator = accelerator
+        self.schedule = Schedule(
+            train.lengths,
+            settings.per_device_train_batch_size,
+            settings.gradient_accumulation_steps,
+            settings.seed,
+            settings.train_sampling_strategy,
+        )
+        epochs_steps = math.ceil(settings.num_train_epochs * self.schedule.steps_per_epoch)
+        self.total_steps = settings.max_steps if settings.max_steps > 0 else epochs_steps
+        optimizer = build_optimizer(model, settings, head)
+        self.scheduler = build_scheduler(optimizer, settings, self.total_steps)
+        self.model, self.optimizer = accelerator.prepare(model, optimizer)
+        self.trained = {name: value for name, value in self.model.named_parameters() if value.requires_grad}
+        self.progress = Progress()
+        self.guard = Guard(settings)
+        self.scale = LossScale(accelerator.scaler)
+        self._saved: tuple[int, int] | None = None
+        self._logged_losses: list[float] = []
+        self._logged_rows = 0
+        self._logged_at = time.perf_counter()
+
+    def fit(self, resume: Checkpoint | None = None) -> TrainingResult:
+        """Train to the last step, evaluating and saving on the way, and leave the best weights in the model.
+
+        Raises:
+            DivergedError: the loss is not finite any more, or has exploded.
+            ResourceError: a checkpoint can't be written, or not even one row at a time fits into memory.
+            Interrupted: ``stop`` said so; a checkpoint was saved first.
+        """
+        if resume is not None:
+            self._restore(resume)
+        started = time.perf_counter() - self.progress.seconds
+        self.model.train()
+        while True:
+            self.progress.seconds = time.perf_counter() - started
+            if self._evaluation_is_due():
+                self._evaluate()
+            elif self._save_is_due():
+                self._save()
+            if self.progress.step >= self.total_steps or self._has_stalled():
+                break
+            if self.stop():
+                self._save()
+                raise Interrupted(f"stopped after step {self.progress.step} of {self.total_steps}")
+            self._train_step()
+        self.progress.seconds = time.perf_counter() - started
+        best = self.progress.best_step
+        if self.settings.load_best_model_at_end and best is not None and best != self.progress.step:
+            self.put_back(self.checkpoints.load(best).tensors["trainable"])
+        self.model.eval()
+        return self._result()
+
+    def tokens_of_step(self, step: int) -> tuple[int, int]:
+        """Real tokens of an optimizer step, and those of its batches were they padded."""
+        lengths = [self.schedule.lengths[rows] for rows in self.schedule.step_batches(step)]
+        return sum(int(one.sum()) for one in lengths), sum(int(one.max()) * len(one) for one in lengths)
+
+    def evaluations_within(self, steps: int) -> int:
+        """How often the model is evaluated in training of so many steps."""
+        return -(-steps // self._interval(self.settings.eval_strategy, self.settings.eval_steps))
+
+    def rehearse(self, step: int) -> None:
+        """Train on one step's rows as :meth:`fit` would, out of order; for a forecast, after which the trainer goes."""
+        self.model.train()
+        self.progress.step = step
+        self._train_step()
+        self._logged_losses, self._logged_rows = [], 0
+
+    def _train_step(self) -> None:
+        """One optimizer step: forward and backward for each micro-batch, clip, update where the guard admits it."""
+        batches = self.schedule.step_batches(self.progress.step)
+        while (loss := self._gradients(batches)) is None:
+            self._halve(batches)
+        norm = self._clip()
+        rate = self.scheduler.get_last_lr()[0]
+        admitted = self.guard.admits(self.progress.step + 1, loss, norm, self.scale)
+        if admitted:
+            self.optimizer.step()
+            self.scheduler.step()
+        if math.isfinite(loss):  # it was measured, whether or not its gradient can be applied
+            self._logged_losses.append(loss)
+        self.optimizer.zero_grad()
+        self.progress.step += 1
+        self._logged_rows += sum(map(len, batches))
+        if not admitted:
+            event = {"event": "skipped_step", "step": self.progress.step, "loss": repr(loss), "norm": repr(norm)}
+            self.observer(event | {"loss_scale": self.scale.value})
+        if self._logged_losses:
+            self.observer({"event": "stepping", **self._pace()})
+        if self.progress.step % self.settings.logging_steps == 0 or self.progress.step == self.total_steps:
+            self._log(rate, norm)
+
+    def _gradients(self, batches: list[NDArray[np.int64]]) -> float | None:
+        """Add up the gradient of a step, and give its loss: the mean over all its rows; None where memory ran out."""
+        device = self.accelerator.device
+        self.execution.start(self.progress.step)
+        rows = sum(map(len, batches))
+        parts = [
+            part for one in batches for part in np.array_split(one, min(self.progress.micro_batch_parts, len(one)))
+        ]
+        step_loss = torch.zeros((), device=device)
+        try:
+            for index, indices in enumerate(parts):
+                last = index == len(parts) - 1
+                with contextlib.nullcontext() if last else self.accelerator.no_sync(self.model):
+                    with self.accelerator.autocast():
+                        logits = self.execution.logits(self.model, self.encoding, indices)
+                    labels = torch.from_numpy(self.encoding.labels[indices]).to(device)
+                    loss = self.task.losses(logits, labels).sum() / rows
+                    self.accelerator.backward(loss)
+                step_loss += loss.detach()
+            return float(step_loss)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            return None
+
+    def _halve(self, batches: list[NDArray[np.int64]]) -> None:
+        """From now on cut micro-batches into twice as many parts; the rows of a step, and so its mean, stay."""
+        self.optimizer.zero_grad()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        largest = max(map(len, batches))
+        if -(-largest // self.progress.micro_batch_parts) == 1:
+            raise ResourceError(
+                "out of memory with one row at a time (training.per_device_train_batch_size is "
+                f"{self.settings.per_device_train_batch_size}, cut down to 1); lower data.max_length"
+            )
+        self.progress.micro_batch_parts *= 2
+        rows = -(-largest // self.progress.micro_batch_parts)
+        self.observer({"event": "out_of_memory", "step": self.progress.step, "micro_batch_rows": rows})
+
+    def _clip(self) -> float:
+        """Clip the gradient where that is asked for, and give its norm before."""
+        self.scale.unscale(self.optimizer)
+        gradients = [value.grad for value in self.trained.values() if value.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        if self.settings.max_grad_norm > 0:
+            torch.nn.utils.clip_grads_with_norm_(self.trained.values(), self.settings.max_grad_norm, norm)
+        return float(norm)
+
+    def _pace(self) -> dict[str, Any]:
+        """Where training stands, with the mean loss and the speed since the last logged step."""
+        return {
+            "step": self.progress.step,
+            "steps": self.total_steps,
+            "epoch": self.progress.step / self.schedule.steps_per_epoch,
+            "loss": sum(self._logged_losses) / len(self._logged_losses),
+            "samples_per_second": self._logged_rows / (time.perf_counter() - self._logged_at),
+        }
+
+    def _log(self, rate: float | None = None, norm: float | None = None) -> None:
+        """Settle the losses since the last call, and report where there is a rate."""
+        losses = self._logged_losses
+        self.progress.loss_sum += sum(losses)
+        self.progress.loss_steps += len(losses)
+        if rate is not None and losses:
+            finite = norm if norm is not None and math.isfinite(norm) else None
+            self.observer({"event": "step", **self._pace(), "learning_rate": rate, "grad_norm": finite})
+        self._logged_losses, self._logged_rows, self._logged_at = [], 0, time.perf_counter()
+
+    def _interval(self, strategy: str, every: int) -> int:
+        return self.schedule.steps_per_epoch if strategy == "epoch" else every
+
+    def _is_point(self, strategy: str, every: int) -> bool:
+        step = self.progress.step
+        return step > 0 and (step == self.total_steps or step % self._interval(strategy, every) == 0)
+
+    def _evaluation_is_due(self) -> bool:
+        return self.progress.evaluated_step != self.progress.step and self._is_point(
+            self.settings.eval_strategy, self.settings.eval_steps
+        )
+
+    def _save_is_due(self) -> bool:
+        return self.progress.evaluated_step != self.progress.step and self._is_point(
+            self.settings.save_strategy, self.settings.save_steps
+        )
+
+    def _evaluate(self) -> None:
+        """Measure on validation, remember whether it is the best so far, and save.
+
+        Raises:
+            DivergedError: the answers are not finite; the checkpoint before stays the last.
+        """
+        self._log()
+        try:
+            metrics = self.evaluate().metrics
+        except Interrupted:
+            self._save()  # before the evaluation, which the resumed run makes first
+            raise
+        progress = self.progress
+        record = EpochRecord(
+            epoch=progress.step / self.schedule.steps_per_epoch,
+            step=progress.step,
+            training_loss=progress.loss_sum / max(progress.loss_steps, 1),
+            metrics=metrics,
+        )
+        progress.epochs.append(asdict(record))
+        progress.loss_sum, progress.loss_steps, progress.evaluated_step = 0.0, 0, progress.step
+        value, best = metrics[best_metric_name(self.settings)], progress.best_metric
+        improves = best is None or self._is_better(value, best)
+        is_enough = best is None or (improves and abs(value - best) > (self.settings.early_stopping_threshold or 0.0))
+        progress.stalled = 0 if is_enough else progress.stalled + 1
+        if improves:
+            progress.best_metric, progress.best_step = value, progress.step
+        self.observer({"event": "evaluation", **progress.epochs[-1], "is_best": progress.best_step == progress.step})
+        self._save()
+        self._logged_at = time.perf_counter()
+
+    def _has_stalled(self) -> bool:
+        patience = self.settings.early_stopping_patience
+        return patience is not None and self.progress.stalled >= patience
+
+    def _is_better(self, value: float, best: float) -> bool:
+        greater = self.settings.greater_is_better
+        if greater is None:
+            greater = not best_metric_name(self.settings).endswith("loss")
+        return value > best if greater else value < best
+
+    def _save(self) -> None:
+        """Write a checkpoint, unless the last one says the same.
+
+        Raises:
+            DivergedError: something in it is not finite; the checkpoint before stays the last.
+        """
+        point = (self.progress.step, self.progress.evaluated_step)
+        if point == self._saved:
+            return
+        self._log()
+        started = time.perf_counter()
+        tensors = self._tensors()
+        self.guard.require_finite(self.progress.step, (tensors["trainable"], tensors["optimizer"]))
+        state = {"scheduler": self.scheduler.state_dict(), "guard": self.guard.state(), "scale": self.scale.state()}
+        checkpoint = Checkpoint(self.progress.step, tensors, asdict(self.progress) | state)
+        self.checkpoints.save(checkpoint, self.progress.best_step)
+        self._saved = point
+        seconds = time.perf_counter() - started
+        self.progress.saves += 1
+        self.progress.save_seconds += seconds
+        self.observer(
+            {"event": "checkpoint", "step": self.progress.step, "seconds": seconds, "bytes": checkpoint.bytes}
+        )
+
+    def _tensors(self) -> dict[str, dict[str, torch.Tensor]]:
+        trainable = {name: value.detach().cpu().clone() for name, value in self.trained.items()}
+        moments = {
+            f"{index}.{key}": value.detach().cpu().clone()
+            for index, entries in self.optimizer.state_dict()["state"].items()
+            for key, value in entries.items()
+        }
+        return {"trainable": trainable, "optimizer": moments, "rng": randomness.capture()}
+
+    def _restore(self, checkpoint: Checkpoint) -> None:
+        state = dict(checkpoint.state)
+        self.guard.load_state(state.pop("guard"))
+        self.scale.load_state(state.pop("scale", {}))
+        scheduler = state.pop("scheduler")
+        self.scheduler.load_state_dict(scheduler)
+        self.put_back(checkpoint.tensors["trainable"])
+        entries: dict[int, dict[str, torch.Tensor]] = {}
+        for name, value in checkpoint.tensors["optimizer"].items():
+            index, _, key = name.partition(".")
+            entries.setdefault(int(index), {})[key] = value
+        groups = self.optimizer.state_dict()["param_groups"]
+        for group, rate in zip(groups, scheduler["_last_lr"], strict=True):
+            group["lr"] = rate
+        self.optimizer.load_state_dict({"state": entries, "param_groups": groups})
+        randomness.restore(checkpoint.tensors["rng"])
+        self.progress = Progress(**state)
+        self._saved = (checkpoint.step, self.progress.evaluated_step)
+
+    @torch.no_grad()
+    def put_back(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Give what trains the values that it had, by name."""
+        for name, parameter in self.trained.items():
+            parameter.copy_(tensors[name])
+
+    def _result(self) -> TrainingResult:
+        progress = self.progress
+        return TrainingResult(
+            epochs=[EpochRecord(**record) for record in progress.epochs],
+            best_step=progress.best_step or progress.step,
+            steps=progress.step,
+            metrics={
+                "train_runtime": progress.seconds,
+                "train_samples_per_second": self._rows_seen() / progress.seconds,
+                "train_steps_per_second": progress.step / progress.seconds,
+                "saves": progress.saves,
+                "save_seconds": progress.save_seconds,
+            },
+        )
+
+    def _rows_seen(self) -> int:
+        epochs, steps = divmod(self.progress.step, self.schedule.steps_per_epoch)
+        return epochs * self.schedule.rows + steps * self.schedule.batch_size * self.schedule.accumulation

@@ -1,0 +1,1 @@
+"""What is to be said about the data before anything is trained on it."""

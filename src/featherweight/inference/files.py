@@ -1,0 +1,224 @@
+"""Rows of a file in, the same rows with their answers out: nothing lost, or refused before the first answer."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from featherweight.errors import ConfigError, DataError
+from featherweight.registry import FORMATS
+from featherweight.sources import cells, data_files
+from featherweight.sources.formats import Format, Reading, Row, format_of, opened, unique
+from featherweight.sources.formats.writing import NotHeldError, rehearse
+from featherweight.storage.whole import write_file
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from featherweight.inference.predictor import Predictor
+
+PREDICTION, PROBABILITIES, PROBABILITY = "prediction", "probabilities", "probability_"
+
+_FIX = "mend the row, or set --column"
+
+Fill = Callable[[BinaryIO], int]
+
+
+def answer_file(predictor: Predictor, source: str, output: str, columns: Sequence[str], how: Reading) -> int:
+    """Stream a file's rows through a predictor into another file; see :meth:`Predictor.predict_file`.
+
+    Args:
+        columns: which one holds the text: the first of these that the file begins with.
+    """
+    target: Format = FORMATS["jsonl"]() if output == "-" else format_of(output)
+    if output != "-" and Path(output).exists() and not Path(output).is_file():
+        raise ConfigError(f"{output}: not a regular file; name a file, or - for a pipe")
+    with _opened(source, how) as given:
+        given.choose(columns)
+        plan = _by_columns if given.format.keeps_types and target.keeps_types else _by_rows
+        fill = plan(predictor, given, target, output)
+        if output == "-":
+            return fill(sys.stdout.buffer)
+        count = 0
+
+        def counted(stream: BinaryIO) -> None:
+            nonlocal count
+            count = fill(stream)
+            given.require_unchanged()
+
+        write_file(Path(output), counted, "--output")
+        return count
+
+
+@dataclass
+class _Source:
+    """A file that can be read again and again.
+
+    Attributes:
+        name: for messages.
+        column: which one holds the text.
+        state: when it was opened; None where nobody else can change it.
+        columns: its columns, once it was read, where it has any without rows.
+    """
+
+    name: str
+    format: Format
+    stream: BinaryIO
+    how: Reading
+    column: str = ""
+    state: os.stat_result | None = None
+    columns: list[str] = field(default_factory=list)
+
+    def choose(self, columns: Sequence[str]) -> None:
+        first, *others = columns
+        if others:
+            row: Row = next((row for _, row in self.rows()), {})
+            first = next((one for one in columns if one in row or one in self.columns), first)
+        self.column, self.how = first, replace(self.how, columns=(first,))
+
+    def rows(self) -> Iterator[tuple[int, Row]]:
+        self.stream.seek(0)
+        self.columns.clear()
+        return self.format.read(self.stream, self.name, replace(self.how, on_columns=self.columns.extend))
+
+    def text(self, row: Row, number: int) -> str:
+        if self.column not in row:
+            self.refuse_column(row, f"row {number}: ")
+        cells.require_texts([row[self.column]], [number], self.name, self.column, _FIX)
+        return row[self.column] or ""
+
+    def refuse_column(self, found: Collection[str], where: str = "") -> None:
+        has = f"it has {', '.join(map(repr, found))}" if found else "it has none"
+        raise DataError(
+            f"{self.name}: {where}no column {self.column!r}; {has}{cells.whose_columns(found)}; set --column"
+        )
+
+    def refuse_clash(self, found: Collection[str], added: frozenset[str]) -> None:
+        if clash := sorted(added.intersection(found)):
+            raise DataError(f"{self.name}: the column {clash[0]!r} would be overwritten by the prediction; rename it")
+
+    def require_unchanged(self) -> None:
+        if self.state is not None:
+            now = Path(self.name).stat()
+            if (now.st_size, now.st_mtime_ns) != (self.state.st_size, self.state.st_mtime_ns):
+                raise DataError(f"{self.name}: changed while it was read; predict it again")
+
+
+@contextmanager
+def _opened(source: str, how: Reading) -> Iterator[_Source]:
+    """Standard input goes to the disk first, since rows are read more than once."""
+    if source == "-":
+        with tempfile.TemporaryFile() as spooled:
+            shutil.copyfileobj(sys.stdin.buffer, spooled)
+            yield _Source("standard input", FORMATS["jsonl"](), spooled, how)
+        return
+    path = Path(source)
+    data_files.require_regular(path)
+    with opened(path) as (found, stream):
+        yield _Source(source, found, stream, how, state=path.stat())
+
+
+def _by_rows(predictor: Predictor, given: _Source, target: Format, output: str) -> Fill:
+    """Each row with its prediction. Every row is seen, and tried, before the first is answered."""
+    writer = target.writer()
+    whole = _added(predictor.labels[0], [1 / 3] * len(predictor.labels), predictor, writer.nests)
+    added = [whole, *({PREDICTION: label} for label in predictor.labels[1:])]
+    taken = frozenset(whole)
+    where = given.name
+    try:
+        for number, row in given.rows():
+            where = f"{given.name}: row {number}"
+            given.text(row, number)
+            given.refuse_clash(row, taken)
+            writer.see(row)
+        where = given.name
+        if given.columns and given.column not in given.columns:
+            given.refuse_column(given.columns)
+        given.refuse_clash(given.columns, taken)
+        writer.settle(given.columns, added)
+    except NotHeldError as error:
+        raise error.at(where, output) from error
+    rehearse(writer, target, given.rows(), added, given.name, output)
+
+    def answered() -> Iterator[Row]:
+        waiting: deque[Row] = deque()  # rows whose texts the predictor has taken; as many as it takes at a time
+
+        def texts() -> Iterator[str]:
+            for number, row in given.rows():
+                waiting.append(row)
+                yield given.text(row, number)
+
+        for answer in predictor.stream(texts()):
+            probabilities = list(answer["probabilities"].values())
+            yield {**waiting.popleft(), **_added(answer["label"], probabilities, predictor, writer.nests)}
+
+    def fill(stream: BinaryIO) -> int:
+        try:
+            return writer.write(stream, answered())
+        except NotHeldError as error:
+            raise error.at(given.name, output) from error
+
+    return fill
+
+
+def _added(label: str | None, probabilities: Sequence[float], predictor: Predictor, nests: bool) -> Row:
+    """What a prediction adds to a row."""
+    if nests:
+        return {PREDICTION: label, PROBABILITIES: dict(zip(predictor.labels, probabilities, strict=True))}
+    names = [PROBABILITY + name for name in predictor.labels]
+    return {PREDICTION: label, **dict(zip(names, probabilities, strict=True))}
+
+
+def _by_columns(predictor: Predictor, given: _Source, target: Format, output: str) -> Fill:
+    """The file's columns as they are, of whatever type, and the predictions as two more."""
+    import pyarrow as pa
+
+    from featherweight.sources.formats import parquet
+
+    file = parquet.open_columns(given.stream, given.name)
+    names = unique(file.schema_arrow.names, given.name, given.how)
+    if given.column not in names:
+        given.refuse_column(names)
+    given.refuse_clash(names, frozenset({PREDICTION, PROBABILITIES}))
+    place = names.index(given.column)
+    done = 0
+    for batch in parquet.read_columns(file, given.name):
+        rows = range(done + 1, done + 1 + batch.num_rows)
+        cells.require_texts(
+            parquet.values(batch.column(place), given.column, given.name), rows, given.name, given.column, _FIX
+        )
+        done += batch.num_rows
+    probabilities = pa.struct([(name, pa.float64()) for name in predictor.labels])
+    schema = file.schema_arrow.append(pa.field(PREDICTION, pa.string()))
+    schema = schema.append(pa.field(PROBABILITIES, probabilities))
+
+    def answered() -> Iterator[pa.RecordBatch]:
+        waiting: deque[pa.RecordBatch] = deque()
+
+        def texts() -> Iterator[str]:
+            for batch in parquet.read_columns(file, given.name):
+                if batch.num_rows:
+                    waiting.append(batch)
+                    yield from (text or "" for text in batch.column(place).to_pylist())
+
+        answers = predictor.stream(texts())
+        for first in answers:
+            batch = waiting.popleft()
+            block = [first, *islice(answers, batch.num_rows - 1)]
+            added = pa.array([one["label"] for one in block], pa.string())
+            shares = pa.array([one["probabilities"] for one in block], probabilities)
+            yield pa.RecordBatch.from_arrays([*batch.columns, added, shares], schema=schema)
+
+    def fill(stream: BinaryIO) -> int:
+        return parquet.write_batches(stream, schema, answered())
+
+    return fill

@@ -1,0 +1,286 @@
+"""Whatever can answer, loaded: a run, an adapter folder, a model folder, a hub id, a GGUF file, a package's file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from featherweight import recipe as recipes
+from featherweight.errors import ConfigError, ModelError
+from featherweight.inference.facts import read_facts
+from featherweight.methods.peft import adapters
+from featherweight.process.imports import importing_models
+from featherweight.recipe import ModelSection, Recipe
+from featherweight.registry import METHODS, TASKS
+from featherweight.runs.directory import FACTS, RunDirectory
+from featherweight.sources import archives, models
+from featherweight.sources.models import ModelSource
+from featherweight.sources.tensors import read_header
+from featherweight.sources.trial_texts import Frame
+from featherweight.tasks.heads import stored_labels
+
+if TYPE_CHECKING:
+    from featherweight.engine.running.execution import Execution
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model ready to answer.
+
+    Attributes:
+        name: what was asked for.
+        task: knows the labels.
+        model: in evaluation mode.
+        tokenizer: with a pad token.
+        max_length: tokens after which texts are cut.
+        head: dotted names of the modules that its own checkpoint may lack, and that tuning trains whole.
+        temperature: fitted on held-out rows; dividing the logits by it calibrates the probabilities. None if unknown.
+        thresholds: confidence to abstain below, for each wanted error rate, as in ``metrics.json``.
+        text_column: what the column with the text was called where it was tuned.
+    """
+
+    name: str
+    task: Any
+    model: Any
+    tokenizer: Any
+    max_length: int
+    head: Sequence[str] = ()
+    temperature: float | None = None
+    thresholds: Sequence[dict[str, Any]] = ()
+    text_column: str | None = None
+
+
+def facts(
+    task: Any,
+    source: ModelSource,
+    max_length: int,
+    pad_token_id: int,
+    calibration: Mapping[str, Any],
+    text_column: str,
+    equal_lengths: bool,
+) -> dict[str, Any]:
+    """What a model needs to answer, beside what PEFT or transformers keeps: ``featherweight.json`` in its folder.
+
+    Args:
+        calibration: of the tuned model, as in ``metrics.json``.
+        text_column: what the column with the text is called.
+        equal_lengths: whether only texts of equal length may run together.
+    """
+    return {
+        "schema_version": 1,
+        "task": task.name,
+        "labels": list(task.labels),
+        "max_length": max_length,
+        "pad_token_id": pad_token_id,
+        "equal_lengths": equal_lengths,
+        "text_column": text_column,
+        "temperature": calibration["temperature"],
+        "thresholds": calibration["thresholds"],
+        "base_model": {"name": source.name, "revision": source.revision, "fingerprint": source.fingerprint},
+    }
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a run or an adapter was made from, and where the result lies.
+
+    Attributes:
+        folder: of the adapter or of the whole tuned model.
+        known: its ``featherweight.json``.
+        where: the base model's name, or None where nothing says it.
+        revision: the base model's, on its hub.
+        fingerprint: that the base model had; None where nothing says it.
+        run: the recipe, where this is a run.
+    """
+
+    folder: Path
+    known: Mapping[str, Any]
+    where: str | None
+    revision: str | None
+    fingerprint: str | None
+    run: Recipe | None
+
+    @property
+    def is_adapter(self) -> bool:
+        return (self.folder / adapters.CONFIG).is_file()
+
+    @cached_property
+    def base(self) -> ModelSource:
+        """The base model, as it was.
+
+        Raises:
+            ModelError: nothing says which it is, or it has changed since.
+            ConfigError: it is not there.
+        """
+        if not self.where:
+            raise ModelError(f"{self.folder / adapters.CONFIG}: does not say which base model the adapter is for")
+        try:
+            source = models.find(self.where, self.revision)
+        except ConfigError as error:
+            raise ConfigError(
+                f"{error}, where {self.folder} has its base model; say where it is with --base-model"
+            ) from None
+        if self.fingerprint and source.fingerprint != self.fingerprint:
+            raise ModelError(
+                f"{self.folder}: the adapter was made for {self.where} as it was ({self.fingerprint[:12]}), which has "
+                f"changed since ({source.fingerprint[:12]}); bring that version back"
+            )
+        return source
+
+
+def origin_of(name: str, base_model: str | None = None) -> Origin | None:
+    """Where a run or an adapter comes from; None for a model that stands alone.
+
+    Args:
+        base_model: where its base model is on this machine, as in a recipe; where it says itself if None.
+
+    Raises:
+        ModelError: the folder or a file in it can't be trusted or read.
+        ConfigError: its recipe can't be read, or what is told its base model has none.
+    """
+    origin = _origin_of(name)
+    if base_model is None:
+        return origin
+    if origin is None or not origin.is_adapter:
+        raise ConfigError(f"--base-model: {name} is no adapter, so it has no base model")
+    return replace(origin, where=base_model, revision=None)
+
+
+def _origin_of(name: str) -> Origin | None:
+    path = archives.unpacked(name)
+    run = RunDirectory(path)
+    if (path / adapters.CONFIG).is_file() or run.recipe.is_file():
+        models.require_plain_files(path)
+    if run.recipe.is_file():
+        fingerprint = run.read_metrics()["base_model_fingerprint"]
+        recipe = recipes.load(run.recipe)
+        folder = path / METHODS[recipe.method.name].artefact
+        return Origin(folder, read_facts(folder), recipe.model.name, recipe.model.revision, fingerprint, recipe)
+    if not (path / adapters.CONFIG).is_file():
+        return None
+    config, known = adapters.check(path), read_facts(path)
+    base = known.get("base_model", {})
+    where = base.get("name") or config.get("base_model_name_or_path")
+    revision = base.get("revision") or config.get("revision")
+    return Origin(path, known, where, revision, base.get("fingerprint"), None)
+
+
+@importing_models()
+def load(
+    name: str, fresh_labels: Callable[[], Sequence[str]] | None = None, base_model: str | None = None
+) -> LoadedModel:
+    """Load a run, an adapter or any model.
+
+    Args:
+        fresh_labels: gives the class names of a model that has no head yet; one is drawn for them. Without it, such a
+            model is refused.
+        base_model: where an adapter's base model is on this machine; where the adapter says itself if None.
+
+    Raises:
+        ModelError: it can't be found, trusted or read, or was made for another base model.
+        ConfigError: the name means nothing.
+    """
+    origin = origin_of(name, base_model)
+    if origin is not None:
+        return load_tuned(name, origin)
+    folder = archives.unpacked(name)
+    return _load_whole(name, folder) if (folder / FACTS).is_file() else _load_plain(name, fresh_labels)
+
+
+def load_tuned(name: str, origin: Origin) -> LoadedModel:
+    """Load what a run or an adapter made of its base model."""
+    if not origin.is_adapter:
+        return _load_whole(name, origin.folder)
+    untuned = load_untuned(name, origin)
+    fresh = [] if untuned.task.has_head(models.load_config(origin.base)) else untuned.head
+    model = adapters.load(untuned.model, origin.folder, fresh)
+    recipe = {"text_column": origin.run.data.text} if origin.run else {}  # which facts of before lack
+    return replace(untuned, model=model, **_beside(recipe | dict(origin.known)))
+
+
+@importing_models()
+def load_untuned(name: str, origin: Origin) -> LoadedModel:
+    """Load what a run or an adapter began with: its base model and the head that tuning found.
+
+    A head that is drawn comes from torch's global generator: seeded as the run was, it is the one that the run began
+    with.
+    """
+    source = origin.base
+    labels = origin.known.get("labels") or _stored_labels(source, origin.folder)
+    task = TASKS[origin.known.get("task", "sequence-classification")](labels)
+    if origin.run is not None:
+        model, tokenizer, head = task.load_model(source, origin.run.model)
+        task.mend_head(model, head)
+    else:
+        model, tokenizer, head = _load_base(task, source, origin.folder)
+    max_length, _ = task.max_length(
+        tokenizer, model, origin.known.get("max_length"), tried="max_length" in origin.known
+    )
+    return LoadedModel(name, task, model, tokenizer, max_length, head)
+
+
+def execution_of(loaded: LoadedModel) -> Execution:
+    """How the loaded model is run, on the device that it is on by now."""
+    from featherweight.engine.running.execution import Execution
+
+    model = loaded.model
+    plain = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return Execution(plain, loaded.tokenizer.pad_token_id, frame=Frame.of(loaded.tokenizer))
+
+
+def _load_whole(name: str, folder: Path) -> LoadedModel:
+    """A model that was tuned as a whole, with the facts beside it."""
+    known = read_facts(folder)
+    source = models.find(str(folder))
+    task = TASKS[known.get("task", "sequence-classification")](known.get("labels") or _stored_labels(source, folder))
+    model, tokenizer, head = task.load_model(source, ModelSection(name=source.name))
+    max_length, _ = task.max_length(tokenizer, model, known.get("max_length"), tried="max_length" in known)
+    return LoadedModel(name, task, model, tokenizer, max_length, head, **_beside(known))
+
+
+def _beside(known: Mapping[str, Any]) -> dict[str, Any]:
+    """What ``featherweight.json`` has of answers that the model itself does not know."""
+    return {key: known[key] for key in ("temperature", "thresholds", "text_column") if key in known}
+
+
+def _load_base(task: Any, source: ModelSource, folder: Path) -> tuple[Any, Any, list[str]]:
+    """An adapter's base model with its own head, or with a fresh one where that has other labels and the adapter
+    brings one."""
+    try:
+        return task.load_model(source, ModelSection(name=source.name))  # type: ignore[no-any-return]
+    except ConfigError:
+        if not adapters.check(folder).get("modules_to_save"):
+            raise
+        return task.load_model(source, ModelSection(name=source.name, head="new"))  # type: ignore[no-any-return]
+
+
+def _load_plain(name: str, fresh_labels: Callable[[], Sequence[str]] | None) -> LoadedModel:
+    source = models.find(name)
+    task_class = TASKS["sequence-classification"]
+    if task_class.has_head(models.load_config(source)):
+        labels: Sequence[str] = _stored_labels(source, None)
+    elif fresh_labels is not None:
+        labels = fresh_labels()
+    else:
+        raise ModelError(f"{name}: has no classification head, so it can't answer; tune it first")
+    task = task_class(labels)
+    model, tokenizer, _ = task.load_model(source, ModelSection(name=name))
+    max_length, _ = task.max_length(tokenizer, model, None)
+    return LoadedModel(name, task, model, tokenizer, max_length)
+
+
+def _stored_labels(source: ModelSource, adapter: Path | None) -> list[str]:
+    """The base configuration's label names, or generic ones for as many outputs as the adapter's head has."""
+    if adapter is not None and (adapter / adapters.WEIGHTS).is_file():
+        header = read_header(adapter / adapters.WEIGHTS)
+        heads = [
+            info.shape[0]
+            for key, info in header.items()
+            if key.endswith("weight") and ".lora_" not in key and len(info.shape) == 2
+        ]
+        if heads:
+            return [f"LABEL_{index}" for index in range(min(heads))]
+    return stored_labels(models.load_config(source))

@@ -1,0 +1,162 @@
+"""Plain LoRA adapters of one base model, answering out of one copy of it."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from featherweight.engine.running.many_adapters import AdapterWeights, MultiLora, Update
+from featherweight.inference.backends import Prepared, answer, prepare
+from featherweight.inference.loading import LoadedModel
+from featherweight.methods.peft.targets import is_linear
+from featherweight.records.rows import Encoding
+from featherweight.sources.trial_texts import Frame
+
+
+@dataclass(frozen=True)
+class _Voice:
+    """Who answers: an adapter, or the base model with the head that its run measured it with."""
+
+    task: Any
+    max_length: int
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return tuple(self.task.labels)
+
+
+class SharedBase:
+    """One base model in memory, and every adapter that stands on the very same.
+
+    Args:
+        untuned: the base model, loaded on its own: the initialisation of an adapter may rewrite the weights of the
+            model that it is put on (PiSSA, OLoRA, LoftQ, ...), or repeat its layers.
+    """
+
+    def __init__(self, untuned: LoadedModel) -> None:
+        base = untuned.model
+        self._digests = _digests(base)
+        if torch.cuda.is_available():
+            base.to("cuda")
+        self._device = next(base.parameters()).device
+        self._tokenizer = untuned.tokenizer
+        self._multi = MultiLora(base, untuned.tokenizer.pad_token_id, Frame.of(untuned.tokenizer))
+        self._voices: dict[str, _Voice] = {}
+        self._lock = threading.Lock()
+        self.batches = self._multi.description["batches"]
+
+    def is_under(self, loaded: LoadedModel, weights: AdapterWeights) -> bool:
+        """Whether the model, but for ``weights``, is this very base: to the bit, layer by layer."""
+
+        def others(digests: Mapping[str, str]) -> dict[str, str]:
+            heads = tuple(f"{path}." for path in weights.heads)
+            return {name: digest for name, digest in digests.items() if not name.startswith(heads)}
+
+        known = all(f"{path}.weight" in self._digests for path in weights.updates)
+        return known and others(_digests(loaded.model.get_base_model())) == others(self._digests)
+
+    def add(self, name: str, loaded: LoadedModel, weights: AdapterWeights) -> None:
+        """Answer for ``name`` from the next batch on."""
+        placed = AdapterWeights(
+            {
+                path: Update(one.a.to(self._device), one.b.to(self._device), one.scale)
+                for path, one in weights.updates.items()
+            },
+            {path: head.to(self._device) for path, head in weights.heads.items()},
+        )
+        with self._lock:
+            self._voices[name] = _Voice(loaded.task, loaded.max_length)
+            self._multi.add(name, placed)
+
+    def remove(self, name: str) -> int:
+        """Forget ``name``, which nobody may ask for any more. Returns how many are left."""
+        with self._lock:
+            self._voices.pop(name, None)
+            self._multi.remove(name)
+            return len(self._voices)
+
+    def max_length(self, name: str) -> int:
+        return self._voices[name].max_length
+
+    def prepare(self, name: str, texts: Sequence[str]) -> list[Prepared]:
+        voice = self._voices[name]
+        return prepare(voice.task, self._tokenizer, voice.max_length, texts)
+
+    def answer(self, names: Sequence[str], prepared: Sequence[Prepared]) -> list[dict[str, Any]]:
+        """One forward for all of them, whichever adapter each wants."""
+        lengths = [one.cost for one in prepared]
+        tokens = np.asarray([token for one in prepared for token in one.tokens], dtype=np.int32)
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        encoding = Encoding(tokens, offsets, np.zeros(len(prepared), dtype=np.int64), 0)
+        with self._lock:
+            logits = self._multi.logits(encoding, names).cpu()
+            voices = [self._voices[name] for name in names]
+        return [
+            answer(voice.labels, voice.task.probabilities(row[: len(voice.labels)]).tolist(), one.truncated)
+            for voice, row, one in zip(voices, logits, prepared, strict=True)
+        ]
+
+
+def weights_of(loaded: LoadedModel) -> AdapterWeights | None:
+    """What an adapter adds to its base model; None where it is more than plain LoRA with heads."""
+    model = loaded.model
+    base = model.get_base_model()
+    (name,) = model.peft_config
+    updates: dict[str, Update] = {}
+    heads: dict[str, torch.nn.Module] = {}
+    for path, module in base.named_modules():
+        if hasattr(module, "lora_A"):
+            if not _is_plain_lora(module, name):
+                return None
+            a, b = module.lora_A[name].weight, module.lora_B[name].weight
+            updates[path] = Update(a.detach(), b.detach(), float(module.scaling[name]))
+        elif hasattr(module, "modules_to_save"):
+            if not _reads_texts(base, path):
+                return None
+            heads[path] = module.modules_to_save[name]
+    from peft import get_peft_model_state_dict
+
+    known = 2 * len(updates) + sum(len(head.state_dict()) for head in heads.values())
+    if known != len(get_peft_model_state_dict(model, save_embedding_layers=False)):
+        return None  # trained tokens, biases and the like
+    return AdapterWeights(updates, heads)
+
+
+def untuned_heads(loaded: LoadedModel) -> AdapterWeights:
+    """The heads that an untuned model has, or that stand unused beside an adapter's own."""
+    model = loaded.model.get_base_model() if hasattr(loaded.model, "get_base_model") else loaded.model
+    found = {path: model.get_submodule(path) for path in loaded.head}
+    return AdapterWeights({}, {path: getattr(head, "original_module", head) for path, head in found.items()})
+
+
+def _is_plain_lora(module: Any, name: str) -> bool:
+    from peft.tuners.lora import Linear
+
+    plain = type(module) is Linear and not module.lora_variant and not module.lora_bias[name] and not module.merged
+    return plain and is_linear(module.get_base_layer())
+
+
+def _reads_texts(model: Any, path: str) -> bool:
+    """Whether the module stands behind the trunk's blocks, where there is one position a text."""
+    return not path.startswith(f"{model.base_model_prefix}.") or path.endswith(".pooler")
+
+
+def _digests(model: Any) -> dict[str, str]:
+    """SHA-256 of each weight of the base model, by its name without PEFT's layers around it.
+
+    Digests, because the shared base gives its own weights up for copies that its products read faster.
+    """
+    found = {}
+    for name, value in model.state_dict().items():
+        if ".lora_" in name or ".modules_to_save." in name:
+            continue
+        plain = name.replace(".base_layer.", ".").replace(".original_module.", ".")
+        content = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+        found[plain] = f"{value.dtype} {tuple(value.shape)} {hashlib.sha256(content).hexdigest()}"
+    return found

@@ -1,0 +1,1 @@
+"""What methods of Hugging Face PEFT share: injecting, saving, loading, and strangers' configurations."""

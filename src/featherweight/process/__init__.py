@@ -1,0 +1,1 @@
+"""The process: signals, imports, threads, and libraries' noise."""

@@ -1,0 +1,193 @@
+"""Rows of data: as a source has them, as a task reads them, as the engine sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from featherweight.records.grouping import group_names
+
+if TYPE_CHECKING:
+    import datasets
+    import pyarrow as pa
+    from numpy.typing import NDArray
+
+_BATCH_ROWS = 10_000
+
+
+@dataclass(frozen=True)
+class Split:
+    """One split as read, before any task looked at it.
+
+    Attributes:
+        name: ``train``, ``validation`` or ``test``.
+        rows: memory-mapped Arrow rows with the columns of the source.
+        origin: what messages call the source, such as a file's path.
+        fingerprint: content hash or hub commit.
+        label_names: names that the source itself declares for integer labels, by integer.
+        skipped: rows left out because they can't be read.
+    """
+
+    name: str
+    rows: datasets.Dataset
+    origin: str
+    fingerprint: str
+    label_names: tuple[str, ...] | None = None
+    skipped: int = 0
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of a memory-mapped Arrow table, all or some of them, read in their order and a batch at a time.
+
+    Attributes:
+        table: all rows of the source.
+        chosen: which of them, ascending; int64, shape (rows,). None is all.
+    """
+
+    table: pa.Table
+    chosen: NDArray[np.int64] | None = None
+
+    @classmethod
+    def of(cls, rows: datasets.Dataset, names: Mapping[str, str]) -> Rows:
+        """The columns of a data set that ``names`` maps to what they are called here."""
+        table = rows.data.table.select(list(names)).rename_columns(list(names.values()))
+        kept = rows._indices  # what a filter left of the table, which has no public name
+        return cls(table, None if kept is None else kept.column(0).to_numpy().astype(np.int64))
+
+    def __len__(self) -> int:
+        return self.table.num_rows if self.chosen is None else len(self.chosen)
+
+    @property
+    def column_names(self) -> list[str]:
+        return list(self.table.column_names)
+
+    def select(self, rows: NDArray[np.int64]) -> Rows:
+        """Some of these rows. Raises ValueError where they are not ascending, so that reading is one pass."""
+        if (np.diff(rows) <= 0).any():
+            raise ValueError("rows are selected in ascending order, each once")
+        return Rows(self.table, rows if self.chosen is None else self.chosen[rows])
+
+    def batches(self, *columns: str) -> Iterator[pa.RecordBatch]:
+        """These columns, at most 10,000 rows at a time and never more than the source has in one piece."""
+        import pyarrow as pa
+
+        start = 0
+        for batch in self.table.select(list(columns)).to_batches(max_chunksize=_BATCH_ROWS):
+            end = start + batch.num_rows
+            if self.chosen is None:
+                yield batch
+            else:
+                low, high = np.searchsorted(self.chosen, [start, end])
+                if high - low == batch.num_rows:
+                    yield batch
+                elif high > low:
+                    yield batch.take(pa.array(self.chosen[low:high] - start))
+            start = end
+
+    def values(self, column: str) -> Iterator[Any]:
+        """One column's values in order."""
+        for batch in self.batches(column):
+            yield from batch.column(0).to_pylist()
+
+    def value(self, column: str, row: int) -> Any:
+        place = row if self.chosen is None else int(self.chosen[row])
+        return self.table.column(column)[place].as_py()
+
+    def coded(self, column: str) -> tuple[list[Any], NDArray[np.int64]]:
+        """A column's distinct values, missing ones as None, and for each row which of them; int64, shape (rows,)."""
+        known: dict[Any, int] = {}
+        codes = [np.empty(0, dtype=np.int64)]
+        for batch in self.batches(column):
+            encoded = batch.column(0).dictionary_encode(null_encoding="encode")
+            found = [known.setdefault(value, len(known)) for value in encoded.dictionary.to_pylist()]
+            codes.append(np.asarray(found, dtype=np.int64)[encoded.indices.to_numpy(zero_copy_only=False)])
+        return list(known), np.concatenate(codes)
+
+
+@dataclass(frozen=True)
+class Examples:
+    """One split as a task sees it: texts on disk, labels as class indices in memory.
+
+    Attributes:
+        name: ``train``, ``validation`` or ``test``.
+        texts: rows with the string column ``text``, and ``column:NAME`` for each column that the recipe slices or
+            groups by.
+        text_column: what the source calls that column.
+        labels: int64, shape (rows,).
+        ids: int64, shape (rows,), the row's number in its source, counted from 0.
+        dropped: how many rows of the source are left out because their text is empty or only white space.
+        origin: what messages and the report call the source.
+        fingerprint: of the source.
+        skipped: how many rows of the source are left out because they can't be read.
+        reading: how the labels were read, where a person has to be told.
+    """
+
+    name: str
+    texts: Rows
+    text_column: str
+    labels: NDArray[np.int64]
+    ids: NDArray[np.int64]
+    dropped: int
+    origin: str
+    fingerprint: str
+    skipped: int = 0
+    reading: str | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def select(self, rows: NDArray[np.int64], **changes: Any) -> Examples:
+        """Some of the rows, in ascending order, with other fields changed by name."""
+        parts = {"texts": self.texts.select(rows), "labels": self.labels[rows], "ids": self.ids[rows]}
+        return replace(self, **{**parts, **changes})
+
+    def text(self, index: int) -> str:
+        return str(self.texts.value("text", index))
+
+    def all_texts(self) -> Iterator[str]:
+        """Every text in order, few in memory at a time."""
+        return self.texts.values("text")
+
+    def column(self, name: str) -> list[str]:
+        """The values of a column that was kept beside the text."""
+        return [str(value) for value in self.texts.values(f"column:{name}")]
+
+    def groups(self, name: str) -> list[str | None]:
+        """What each row belongs to by that column; None, a group of its own, where it says nothing."""
+        return group_names(self.texts.values(f"column:{name}"))
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """One split's tokens, end to end and memory-mapped, so that rows cost disk and not memory.
+
+    Attributes:
+        tokens: int32, shape (total tokens,).
+        offsets: int64, shape (rows + 1,); row ``i`` is ``tokens[offsets[i]:offsets[i + 1]]`` and never empty.
+        labels: int64, shape (rows,).
+        truncated: how many rows were cut at the maximal length.
+        lost_tokens: how many tokens were cut off them in all.
+        key: identifies the tokens, for what is kept on disk about them.
+    """
+
+    tokens: NDArray[np.int32]
+    offsets: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    truncated: int
+    lost_tokens: int = 0
+    key: str = ""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Tokens of each row; int64, shape (rows,)."""
+        return np.diff(self.offsets)
+
+    def row(self, index: int) -> NDArray[np.int32]:
+        return self.tokens[self.offsets[index] : self.offsets[index + 1]]

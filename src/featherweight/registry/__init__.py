@@ -1,0 +1,122 @@
+"""Lazy name tables: what exists is known without importing it.
+
+A built-in is one line, ``"lora": "featherweight.methods.lora:LoRA"``; a third party adds one through an entry point
+in the group named after the table. Looking a name up imports its module and nothing else.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any
+
+from featherweight.errors import ConfigError
+from featherweight.registry import elsewhere
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return ``" (did you mean 'x'?)"`` for the closest known name, or an empty string."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f" (did you mean '{close[0]}'?)" if close else ""
+
+
+class Registry(Mapping[str, Any]):
+    """Names of one kind of component, mapped to what implements them.
+
+    Args:
+        kind: what an entry is, for messages ("method").
+        group: the entry-point group that third parties register in.
+        builtin: name to ``"module:attribute"``.
+    """
+
+    def __init__(self, kind: str, group: str, builtin: Mapping[str, str]) -> None:
+        self.kind = kind
+        self.group = group
+        self._builtin = dict(builtin)
+
+    @cached_property
+    def _targets(self) -> dict[str, str]:
+        return {point.name: point.value for point in entry_points(group=self.group)} | self._builtin
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._targets)
+
+    def __len__(self) -> int:
+        return len(self._targets)
+
+    def __getitem__(self, name: str) -> Any:
+        """Import and return the component.
+
+        Raises:
+            ConfigError: no component has that name; the message lists those that exist.
+        """
+        if name not in self._targets:
+            known = ", ".join(sorted(self._targets))
+            if advice := elsewhere.value(self.kind, name):
+                raise ConfigError(f"{name!r} {advice}; known: {known}")
+            raise ConfigError(f"no {self.kind} is named {name!r}{did_you_mean(name, self._targets)}; known: {known}")
+        module, _, attribute = self._targets[name].partition(":")
+        return getattr(import_module(module), attribute)
+
+
+TASKS = Registry(
+    "task",
+    "featherweight.tasks",
+    {"sequence-classification": "featherweight.tasks.sequence_classification:SequenceClassification"},
+)
+
+METHODS = Registry(
+    "method",
+    "featherweight.methods",
+    {
+        "lora": "featherweight.methods.lora:LoRA",
+        "linear-probe": "featherweight.methods.linear_probe:LinearProbe",
+        "full": "featherweight.methods.full:Full",
+    },
+)
+
+METRICS = Registry(
+    "metric",
+    "featherweight.answers.metrics",
+    {
+        "accuracy": "featherweight.answers.metrics:accuracy",
+        "macro_f1": "featherweight.answers.metrics:macro_f1",
+        "balanced_accuracy": "featherweight.answers.metrics:balanced_accuracy",
+        "matthews_correlation": "featherweight.answers.metrics:matthews_correlation",
+    },
+)
+
+FORMATS = Registry(
+    "data format",
+    "featherweight.formats",
+    {
+        "csv": "featherweight.sources.formats.delimited:Csv",
+        "tsv": "featherweight.sources.formats.delimited:Tsv",
+        "jsonl": "featherweight.sources.formats.json_lines:JsonLines",
+        "parquet": "featherweight.sources.formats.parquet:Parquet",
+    },
+)
+
+BASELINES = Registry(
+    "baseline",
+    "featherweight.baselines",
+    {
+        "majority": "featherweight.evidence.baselines:Majority",
+        "tfidf-logistic-regression": "featherweight.evidence.baselines:TfidfLogisticRegression",
+        "linear-probe": "featherweight.evidence.baselines:LinearProbe",
+    },
+)
+
+EXPORTS = Registry(
+    "export format",
+    "featherweight.exports",
+    {
+        "adapter": "featherweight.export.adapter:Adapter",
+        "merged": "featherweight.export.merged:Merged",
+        "onnx": "featherweight.export.onnx:Onnx",
+        "onnx-int8": "featherweight.export.onnx_int8:OnnxInt8",
+    },
+)

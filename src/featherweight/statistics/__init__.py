@@ -1,0 +1,1 @@
+"""Statistics of paired answers, on numbers alone."""

@@ -1,0 +1,1 @@
+"""Files that are whole or absent, the cache, and names that become files."""

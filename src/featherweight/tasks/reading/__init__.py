@@ -1,0 +1,1 @@
+"""What tasks share in reading rows: labels, splits, lengths, tokens."""
