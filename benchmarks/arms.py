@@ -183,7 +183,7 @@ def ours(case: Case, trunk: bool = False) -> dict[str, Any]:
     from featherweight.engine.training.checkpoints import Checkpoints
     from featherweight.engine.training.train import Trainer
     from featherweight.recipe import TrainingSection
-    from featherweight.records.answers import Evaluation
+    from featherweight.records.answers import Answers, Evaluation
     from featherweight.records.rows import Encoding
     from featherweight.tasks.sequence_classification import SequenceClassification
 
@@ -214,7 +214,7 @@ def ours(case: Case, trunk: bool = False) -> dict[str, Any]:
         model,
         task,
         encoding,
-        evaluate=lambda: Evaluation({"eval_loss": 0.0}, np.empty((0, 2)), np.empty(0)),
+        evaluate=lambda: Evaluation({"eval_loss": 0.0}, Answers({})),
         settings=TrainingSection(
             **SETTINGS, per_device_train_batch_size=case.batch, load_best_model_at_end=False, logging_steps=1
         ),

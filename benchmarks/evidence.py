@@ -32,7 +32,10 @@ def predictions() -> dict[str, Any]:
     """Made-up answers: what they say does not matter to the time, how many they are does."""
     import pyarrow as pa
 
+    from featherweight.answers.label import PROBABILITIES, Label
     from featherweight.evidence.assess import assess
+    from featherweight.evidence.exhibits import Case
+    from featherweight.records.answers import Answers
     from featherweight.records.rows import Examples, Rows
 
     generator = np.random.default_rng(0)
@@ -43,11 +46,13 @@ def predictions() -> dict[str, Any]:
     def answers(accuracy: float) -> Any:
         right = np.where(generator.random(ROWS) < accuracy, labels, 1 - labels)
         sure = generator.uniform(0.5, 1.0, ROWS)
-        return np.stack([np.where(right == one, sure, 1 - sure) for one in (0, 1)], axis=1).astype(np.float32)
+        found = np.stack([np.where(right == one, sure, 1 - sure) for one in (0, 1)], axis=1).astype(np.float32)
+        return Answers({PROBABILITIES: found})
 
     rivals = {name: answers(0.7) for name in ("majority", "words", "probe")}
     started = time.perf_counter()
-    assess(examples, ["a", "b"], answers(0.6), answers(0.8), rivals, twins=np.zeros(ROWS, dtype=bool), seed=0)
+    case = Case(Label(["a", "b"]), examples, answers(0.6), answers(0.8), seed=0)
+    assess(case, rivals, {"without_twins": np.zeros(ROWS, dtype=bool)})
     return {"rows": ROWS, "seconds": time.perf_counter() - started}
 
 

@@ -77,8 +77,21 @@ def sst2_sample(count: int) -> Callable[[], dict[str, Rows]]:
 
 
 def sst2_whole() -> dict[str, Rows]:
-    drawn = _drawn(sst2("train"), 67_349, 0)
-    return {"train": drawn, "validation": drawn[:200], "test": sst2("validation")}
+    """All of SST-2, which chooses on sentences of Rotten Tomatoes that neither its train nor its validation set has."""
+    train, test = _drawn(sst2("train"), 67_349, 0), sst2("validation")
+    seen = {_letters(text) for text, _ in train + test}
+    names = {"0": "NEGATIVE", "1": "POSITIVE"}
+    apart = [
+        (text, names[label])
+        for text, label in reviews("rotten_tomatoes", 0, 0, 100_000)()["test"]
+        if seen.isdisjoint(_letters(part) for part in (text, *text.split(" . ")))
+    ]
+    return {"train": train, "validation": apart, "test": test}
+
+
+def _letters(text: str) -> str:
+    """The text without what the two collections write differently: brackets, quotes, spaces."""
+    return "".join(one for one in text.lower().replace("-lrb-", "").replace("-rrb-", "") if one.isalnum())
 
 
 def rare() -> dict[str, Rows]:
@@ -212,7 +225,7 @@ def files(name: str) -> dict[str, Path]:
         aside.mkdir(parents=True)
         for split, rows in SETS[name]().items():
             most = {"train": None, "validation": MOST_VALIDATION, "test": MOST_TEST}[split]
-            if name in {"rare", "emotions"} or len(rows) <= (most or len(rows)):
+            if name in {"sst2", "rare", "emotions"} or len(rows) <= (most or len(rows)):
                 most = None
             chosen = rows if most is None else _drawn(rows, most, 3)
             lines = [json.dumps({"text": text, "label": label}) for text, label in chosen]
@@ -334,7 +347,7 @@ def rivals(job: dict[str, Any]) -> dict[str, Any]:
     result = dict(job)
     for name, rival in {"probe": LinearProbe(), "tfidf": TfidfLogisticRegression()}.items():
         rival.fit(parts["train"], len(prepared.task.labels))
-        right = rival.predict(parts["test"]).argmax(axis=1) == prepared.examples["test"].labels
+        right = rival.predict(parts["test"])["probabilities"].argmax(axis=1) == prepared.examples["test"].labels
         result[name] = round(float(right.mean()), 4)
     return result
 

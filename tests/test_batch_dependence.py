@@ -137,8 +137,8 @@ def test_row_76_run_predict_and_card_keep_it(train_csv: Path, tmp_path: Path) ->
     assert json.loads((tmp_path / "run" / "adapter" / "featherweight.json").read_text())["equal_lengths"] is True
     asked = [row["text"] for row in tiny.rows(9, seed=5)]
     predictor = load_predictor(tmp_path / "run")
-    together = predictor.probabilities(asked)
-    alone = np.concatenate([predictor.probabilities([one]) for one in asked])
+    together = predictor.answers(asked)["probabilities"]
+    alone = np.concatenate([predictor.answers([one])["probabilities"] for one in asked])
     np.testing.assert_allclose(together, alone, atol=1e-5)
 
 
@@ -169,6 +169,6 @@ def test_row_76_an_onnx_export_runs_equals_together(train_csv: Path, tmp_path: P
     assert "Take care: padding changes answers" in (Path(evidence["output"]) / "README.md").read_text()
     asked = [row["text"] for row in tiny.rows(9, seed=5)]
     predictor = load_predictor(evidence["output"])
-    together = predictor.probabilities(asked)
-    alone = np.concatenate([predictor.probabilities([one]) for one in asked])
+    together = predictor.answers(asked)["probabilities"]
+    alone = np.concatenate([predictor.answers([one])["probabilities"] for one in asked])
     np.testing.assert_allclose(together, alone, atol=1e-5)

@@ -160,7 +160,7 @@ def test_metrics_without_twins(models: Models, tmp_path: Path) -> None:
     from featherweight.runs.directory import RunDirectory
 
     tuned = RunDirectory(tmp_path / "run").read_predictions("tuned", "validation")
-    right = tuned.probabilities.argmax(axis=1) == tuned.label_indices
+    right = tuned.answers["probabilities"].argmax(axis=1) == tuned.truth
     assert clean["tuned"]["eval_accuracy"] == pytest.approx(right[30:].mean())
 
 

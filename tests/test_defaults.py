@@ -276,7 +276,7 @@ def _ends_at(losses: list[float], patience: int, threshold: float, folder: Path)
     from featherweight.engine.running.execution import Execution
     from featherweight.engine.training.checkpoints import Checkpoints
     from featherweight.engine.training.train import Trainer
-    from featherweight.records.answers import Evaluation
+    from featherweight.records.answers import Answers, Evaluation
     from featherweight.tasks.sequence_classification import SequenceClassification
 
     model = make_model("bert")
@@ -285,7 +285,7 @@ def _ends_at(losses: list[float], patience: int, threshold: float, folder: Path)
         model,
         SequenceClassification(("neg", "pos")),
         make_encoding(),
-        evaluate=lambda: Evaluation({"eval_loss": next(series)}, np.empty((0, 2)), np.empty(0)),
+        evaluate=lambda: Evaluation({"eval_loss": next(series)}, Answers({})),
         settings=TrainingSection(
             learning_rate=1e-4, max_steps=len(losses), eval_strategy="steps", eval_steps=1, save_strategy="steps",
             load_best_model_at_end=False, early_stopping_patience=patience, early_stopping_threshold=threshold,

@@ -47,7 +47,9 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 def test_training_changed_the_answers(run: Path) -> None:
     """So that what follows compares a tuned model, not two copies of the base."""
     directory = RunDirectory(run)
-    base, tuned = (directory.read_predictions(model, "validation").probabilities for model in ("base", "tuned"))
+    base, tuned = (
+        directory.read_predictions(model, "validation").answers["probabilities"] for model in ("base", "tuned")
+    )
     assert np.abs(base - tuned).max() > 1e-2
 
 

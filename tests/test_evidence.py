@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pairs import compare
 
-from featherweight.statistics.proportions import compare, holm, mcnemar_exact, newcombe_paired, wilson
+from featherweight.statistics.proportions import holm, mcnemar_exact, newcombe_paired, wilson
 
 CELLS = st.tuples(*[st.integers(0, 60)] * 4).filter(lambda cells: sum(cells) > 0)
 
@@ -140,7 +141,7 @@ def test_the_word_baseline_is_scikit_learns() -> None:
 
     def answers(baseline: Any, classes: int) -> np.ndarray:
         baseline.fit(Part(train, never), classes)
-        found: np.ndarray = baseline.predict(Part(validation, never))
+        found: np.ndarray = baseline.predict(Part(validation, never))["probabilities"]
         return found
 
     ours = answers(TfidfLogisticRegression(), 2)
@@ -170,7 +171,7 @@ def test_row_43_models_of_shuffled_labels_are_called_better_at_most_at_the_nomin
         right = []
         for baseline in (Majority(), TfidfLogisticRegression()):
             baseline.fit(train, 2)
-            right.append(baseline.predict(held_out).argmax(axis=1) == held_out.examples.labels)
+            right.append(baseline.predict(held_out)["probabilities"].argmax(axis=1) == held_out.examples.labels)
         return compare(*right).verdict
 
     shuffled = [verdict(np.random.default_rng(seed).permutation(truth)) for seed in range(20)]

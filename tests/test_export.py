@@ -63,8 +63,8 @@ def test_an_onnx_export_answers_as_its_run(kind: str, runs: Runs, tmp_path: Path
     ]  # fmt: skip
     mine, theirs = load_predictor(tmp_path / "out"), load_predictor(run)
     assert mine.labels == theirs.labels
-    expected = theirs.probabilities(TEXTS)
-    np.testing.assert_allclose(mine.probabilities(TEXTS), expected, atol=1e-5)
+    expected = theirs.answers(TEXTS)["probabilities"]
+    np.testing.assert_allclose(mine.answers(TEXTS)["probabilities"], expected, atol=1e-5)
     assert np.ptp(expected[:, 0]) > 0.1, "answers that are all alike would prove nothing"
 
 
@@ -75,7 +75,7 @@ def test_a_decoder_reads_the_last_real_token_where_the_text_ends_with_the_pad_to
     workflow.export(runs(kind), "onnx", tmp_path / "out")
     texts = ["great <|endoftext|>", "<|endoftext|>", "dull film <|endoftext|> <|endoftext|>"]
     mine, theirs = load_predictor(tmp_path / "out"), load_predictor(runs(kind))
-    np.testing.assert_allclose(mine.probabilities(texts), theirs.probabilities(texts), atol=1e-5)
+    np.testing.assert_allclose(mine.answers(texts)["probabilities"], theirs.answers(texts)["probabilities"], atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -87,8 +87,8 @@ def test_row_28_merged_answers_as_its_run(kind: str, runs: Runs, tmp_path: Path)
     assert not list((tmp_path / "out").glob("adapter*"))
     expected = load_predictor(runs(kind)).predict(TEXTS[:1])[0]
     np.testing.assert_allclose(
-        load_predictor(tmp_path / "out").probabilities(TEXTS),
-        load_predictor(runs(kind)).probabilities(TEXTS),
+        load_predictor(tmp_path / "out").answers(TEXTS)["probabilities"],
+        load_predictor(runs(kind)).answers(TEXTS)["probabilities"],
         atol=1e-5,
     )
     (answer,) = pipeline("text-classification", str(tmp_path / "out"))("great")
@@ -136,8 +136,8 @@ def test_an_adapter_export_answers_from_its_own_folder(runs: Runs, tmp_path: Pat
     assert evidence["agreement"] == 1
     assert (tmp_path / "out" / "adapter_model.safetensors").is_file()
     np.testing.assert_allclose(
-        load_predictor(tmp_path / "out").probabilities(TEXTS),
-        load_predictor(runs("bert")).probabilities(TEXTS),
+        load_predictor(tmp_path / "out").answers(TEXTS)["probabilities"],
+        load_predictor(runs("bert")).answers(TEXTS)["probabilities"],
         atol=1e-6,
     )
 
@@ -148,7 +148,9 @@ def test_a_fully_tuned_run_has_no_adapter_to_export(runs: Runs, tmp_path: Path) 
         workflow.export(run, "adapter", tmp_path / "out")
     workflow.export(run, "onnx", tmp_path / "onnx")
     np.testing.assert_allclose(
-        load_predictor(tmp_path / "onnx").probabilities(TEXTS), load_predictor(run).probabilities(TEXTS), atol=1e-5
+        load_predictor(tmp_path / "onnx").answers(TEXTS)["probabilities"],
+        load_predictor(run).answers(TEXTS)["probabilities"],
+        atol=1e-5,
     )
 
 
@@ -157,7 +159,9 @@ def test_other_methods_are_exported_too(method: dict[str, Any], runs: Runs, tmp_
     run = runs("bert", method=method)
     workflow.export(run, "onnx", tmp_path / "onnx")
     np.testing.assert_allclose(
-        load_predictor(tmp_path / "onnx").probabilities(TEXTS), load_predictor(run).probabilities(TEXTS), atol=1e-5
+        load_predictor(tmp_path / "onnx").answers(TEXTS)["probabilities"],
+        load_predictor(run).answers(TEXTS)["probabilities"],
+        atol=1e-5,
     )
 
 
@@ -195,7 +199,7 @@ def test_row_70_an_export_answers_a_thousand_rows_as_its_run(export_format: str,
     workflow.export(runs("bert"), export_format, tmp_path / "out")
     mine, theirs = load_predictor(tmp_path / "out"), load_predictor(runs("bert"))
     assert [one["label"] for one in mine.predict(texts)] == [one["label"] for one in theirs.predict(texts)]
-    np.testing.assert_allclose(mine.probabilities(texts), theirs.probabilities(texts), atol=1e-4)
+    np.testing.assert_allclose(mine.answers(texts)["probabilities"], theirs.answers(texts)["probabilities"], atol=1e-4)
 
 
 def test_an_occupied_folder_is_left_alone(runs: Runs, tmp_path: Path) -> None:

@@ -10,14 +10,16 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import tiny
 from numpy.typing import NDArray
 
+from featherweight.answers.label import Label
 from featherweight.engine.fast import kernels
 from featherweight.errors import ResourceError
 from featherweight.inference.predictor import Predictor
@@ -243,15 +245,14 @@ def test_row_86_a_library_that_is_not_as_it_was_built_is_built_anew(damage: byte
 class Answers:
     """A backend that answers by the text's length, after ``meanwhile``."""
 
-    labels = ("neg", "pos")
-    temperature = None
-    thresholds = ()
+    kind = Label(("neg", "pos"))
+    fitted: Mapping[str, Any] = {}
     text_column = None
 
     def __init__(self, meanwhile: Callable[[], object] = lambda: None) -> None:
         self.meanwhile = meanwhile
 
-    def logits(self, texts: list[str]) -> NDArray[np.float32]:
+    def outputs(self, texts: list[str]) -> NDArray[np.float32]:
         self.meanwhile()
         return np.asarray([[len(text), 3] for text in texts], dtype=np.float32)
 

@@ -104,7 +104,7 @@ def test_a_run_gives_what_was_agreed_on(
         found = without_texts(found)
     path = GOLDEN / f"{name}.json"
     if IS_WRITING:
-        path.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        path.write_text(json.dumps(found, indent=1, ensure_ascii=False, sort_keys=True) + "\n", encoding="utf-8")
     golden = json.loads(path.read_text(encoding="utf-8"))
     assert set(found) == set(golden)
     for artefact, agreed in golden.items():

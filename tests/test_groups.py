@@ -20,7 +20,7 @@ from featherweight import recipe as recipes
 from featherweight import workflow
 from featherweight.errors import DataError
 from featherweight.evidence import learning_curve
-from featherweight.evidence.calibration import halves
+from featherweight.evidence.fitting import halves
 from featherweight.recipe import DataSection
 from featherweight.records.grouping import group_names, units_of
 from featherweight.records.rows import Examples, Rows

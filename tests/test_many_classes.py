@@ -12,18 +12,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pairs
+import pyarrow as pa
 import pytest
 import stock
 import tiny
 
 from featherweight import recipe as recipes
 from featherweight import workflow
+from featherweight.answers.label import Label
 from featherweight.errors import ConfigError
-from featherweight.evidence import baselines, logistic, slices
+from featherweight.evidence import baselines, logistic
 from featherweight.evidence.data import giveaways
-from featherweight.report import labels as label_report
+from featherweight.evidence.exhibits import Case
+from featherweight.evidence.exhibits.confusion import Confusion, confusion, confusion_cells, mistakes
+from featherweight.evidence.exhibits.where import Where, shown_slices
+from featherweight.records.rows import Examples, Rows
 from featherweight.report import page, tables
 from featherweight.runs.directory import RunDirectory
+from featherweight.runs.predictions import Predictions
 
 Models = Callable[[str], Path]
 
@@ -165,16 +172,23 @@ def test_row_88_the_confusion_of_many_classes_keeps_only_what_is_not_zero() -> N
     draw = np.random.default_rng(0)
     few, many = (draw.random((200, classes)).astype(np.float32) for classes in (20, 21))
     labels = draw.integers(0, 20, 200)
-    assert set(slices.confusions({"base": few}, labels)) == {"confusion"}
-    cells = slices.confusions({"base": many}, labels)["confusion_cells"]["base"]
+    texts = Examples("x", Rows(pa.table({"text": ["a"] * 200})), "text", labels, np.arange(200), 0, "x", "x")
+
+    def found(probabilities: np.ndarray) -> dict[str, Any]:
+        both = pairs.answers(probabilities)
+        return dict(Confusion().find(Case(pairs.kind(probabilities), texts, both, both, 0))["where"])
+
+    assert set(found(few)) == {"confusion"}
+    cells = found(many)["confusion_cells"]["base"]
+    assert cells == confusion_cells(pairs.answers(many), labels)
     dense = np.zeros((21, 21), dtype=int)
     dense[cells["label"], cells["prediction"]] = cells["rows"]
-    assert dense.tolist() == slices.confusion(many, labels)
+    assert dense.tolist() == confusion(pairs.answers(many), labels)
     where = {"confusion_cells": {"base": cells, "tuned": cells}}
     shares = {"train": {f"label {one}": 0.0 for one in range(21)}}
-    sparse = label_report.mistakes({"where": where, "label_shares": shares})
+    sparse = mistakes({"where": where, "label_shares": shares})
     where = {"confusion": dict.fromkeys(["base", "tuned"], dense.tolist())}
-    assert sparse == label_report.mistakes({"where": where, "label_shares": shares}), "runs of before kept every cell"
+    assert sparse == mistakes({"where": where, "label_shares": shares}), "runs of before kept every cell"
     assert sparse[0][3] == max(dense[one, other] for one in range(21) for other in range(21) if one != other)
 
 
@@ -193,14 +207,13 @@ def test_row_88_tables_show_the_commonest_and_the_worst_labels() -> None:
     ]
     length = {"by": "length", "value": "1 word", "rows": 100, "base": 0.1, "tuned": 0.9}
     metrics = {"where": {"slices": [*kept, length]}}
-    found = tables.worst_labels(metrics)
-    assert found is not None
+    (found,) = Where().brief(metrics)
     assert [row[0] for row in found.rows] == [f"label {one}" for one in range(10)]
-    shown, said = label_report.shown_slices(metrics)
+    shown, said = shown_slices(metrics)
     assert [one["value"] for one in shown] == [f"label {one}" for one in (*range(20), *range(80, 100))] + ["1 word"]
     assert "100 labels" in said
-    assert tables.worst_labels({"where": {"slices": kept[:10]}}) is None
-    assert label_report.shown_slices({"where": {"slices": kept[:40]}}) == (kept[:40], "")
+    assert Where().brief({"where": {"slices": kept[:10]}}) == []
+    assert shown_slices({"where": {"slices": kept[:40]}}) == (kept[:40], "")
 
 
 def test_row_88_what_gives_labels_away_is_counted_without_a_table_of_all_pairs() -> None:
@@ -218,21 +231,16 @@ def test_row_88_what_gives_labels_away_is_counted_without_a_table_of_all_pairs()
 
 
 def test_row_88_probabilities_are_kept_and_read_without_an_object_for_each(tmp_path: Path) -> None:
-    import pyarrow as pa
     import pyarrow.parquet as pq
-
-    from featherweight.records.answers import Evaluation
-    from featherweight.records.rows import Examples, Rows
 
     draw = np.random.default_rng(0)
     probabilities = draw.random((7, 300)).astype(np.float32)
-    texts = Rows(pa.table({"text": list("abcdefg")}))
-    examples = Examples("test", texts, "text", np.arange(7), np.arange(7), 0, "x", "x")
     directory = RunDirectory(tmp_path)
     names = [f"label {one}" for one in range(300)]
-    directory.write_predictions("tuned", examples, Evaluation({}, probabilities, np.arange(7)), names)
+    kept = Predictions(np.arange(7), Label(names), pairs.answers(probabilities), np.arange(7))
+    directory.write_predictions("tuned", "test", kept)
     read = directory.read_predictions("tuned", "test")
-    np.testing.assert_array_equal(read.probabilities, probabilities)
-    np.testing.assert_array_equal(read.label_indices, np.arange(7))
+    np.testing.assert_array_equal(read.answers["probabilities"], probabilities)
+    np.testing.assert_array_equal(read.truth, np.arange(7))
     table = pq.read_table(tmp_path / "predictions" / "tuned-test.parquet")
     assert table.schema.field("probabilities").type == pa.list_(pa.float32()), "as runs of before have it"

@@ -13,9 +13,9 @@ import resource, sys
 from pathlib import Path
 import numpy as np, torch
 from transformers import BertConfig, BertForSequenceClassification
-from featherweight.engine.evaluate import evaluate
-from featherweight.engine.execution import Execution
-from featherweight.records import Encoding
+from featherweight.engine.running.evaluate import evaluate
+from featherweight.engine.running.execution import Execution
+from featherweight.records.rows import Encoding
 from featherweight.tasks.sequence_classification import SequenceClassification
 
 torch.set_num_threads(1)
@@ -34,7 +34,7 @@ execution = Execution(model, 0)
 found = evaluate(
     model, task, encoding, execution=execution, batch_size=32, what="", observer=lambda event: None
 )
-assert len(found.probabilities) == rows
+assert len(found.answers) == rows
 anonymous = [line for line in open("/proc/self/status") if line.startswith("RssAnon")][0]
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, int(anonymous.split()[1]))
 """

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pairs
 import pytest
 import tiny
 import torch
@@ -140,11 +141,11 @@ def test_row_23_equal_answers_are_refused() -> None:
     from featherweight.workflow import gate
 
     base = np.asarray([[0.25, 0.75]], dtype=np.float32)
-    gate.require_other_answers(base, base + np.float32(1e-6))
+    gate.require_other_answers(pairs.answers(base), pairs.answers(base + np.float32(1e-6)))
     with pytest.raises(DivergedError, match="exactly as the base model"):
-        gate.require_other_answers(base, base.copy())
+        gate.require_other_answers(pairs.answers(base), pairs.answers(base.copy()))
     with pytest.raises(DivergedError, match="not finite"):
-        gate.require_other_answers(base, base * np.float32("nan"))
+        gate.require_other_answers(pairs.answers(base), pairs.answers(base * np.float32("nan")))
 
 
 def test_row_23_an_adapter_that_is_all_zeros_beside_a_trained_head_is_refused() -> None:
@@ -304,8 +305,8 @@ def test_steps_of_more_than_six_digits(tmp_path: Path) -> None:
 
 _PRODUCTS_WITHOUT_ROOM = """
 import resource, sys, torch
-from featherweight.engine.guards import is_out_of_memory
-from featherweight.engine.products import PRODUCTS, works
+from featherweight.engine.memory import is_out_of_memory
+from featherweight.engine.fast.products import PRODUCTS, works
 
 def used():
     return int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()

@@ -11,7 +11,7 @@ import json
 import math
 import os
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from featherweight.answers.label import Label
 from featherweight.errors import ConfigError, DataError, FeatherweightError
 from featherweight.inference.predictor import Predictor
 from featherweight.sources.formats import format_of
@@ -44,17 +45,16 @@ many = settings(
 class Answers:
     """Answers by the text's length, and counts the texts that it was asked."""
 
-    temperature = None
-    thresholds = ()
+    fitted: Mapping[str, Any] = {}
     text_column = None
 
     def __init__(self, labels: Sequence[str] = ("neg", "pos")) -> None:
-        self.labels = tuple(labels)
+        self.kind = Label(labels)
         self.asked = 0
 
-    def logits(self, texts: list[str]) -> NDArray[np.float32]:
+    def outputs(self, texts: Sequence[str]) -> NDArray[np.float32]:
         self.asked += len(texts)
-        return np.asarray([[len(text) % 7 - place for place in range(len(self.labels))] for text in texts], np.float32)
+        return np.asarray([[len(text) % 7 - place for place in range(self.kind.width)] for text in texts], np.float32)
 
 
 def read(path: Path) -> list[Row]:

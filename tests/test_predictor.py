@@ -71,9 +71,9 @@ def test_one_text_a_list_an_iterator_and_a_file_get_the_same_answers(predictor: 
 
 def test_row_69_a_text_alone_or_in_a_batch_gets_the_same_answer(predictor: Predictor) -> None:
     asked = [*texts(60), "", "the " * 200, "great"]
-    together = predictor.probabilities(asked)
-    alone = np.concatenate([predictor.probabilities([text]) for text in asked])
-    shuffled = predictor.probabilities(asked[::-1])[::-1]
+    together = predictor.answers(asked)["probabilities"]
+    alone = np.concatenate([predictor.answers([text])["probabilities"] for text in asked])
+    shuffled = predictor.answers(asked[::-1])["probabilities"][::-1]
     np.testing.assert_allclose(together, alone, atol=1e-5)
     np.testing.assert_allclose(together, shuffled, atol=1e-5)
     assert (together.argmax(axis=1) == alone.argmax(axis=1)).all()
@@ -81,17 +81,19 @@ def test_row_69_a_text_alone_or_in_a_batch_gets_the_same_answer(predictor: Predi
 
 def test_row_69_loading_again_gives_the_same_bytes(run: Path, onnx: Path) -> None:
     for folder in (run, onnx):
-        first, second = (load_predictor(folder).probabilities(texts(40)) for _ in range(2))
+        first, second = (load_predictor(folder).answers(texts(40))["probabilities"] for _ in range(2))
         assert first.tobytes() == second.tobytes()
 
 
 def test_threads_may_share_a_predictor(predictor: Predictor) -> None:
     """Each thread's texts are of other lengths, so tokens or batches that leak between threads change answers."""
     asked = [[" ".join(texts(4, seed=seed)[: 1 + seed % 4])] * (1 + seed) for seed in range(8)]
-    expected = [predictor.probabilities(some) for some in asked]
+    expected = [predictor.answers(some)["probabilities"] for some in asked]
     with ThreadPoolExecutor(8) as pool:
         for _ in range(6):
-            for mine, theirs in zip(pool.map(predictor.probabilities, asked), expected, strict=True):
+            for mine, theirs in zip(
+                pool.map(lambda some: predictor.answers(some)["probabilities"], asked), expected, strict=True
+            ):
                 np.testing.assert_allclose(mine, theirs, atol=1e-5)
 
 
@@ -114,7 +116,9 @@ def test_a_stream_is_read_as_it_is_answered(predictor: Predictor) -> None:
 def test_what_is_no_text_is_named(predictor: Predictor) -> None:
     with pytest.raises(DataError, match="not a number"):
         predictor.predict([3])  # type: ignore[list-item]
-    assert predictor.predict("\ud800 great")[0]["label"] in predictor.labels  # a lone surrogate, as JSON can spell it
+    assert (
+        predictor.predict("\ud800 great")[0]["label"] in predictor.kind.names
+    )  # a lone surrogate, as JSON can spell it
 
 
 def test_abstaining_keeps_to_the_rate_that_the_run_found(run: Path, onnx: Path) -> None:

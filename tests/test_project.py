@@ -117,3 +117,41 @@ def test_row_100_extras_are_pinned_and_pip_checks_their_hashes(is_altered: bool,
     if ended.returncode != 0 and "hash" not in ended.stderr.lower():
         pytest.skip(f"no package registry: {ended.stderr.strip().splitlines()[-1]}")
     assert (ended.returncode == 0) is not is_altered, ended.stderr
+
+
+SOURCE = ROOT / "src" / "featherweight"
+AXES = ("tasks", "answers", "registry")
+_SPELT = re.compile(
+    r"eval_accuracy|[\"']sequence-classification[\"']|[\"']macro_f1[\"']|[\"']matthews_correlation[\"']"
+)
+
+
+def spelling(root: Path) -> list[str]:
+    """Lines outside the axes that name a task or a metric of one kind of answer."""
+    return [
+        f"{path.relative_to(root)}:{number}: {line.strip()}"
+        for path in sorted(root.rglob("*.*"))
+        if path.suffix in {".py", ".js", ".j2"} and path.relative_to(root).parts[0] not in AXES
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if _SPELT.search(line)
+    ]
+
+
+def test_nothing_outside_the_axes_knows_a_task_or_a_kind_of_answer(tmp_path: Path) -> None:
+    assert spelling(SOURCE) == []
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report" / "page.py").write_text("figure = metrics['tuned']['eval_accuracy']\n")
+    assert len(spelling(tmp_path)) == 1, "negative control"
+
+
+def test_a_newcomers_questions_lead_somewhere() -> None:
+    """Each answer in CONTRIBUTING names a file that is there and something that stands in it."""
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    asked = [line for line in text.splitlines() if re.match(r"\| .*\? \|", line)]
+    assert len(asked) >= 10
+    for line in asked:
+        places = re.findall(r"`([\w/]+\.py)`: `(\w+)`", line)
+        assert places, line
+        for path, name in places:
+            found = (SOURCE / path).read_text(encoding="utf-8")
+            assert re.search(rf"(def|class) {name}\b|^    {name}: ClassVar", found, re.MULTILINE), f"{path}: {name}"

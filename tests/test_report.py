@@ -24,7 +24,8 @@ import featherweight
 from featherweight import recipe as recipes
 from featherweight import workflow
 from featherweight.errors import ModelError
-from featherweight.evidence.slices import text_to_try
+from featherweight.evidence.assess import text_to_try
+from featherweight.records.parts import Lines, Series
 from featherweight.report import svg, tables
 from featherweight.report.model_card import model_card
 from featherweight.runs.directory import RunDirectory
@@ -161,7 +162,7 @@ def test_every_rung_keeps_its_predictions(run: Path) -> None:
     assert set(metrics["rungs"]) == set(metrics["baselines"])
     for name, rung in metrics["baselines"].items():
         saved = RunDirectory(run).read_predictions(name, "validation")
-        right = saved.probabilities.argmax(axis=1) == saved.label_indices
+        right = saved.answers["probabilities"].argmax(axis=1) == saved.truth
         assert right.mean() == pytest.approx(rung["eval_accuracy"])
         assert metrics["rungs"][name]["difference"] == pytest.approx(
             metrics["tuned"]["eval_accuracy"] - rung["eval_accuracy"]
@@ -175,7 +176,7 @@ def test_the_temperature_travels_with_the_run(run: Path, tmp_path: Path, cli: Ca
     plain, calibrated = (
         list(workflow.predict(str(run), ["great film", "dull plot"], calibrated=one)) for one in (False, True)
     )
-    from featherweight.evidence.calibration import apply_temperature
+    from featherweight.answers.probabilities import apply_temperature
 
     before, after = (
         np.asarray([list(one["probabilities"].values()) for one in answers]) for answers in (plain, calibrated)
@@ -213,7 +214,7 @@ def test_row_97_the_card_is_fit_to_be_published(run: Path) -> None:
     assert Path(recipe.model.name).name in card.replace("\\", "")
     assert Path(str(recipe.data.train_file)).name in card.replace("\\", "")
     model, tokenizer = stock.by_card(run / "adapter")
-    ours = featherweight.load_predictor(str(run)).probabilities(["great film"])
+    ours = featherweight.load_predictor(str(run)).answers(["great film"])["probabilities"]
     np.testing.assert_allclose(stock.logits(model, tokenizer, ["great film"], 16).softmax(-1).numpy(), ours, atol=1e-5)
 
 
@@ -277,8 +278,8 @@ def test_ticks_hold_the_values() -> None:
         assert ticks[0] <= low + 1e-9
         assert ticks[-1] >= high - 1e-9
         assert 2 <= len(ticks) <= 10, (low, high, ticks)
-    assert svg.lines("t", "d", [svg.Series("s", [])], "x", "y") == ""
-    assert "<b>" not in svg.lines("<b>", "<b>", [svg.Series("<b>", [(0, 1)])], "<b>", "<b>")
+    assert svg.draw(Lines("t", "d", [Series("s", [])], "x", "y")) == ""
+    assert "<b>" not in svg.draw(Lines("<b>", "<b>", [Series("<b>", [(0, 1)])], "<b>", "<b>"))
 
 
 # In a real browser.

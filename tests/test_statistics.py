@@ -6,16 +6,17 @@ import math
 import warnings
 
 import numpy as np
+import pairs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pairs import BY_RESAMPLING, STATISTICS, compare
 
-from featherweight.answers import metrics
-from featherweight.evidence import calibration, paired
-from featherweight.evidence.statistics import STATISTICS
+from featherweight.answers import calibration
+from featherweight.answers import probabilities as scores
+from featherweight.evidence.fitting import halves
 from featherweight.statistics import resampling
 from featherweight.statistics.proportions import (
-    compare,
     detectable_difference,
     mcnemar_exact,
     not_inferior,
@@ -66,21 +67,22 @@ def sklearns(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:
 def test_metrics_are_scikit_learns(rows: int, classes: int, seed: int) -> None:
     probabilities, labels = draw(rows, classes, seed)
     for name, expected in sklearns(probabilities, labels).items():
-        assert getattr(metrics, name)(probabilities, labels) == pytest.approx(expected, abs=1e-9), name
-        if name in STATISTICS:
-            assert STATISTICS[name](probabilities, labels).of_all_rows == pytest.approx(expected, abs=1e-9), name
+        statistic = STATISTICS[name](probabilities, labels)
+        assert statistic.of_all_rows == pytest.approx(expected, abs=1e-9), name
+        summed = statistic.value(np.asarray(statistic.features.sum(axis=0)).reshape(-1))
+        assert float(summed) == pytest.approx(expected, abs=1e-9), f"{name} from what is resampled"
 
 
 @pytest.mark.parametrize("case", range(len(edge_cases())))
 def test_metrics_are_scikit_learns_at_the_edges(case: int) -> None:
     probabilities, labels = edge_cases()[case]
     for name, expected in sklearns(probabilities, labels).items():
-        assert getattr(metrics, name)(probabilities, labels) == pytest.approx(expected, abs=1e-9), name
-    found = paired.by_every_statistic(probabilities, probabilities, labels)
+        assert STATISTICS[name](probabilities, labels).of_all_rows == pytest.approx(expected, abs=1e-9), name
+    found = pairs.by_every_statistic(probabilities, probabilities, labels)
     assert {row["difference"] for row in found.values()} == {0.0}
     assert {row["p_value"] for row in found.values()} == {1.0}
     assert {row["verdict"] for row in found.values()} == {"no-difference"}
-    calibrated = calibration.calibrate(probabilities, labels, seed=0)
+    calibrated = pairs.calibrate(probabilities, labels, seed=0)
     assert calibrated["reported_rows"] + calibrated["fitted_rows"] == len(labels)
 
 
@@ -104,7 +106,7 @@ def test_calibration_error_is_torchmetrics(rows: int, classes: int, seed: int) -
 
     probabilities, labels = draw(rows, classes, seed)
     expected = functional.multiclass_calibration_error(
-        torch.tensor(probabilities), torch.tensor(labels), classes, n_bins=calibration.BINS, norm="l1"
+        torch.tensor(probabilities), torch.tensor(labels), classes, n_bins=scores.BINS, norm="l1"
     )
     found = calibration.scores(probabilities, labels)
     assert found["expected_calibration_error"] == pytest.approx(float(expected), abs=1e-5)
@@ -116,7 +118,7 @@ def test_calibration_error_is_torchmetrics(rows: int, classes: int, seed: int) -
 def test_adaptive_bins_hold_as_many_rows_each() -> None:
     probabilities, labels = draw(100, 2, 0)
     rows = [one["rows"] for one in calibration.adaptive_bins(probabilities, labels)]
-    assert (len(rows), sum(rows)) == (calibration.BINS, 100)
+    assert (len(rows), sum(rows)) == (scores.BINS, 100)
     assert max(rows) - min(rows) <= 1
 
 
@@ -130,39 +132,39 @@ def test_temperature_is_scikit_learns() -> None:
     labels = (features[:, 0] + generator.normal(size=600) > 0).astype(np.int64)
     model = LogisticRegression(C=1e3).fit(features[:20], labels[:20])  # overconfident
     theirs = CalibratedClassifierCV(FrozenEstimator(model), method="temperature").fit(features, labels)
-    ours = calibration.fit_temperature(model.predict_proba(features), labels)
+    ours = scores.fit_temperature(model.predict_proba(features), labels)
     assert ours > 1.2
     expected = theirs.predict_proba(features)
-    found = calibration.apply_temperature(model.predict_proba(features), ours)
+    found = scores.apply_temperature(model.predict_proba(features), ours)
     np.testing.assert_allclose(found, expected, atol=2e-3)
 
 
 @given(ROWS, st.integers(2, 5), st.integers(0, 1000), st.floats(0.05, 20))
 def test_temperature_never_changes_a_label(rows: int, classes: int, seed: int, temperature: float) -> None:
     probabilities, _ = draw(rows, classes, seed)
-    after = calibration.apply_temperature(probabilities, temperature)
+    after = scores.apply_temperature(probabilities, temperature)
     np.testing.assert_array_equal(after.argmax(axis=1), probabilities.argmax(axis=1))
     np.testing.assert_allclose(after.sum(axis=1), 1, atol=1e-5)
-    np.testing.assert_allclose(calibration.apply_temperature(probabilities, 1.0), probabilities, atol=1e-6)
+    np.testing.assert_allclose(scores.apply_temperature(probabilities, 1.0), probabilities, atol=1e-6)
 
 
 def test_calibration_reports_on_rows_that_it_was_not_fitted_on() -> None:
     """What the reporting half holds has no say in the temperature; what the fitting half holds has."""
     probabilities, labels = draw(400, 2, 1, skill=2.0)
-    fitting, reporting = calibration.halves(400, seed=7)
+    fitting, reporting = halves(400, seed=7)
     assert not set(fitting) & set(reporting)
     assert len(fitting) == len(reporting) == 200
-    before = calibration.calibrate(probabilities, labels, seed=7)["temperature"]
+    before = pairs.calibrate(probabilities, labels, seed=7)["temperature"]
     for half, same in ((reporting, True), (fitting, False)):
         changed = labels.copy()
         changed[half] = 1 - changed[half]
-        assert (calibration.calibrate(probabilities, changed, seed=7)["temperature"] == before) is same
+        assert (pairs.calibrate(probabilities, changed, seed=7)["temperature"] == before) is same
 
 
 def test_overconfidence_is_mended() -> None:
     probabilities, labels = draw(4000, 3, 2, skill=1.0)
-    sharp = calibration.apply_temperature(probabilities, 0.3)
-    found = calibration.calibrate(sharp, labels, seed=0)
+    sharp = scores.apply_temperature(probabilities, 0.3)
+    found = pairs.calibrate(sharp, labels, seed=0)
     assert found["temperature"] == pytest.approx(1 / 0.3, rel=0.15)
     for score in ("negative_log_likelihood", "brier_score", "expected_calibration_error"):
         assert found["after"][score] < found["before"][score]
@@ -170,10 +172,10 @@ def test_overconfidence_is_mended() -> None:
 
 def test_risk_against_coverage_and_thresholds() -> None:
     probabilities, labels = draw(2000, 2, 3, skill=2.0)
-    found = calibration.calibrate(probabilities, labels, seed=0)
+    found = pairs.calibrate(probabilities, labels, seed=0)
     curve = found["risk_coverage"]
     wrong = probabilities.argmax(axis=1) != labels
-    reported = calibration.halves(2000, 0)[1]
+    reported = halves(2000, 0)[1]
     assert curve["points"][-1]["coverage"] == 1
     assert curve["points"][-1]["risk"] == pytest.approx(wrong[reported].mean())
     assert curve["area"] < wrong[reported].mean(), "the confident half is right more often"
@@ -190,7 +192,7 @@ def test_no_threshold_reaches_what_can_t_be_reached() -> None:
     assert calibration.threshold(probabilities, labels, probabilities, labels, 0.1)["confidence"] is None
 
 
-@pytest.mark.parametrize("name", STATISTICS)
+@pytest.mark.parametrize("name", BY_RESAMPLING)
 def test_permutation_is_scipys(name: str) -> None:
     """Every one of the 2^9 exchanges against a sample of them."""
     from scipy.stats import permutation_test
@@ -213,7 +215,7 @@ def test_permutation_is_scipys(name: str) -> None:
     assert ours == pytest.approx(two_sided, abs=0.015)
 
 
-@pytest.mark.parametrize("name", STATISTICS)
+@pytest.mark.parametrize("name", BY_RESAMPLING)
 def test_bootstrap_is_scipys(name: str) -> None:
     from scipy.stats import bootstrap
 
@@ -234,12 +236,12 @@ def test_bootstrap_is_scipys(name: str) -> None:
 def test_the_same_seed_gives_the_same_figures_and_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     base, labels = draw(50, 2, 8, skill=0.0)
     tuned, _ = draw(50, 2, 8, skill=1.0)
-    whole = paired.by_every_statistic(base, tuned, labels, seed=3)
-    assert paired.by_every_statistic(base, tuned, labels, seed=3) == whole
-    other = paired.by_every_statistic(base, tuned, labels, seed=4)
+    whole = pairs.by_every_statistic(base, tuned, labels, seed=3)
+    assert pairs.by_every_statistic(base, tuned, labels, seed=3) == whole
+    other = pairs.by_every_statistic(base, tuned, labels, seed=4)
     assert other["macro_f1"]["confidence_interval"] != whole["macro_f1"]["confidence_interval"]
     monkeypatch.setattr(resampling, "_BLOCK_NUMBERS", 50 * 37)
-    blocks = paired.by_every_statistic(base, tuned, labels, seed=3)
+    blocks = pairs.by_every_statistic(base, tuned, labels, seed=3)
     for name, row in whole.items():
         assert blocks[name]["p_value"] == pytest.approx(row["p_value"], abs=0.02)
 
@@ -249,10 +251,10 @@ def test_holm_is_over_the_whole_family() -> None:
 
     base, labels = draw(200, 2, 9, skill=0.3)
     tuned, _ = draw(200, 2, 9, skill=0.9)
-    found = paired.by_every_statistic(base, tuned, labels)
+    found = pairs.by_every_statistic(base, tuned, labels)
     expected = multipletests([row["p_value"] for row in found.values()], method="holm")[1]
     assert [row["p_value_holm"] for row in found.values()] == pytest.approx(list(expected))
-    assert set(found) == {"accuracy", *STATISTICS}
+    assert set(found) == set(STATISTICS)
     assert found["macro_f1"]["verdict"] == found["negative_log_likelihood"]["verdict"] == "better"
 
 
@@ -354,10 +356,10 @@ def test_row_100_a_rare_label_never_answered_is_not_better(rows: int, classes: i
     for seed in range(100):
         base = sure(np.random.default_rng(seed).integers(0, classes, rows), classes)
         right = labels[base.argmax(axis=1) == labels]
-        found = paired.by_accuracy(base, constant, labels, seed=seed)
+        found = pairs.by_accuracy(base, constant, labels, seed=seed)
         assert (found["verdict"], found["accuracy_verdict"]) == ("no-difference", "better")
         if (right == classes - 1).any():
-            assert paired.by_accuracy(base, all_but_one, labels, seed=seed)["verdict"] == "no-difference"
+            assert pairs.by_accuracy(base, all_but_one, labels, seed=seed)["verdict"] == "no-difference"
 
 
 def test_row_100_a_rare_label_that_is_answered_is_better() -> None:
@@ -366,11 +368,11 @@ def test_row_100_a_rare_label_that_is_answered_is_better() -> None:
         labels = one_sided(2000, classes)
         base = sure(np.random.default_rng(0).integers(0, classes, 2000), classes)
         tuned = np.where(np.arange(2000) % 10 == 9, 0, labels)  # most of the rare rows, and no more
-        assert paired.by_accuracy(base, sure(tuned, classes), labels)["verdict"] == "better"
+        assert pairs.by_accuracy(base, sure(tuned, classes), labels)["verdict"] == "better"
     many = np.arange(300) // 2  # 150 labels, two rows each, and a model that never answers some of them
     tuned = np.where(many % 5 == 0, 0, many)
     base = sure(np.random.default_rng(0).integers(0, 150, 300), 150)
-    assert paired.by_accuracy(base, sure(tuned, 150), many)["verdict"] == "better"
+    assert pairs.by_accuracy(base, sure(tuned, 150), many)["verdict"] == "better"
 
 
 def test_row_100_finding_a_rare_label_is_not_worse() -> None:
@@ -379,16 +381,16 @@ def test_row_100_finding_a_rare_label_is_not_worse() -> None:
     constant = sure(np.zeros(2000, dtype=np.int64), 2)
     finds = labels.copy()
     finds[100:160] = 1
-    found = paired.by_accuracy(constant, sure(finds, 2), labels)
+    found = pairs.by_accuracy(constant, sure(finds, 2), labels)
     assert (found["verdict"], found["accuracy_verdict"]) == ("no-difference", "worse")
     even = np.arange(400) % 2
     wrong = np.where(np.arange(400) % 3 == 0, even, 1 - even)
-    assert paired.by_accuracy(sure(np.zeros(400, dtype=np.int64), 2), sure(wrong, 2), even)["verdict"] == "worse"
+    assert pairs.by_accuracy(sure(np.zeros(400, dtype=np.int64), 2), sure(wrong, 2), even)["verdict"] == "worse"
 
 
 def test_row_100_by_group_too() -> None:
     labels = one_sided(600)
     base = sure(np.random.default_rng(0).integers(0, 2, 600), 2)
     groups = [str(row // 6) for row in range(600)]
-    assert paired.by_accuracy(base, sure(labels * 0, 2), labels, groups)["verdict"] == "no-difference"
-    assert paired.by_accuracy(base, sure(labels, 2), labels, groups)["verdict"] == "better"
+    assert pairs.by_accuracy(base, sure(labels * 0, 2), labels, groups)["verdict"] == "no-difference"
+    assert pairs.by_accuracy(base, sure(labels, 2), labels, groups)["verdict"] == "better"

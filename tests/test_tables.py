@@ -18,9 +18,13 @@ from rich.console import Console
 
 from featherweight import recipe as recipes
 from featherweight import workflow
+from featherweight.answers.label import Label
 from featherweight.evidence import learning_curve as curves
+from featherweight.evidence.exhibits.examples import Examples
+from featherweight.evidence.exhibits.where import Where
+from featherweight.records.parts import Column
 from featherweight.report import tables
-from featherweight.report.fitted import Column, FittedTable
+from featherweight.report.fitted import FittedTable
 
 WIDTHS = (60, 80, 100, 120)
 LABELS = [
@@ -35,6 +39,8 @@ TEXT = (
 )
 RUN = "runs/an-experiment-with-a-long-name/seed-{}"
 LARGE = 1_234_567_890
+KIND = Label(LABELS)
+FIRST = Label.statistics[0]
 
 
 def rung(accuracy: float) -> dict[str, Any]:
@@ -71,31 +77,32 @@ def planned() -> dict[str, Any]:
 def made() -> Iterator[FittedTable]:
     """Every table of the terminal, with long names and large numbers."""
     shares = {split: dict.fromkeys(LABELS, 0.123456) for split in ("train", "validation", "test")}
-    evaluation = dict.fromkeys(tables._EVALUATION_ROWS, 123456.789)
+    evaluation = dict.fromkeys(("eval_loss", "eval_accuracy", *tables._TIMES), 123456.789)
     example = {"row": LARGE, "text": TEXT, "label": LABELS[0], "suggested": LABELS[1], "base": 0.1, "tuned": 0.9}
     names = ["majority", "tfidf-logistic-regression", "linear-probe"]
     yield tables.label_shares(shares, dict.fromkeys(shares, LARGE))
-    yield tables.epochs([{"epoch": 0.5, "training_loss": 12.3456, "eval_loss": 1.2, "eval_accuracy": 0.5}])
-    yield tables.evaluations({"/a/long/path/of/a/model/that/somebody/has": evaluation, "tuned model": evaluation})
+    yield tables.epochs([{"epoch": 0.5, "training_loss": 12.3456, "eval_loss": 1.2, "eval_accuracy": 0.5}], FIRST)
+    yield tables.evaluations(
+        {"/a/long/path/of/a/model/that/somebody/has": evaluation, "tuned model": evaluation}, FIRST
+    )
     yield tables.ladder({
         "evaluated_split": "validation", "baselines": dict.fromkeys(names, rung(0.5)), "base": rung(0.4),
         "tuned": rung(0.6), "resources": {"tuning": rung(0.6)["cost"]},
     })  # fmt: skip
     extra = ("eval_macro_f1", "eval_balanced_accuracy", "eval_matthews_correlation")
     figures = evaluation | dict.fromkeys(extra, -0.12345) | {"eval_accuracy_interval": [0.1234, 0.9876]}
-    yield tables.measured("/a/long/path/of/a/model/that/somebody/has", figures)
+    yield tables.measured("/a/long/path/of/a/model/that/somebody/has", figures, KIND)
     yield tables.by_label({name: {"precision": 0.1, "recall": 0.2, "f1": 0.3, "support": LARGE} for name in LABELS})
     many = [
         {"by": "label", "value": f"{LABELS[one % 5]}{one}", "rows": LARGE, "base": 0.1, "tuned": 0.2}
         for one in range(99)
     ]
-    if (worst := tables.worst_labels({"where": {"slices": many}})) is not None:
-        yield worst
+    yield from map(FittedTable.of, Where().brief({"where": {"slices": many}}))
     yield tables.learning_curve(curve())
     yield tables.suspects([example])
-    yield tables.examples("Examples fixed by tuning", [example])
+    yield from map(FittedTable.of, Examples().brief({"examples": {"fixed": [example], "broken": [example]}}))
     figures = {f"eval_{one}": 0.98765 for one in ("accuracy", "macro_f1", "matthews_correlation")}
-    yield tables.runs([{"run": RUN.format(one), **figures, "trainable_parameters": LARGE} for one in range(3)])
+    yield tables.runs([{"run": RUN.format(one), **figures, "trainable_parameters": LARGE} for one in range(3)], KIND)
     yield tables.comparisons([pair(one) for one in range(1, 3)])
     yield tables.plan(planned())
     yield tables.key_values("Facts", {
@@ -188,7 +195,8 @@ def test_row_93_columns_leave_in_the_order_that_is_declared() -> None:
 
 
 def test_row_93_what_users_write_moves_no_cursor() -> None:
-    table = tables.examples("Examples", [{"text": "a\x1b[2Jb\u202ec", "label": "x\x07", "base": 0.1, "tuned": 0.9}])
+    hostile = {"text": "a\x1b[2Jb\u202ec", "label": "x\x07", "base": 0.1, "tuned": 0.9}
+    table = FittedTable.of(Examples().brief({"examples": {"fixed": [hostile], "broken": []}})[0])
     text = "\n".join(drawn(table, 80))
     assert "\x1b" not in text
     assert "\x07" not in text

@@ -15,7 +15,7 @@ from featherweight.engine.running.execution import Execution
 from featherweight.engine.training.checkpoints import Checkpoints
 from featherweight.engine.training.train import Trainer
 from featherweight.recipe import TrainingSection
-from featherweight.records.answers import Evaluation
+from featherweight.records.answers import Answers, Evaluation
 from featherweight.records.rows import Encoding
 from featherweight.tasks.sequence_classification import SequenceClassification
 
@@ -79,7 +79,7 @@ def train_ours(
         model,
         SequenceClassification(("neg", "pos")),
         encoding,
-        evaluate=lambda: Evaluation({"eval_loss": 0.0}, np.empty((0, 2)), np.empty(0)),
+        evaluate=lambda: Evaluation({"eval_loss": 0.0}, Answers({})),
         settings=TrainingSection(**{**SETTINGS, **changes}, load_best_model_at_end=False),
         accelerator=Accelerator(cpu=True),
         checkpoints=Checkpoints(folder, keep=1),

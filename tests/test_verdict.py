@@ -8,18 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pairs
 import pytest
 import tiny
+from pairs import by_accuracy, compare
 
 from featherweight import recipe as recipes
 from featherweight import workflow
+from featherweight.answers.label import Label
 from featherweight.evidence import training_checks
 from featherweight.evidence.data import checks
-from featherweight.evidence.paired import by_accuracy
 from featherweight.evidence.verdict import headline, of_several
 from featherweight.recipe import TrainingSection
 from featherweight.report import tables
-from featherweight.statistics.proportions import compare, rows_to_tell
+from featherweight.statistics.proportions import rows_to_tell
 
 N = 200
 BEATEN, BETTER = (100, 60, 5), (140, 5, 50)  # rows that both get right, only the tuned model, only the other
@@ -146,14 +148,16 @@ def test_row_91_so_many_rows_do_tell_four_times_in_five(fixed: int, broken: int,
 
 def test_row_91_several_runs_are_better_worse_or_not_told_apart() -> None:
     rows = [{"run": name, **pair(cells)[2]} for name, cells in {"b": LOSES, "c": DRAWS, "d": WINS}.items()]
-    found = of_several("a", [{**row, "p_value_holm": row["p_value"]} for row in rows])
+    found = of_several("a", [{**row, "p_value_holm": row["p_value"]} for row in rows], Label)
     assert found == (
         "b (+0.4000) is better than a; d (-0.1750) is worse than a; c (-0.0200; about 2,400 rows would tell one of this "
         "size) is not told apart from a."
     )
-    assert of_several("a", [{**rows[0], "p_value_holm": 0.2}]) == "b (+0.4000) is not told apart from a.", "adjusted"
+    assert of_several("a", [{**rows[0], "p_value_holm": 0.2}], Label) == "b (+0.4000) is not told apart from a.", (
+        "adjusted"
+    )
     rare = {**rows[0], "verdict": "no-difference", "accuracy_verdict": "better", "p_value_holm": 0.001}
-    assert of_several("a", [rare]) == (
+    assert of_several("a", [rare], Label) == (
         "b is more often right than a (accuracy +0.4000), but never answers some labels."
     )
 
@@ -187,9 +191,9 @@ def test_row_91_a_gain_that_gives_up_a_label_is_neither_better_nor_chance() -> N
 def cautions(predictions: list[int], losses: list[float], steps: int = 1000, **training: Any) -> list[str]:
     settings = TrainingSection(**{"learning_rate": 4e-4, **training}).model_dump()
     labels = np.arange(12) % 4
-    return training_checks.warnings(
-        "validation", np.asarray(predictions), labels, ["a", "b", "c", "d e"], losses, steps, settings
-    )
+    said = np.eye(4, dtype=np.float32)[np.asarray(predictions)]
+    of_answers = Label(["a", "b", "c", "d e"]).cautions("validation", pairs.answers(said), labels)
+    return of_answers + training_checks.warnings(losses, steps, settings)
 
 
 def test_row_92_what_a_training_lacked_is_said_with_the_setting_that_changes_it() -> None:
@@ -221,11 +225,7 @@ def test_row_92_what_a_training_lacked_is_said_with_the_setting_that_changes_it(
 def test_row_92_a_training_that_taught_nothing_or_too_little_is_said_with_what_helps() -> None:
     def lines(given: bool = True, trained: tuple[float, float] = (0.3, 0.69), ahead: Sequence[str] = ()) -> list[str]:
         settings = TrainingSection(learning_rate=2e-5).model_dump()
-        labels = np.arange(12) % 4
-        return training_checks.warnings(
-            "test", labels, labels, list("abcd"), [1.0, 0.9], 1000, settings,
-            trained=trained, ahead=ahead, rate_is_given=given,
-        )  # fmt: skip
+        return training_checks.warnings([1.0, 0.9], 1000, settings, trained=trained, ahead=ahead, rate_is_given=given)
 
     (nothing,) = lines(trained=(0.68, 0.69), ahead=["linear-probe"])
     assert nothing == (
@@ -242,9 +242,8 @@ def test_row_92_a_training_that_taught_nothing_or_too_little_is_said_with_what_h
 
 def test_row_92_many_labels_are_counted_and_not_listed() -> None:
     labels = np.arange(300) % 100
-    (line,) = training_checks.warnings(
-        "test", np.zeros(300, dtype=int), labels, [f"label {one}" for one in range(100)], [], 1000, {}
-    )
+    said = np.eye(100, dtype=np.float32)[np.zeros(300, dtype=int)]
+    (line,) = pairs.kind(said).cautions("test", pairs.answers(said), labels)
     assert "99 of the 100 labels" in line
     assert line.count("label ") == 5
     assert "and 94 more" in line

@@ -170,8 +170,8 @@ def journey(kind: str, method: Mapping[str, Any] = _METHOD) -> dict[str, Any]:
     found |= {"batches": execution["batches"], "reason": execution["reason"]}
     with _noted(found, "predict"):
         predictor = featherweight.load_predictor(str(run))
-        together = predictor.probabilities(texts)
-        alone = [predictor.probabilities([text])[0] for text in texts]
+        together = predictor.answers(texts)["probabilities"]
+        alone = [predictor.answers([text])["probabilities"][0] for text in texts]
         found["alone_or_in_a_batch"] = float(abs(together - np.stack(alone)).max())
     with _noted(found, "evaluate"):
         featherweight.evaluate(str(run))

@@ -49,12 +49,15 @@ def _predict(arguments: Arguments) -> None:
     options: dict[str, Any] = {"calibrated": arguments.calibrated, "max_error_rate": arguments.max_error_rate}
     options["base_model"] = arguments.base_model
     if arguments.text:
-        predictions = list(workflow.predict(arguments.run, arguments.text, **options))
+        from featherweight.inference.predictor import load_predictor
+
+        predictor = load_predictor(arguments.run, **options)
+        predictions = predictor.predict(arguments.text)
         if arguments.json:
             console.result({"predictions": predictions})
             return
         for text, prediction in zip(arguments.text, predictions, strict=True):
-            print(f"{prediction['label'] or 'abstain'}  {max(prediction['probabilities'].values()):.4f}  {text}")
+            print(f"{predictor.kind.line(prediction)}  {text}")
         return
     from featherweight.recipe import load_data_section
 

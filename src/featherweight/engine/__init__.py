@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import torch
+from numpy.typing import NDArray
+
+from featherweight.answers import Answer
 
 Event = dict[str, Any]
 Observer = Callable[[Event], None]
@@ -19,8 +22,8 @@ class Task(Protocol):
     """What the engine asks of a task."""
 
     @property
-    def metrics(self) -> Sequence[str]: ...
+    def answer(self) -> Answer: ...
 
     def losses(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor: ...
 
-    def probabilities(self, logits: torch.Tensor) -> torch.Tensor: ...
+    def answers(self, logits: torch.Tensor) -> Mapping[str, NDArray[Any]]: ...

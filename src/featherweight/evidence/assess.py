@@ -2,130 +2,74 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from itertools import islice
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from featherweight.answers.metrics import OF_COUNTS, count
-from featherweight.evidence import calibration, slices
-from featherweight.evidence.paired import by_accuracy, by_every_statistic
-from featherweight.records.rows import Examples
-from featherweight.statistics.proportions import wilson
+from featherweight.answers import figures, interval
+from featherweight.evidence.exhibits import Case
+from featherweight.evidence.exhibits.examples import cut
+from featherweight.evidence.two_models import by_every_statistic, by_headline
+from featherweight.records.answers import Answers
+from featherweight.registry import EXHIBITS
 
-Probabilities = NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Fitting:
-    """Rows to fit temperatures on that are not reported on: both models' probabilities, (rows, classes), and labels."""
-
-    base: Probabilities
-    tuned: Probabilities
-    labels: NDArray[np.int64]
+_SHORT = 10, 80  # characters of a text that fits a line and says something
+_TRIED = 1000
 
 
-def assess(
-    examples: Examples,
-    names: Sequence[str],
-    base: Probabilities,
-    tuned: Probabilities,
-    baselines: Mapping[str, Probabilities],
-    *,
-    fitting: Fitting | None = None,
-    twins: NDArray[np.bool_],
-    shared_groups: NDArray[np.bool_] | None = None,
-    slice_columns: Sequence[str] = (),
-    keywords: Sequence[str] = (),
-    group_column: str | None = None,
-    seed: int,
-) -> dict[str, Any]:
-    """Compare, calibrate, slice.
+def assess(case: Case, baselines: Mapping[str, Answers], known: Mapping[str, NDArray[np.bool_]]) -> dict[str, Any]:
+    """Compare by every statistic and with every cheap rival, and find what the kind's exhibits show.
 
     Args:
-        examples: the rows that were measured.
-        names: of the classes.
-        base: probabilities of the untuned model; shape (rows, classes).
-        tuned: of the tuned model.
-        baselines: of each cheap rival.
-        fitting: rows of another split to fit temperatures on; a half of these rows if None.
-        twins: rows that have a twin in train; shape (rows,).
-        shared_groups: rows whose group has rows in train; shape (rows,); None where rows have no groups.
-        slice_columns: of ``examples``.
-        keywords: words, each a slice of the rows that hold it.
-        group_column: rows with the same value are not independent.
+        baselines: each cheap rival's answers.
+        known: which rows are known from train in some sense, shape (rows,), by the key that the figures on all others
+            have.
 
     Returns:
-        ``comparison``, ``paired``, ``rungs``, ``calibration``, ``where``, ``without_twins``, ``examples``,
-        ``text_to_try`` and, where rows have groups, ``without_shared_groups``.
+        ``comparison``, ``paired``, ``rungs``, each key of ``known``, ``text_to_try``, and what the exhibits find.
     """
-    labels = examples.labels
-    groups = examples.groups(group_column) if group_column else None
-    columns = {name: examples.column(name) for name in slice_columns}
-    texts = slices.read_texts(examples.all_texts(), len(examples), keywords)
-    return {
-        "comparison": by_accuracy(base, tuned, labels, groups, seed),
-        "paired": by_every_statistic(base, tuned, labels, groups, seed),
-        "rungs": {name: by_accuracy(rung, tuned, labels, groups, seed) for name, rung in baselines.items()},
-        "calibration": {
-            "base": _calibrate(base, labels, (fitting.base, fitting.labels) if fitting else None, groups, seed),
-            "tuned": _calibrate(tuned, labels, (fitting.tuned, fitting.labels) if fitting else None, groups, seed),
-        },
-        "where": {
-            "slices": slices.slices(base, tuned, labels, names, texts, columns),
-            **slices.confusions({"base": base, "tuned": tuned}, labels),
-        },
-        "without_twins": _without(base, tuned, labels, twins, groups, seed),
-        "examples": slices.changed_examples(examples, base, tuned, names),
-        "text_to_try": slices.text_to_try(examples.all_texts()),
-        **(
-            {"without_shared_groups": _without(base, tuned, labels, shared_groups, groups, seed)}
-            if shared_groups is not None
-            else {}
-        ),
+    asked = case.truth, case.groups, case.seed
+    found: dict[str, Any] = {
+        "comparison": by_headline(case.kind, case.pair, *asked),
+        "paired": by_every_statistic(case.kind, case.pair, *asked),
+        "rungs": {name: by_headline(case.kind, (rung, case.tuned), *asked) for name, rung in baselines.items()},
+        **{key: _without(case, rows) for key, rows in known.items()},
+        "text_to_try": text_to_try(case.examples.all_texts()),
     }
+    for name in case.kind.exhibits:
+        for key, value in EXHIBITS[name]().find(case).items():
+            found[key] = {**found.get(key, {}), **value}
+    return found
 
 
-def with_interval(metrics: Mapping[str, Any], rows: int) -> dict[str, Any]:
-    """The same metrics with Wilson's interval for the accuracy."""
-    return {**metrics, "eval_accuracy_interval": list(wilson(round(metrics["eval_accuracy"] * rows), rows))}
+def text_to_try(texts: Iterable[str]) -> str:
+    """A row for people to ask about: the first that is short and plain, else the beginning of the first of all."""
+    first = ""
+    for text in islice(texts, _TRIED):
+        if _SHORT[0] <= len(text) <= _SHORT[1] and text.isprintable() and text == text.strip().lstrip("-"):
+            return text
+        first = first or text
+    plain = " ".join("".join(char if char.isprintable() else " " for char in first).split())
+    return cut(plain.lstrip("- "), _SHORT[1])
 
 
-def _calibrate(
-    probabilities: Probabilities,
-    labels: NDArray[np.int64],
-    fitting: tuple[Probabilities, NDArray[np.int64]] | None,
-    groups: Sequence[str | None] | None,
-    seed: int,
-) -> dict[str, Any]:
-    if fitting is None:
-        return calibration.calibrate(probabilities, labels, seed, groups)
-    return calibration.fit_and_report(*fitting, probabilities, labels)
-
-
-def _without(
-    base: Probabilities,
-    tuned: Probabilities,
-    labels: NDArray[np.int64],
-    known: NDArray[np.bool_],
-    groups: Sequence[str | None] | None,
-    seed: int,
-) -> dict[str, Any]:
-    """The metrics again on the rows that are not known from train."""
+def _without(case: Case, known: NDArray[np.bool_]) -> dict[str, Any]:
+    """The figures again on the rows that are not known from train."""
     clean = np.flatnonzero(~known)
     if len(clean) == 0:
         return {"rows": 0}
+    truth, pair = case.truth[clean], (case.base.select(clean), case.tuned.select(clean))
+    groups = [case.groups[int(row)] for row in clean] if case.groups is not None else None
 
-    def measure(probabilities: Probabilities) -> dict[str, Any]:
-        counts = count(probabilities[clean], labels[clean])
-        return with_interval({f"eval_{name}": float(of(counts)) for name, of in OF_COUNTS.items()}, len(clean))
+    def measure(answers: Answers) -> dict[str, Any]:
+        return {**figures(case.kind, answers, truth), **interval(case.kind, answers, truth)}
 
-    kept = [groups[int(row)] for row in clean] if groups is not None else None
     return {
         "rows": len(clean),
-        "base": measure(base),
-        "tuned": measure(tuned),
-        "comparison": by_accuracy(base[clean], tuned[clean], labels[clean], kept, seed),
+        "base": measure(pair[0]),
+        "tuned": measure(pair[1]),
+        "comparison": by_headline(case.kind, pair, truth, groups, case.seed),
     }

@@ -9,8 +9,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from featherweight.answers.label import PROBABILITIES
 from featherweight.evidence import logistic
 from featherweight.evidence.logistic import LONGEST_TEXT, MOST_JOINT_SCORES, MOST_JOINT_WEIGHTS, WordModel
+from featherweight.records.answers import Answers
 from featherweight.records.rows import Examples
 
 _MOST_ROWS = 100_000  # the word model is as good as it gets long before, and its memory grows with the rows,
@@ -41,9 +43,7 @@ class Baseline(Protocol):
 
     def fit(self, train: Part, classes: int) -> None: ...
 
-    def predict(self, part: Part) -> NDArray[np.float32]:
-        """Probabilities; shape (rows, classes)."""
-        ...
+    def predict(self, part: Part) -> Answers: ...
 
 
 class Majority:
@@ -52,8 +52,8 @@ class Majority:
     def fit(self, train: Part, classes: int) -> None:
         self.shares = np.bincount(train.examples.labels, minlength=classes) / len(train.examples)
 
-    def predict(self, part: Part) -> NDArray[np.float32]:
-        return np.tile(self.shares.astype(np.float32), (len(part.examples), 1))
+    def predict(self, part: Part) -> Answers:
+        return Answers({PROBABILITIES: np.tile(self.shares.astype(np.float32), (len(part.examples), 1))})
 
 
 class TfidfLogisticRegression:
@@ -69,11 +69,12 @@ class TfidfLogisticRegression:
             self.wordless = Majority()
             self.wordless.fit(train, classes)
 
-    def predict(self, part: Part) -> NDArray[np.float32]:
+    def predict(self, part: Part) -> Answers:
         if self.wordless:
             return self.wordless.predict(part)
         blocks = self.model.probabilities(part.examples.all_texts())
-        return np.concatenate([_spread(block, self.model.classes, self.classes) for block in blocks])
+        spread = np.concatenate([_spread(block, self.model.classes, self.classes) for block in blocks])
+        return Answers({PROBABILITIES: spread})
 
 
 class LinearProbe:
@@ -88,8 +89,9 @@ class LinearProbe:
         rows = probe_rows(len(train.examples), classes)
         self.model = fit_probe(train.features(rows), train.examples.labels[rows])
 
-    def predict(self, part: Part) -> NDArray[np.float32]:
-        return _spread(self.model.predict_proba(part.all_features()), self.model.classes_, self.classes)
+    def predict(self, part: Part) -> Answers:
+        found = self.model.predict_proba(part.all_features())
+        return Answers({PROBABILITIES: _spread(found, self.model.classes_, self.classes)})
 
 
 def probe_rows(rows: int, classes: int) -> NDArray[np.int64]:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 
-def optimism(accuracy: float, rows: int, candidates: int) -> float:
-    """The most that choosing the best of several equally good candidates adds to its accuracy by chance alone.
+def optimism(standard_error: float, candidates: int) -> float:
+    """The most that choosing the best of several equally good candidates adds to its figure by chance alone.
 
-    The standard error of the accuracy times the expected largest of so many independent standard normal values.
+    The figure's standard error times the expected largest of so many independent standard normal values.
     Epochs of one run answer most rows alike, so what they add is less; with one candidate it is nothing.
     """
-    return math.sqrt(accuracy * (1 - accuracy) / rows) * expected_largest(candidates)
+    return standard_error * expected_largest(candidates)
 
 
 def expected_largest(count: int) -> float:
@@ -30,7 +29,13 @@ def expected_largest(count: int) -> float:
 
 
 def describe(
-    split: str, evaluated: str, candidates: int, before: dict[str, Any], after: dict[str, Any], rows: int
+    split: str,
+    evaluated: str,
+    candidates: int,
+    before: dict[str, Any],
+    after: dict[str, Any],
+    rows: int,
+    standard_error: float,
 ) -> dict[str, Any]:
     """Which split chose the checkpoint out of how many, the models' figures on it, and how hopeful those are.
 
@@ -41,13 +46,14 @@ def describe(
         before: the untuned model's metrics on ``split``.
         after: the tuned model's.
         rows: of ``split``.
+        standard_error: of the tuned model's headline there.
     """
     return {
         "split": split,
         "rows": rows,
         "candidates": candidates,
         "is_evaluated": split == evaluated,
-        "optimism_at_most": optimism(after["eval_accuracy"], rows, candidates),
+        "optimism_at_most": optimism(standard_error, candidates),
         "base": before,
         "tuned": after,
     }

@@ -5,20 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 FEW_STEPS = 200
 LEARNED = 0.1  # of what guessing by the shares of the labels costs; less is as good as nothing
 IMPROVED = 0.01  # of the validation loss; less is what it wavers by
-_MOST_NAMED = 5
 
 
 def warnings(
-    split: str,
-    predictions: NDArray[np.int64],
-    labels: NDArray[np.int64],
-    names: Sequence[str],
     losses: Sequence[float],
     steps: int,
     training: Mapping[str, Any],
@@ -30,20 +22,15 @@ def warnings(
     """One sentence each, with the settings that would change it.
 
     Args:
-        split: that the figures are of.
-        predictions: the tuned model's classes there; shape (rows,).
-        labels: the true ones; shape (rows,).
-        names: of the classes.
         losses: validation loss of each evaluation while training.
         steps: optimizer steps that were made.
         training: the recipe's section.
-        trained: the last training loss, and what always answering the shares of train's labels would have.
+        trained: the last training loss, and what knowing nothing but train's truth would have.
         ahead: the cheaper rivals that are shown to be better than the tuned model.
         rate_is_given: whether the recipe sets the learning rate, rather than leaving it to be chosen.
     """
     learned_nothing = _learned_nothing(trained, training, rate_is_given)
     return [
-        *_never_answered(split, predictions, labels, names),
         *(learned_nothing or _still_improved(losses, training)),
         *_few_steps(steps, training),
         *([] if learned_nothing else _behind(ahead, training, rate_is_given)),
@@ -75,22 +62,6 @@ def _remedy(training: Mapping[str, Any], rate_is_given: bool) -> str:
             "chosen for the data"
         )
     return f"try a larger {_length(training)}"
-
-
-def _never_answered(
-    split: str, predictions: NDArray[np.int64], labels: NDArray[np.int64], names: Sequence[str]
-) -> list[str]:
-    rows, answered = (np.bincount(one, minlength=len(names)) for one in (labels, predictions))
-    never = np.flatnonzero((rows > 0) & (answered == 0))
-    if not len(never):
-        return []
-    commonest_first = never[np.argsort(-rows[never], kind="stable")]
-    shown = ", ".join(f"{names[one]!r} ({rows[one]:,})" for one in commonest_first[:_MOST_NAMED])
-    more = f" and {len(never) - _MOST_NAMED} more" if len(never) > _MOST_NAMED else ""
-    return [
-        f"The tuned model never answers {len(never)} of the {int((rows > 0).sum())} labels of {split}, which "
-        f"{int(rows[never].sum()):,} of its {len(labels):,} rows have: {shown}{more}; read macro-F1."
-    ]
 
 
 def _still_improved(losses: Sequence[float], training: Mapping[str, Any]) -> list[str]:

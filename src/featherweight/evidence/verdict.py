@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from featherweight.answers import Answer, headline_of, kind_of
+from featherweight.answers import headline as headline_statistic
 from featherweight.statistics.proportions import rows_to_tell
 
 
@@ -18,23 +20,24 @@ def headline(metrics: Mapping[str, Any]) -> str:
     """
     base = _of_base(metrics)
     rungs: Mapping[str, Any] = metrics.get("rungs", {})
-    accuracy = {name: metrics["baselines"][name]["eval_accuracy"] for name in rungs}
-    best_first = sorted(rungs, key=lambda name: -accuracy[name])
+    figure = {name: _figure(metrics["baselines"][name], metrics) for name in rungs}
+    best_first = sorted(rungs, key=figure.__getitem__, reverse=not headline_of(metrics).less_is_better)
     if ahead := [name for name in best_first if rungs[name]["verdict"] == "worse"]:
         return f"{_ahead(ahead, metrics)} {base}"
     if level := [name for name in best_first if rungs[name]["verdict"] == "no-difference"]:
         return f"{_level(level, metrics)} {base}"
     if best_first:
-        return f"{base} It is better than every cheaper rival ({best_first[0]} has {accuracy[best_first[0]]:.4f})."
+        return f"{base} It is better than every cheaper rival ({best_first[0]} has {figure[best_first[0]]:.4f})."
     return base
 
 
-def of_several(against: str, rows: Sequence[Mapping[str, Any]]) -> str:
+def of_several(against: str, rows: Sequence[Mapping[str, Any]], kind: type[Answer]) -> str:
     """What comparing several runs with one of them showed; p-values count as adjusted over all of them (Holm).
 
     Args:
         against: the run that the others are compared with.
         rows: ``comparisons`` of :func:`featherweight.workflow.compare`.
+        kind: of the runs' answers.
     """
     found: dict[str, list[str]] = {"better than": [], "worse than": [], "not told apart from": []}
     withheld: list[str] = []
@@ -43,22 +46,29 @@ def of_several(against: str, rows: Sequence[Mapping[str, Any]]) -> str:
         if row["p_value_holm"] >= 1 - row["confidence"]:
             found["not told apart from"].append(f"{run} ({difference}{_rows_that_tell(row)})")
         elif _is_withheld(row):
-            withheld.append(_withheld(run, against, row, difference))
+            withheld.append(_withheld(run, against, row, difference, kind))
         else:
             found[f"{row['verdict']} than"].append(f"{run} ({difference})")
     shown = [f"{_listed(names)} {_are(names)} {how} {against}" for how, names in found.items() if names]
     return f"{'; '.join([*shown, *withheld])}."
 
 
+def _figure(rung: Mapping[str, Any], metrics: Mapping[str, Any]) -> float:
+    """A rung's headline."""
+    found: float = rung[f"eval_{metrics['comparison']['metric']}"]
+    return found
+
+
 def _of_base(metrics: Mapping[str, Any]) -> str:
-    pair, before, after = metrics["comparison"], metrics["base"]["eval_accuracy"], metrics["tuned"]["eval_accuracy"]
+    pair, kind = metrics["comparison"], kind_of(metrics)
+    before, after = _figure(metrics["base"], metrics), _figure(metrics["tuned"], metrics)
     base = "the adapter that it started from" if metrics.get("started_from") else "the base model"
     if _is_withheld(pair):
-        return f"{_withheld('The tuned model', base, pair, f'{before:.4f} before, {after:.4f} after')}."
+        return f"{_withheld('The tuned model', base, pair, f'{before:.4f} before, {after:.4f} after', kind)}."
     if pair["verdict"] == "no-difference":
-        figures = _level_figures(after, before, pair)
+        figures = _level_figures(after, before, pair, kind)
         return f"No difference is shown between the tuned model and {base} ({figures})."
-    figures = f"accuracy {before:.4f} before, {after:.4f} after"
+    figures = f"{headline_statistic(kind).title} {before:.4f} before, {after:.4f} after"
     return f"The tuned model is {pair['verdict']} than {base} ({figures})."
 
 
@@ -66,47 +76,56 @@ def _ahead(names: Sequence[str], metrics: Mapping[str, Any]) -> str:
     """Rivals that are shown to be better."""
     first, *others = names
     pair = metrics["rungs"][first]
-    figures = f"{metrics['baselines'][first]['eval_accuracy']:.4f} against {metrics['tuned']['eval_accuracy']:.4f}"
+    figures = f"{_figure(metrics['baselines'][first], metrics):.4f} against {_figure(metrics['tuned'], metrics):.4f}"
     so_are = f", and so {_are(others)} {_listed(others)}" if others else ""
     return (
-        f"{first}, which is cheaper, is better than the tuned model by {-pair['difference']:.4f} of accuracy "
-        f"({figures}, p = {pair['p_value']:.2g}){so_are}."
+        f"{first}, which is cheaper, is better than the tuned model by {abs(pair['difference']):.4f} of "
+        f"{headline_of(metrics).title} ({figures}, p = {pair['p_value']:.2g}){so_are}."
     )
 
 
 def _level(names: Sequence[str], metrics: Mapping[str, Any]) -> str:
     """Rivals of which neither is shown."""
     first, *others = names
-    pair, tuned = metrics["rungs"][first], metrics["tuned"]["eval_accuracy"]
-    its = metrics["baselines"][first]["eval_accuracy"]
+    pair, kind = metrics["rungs"][first], kind_of(metrics)
+    tuned, its = _figure(metrics["tuned"], metrics), _figure(metrics["baselines"][first], metrics)
     if _is_withheld(pair):
-        found = _withheld("The tuned model", f"the cheaper {first}", pair, f"{tuned:.4f} against {its:.4f}")
+        found = _withheld("The tuned model", f"the cheaper {first}", pair, f"{tuned:.4f} against {its:.4f}", kind)
     else:
-        figures = _level_figures(tuned, its, pair)
+        figures = _level_figures(tuned, its, pair, kind)
         found = f"No difference is shown between the tuned model and {first}, which is cheaper ({figures})"
     nor = f"; nor is the tuned model shown to be better than {_listed(others)}" if others else ""
     return f"{found}{nor}."
 
 
 def _is_withheld(pair: Mapping[str, Any]) -> bool:
-    """Whether accuracy alone differs: the more accurate model never answers some label. Runs of before don't say."""
-    return bool(pair.get("accuracy_verdict", pair["verdict"]) != pair["verdict"])
+    """Whether the metric alone differs, and the kind of answer does not confirm it. Runs of before don't say."""
+    return bool(_alone(pair) != pair["verdict"])
 
 
-def _withheld(one: str, other: str, pair: Mapping[str, Any], figures: str) -> str:
-    if pair["accuracy_verdict"] == "better":
-        return f"{one} is more often right than {other} (accuracy {figures}), but never answers some labels"
-    return f"{one} is less often right than {other} (accuracy {figures}), which never answers some labels"
+def _alone(pair: Mapping[str, Any]) -> str:
+    """What the test of the metric alone says."""
+    return str(pair.get(f"{pair['metric']}_verdict", pair["verdict"]))
 
 
-def _level_figures(one: float, other: float, pair: Mapping[str, Any]) -> str:
-    return f"accuracy {one:.4f} against {other:.4f}, n = {pair['n']:,}{_rows_that_tell(pair)}"
+def _withheld(one: str, other: str, pair: Mapping[str, Any], figures: str, kind: type[Answer]) -> str:
+    title = headline_statistic(kind).title
+    if _alone(pair) == "better":
+        return f"{one} is more often right than {other} ({title} {figures}), but {kind.reservation}"
+    return f"{one} is less often right than {other} ({title} {figures}), which {kind.reservation}"
+
+
+def _level_figures(one: float, other: float, pair: Mapping[str, Any], kind: type[Answer]) -> str:
+    title = headline_statistic(kind).title
+    return f"{title} {one:.4f} against {other:.4f}, n = {pair['n']:,}{_rows_that_tell(pair)}"
 
 
 def _rows_that_tell(pair: Mapping[str, Any]) -> str:
     """How many rows would tell; nothing where no number would, or where it is not rows that are independent."""
+    if pair["test"] != "mcnemar-exact":
+        return ""
     needed = rows_to_tell(pair["fixed"], pair["broken"], pair["n"], pair["confidence"])
-    if needed is None or needed <= pair["n"] or pair["test"] != "mcnemar-exact":
+    if needed is None or needed <= pair["n"]:
         return ""
     unit = 10 ** max(math.floor(math.log10(needed)) - 1, 0)  # two digits: it is no better known than that
     return f"; about {math.ceil(needed / unit) * unit:,} rows would tell one of this size"

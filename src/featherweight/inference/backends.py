@@ -76,13 +76,6 @@ def prepare(task: Any, tokenizer: Any, max_length: int, texts: Sequence[str]) ->
     ]
 
 
-def answer(labels: Sequence[str], probabilities: Sequence[float], truncated: bool | None) -> dict[str, Any]:
-    """One prediction from its probabilities."""
-    best = max(range(len(probabilities)), key=probabilities.__getitem__)
-    found = {"label": labels[best], "probabilities": dict(zip(labels, probabilities, strict=True))}
-    return prediction(found, bool(truncated))
-
-
 def prediction(found: dict[str, Any], truncated: bool) -> dict[str, Any]:
     """One prediction as the server gives it: ``truncated`` stands only where the text was cut."""
     return found | {"truncated": True} if truncated else found

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from featherweight.errors import ModelError
-from featherweight.registry import TASKS
+from featherweight.registry import ANSWERS, TASKS
 from featherweight.runs.directory import FACTS
 from featherweight.sources.json_files import read_json
 
@@ -34,6 +34,8 @@ def read_facts(folder: Path) -> dict[str, Any]:
     known = {key: content[key] for key in _KEYS if content.get(key) is not None}  # keys of later versions are let be
     if "task" in known and known["task"] not in set(TASKS):
         raise ModelError(f"{path}: task: {known['task']!r} is none of {', '.join(sorted(TASKS))}")
+    if "answer" in known and known["answer"] not in set(ANSWERS):
+        raise ModelError(f"{path}: answer: {known['answer']!r} is none of {', '.join(sorted(ANSWERS))}")
     if len(set(known.get("labels", ()))) < len(known.get("labels", ())):
         raise ModelError(f"{path}: labels: one stands there twice")
     return known
@@ -69,6 +71,7 @@ def _is_base(value: Any) -> bool:
 
 # Each key that is read: what it must be, and how that is said.
 _KEYS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "answer": (lambda value: isinstance(value, str), "the name of a kind of answer"),
     "task": (lambda value: isinstance(value, str), "the name of a task"),
     "labels": (_are_labels, "a list of names"),
     "max_length": (lambda value: _is_whole(value, 1), "a whole number from 1"),

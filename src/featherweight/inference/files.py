@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
     from featherweight.inference.predictor import Predictor
 
-PREDICTION, PROBABILITIES, PROBABILITY = "prediction", "probabilities", "probability_"
-
 _FIX = "mend the row, or set --column"
 
 Fill = Callable[[BinaryIO], int]
@@ -130,9 +128,8 @@ def _opened(source: str, how: Reading) -> Iterator[_Source]:
 def _by_rows(predictor: Predictor, given: _Source, target: Format, output: str) -> Fill:
     """Each row with its prediction. Every row is seen, and tried, before the first is answered."""
     writer = target.writer()
-    whole = _added(predictor.labels[0], [1 / 3] * len(predictor.labels), predictor, writer.nests)
-    added = [whole, *({PREDICTION: label} for label in predictor.labels[1:])]
-    taken = frozenset(whole)
+    added = predictor.kind.possible_cells(writer.nests)
+    taken = frozenset(added[0])
     where = given.name
     try:
         for number, row in given.rows():
@@ -158,8 +155,7 @@ def _by_rows(predictor: Predictor, given: _Source, target: Format, output: str) 
                 yield given.text(row, number)
 
         for answer in predictor.stream(texts()):
-            probabilities = list(answer["probabilities"].values())
-            yield {**waiting.popleft(), **_added(answer["label"], probabilities, predictor, writer.nests)}
+            yield {**waiting.popleft(), **predictor.kind.cells(answer, writer.nests)}
 
     def fill(stream: BinaryIO) -> int:
         try:
@@ -168,14 +164,6 @@ def _by_rows(predictor: Predictor, given: _Source, target: Format, output: str) 
             raise error.at(given.name, output) from error
 
     return fill
-
-
-def _added(label: str | None, probabilities: Sequence[float], predictor: Predictor, nests: bool) -> Row:
-    """What a prediction adds to a row."""
-    if nests:
-        return {PREDICTION: label, PROBABILITIES: dict(zip(predictor.labels, probabilities, strict=True))}
-    names = [PROBABILITY + name for name in predictor.labels]
-    return {PREDICTION: label, **dict(zip(names, probabilities, strict=True))}
 
 
 def _by_columns(predictor: Predictor, given: _Source, target: Format, output: str) -> Fill:
@@ -188,7 +176,8 @@ def _by_columns(predictor: Predictor, given: _Source, target: Format, output: st
     names = unique(file.schema_arrow.names, given.name, given.how)
     if given.column not in names:
         given.refuse_column(names)
-    given.refuse_clash(names, frozenset({PREDICTION, PROBABILITIES}))
+    fields = predictor.kind.fields()
+    given.refuse_clash(names, frozenset(one.name for one in fields))
     place = names.index(given.column)
     done = 0
     for batch in parquet.read_columns(file, given.name):
@@ -197,9 +186,9 @@ def _by_columns(predictor: Predictor, given: _Source, target: Format, output: st
             parquet.values(batch.column(place), given.column, given.name), rows, given.name, given.column, _FIX
         )
         done += batch.num_rows
-    probabilities = pa.struct([(name, pa.float64()) for name in predictor.labels])
-    schema = file.schema_arrow.append(pa.field(PREDICTION, pa.string()))
-    schema = schema.append(pa.field(PROBABILITIES, probabilities))
+    schema = file.schema_arrow
+    for one in fields:
+        schema = schema.append(one)
 
     def answered() -> Iterator[pa.RecordBatch]:
         waiting: deque[pa.RecordBatch] = deque()
@@ -214,9 +203,9 @@ def _by_columns(predictor: Predictor, given: _Source, target: Format, output: st
         for first in answers:
             batch = waiting.popleft()
             block = [first, *islice(answers, batch.num_rows - 1)]
-            added = pa.array([one["label"] for one in block], pa.string())
-            shares = pa.array([one["probabilities"] for one in block], probabilities)
-            yield pa.RecordBatch.from_arrays([*batch.columns, added, shares], schema=schema)
+            cells = [predictor.kind.cells(one, nests=True) for one in block]
+            added = [pa.array([row[one.name] for row in cells], one.type) for one in fields]
+            yield pa.RecordBatch.from_arrays([*batch.columns, *added], schema=schema)
 
     def fill(stream: BinaryIO) -> int:
         return parquet.write_batches(stream, schema, answered())

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from featherweight import recipe as recipes
+from featherweight.answers import kind_of
 from featherweight.errors import ConfigError, ModelError
 from featherweight.inference.facts import read_facts
 from featherweight.methods.peft import adapters
 from featherweight.process.imports import importing_models
 from featherweight.recipe import ModelSection, Recipe
-from featherweight.registry import METHODS, TASKS
+from featherweight.registry import DEFAULT_TASK, METHODS, TASKS
 from featherweight.runs.directory import FACTS, RunDirectory
 from featherweight.sources import archives, models
 from featherweight.sources.models import ModelSource
@@ -37,8 +38,7 @@ class LoadedModel:
         tokenizer: with a pad token.
         max_length: tokens after which texts are cut.
         head: dotted names of the modules that its own checkpoint may lack, and that tuning trains whole.
-        temperature: fitted on held-out rows; dividing the logits by it calibrates the probabilities. None if unknown.
-        thresholds: confidence to abstain below, for each wanted error rate, as in ``metrics.json``.
+        fitted: on held-out rows, as the kind of answer has it; empty where nobody knows.
         text_column: what the column with the text was called where it was tuned.
     """
 
@@ -48,8 +48,7 @@ class LoadedModel:
     tokenizer: Any
     max_length: int
     head: Sequence[str] = ()
-    temperature: float | None = None
-    thresholds: Sequence[dict[str, Any]] = ()
+    fitted: Mapping[str, Any] = field(default_factory=dict)
     text_column: str | None = None
 
 
@@ -58,27 +57,27 @@ def facts(
     source: ModelSource,
     max_length: int,
     pad_token_id: int,
-    calibration: Mapping[str, Any],
+    fitted: Mapping[str, Any],
     text_column: str,
     equal_lengths: bool,
 ) -> dict[str, Any]:
     """What a model needs to answer, beside what PEFT or transformers keeps: ``featherweight.json`` in its folder.
 
     Args:
-        calibration: of the tuned model, as in ``metrics.json``.
+        fitted: what the kind of answer fitted on held-out rows.
         text_column: what the column with the text is called.
         equal_lengths: whether only texts of equal length may run together.
     """
     return {
         "schema_version": 1,
         "task": task.name,
-        "labels": list(task.labels),
+        "answer": task.answer.name,
+        **task.answer.facts(),
         "max_length": max_length,
         "pad_token_id": pad_token_id,
         "equal_lengths": equal_lengths,
         "text_column": text_column,
-        "temperature": calibration["temperature"],
-        "thresholds": calibration["thresholds"],
+        **fitted,
         "base_model": {"name": source.name, "revision": source.revision, "fingerprint": source.fingerprint},
     }
 
@@ -210,7 +209,7 @@ def load_untuned(name: str, origin: Origin) -> LoadedModel:
     """
     source = origin.base
     labels = origin.known.get("labels") or _stored_labels(source, origin.folder)
-    task = TASKS[origin.known.get("task", "sequence-classification")](labels)
+    task = TASKS[origin.known.get("task", DEFAULT_TASK)](labels)
     if origin.run is not None:
         model, tokenizer, head = task.load_model(source, origin.run.model)
         task.mend_head(model, head)
@@ -235,7 +234,7 @@ def _load_whole(name: str, folder: Path) -> LoadedModel:
     """A model that was tuned as a whole, with the facts beside it."""
     known = read_facts(folder)
     source = models.find(str(folder))
-    task = TASKS[known.get("task", "sequence-classification")](known.get("labels") or _stored_labels(source, folder))
+    task = TASKS[known.get("task", DEFAULT_TASK)](known.get("labels") or _stored_labels(source, folder))
     model, tokenizer, head = task.load_model(source, ModelSection(name=source.name))
     max_length, _ = task.max_length(tokenizer, model, known.get("max_length"), tried="max_length" in known)
     return LoadedModel(name, task, model, tokenizer, max_length, head, **_beside(known))
@@ -243,7 +242,8 @@ def _load_whole(name: str, folder: Path) -> LoadedModel:
 
 def _beside(known: Mapping[str, Any]) -> dict[str, Any]:
     """What ``featherweight.json`` has of answers that the model itself does not know."""
-    return {key: known[key] for key in ("temperature", "thresholds", "text_column") if key in known}
+    column = {key: known[key] for key in ("text_column",) if key in known}
+    return {"fitted": {key: known[key] for key in kind_of(known).unfitted if key in known}, **column}
 
 
 def _load_base(task: Any, source: ModelSource, folder: Path) -> tuple[Any, Any, list[str]]:
@@ -259,7 +259,7 @@ def _load_base(task: Any, source: ModelSource, folder: Path) -> tuple[Any, Any, 
 
 def _load_plain(name: str, fresh_labels: Callable[[], Sequence[str]] | None) -> LoadedModel:
     source = models.find(name)
-    task_class = TASKS["sequence-classification"]
+    task_class = TASKS[DEFAULT_TASK]
     if task_class.has_head(models.load_config(source)):
         labels: Sequence[str] = _stored_labels(source, None)
     elif fresh_labels is not None:

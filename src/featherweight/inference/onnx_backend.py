@@ -4,13 +4,14 @@ transformers."""
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from featherweight.answers import Answer, kind_of
 from featherweight.errors import ConfigError, ModelError, first_line
 from featherweight.inference.facts import read_facts
 from featherweight.records.batching import by_tokens, of_equal
@@ -46,9 +47,8 @@ class OnnxBackend:
         facts = read_facts(folder)
         if missing := [key for key in _NEEDED if key not in facts]:
             raise ModelError(f"{folder / FACTS}: lacks {missing[0]!r}; export it again")
-        self.labels = tuple(facts["labels"])
-        self.temperature: float | None = facts.get("temperature")
-        self.thresholds: Sequence[dict[str, Any]] = facts.get("thresholds", ())
+        self.kind: Answer = kind_of(facts).of_facts(facts)
+        self.fitted: Mapping[str, Any] = facts
         self.text_column: str | None = facts.get("text_column")
         self._pad: int = facts["pad_token_id"]
         self._equal_lengths = bool(facts.get("equal_lengths"))
@@ -67,18 +67,17 @@ class OnnxBackend:
             ) from None
         (output,) = self._session.get_outputs()
         classes = output.shape[-1]
-        if isinstance(classes, int) and classes != len(self.labels):
+        if isinstance(classes, int) and classes != self.kind.width:
             raise ModelError(
-                f"{folder / FACTS}: has {len(self.labels)} labels, and model.onnx has {classes} classes; "
-                "export it again"
+                f"{folder / FACTS}: has {self.kind.width} labels, and model.onnx has {classes} classes; export it again"
             )
 
-    def logits(self, texts: Sequence[str]) -> NDArray[np.float32]:
+    def outputs(self, texts: Sequence[str]) -> NDArray[np.float32]:
         with no_panics():
             encoded = self._tokenizer.encode_batch_fast(list(texts))
         rows = [encoding.ids or [self._pad] for encoding in encoded]
         lengths = np.asarray([len(row) for row in rows], dtype=np.int64)
-        result = np.empty((len(rows), len(self.labels)), dtype=np.float32)
+        result = np.empty((len(rows), self.kind.width), dtype=np.float32)
         for chosen in by_tokens(lengths, _TOKEN_BUDGET):
             for together in of_equal(lengths[chosen]) if self._equal_lengths else [slice(None)]:
                 result[chosen[together]] = self._run([rows[index] for index in chosen[together]])

@@ -1,8 +1,8 @@
-"""Texts in, labels and probabilities out, whatever it is that answers."""
+"""Texts in, answers out, whatever it is that answers."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
 from itertools import islice
 from pathlib import Path
@@ -11,8 +11,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from featherweight.errors import ConfigError, DataError, ModelError
+from featherweight.answers import Answer
+from featherweight.errors import DataError
 from featherweight.process.imports import importing_models
+from featherweight.records.answers import Answers
 from featherweight.sources import cells
 
 _BLOCK = 32 * 32  # texts sorted by length together; bounds the memory of a stream
@@ -26,19 +28,17 @@ class Backend(Protocol):
     """What answers. Many threads may call one at the same time.
 
     Attributes:
-        labels: class names in the order of the outputs.
-        temperature: fitted on held-out rows; None where none was.
-        thresholds: the run's, each with ``wanted_error_rate`` and ``confidence`` (None where it is out of reach).
+        kind: of the answers.
+        fitted: on held-out rows, as the kind has it; what was not fitted is None or missing.
         text_column: what the column with the text was called where the model was tuned; None where nobody knows.
     """
 
-    labels: tuple[str, ...]
-    temperature: float | None
-    thresholds: Sequence[dict[str, Any]]
+    kind: Answer
+    fitted: Mapping[str, Any]
     text_column: str | None
 
-    def logits(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Shape (texts, classes), in the order of the texts."""
+    def outputs(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """What the model's head gives; shape (texts, width), in the order of the texts."""
         ...
 
 
@@ -47,18 +47,17 @@ class Predictor:
 
     Args:
         backend: what answers.
-        temperature: what logits are divided by; the most probable label does not depend on it.
-        confidence: an answer whose probability is less abstains: its label is None.
+        options: how, as the kind of answer takes them.
     """
 
-    def __init__(self, backend: Backend, temperature: float = 1.0, confidence: float = 0.0) -> None:
+    def __init__(self, backend: Backend, options: Mapping[str, Any] | None = None) -> None:
         self.backend = backend
-        self.temperature = temperature
-        self.confidence = confidence
-        self.labels = backend.labels
+        self.kind = backend.kind
+        self.options = options or {}
 
     def predict(self, texts: str | Iterable[str]) -> list[dict[str, Any]]:
-        """``{"label": ..., "probabilities": {label: probability}}`` for each text; one text gives a list of one.
+        """The kind's reply to each text, such as ``{"label": ..., "probabilities": {label: probability}}``; one text
+        gives a list of one.
 
         Raises:
             DataError: something that is not a text is among them.
@@ -67,14 +66,14 @@ class Predictor:
 
     def stream(self, texts: Iterable[str]) -> Iterator[dict[str, Any]]:
         """The same, lazily and with bounded memory, whatever the number of texts."""
-        for row in self._rows(texts):
-            best = max(range(len(row)), key=row.__getitem__)
-            label = self.labels[best] if row[best] >= self.confidence else None
-            yield {"label": label, "probabilities": dict(zip(self.labels, row, strict=True))}
+        for block in self._blocks(texts):
+            yield from self.kind.reply(block, self.options)
 
-    def probabilities(self, texts: Iterable[str]) -> NDArray[np.float32]:
-        """Shape (texts, classes), in the order of the texts and of ``labels``."""
-        return np.asarray(list(self._rows(texts)), dtype=np.float32).reshape(-1, len(self.labels))
+    def answers(self, texts: Iterable[str]) -> Answers:
+        """Answers as numbers, in the order of the texts."""
+        nothing = np.empty((0, self.kind.width), dtype=np.float32)
+        blocks = list(self._blocks(texts)) or [self.kind.of_outputs(nothing, self.options)]
+        return Answers({name: np.concatenate([one[name] for one in blocks]) for name in blocks[0].columns})
 
     def predict_file(
         self,
@@ -108,10 +107,10 @@ class Predictor:
         how = Reading(encoding, delimiter=delimiter)
         return answer_file(self, str(source), str(output), [column] if column else known, how)
 
-    def _rows(self, texts: Iterable[str]) -> Iterator[list[float]]:
+    def _blocks(self, texts: Iterable[str]) -> Iterator[Answers]:
         iterator = map(_clean, texts)
         while block := list(islice(iterator, _BLOCK)):
-            yield from _softmax(self.backend.logits(block) / self.temperature).tolist()
+            yield self.kind.of_outputs(self.backend.outputs(block), self.options)
 
 
 def is_export(name: str | Path) -> bool:
@@ -143,25 +142,8 @@ def load_predictor(
     found = (_BACKENDS[marker] for marker in _BACKENDS if (Path(name) / marker).is_file())
     module, _, attribute = next(found, _TORCH).partition(":")
     backend: Backend = getattr(import_module(module), attribute)(name, base_model)
-    calibrated = calibrated or max_error_rate is not None
-    if calibrated and backend.temperature is None:
-        raise ModelError(f"{name}: no temperature was fitted for it; leave --calibrated and --max-error-rate out")
-    confidence = 0.0 if max_error_rate is None else _confidence(name, backend, max_error_rate)
-    return Predictor(backend, (backend.temperature or 1.0) if calibrated else 1.0, confidence)
-
-
-def _confidence(name: str, backend: Backend, max_error_rate: float) -> float:
-    """The least confidence to answer at, from the thresholds that the run found."""
-    known = {one["wanted_error_rate"]: one.get("confidence") for one in backend.thresholds}
-    if max_error_rate not in known:
-        rates = ", ".join(f"{rate:g}" for rate in known) or "none"
-        raise ConfigError(f"--max-error-rate {max_error_rate:g}: {name} has thresholds for: {rates}")
-    confidence = known[max_error_rate]
-    if confidence is None:
-        raise ConfigError(
-            f"--max-error-rate {max_error_rate:g}: on {name}'s held-out rows no threshold reaches it; allow more"
-        )
-    return float(confidence)
+    asked = {"calibrated": calibrated, "max_error_rate": max_error_rate}
+    return Predictor(backend, backend.kind.options(name, backend.fitted, asked))
 
 
 def _clean(text: Any) -> str:
@@ -169,8 +151,3 @@ def _clean(text: Any) -> str:
     if not isinstance(text, str):
         raise DataError(f"a text was expected, not {cells.not_a_text(text)}")
     return text if text.isascii() else text.encode("utf-8", "replace").decode()
-
-
-def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return np.asarray(powers / powers.sum(axis=1, keepdims=True), dtype=np.float32)

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from featherweight.answers import Answer
 from featherweight.engine.running.many_adapters import AdapterWeights, MultiLora, Update
-from featherweight.inference.backends import Prepared, answer, prepare
+from featherweight.inference.backends import Prepared, prediction, prepare
 from featherweight.inference.loading import LoadedModel
 from featherweight.methods.peft.targets import is_linear
 from featherweight.records.rows import Encoding
@@ -25,10 +26,6 @@ class _Voice:
 
     task: Any
     max_length: int
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        return tuple(self.task.labels)
 
 
 class SharedBase:
@@ -95,12 +92,13 @@ class SharedBase:
         offsets = np.concatenate([[0], np.cumsum(lengths)])
         encoding = Encoding(tokens, offsets, np.zeros(len(prepared), dtype=np.int64), 0)
         with self._lock:
-            logits = self._multi.logits(encoding, names).cpu()
-            voices = [self._voices[name] for name in names]
-        return [
-            answer(voice.labels, voice.task.probabilities(row[: len(voice.labels)]).tolist(), one.truncated)
-            for voice, row, one in zip(voices, logits, prepared, strict=True)
-        ]
+            outputs = self._multi.logits(encoding, names).float().cpu().numpy()
+            kinds: list[Answer] = [self._voices[name].task.answer for name in names]
+        replies = []
+        for kind, row, one in zip(kinds, outputs, prepared, strict=True):
+            (reply,) = kind.reply(kind.of_outputs(row[None, : kind.width], {}), {})
+            replies.append(prediction(reply, bool(one.truncated)))
+        return replies
 
 
 def weights_of(loaded: LoadedModel) -> AdapterWeights | None:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from featherweight.answers import Answer
 from featherweight.export.merged import can_merge, merge
 from featherweight.inference.loading import LoadedModel, execution_of, load
 from featherweight.records.batching import by_tokens
@@ -30,9 +31,8 @@ class TorchBackend:
 
     def __init__(self, loaded: LoadedModel) -> None:
         self.loaded = replace(loaded, model=merge(loaded.model) if can_merge(loaded.model) else loaded.model)
-        self.labels: tuple[str, ...] = self.loaded.task.labels
-        self.temperature = self.loaded.temperature
-        self.thresholds = self.loaded.thresholds
+        self.kind: Answer = self.loaded.task.answer
+        self.fitted = self.loaded.fitted
         self.text_column = self.loaded.text_column
         if torch.cuda.is_available():
             self.loaded.model.to("cuda")
@@ -41,14 +41,14 @@ class TorchBackend:
         self._tokenizing = threading.Lock()  # setting its truncation, as each call does, needs the tokenizer alone
 
     @torch.no_grad()
-    def logits(self, texts: Sequence[str]) -> NDArray[np.float32]:
+    def outputs(self, texts: Sequence[str]) -> NDArray[np.float32]:
         loaded = self.loaded
         with self._tokenizing:
             rows = loaded.task.tokenise(texts, loaded.tokenizer, loaded.max_length)
         lengths = np.asarray([len(row) for row in rows], dtype=np.int64)
         tokens = np.asarray([token for row in rows for token in row], dtype=np.int32)
         encoding = Encoding(tokens, np.concatenate([[0], np.cumsum(lengths)]), np.zeros(len(rows), dtype=np.int64), 0)
-        result = np.empty((len(rows), len(self.labels)), dtype=np.float32)
+        result = np.empty((len(rows), self.kind.width), dtype=np.float32)
         for chosen in by_tokens(lengths):
             result[chosen] = self._execution.logits(loaded.model, encoding, chosen).float().cpu().numpy()
         return result

@@ -13,7 +13,7 @@ from featherweight.errors import ConfigError
 from featherweight.recipe.paths import anchor_paths, name_of
 from featherweight.recipe.problems import explain
 from featherweight.recipe.sections import DEFAULT_METHOD, DataSection, MethodOptions, Recipe
-from featherweight.registry import METHODS, TASKS, did_you_mean
+from featherweight.registry import DEFAULT_TASK, METHODS, TASKS, did_you_mean
 from featherweight.storage.names import beside, exists
 
 _MAX_BYTES = 1 << 20
@@ -57,7 +57,7 @@ def parse(content: Mapping[str, Any], origin: str = "the recipe") -> Recipe:
     except ConfigError as error:
         problems += error.problems
     try:
-        TASKS[content.get("task", "sequence-classification")]
+        TASKS[content.get("task", DEFAULT_TASK)]
     except (ConfigError, TypeError) as error:
         problems.append(f"task: {error}")
     try:

@@ -16,7 +16,7 @@ from featherweight.recipe.values import (
     PositiveInt,
     Revision,
 )
-from featherweight.registry import BASELINES, did_you_mean
+from featherweight.registry import BASELINES, DEFAULT_TASK, did_you_mean
 from featherweight.storage.names import problem
 
 PACKAGE_PREFIX = "package:"
@@ -219,7 +219,7 @@ class Recipe(Section):
     name: str = Field(
         "run", description="names the run's folder", pattern=rf"^[A-Za-z0-9][A-Za-z0-9._-]{{0,{LONGEST_NAME - 1}}}$"
     )
-    task: str = "sequence-classification"
+    task: str = DEFAULT_TASK
     model: ModelSection
     data: DataSection
     method: SerializeAsAny[MethodOptions]

@@ -2,13 +2,56 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What one model said of some rows, as its kind of answer keeps it.
+
+    Attributes:
+        columns: arrays by the names that the kind gives them, one entry a row each.
+    """
+
+    columns: Mapping[str, NDArray[Any]]
+
+    def __len__(self) -> int:
+        return len(next(iter(self.columns.values())))
+
+    def __getitem__(self, column: str) -> NDArray[Any]:
+        return self.columns[column]
+
+    def select(self, rows: NDArray[Any]) -> Answers:
+        """Some of the rows, by their numbers or by a mask."""
+        return Answers({name: column[rows] for name, column in self.columns.items()})
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """How alike two models answer the same rows.
+
+    Attributes:
+        agreement: share of the rows that are decided alike.
+        differences: the largest of each row; float64, shape (rows,).
+        of: what differs by them, such as "probability".
+        decisions: what is decided, such as "labels".
+        tolerance: a difference that rounding explains, where both compute the same in fp32.
+    """
+
+    agreement: float
+    differences: NDArray[Any]
+    of: str
+    decisions: str
+    tolerance: float
+
+    @property
+    def largest_difference(self) -> float:
+        return float(self.differences.max())
 
 
 @dataclass(frozen=True)
@@ -16,28 +59,22 @@ class Evaluation:
     """What measuring a model on one split gave.
 
     Attributes:
-        metrics: the Trainer's names and meanings: ``eval_loss``, the task's ``eval_*``, ``eval_runtime`` (seconds),
+        metrics: the Trainer's names and meanings: ``eval_loss``, the kind's ``eval_*``, ``eval_runtime`` (seconds),
             ``eval_samples_per_second``, ``eval_steps_per_second``.
-        probabilities: float32, shape (rows, classes), in the order of the split.
-        labels: int64, shape (rows,).
+        answers: in the order of the split.
     """
 
     metrics: dict[str, float]
-    probabilities: NDArray[np.float32]
-    labels: NDArray[np.int64]
-
-    @property
-    def predictions(self) -> NDArray[np.int64]:
-        """Most probable class of each row; int64, shape (rows,)."""
-        return np.asarray(self.probabilities.argmax(axis=1), dtype=np.int64)
+    answers: Answers
 
 
 @dataclass(frozen=True)
 class Comparison:
     """A paired comparison of two sets of predictions for the same rows.
 
-    ``difference`` is tuned minus base; ``fixed`` counts rows that only the tuned model gets right, ``broken`` those
-    that only the base gets right; ``verdict`` is ``better``, ``worse`` or ``no-difference`` at the stated confidence.
+    ``difference`` is tuned minus base; ``verdict`` is ``better``, ``worse`` or ``no-difference`` at the stated
+    confidence. Where the metric is a share of rows, ``fixed`` counts those that only the tuned model gets right and
+    ``broken`` those that only the base gets right; else both are None.
     """
 
     metric: str
@@ -47,6 +84,6 @@ class Comparison:
     confidence: float
     test: str
     p_value: float
-    fixed: int
-    broken: int
+    fixed: int | None
+    broken: int | None
     verdict: str

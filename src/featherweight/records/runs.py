@@ -28,11 +28,12 @@ class RunRecord:
     def __repr__(self) -> str:
         """Five lines; the whole is in ``metrics``."""
         found, split = self.metrics, self.metrics["evaluated_split"]
+        metric = found["comparison"]["metric"]
         lines = [
             f"RunRecord({self.path!r})",
             found.get("headline", found["comparison"]["verdict"]),
-            f"accuracy on {split}: {found['base']['eval_accuracy']:.4f} before, {found['tuned']['eval_accuracy']:.4f} "
-            f"after ({found['comparison']['n']:,} rows)",
+            f"{metric.replace('_', ' ')} on {split}: {found['base'][f'eval_{metric}']:.4f} before, "
+            f"{found['tuned'][f'eval_{metric}']:.4f} after ({found['comparison']['n']:,} rows)",
             f"{found['trainable_parameters']:,} of {found['total_parameters']:,} parameters trained, best after step "
             f"{found['best_step']:,}, in {found['resources']['train_runtime']:,.1f} s",
             f"{self.path}/report.html has the evidence, .metrics all figures",
@@ -40,12 +41,14 @@ class RunRecord:
         return "\n  ".join(" ".join(line.split()) for line in lines)
 
     def _repr_html_(self) -> str:
+        metric = self.metrics["comparison"]["metric"]
+        title = metric.replace("_", " ")
         rows = "".join(
-            f"<tr><th scope='row'>{escape(name)}</th><td>{one['eval_accuracy']:.4f}</td></tr>"
+            f"<tr><th scope='row'>{escape(name)}</th><td>{one[f'eval_{metric}']:.4f}</td></tr>"
             for name, one in rungs(self.metrics).items()
         )
         return (
             f"<p><strong>{escape(self.metrics.get('headline', ''))}</strong></p><table><thead><tr>"
-            f"<th scope='col'>model</th><th scope='col'>accuracy</th></tr></thead><tbody>{rows}</tbody></table>"
+            f"<th scope='col'>model</th><th scope='col'>{escape(title)}</th></tr></thead><tbody>{rows}</tbody></table>"
             f"<p>{escape(self.path)}/report.html</p>"
         )

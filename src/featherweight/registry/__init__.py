@@ -62,10 +62,14 @@ class Registry(Mapping[str, Any]):
         return getattr(import_module(module), attribute)
 
 
+DEFAULT_TASK = (
+    "sequence-classification"  # of a recipe that names none, and of what was written while there was no other
+)
+
 TASKS = Registry(
     "task",
     "featherweight.tasks",
-    {"sequence-classification": "featherweight.tasks.sequence_classification:SequenceClassification"},
+    {DEFAULT_TASK: "featherweight.tasks.sequence_classification:SequenceClassification"},
 )
 
 METHODS = Registry(
@@ -78,16 +82,7 @@ METHODS = Registry(
     },
 )
 
-METRICS = Registry(
-    "metric",
-    "featherweight.answers.metrics",
-    {
-        "accuracy": "featherweight.answers.metrics:accuracy",
-        "macro_f1": "featherweight.answers.metrics:macro_f1",
-        "balanced_accuracy": "featherweight.answers.metrics:balanced_accuracy",
-        "matthews_correlation": "featherweight.answers.metrics:matthews_correlation",
-    },
-)
+ANSWERS = Registry("kind of answer", "featherweight.answers", {"label": "featherweight.answers.label:Label"})
 
 FORMATS = Registry(
     "data format",
@@ -107,6 +102,17 @@ BASELINES = Registry(
         "majority": "featherweight.evidence.baselines:Majority",
         "tfidf-logistic-regression": "featherweight.evidence.baselines:TfidfLogisticRegression",
         "linear-probe": "featherweight.evidence.baselines:LinearProbe",
+    },
+)
+
+EXHIBITS = Registry(
+    "exhibit",
+    "featherweight.exhibits",
+    {
+        "calibration": "featherweight.evidence.exhibits.calibration:Calibration",
+        "confusion": "featherweight.evidence.exhibits.confusion:Confusion",
+        "where": "featherweight.evidence.exhibits.where:Where",
+        "examples": "featherweight.evidence.exhibits.examples:Examples",
     },
 )
 

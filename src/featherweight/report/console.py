@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from featherweight.answers import headline_of
 from featherweight.report.fitted import FittedTable
 from featherweight.report.progress import Nothing, Progress, Tqdm, on_standard_error
 
@@ -94,9 +95,10 @@ def _draw_evaluating(event: dict[str, Any]) -> tuple[str, int, int, str, str]:
 def _evaluated(event: dict[str, Any]) -> str:
     metrics = event["metrics"]
     best = ", the best so far" if event["is_best"] else ""
+    first = headline_of(event)
     return (
         f"epoch {event['epoch']:g}: training loss {event['training_loss']:.4f}, validation loss "
-        f"{metrics['eval_loss']:.4f}, accuracy {metrics['eval_accuracy']:.4f}{best}"
+        f"{metrics['eval_loss']:.4f}, {first.title} {metrics[f'eval_{first.name}']:.4f}{best}"
     )
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from featherweight.records.parts import Brief, Column
 from featherweight.storage.names import printable
 
 if TYPE_CHECKING:
@@ -15,21 +15,6 @@ if TYPE_CHECKING:
 _GAP = 2
 _LONG = 26  # characters of a name or head: what is longer is cut before a column leaves
 _MARK = "…"
-
-
-@dataclass(frozen=True)
-class Column:
-    """One column.
-
-    Attributes:
-        name: its head, which may wrap at spaces.
-        leaves: the order in which columns go where there is no room: the greatest first, and 0 stays.
-        words: its cells are texts or names, which may wrap at spaces; else they are values and stand on one line.
-    """
-
-    name: str
-    leaves: int = 0
-    words: bool = False
 
 
 class FittedTable:
@@ -45,6 +30,13 @@ class FittedTable:
         self.columns = columns
         self.head = head
         self.rows: list[Sequence[str]] = []
+
+    @classmethod
+    def of(cls, brief: Brief) -> FittedTable:
+        table = cls(brief.title, brief.columns)
+        for row in brief.rows:
+            table.add_row(*row)
+        return table
 
     def add_row(self, *cells: str) -> None:
         # Texts and names are the user's: nothing in them moves the cursor or colours the terminal.

@@ -6,7 +6,8 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from featherweight.report import parts, tables
+from featherweight.records import parts
+from featherweight.report import tables
 from featherweight.runs.directory import RunDirectory
 
 _SUSPECTS = "Suspected label errors: {suspects:,} of {rows:,} {split} rows looked at, the most suspect first"

@@ -9,8 +9,10 @@ from typing import Any
 
 import yaml
 
+from featherweight.answers import kind_of
 from featherweight.recipe import PACKAGE_PREFIX, Recipe
 from featherweight.records.runs import rungs
+from featherweight.registry import EXHIBITS
 from featherweight.report.tables import cautions, comparison_sentence
 from featherweight.runs.directory import FACTS
 from featherweight.sources.models import ModelSource
@@ -31,7 +33,7 @@ def model_card(
         metrics: content of ``metrics.json``.
         artefact: ``adapter`` or ``model``.
     """
-    calibration = metrics["calibration"]["tuned"]
+    sentences = [EXHIBITS[name]().sentence(metrics) for name in kind_of(metrics).exhibits]
     data = _public_data(recipe)
     lines = [
         "---",
@@ -47,10 +49,7 @@ def model_card(
         "",
         *_figures(metrics),
         "",
-        f"Measured on the {metrics['evaluated_split']} split. Dividing the logits by the temperature "
-        f"{calibration['temperature']:.3f} takes the expected calibration error from "
-        f"{calibration['before']['expected_calibration_error']:.4f} to "
-        f"{calibration['after']['expected_calibration_error']:.4f} on rows that it was not fitted on.",
+        " ".join([f"Measured on the {metrics['evaluated_split']} split.", *filter(None, sentences)]),
         "",
         *(f"- Take care: {inline(line)}" for line in cautions(metrics)),
         "",
@@ -74,14 +73,12 @@ def _named(labels: list[str]) -> str:
 
 def _figures(metrics: Mapping[str, Any]) -> list[str]:
     """Every rung by every metric, the cheapest first."""
-    shown = ("eval_accuracy", "eval_macro_f1", "eval_balanced_accuracy", "eval_matthews_correlation")
+    shown = [one for one in kind_of(metrics).statistics if one.in_evaluations]
+    rows = {name: [one[f"eval_{of.name}"] for of in shown] for name, one in rungs(metrics).items()}
     return [
-        "| | accuracy | macro-F1 | balanced accuracy | Matthews |",
-        "|---|---|---|---|---|",
-        *(
-            f"| {inline(name)} | {' | '.join(f'{one[key]:.4f}' for key in shown)} |"
-            for name, one in rungs(metrics).items()
-        ),
+        f"| | {' | '.join(one.title for one in shown)} |",
+        f"|---{'|---' * len(shown)}|",
+        *(f"| {inline(name)} | {' | '.join(f'{one:.4f}' for one in figures)} |" for name, figures in rows.items()),
     ]
 
 
@@ -107,9 +104,13 @@ def _metadata(recipe: Recipe, source: ModelSource, metrics: Mapping[str, Any], a
                             "split": metrics["evaluated_split"],
                         },
                         "metrics": [
-                            {"type": "accuracy", "value": tuned["eval_accuracy"]},
-                            {"type": "f1", "name": "macro-F1", "value": tuned["eval_macro_f1"]},
-                            {"type": "matthews_correlation", "value": tuned["eval_matthews_correlation"]},
+                            {
+                                "type": one.hub,
+                                **({} if one.hub == one.name else {"name": one.title}),
+                                "value": tuned[f"eval_{one.name}"],
+                            }
+                            for one in kind_of(metrics).statistics
+                            if one.hub
                         ],
                     }
                 ],

@@ -11,8 +11,9 @@ from typing import Any
 from markupsafe import Markup
 
 from featherweight import __version__
+from featherweight.answers import kind_of
 from featherweight.evidence.verdict import of_several
-from featherweight.report import sections, tables
+from featherweight.report import sections, svg, tables
 from featherweight.runs.directory import RunDirectory
 
 
@@ -36,11 +37,11 @@ def several_runs(
         metrics: content of ``metrics.json`` for each run, by path.
         together: what :func:`featherweight.workflow.compare` gave for them.
     """
-    rows = together["comparisons"]
+    rows, kind = together["comparisons"], kind_of(next(iter(metrics.values())))
     return _render(
         title=f"{len(runs)} runs",
-        verdict=of_several(rows[0]["against"], rows),
-        lead=[tables.seeds(one) for one in together["seeds"]],
+        verdict=of_several(rows[0]["against"], rows, kind),
+        lead=[tables.seeds(one, kind) for one in together["seeds"]],
         care=[],
         sections=sections.of_several(runs, metrics, together),
     )
@@ -73,6 +74,7 @@ def _render(**context: Any) -> str:
     )
     return environment.get_template("report.html.j2").render(
         **context,
+        draw=svg.draw,
         version=__version__,
         style=Markup((assets / "report.css").read_text(encoding="utf-8")),
         script=Markup(script),

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from markupsafe import Markup
 
-Point = tuple[float, float]
+from featherweight.records.parts import Intervals, Lines, Point
 
 _WIDTH, _HEIGHT = 560, 320
 _LEFT, _RIGHT, _TOP, _BOTTOM = 84, 16, 14, 52
@@ -17,45 +18,25 @@ _ROW = 30
 _LONGEST, _CHARACTER = 27, 8  # of a name: characters, and the width of one where the plot is narrowest
 
 
-@dataclass(frozen=True)
-class Series:
-    """One line of a plot: ``kind`` 1 to 3 picks its colour and dashes; ``marks`` draws its points."""
-
-    name: str
-    points: Sequence[Point]
-    kind: int = 1
-    marks: bool = False
+def draw(plot: Lines | Intervals) -> Markup:
+    """A plot as a figure with its title, a description in words and its legend."""
+    return _DRAWN[type(plot)](plot)
 
 
-def lines(
-    title: str,
-    description: str,
-    series: Sequence[Series],
-    x: str,
-    y: str,
-    *,
-    unit: bool = False,
-    diagonal: bool = False,
-) -> Markup:
-    """Lines over two linear axes.
-
-    Args:
-        x: what the horizontal axis is; ``y`` the vertical one.
-        unit: both axes run from 0 to 1.
-        diagonal: a thin line from 0, 0 to 1, 1.
-    """
+def _lines(plot: Lines) -> Markup:
+    title, description, series, x, y = plot.title, plot.description, plot.series, plot.x, plot.y
     shown = [point for one in series for point in one.points if all(map(math.isfinite, point))]
     if not shown:
         return Markup("")
-    across = _ticks(*_range([point[0] for point in shown], unit))
-    up = _ticks(*_range([point[1] for point in shown], unit))
-    plot = _Scale(across, up)
-    parts = [_axes(plot, x, y)]
-    if diagonal:
-        (x1, y1), (x2, y2) = plot.at((0, 0)), plot.at((1, 1))
+    across = _ticks(*_range([point[0] for point in shown], plot.unit))
+    up = _ticks(*_range([point[1] for point in shown], plot.unit))
+    scale = _Scale(across, up)
+    parts = [_axes(scale, x, y)]
+    if plot.diagonal:
+        (x1, y1), (x2, y2) = scale.at((0, 0)), scale.at((1, 1))
         parts.append(_tag('<line class="thin" x1="{}" y1="{}" x2="{}" y2="{}"/>', x1, y1, x2, y2))
     for one in series:
-        places = [plot.at(point) for point in one.points if all(map(math.isfinite, point))]
+        places = [scale.at(point) for point in one.points if all(map(math.isfinite, point))]
         path = " ".join(f"{across:.1f},{up:.1f}" for across, up in places)
         parts.append(_tag('<polyline class="line k{}" points="{}"/>', one.kind, path))
         if one.marks:
@@ -63,12 +44,8 @@ def lines(
     return _picture(title, description, _WIDTH, _HEIGHT, parts, {one.name: one.kind for one in series})
 
 
-def intervals(title: str, description: str, rows: Sequence[tuple[str, float, float, float]], x: str) -> Markup:
-    """A point and its interval for each row.
-
-    Args:
-        rows: name, value, lower end, upper end.
-    """
+def _intervals(plot: Intervals) -> Markup:
+    title, description, rows, x = plot.title, plot.description, plot.rows, plot.x
     low, high = min(row[2] for row in rows), max(row[3] for row in rows)
     ticks = _ticks(low, high)
     names = [name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…" for name, *_ in rows]
@@ -168,3 +145,6 @@ def _ticks(low: float, high: float, wanted: int = 5) -> list[float]:
 def _tag(template: str, *values: object) -> Markup:
     """The template with its values escaped, numbers to a tenth of a pixel."""
     return Markup(template).format(*(f"{one:.1f}" if isinstance(one, float) else one for one in values))
+
+
+_DRAWN: dict[type, Callable[[Any], Markup]] = {Lines: _lines, Intervals: _intervals}

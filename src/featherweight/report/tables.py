@@ -7,9 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from featherweight.answers import Answer, headline, headline_of, kind_of
+from featherweight.records.parts import Column, shortened
 from featherweight.records.runs import rungs as rungs_of
 from featherweight.records.runs import untuned
-from featherweight.report.fitted import Column, FittedTable
+from featherweight.report.fitted import FittedTable
+from featherweight.statistics.additive import Statistic
 
 _MOST_LISTED = 20
 MOST_LABELS = 10  # with more, tables show the commonest, or the worst
@@ -17,7 +20,7 @@ CURVE = (
     Column("rows of train"), Column("measured"), Column("scatter (SD)", 2), Column("by the curve"),
     Column("95 % band", 3), Column("gain"), Column("its 95 % band", 1),
 )  # fmt: skip
-_EVALUATION_ROWS = ("eval_loss", "eval_accuracy", "eval_runtime", "eval_samples_per_second", "eval_steps_per_second")
+_TIMES = ("eval_runtime", "eval_samples_per_second", "eval_steps_per_second")
 
 
 def label_shares(shares: Mapping[str, Mapping[str, float]], rows: Mapping[str, int]) -> FittedTable:
@@ -37,56 +40,33 @@ def label_shares(shares: Mapping[str, Mapping[str, float]], rows: Mapping[str, i
     return table
 
 
-def worst_labels(metrics: Mapping[str, Any]) -> FittedTable | None:
-    """Where labels are many, those that the tuned model is least often right on; None where they are few."""
-    found = of_labels(metrics)
-    if len(found) <= MOST_LABELS:
-        return None
-    columns = [Column("label", words=True), Column("rows", 1), Column("base"), Column("tuned")]
-    table = FittedTable(f"The {MOST_LABELS} of {len(found):,} labels with the lowest accuracy", columns)
-    for one in sorted(found, key=lambda one: (one["tuned"], -one["rows"]))[:MOST_LABELS]:
-        table.add_row(one["value"], f"{one['rows']:,}", f"{one['base']:.4f}", f"{one['tuned']:.4f}")
-    return table
-
-
-def of_labels(metrics: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Each label's accuracy, in the order of the labels."""
-    return [one for one in metrics["where"]["slices"] if one["by"] == "label"]
-
-
 def parameters(trainable: int, total: int) -> str:
     return f"Trainable parameters: {trainable:,} of {total:,} ({trainable / total:.2%})"
 
 
-def epochs(records: Sequence[Mapping[str, Any]]) -> FittedTable:
+def epochs(records: Sequence[Mapping[str, Any]], first: Statistic) -> FittedTable:
     """One row an evaluation during training."""
-    table = FittedTable(
-        "Training", [Column("epoch"), Column("training loss", 1), Column("validation loss"), Column("accuracy")]
-    )
+    columns = [Column("epoch"), Column("training loss", 1), Column("validation loss"), Column(first.title)]
+    table = FittedTable("Training", columns)
     for record in records:
-        table.add_row(
-            f"{record['epoch']:g}",
-            f"{record['training_loss']:.4f}",
-            f"{record['eval_loss']:.4f}",
-            f"{record['eval_accuracy']:.4f}",
-        )
+        figures = (record[key] for key in ("training_loss", "eval_loss", f"eval_{first.name}"))
+        table.add_row(f"{record['epoch']:g}", *(f"{one:.4f}" for one in figures))
     return table
 
 
-def evaluations(columns: Mapping[str, Mapping[str, float]]) -> FittedTable:
+def evaluations(columns: Mapping[str, Mapping[str, float]], first: Statistic) -> FittedTable:
     """Evaluations side by side, one column each."""
     table = FittedTable("Evaluation", [Column("", words=True), *map(Column, columns)])
-    for name in _EVALUATION_ROWS:
+    for name in ("eval_loss", f"eval_{first.name}", *_TIMES):
         table.add_row(name, *(f"{metrics[name]:.4f}" for metrics in columns.values()))
     return table
 
 
-def measured(name: str, metrics: Mapping[str, Any]) -> FittedTable:
-    """One model's evaluation, with Wilson's interval for accuracy and what accuracy hides."""
-    rows = ["eval_loss", "eval_accuracy", "eval_accuracy_interval", "eval_macro_f1", "eval_balanced_accuracy",
-            "eval_matthews_correlation", *_EVALUATION_ROWS[2:]]  # fmt: skip
+def measured(name: str, metrics: Mapping[str, Any], kind: Answer) -> FittedTable:
+    """One model's evaluation, with the headline's interval and what the headline hides."""
+    first, *others = (f"eval_{one.name}" for one in kind.statistics if one.in_evaluations)
     table = FittedTable("Evaluation", [Column("", words=True), Column(name)])
-    for row in rows:
+    for row in ("eval_loss", first, f"{first}_interval", *others, *_TIMES):
         value = metrics[row]
         table.add_row(row, " to ".join(f"{one:.4f}" for one in (value if isinstance(value, list) else [value])))
     return table
@@ -105,20 +85,21 @@ def by_label(labels: Mapping[str, Mapping[str, float]]) -> FittedTable:
 
 
 def ladder(metrics: Mapping[str, Any]) -> FittedTable:
-    """Baselines, base and tuned, with Wilson's interval for accuracy and what each took."""
+    """Baselines, base and tuned, with the headline's interval and what each took."""
+    first, *others = (one for one in kind_of(metrics).statistics if one.in_evaluations)
     columns = [
-        Column("model", words=True), Column("accuracy"), Column("95 % interval", 2), Column("macro-F1", 1),
-        Column("balanced accuracy", 5), Column("Matthews", 6), Column("time", 3), Column("memory", 4),
+        Column("model", words=True), Column(first.title), Column("95 % interval", 2),
+        *(Column(one.title, 1 if index == 0 else 4 + index) for index, one in enumerate(others)),
+        Column("time", 3), Column("memory", 4),
     ]  # fmt: skip
-    table = FittedTable(f"Accuracy on {metrics['evaluated_split']}, cheapest first", columns)
+    table = FittedTable(f"{first.title.capitalize()} on {metrics['evaluated_split']}, cheapest first", columns)
     for name, rung in rungs(metrics).items():
-        low, high = rung["eval_accuracy_interval"]
-        others = (rung[f"eval_{one}"] for one in ("macro_f1", "balanced_accuracy", "matthews_correlation"))
+        low, high = rung[f"eval_{first.name}_interval"]
         table.add_row(
             name,
-            f"{rung['eval_accuracy']:.4f}",
+            f"{rung[f'eval_{first.name}']:.4f}",
             f"{low:.4f} to {high:.4f}",
-            *(f"{one:.4f}" for one in others),
+            *(f"{rung[f'eval_{one.name}']:.4f}" for one in others),
             *cost(rung["cost"]),
         )
     return table
@@ -146,29 +127,33 @@ def energy(spent: Mapping[str, Any]) -> str:
 def selection(metrics: Mapping[str, Any]) -> str:
     """Which split the figures are of, which chose the checkpoint, and how hopeful that makes them."""
     chosen, split, rows = metrics["selection"], metrics["evaluated_split"], metrics["comparison"]["n"]
+    first = headline_of(metrics)
     count = chosen["candidates"]
     if not chosen["is_evaluated"]:
         how = f"chose the best of {count} evaluations" if count > 1 else "were looked at while training"
         return (
             f"Figures are of the {rows:,} {split} rows, which chose nothing; the {chosen['rows']:,} {chosen['split']} "
-            f"rows {how}, and there the tuned model's accuracy is {chosen['tuned']['eval_accuracy']:.4f}."
+            f"rows {how}, and there the tuned model's {first.title} is {chosen['tuned'][f'eval_{first.name}']:.4f}."
         )
     if count < 2:
         return f"Every figure is of the same {rows:,} {split} rows; no checkpoint was chosen by them."
     return (
         f"Every figure is of the same {rows:,} {split} rows. They also chose the best of {count} evaluations, so the "
-        f"tuned model's own is a little hopeful: by at most {chosen['optimism_at_most']:.4f} of accuracy on average, "
-        f"were the evaluations equally good and independent. data.test_fraction holds out rows that choose nothing."
+        f"tuned model's own is a little hopeful: by at most {chosen['optimism_at_most']:.4f} of {first.title} on "
+        "average, were the evaluations equally good and independent. data.test_fraction holds out rows that choose "
+        "nothing."
     )
 
 
 def against_baselines(metrics: Mapping[str, Any]) -> str:
     """What the untuned model is worth."""
-    low, high = metrics["base"]["eval_accuracy_interval"]
-    found = f"The {untuned(metrics)}'s accuracy is {low:.4f} to {high:.4f}"
-    majority = metrics["baselines"].get("majority")
-    if majority and low <= majority["eval_accuracy"] <= high:
-        found += f": no better than always answering the commonest label ({majority['eval_accuracy']:.4f})"
+    kind, first = kind_of(metrics), headline_of(metrics)
+    low, high = metrics["base"][f"eval_{first.name}_interval"]
+    found = f"The {untuned(metrics)}'s {first.title} is {low:.4f} to {high:.4f}"
+    name, what = kind.knows_nothing
+    blind = metrics["baselines"].get(name)
+    if blind and low <= blind[f"eval_{first.name}"] <= high:
+        found += f": no better than {what} ({blind[f'eval_{first.name}']:.4f})"
     missing = [f"{name} failed and is left out ({why})." for name, why in metrics.get("baselines_left_out", {}).items()]
     return " ".join([f"{found}.", *missing])
 
@@ -183,6 +168,13 @@ def cautions(metrics: Mapping[str, Any]) -> list[str]:
     ]
 
 
+_TESTS = {
+    "mcnemar-exact": "exact McNemar",
+    "permutation-by-group": "permutation by group",
+    "permutation": "permutation",
+}
+
+
 def verdict(metrics: Mapping[str, Any]) -> str:
     """The headline, and the comparison behind it."""
     return f"{metrics['headline']} {comparison_sentence(metrics)}"
@@ -192,13 +184,15 @@ def comparison_sentence(metrics: Mapping[str, Any]) -> str:
     """Size, interval and test of a run's paired comparison, and what this test set could have shown."""
     comparison = metrics["comparison"]
     low, high = comparison["confidence_interval"]
-    test = {"mcnemar-exact": "exact McNemar"}.get(comparison["test"], "permutation by group")
+    test = _TESTS[comparison["test"]]
+    changed = comparison["fixed"] is not None
+    examples = f"{comparison['fixed']} examples fixed, {comparison['broken']} broken " if changed else ""
     least = comparison["smallest_significant_difference"]
     sight = f" Differences under {least:.4f} could not have been told from chance." if least is not None else ""
     return (
-        f"Against the {untuned(metrics)} {comparison['metric']} changes by {comparison['difference']:+.4f} "
+        f"Against the {untuned(metrics)} {headline_of(metrics).title} changes by {comparison['difference']:+.4f} "
         f"({comparison['confidence']:.0%} interval {low:+.4f} to {high:+.4f}, n = {comparison['n']:,}); "
-        f"{comparison['fixed']} examples fixed, {comparison['broken']} broken ({test} p = {comparison['p_value']:.3g})."
+        f"{examples}({test} p = {comparison['p_value']:.3g})."
         f"{sight}"
     )
 
@@ -229,40 +223,30 @@ def suspects(rows: Sequence[Mapping[str, Any]]) -> FittedTable:
         [Column("row"), Column("text", words=True), Column("label", words=True), Column("suggested", words=True)],
     )
     for row in rows:
-        table.add_row(str(row["row"]), _shorten(row["text"]), row["label"], row["suggested"])
+        table.add_row(str(row["row"]), shortened(row["text"]), row["label"], row["suggested"])
     return table
 
 
-def runs(rows: Sequence[Mapping[str, Any]]) -> FittedTable:
+def runs(rows: Sequence[Mapping[str, Any]], kind: Answer) -> FittedTable:
     """Figures of several runs."""
-    table = FittedTable(
-        "Runs",
-        [Column("run", words=True), Column("accuracy"), Column("macro-F1", 1), Column("Matthews", 3),
-         Column("trainable parameters", 2)],
-    )  # fmt: skip
+    shown = [one for one in kind.statistics if one.hub]
+    leaving = [Column(one.title, 2 * index - 1 if index else 0) for index, one in enumerate(shown)]
+    table = FittedTable("Runs", [Column("run", words=True), *leaving, Column("trainable parameters", 2)])
     for row in rows:
         parameters = row.get("trainable_parameters")
-        figures = (row[f"eval_{one}"] for one in ("accuracy", "macro_f1", "matthews_correlation"))
+        figures = (row[f"eval_{one.name}"] for one in shown)
         table.add_row(row["run"], *(f"{one:.4f}" for one in figures), f"{parameters:,}" if parameters else "")
     return table
 
 
-def seeds(found: Mapping[str, Any]) -> str:
+def seeds(found: Mapping[str, Any], kind: type[Answer] | Answer) -> str:
     """Runs that differ in nothing but their seed, in one sentence."""
-    mean, deviation = found["mean"]["eval_accuracy"], found["standard_deviation"]["eval_accuracy"]
+    first = headline(kind)
+    mean, deviation = (found[key][f"eval_{first.name}"] for key in ("mean", "standard_deviation"))
     return (
-        f"{len(found['runs'])} runs differ only in their seed: accuracy {mean:.4f}, standard deviation {deviation:.4f}."
+        f"{len(found['runs'])} runs differ only in their seed: {first.title} {mean:.4f}, "
+        f"standard deviation {deviation:.4f}."
     )
-
-
-def examples(title: str, rows: Sequence[Mapping[str, Any]]) -> FittedTable:
-    """A few examples with both models' probability of the true label."""
-    table = FittedTable(
-        title, [Column("text", words=True), Column("label", words=True), Column("base", 1), Column("tuned")]
-    )
-    for row in rows:
-        table.add_row(_shorten(row["text"]), row["label"], f"{row['base']:.2f}", f"{row['tuned']:.2f}")
-    return table
 
 
 def comparisons(rows: Sequence[Mapping[str, Any]], title: str = "Paired comparison on the same rows") -> FittedTable:
@@ -280,8 +264,7 @@ def comparisons(rows: Sequence[Mapping[str, Any]], title: str = "Paired comparis
             row["against"],
             f"{row['difference']:+.4f}",
             f"{low:+.4f} to {high:+.4f}",
-            str(row["fixed"]),
-            str(row["broken"]),
+            *("" if row[key] is None else str(row[key]) for key in ("fixed", "broken")),
             f"{row['p_value']:.3g}",
             f"{row['p_value_holm']:.3g}",
             row["verdict"],
@@ -366,11 +349,3 @@ _WRITTEN: dict[type, Callable[[Any], str]] = {  # the first that fits: True is a
     list: lambda value: _listed([_as_text(part) for part in value]),
     tuple: lambda value: _listed([_as_text(part) for part in value]),
 }
-
-
-def _shorten(text: str, width: int = 90) -> str:
-    text = " ".join(text.split())
-    if len(text) <= width:
-        return text
-    start = text[: width - 1]
-    return f"{start.rpartition(' ')[0] or start}…"

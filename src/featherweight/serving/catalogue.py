@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
+from featherweight.answers import Answer
 from featherweight.engine.hardware import give_back_freed_memory
 from featherweight.engine.running.many_adapters import AdapterWeights
 from featherweight.errors import ConfigError, ModelError
@@ -144,12 +145,12 @@ class Catalogue:
         origin = origin_of(path, self._base_model)
         if origin is None:
             predictor = load_predictor(path)
-            return [Served(name, name, OwnModel(predictor), tuple(predictor.labels))]
+            return [Served(name, name, OwnModel(predictor), _labels(predictor.kind))]
         _seed(origin)
         loaded = load_tuned(path, origin)
         weights = weights_of(loaded) if origin.is_adapter else None
         place = self._place(path, origin, loaded) if weights or origin.run else None
-        key, labels = f"{name}#{next(self._numbers)}", tuple(loaded.task.labels)
+        key, labels = f"{name}#{next(self._numbers)}", _labels(loaded.task.answer)
         if place and weights and place.base.is_under(loaded, weights):
             place.base.add(key, loaded, weights)
             made = [Served(name, key, place.base, labels)]
@@ -178,6 +179,11 @@ class Catalogue:
             return None
         heads = untuned_heads(untuned)
         return _Place(key, base or SharedBase(untuned), heads)
+
+
+def _labels(kind: Answer) -> tuple[str, ...]:
+    """What the answers may be, where that is a list of names."""
+    return tuple(kind.facts().get("labels", ()))
 
 
 @dataclass(frozen=True)

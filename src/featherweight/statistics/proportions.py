@@ -1,4 +1,4 @@
-"""Paired statistics for two models that answered the same questions."""
+"""Proportions, single and paired: exact tests, intervals, and what a number of rows can show."""
 
 from __future__ import annotations
 
@@ -6,60 +6,9 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
-
-from featherweight.records.answers import Comparison
-from featherweight.statistics import resampling
 
 CONFIDENCE = 0.95
 POWER = 0.8
-
-
-def compare(
-    base: NDArray[np.bool_],
-    tuned: NDArray[np.bool_],
-    groups: Sequence[str | None] | None = None,
-    *,
-    confidence: float = CONFIDENCE,
-    seed: int = 0,
-) -> Comparison:
-    """Compare two models' accuracy on the same rows.
-
-    Args:
-        base: which rows the one model got right; shape (rows,).
-        tuned: which rows the other got right; shape (rows,).
-        groups: what each row belongs to, where rows are not independent (sentences of one document).
-        seed: of the resampling by group.
-
-    The test is McNemar's, exact: under the null hypothesis each row that only one model gets right is a fair coin
-    (McNemar 1947). The interval is Newcombe's for a paired difference of proportions (1998, method 10). With groups,
-    whole groups are exchanged between the models (permutation test) and drawn (cluster bootstrap) instead.
-    """
-    fixed = int((tuned & ~base).sum())
-    broken = int((base & ~tuned).sum())
-    both = int((base & tuned).sum())
-    n = len(base)
-    if groups is None:
-        test, p_value = "mcnemar-exact", mcnemar_exact(fixed, broken)
-        interval = newcombe_paired(both, fixed, broken, n, confidence)
-    else:
-        test = "permutation-by-group"
-        p_value, interval = _by_group(base, tuned, groups, confidence, seed)
-    difference = (fixed - broken) / n
-    significant = p_value < 1 - confidence
-    verdict = ("better" if difference > 0 else "worse") if significant else "no-difference"
-    return Comparison(
-        metric="accuracy",
-        n=n,
-        difference=difference,
-        confidence_interval=interval,
-        confidence=confidence,
-        test=test,
-        p_value=p_value,
-        fixed=fixed,
-        broken=broken,
-        verdict=verdict,
-    )
 
 
 def mcnemar_exact(fixed: int, broken: int) -> float:
@@ -179,27 +128,6 @@ def holm(p_values: Sequence[float]) -> list[float]:
         running = max(running, min(1.0, (len(p_values) - rank) * p_values[index]))
         adjusted[index] = running
     return adjusted
-
-
-def _by_group(
-    base: NDArray[np.bool_], tuned: NDArray[np.bool_], groups: Sequence[str | None], confidence: float, seed: int
-) -> tuple[float, tuple[float, float]]:
-    """Permutation p-value and cluster-bootstrap interval of the difference in accuracy."""
-    from scipy import sparse
-
-    units = resampling.clusters_of(groups, len(base))
-    resamples = resampling.resamples_for(int(units.max()) + 1)
-    sides = [
-        resampling.Additive(
-            sparse.csr_array(np.stack([side.astype(np.float64), np.ones(len(side))], axis=1)),
-            lambda sums: sums[..., 0] / sums[..., 1],
-        )
-        for side in (base, tuned)
-    ]
-    pairs = [(sides[0], sides[1])]
-    (p_value,) = resampling.permutation_p_values(pairs, units, resamples=resamples, seed=seed)
-    (differences,) = resampling.bootstrap(pairs, units, resamples=resamples, seed=seed)
-    return p_value, resampling.interval(differences, confidence)
 
 
 def _combine(first: float, second: float, phi: float) -> float:

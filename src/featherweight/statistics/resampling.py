@@ -7,39 +7,20 @@ nothing loops over resamples, and only :data:`_BLOCK_NUMBERS` numbers are held a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from featherweight.records.grouping import units_of
-
-Floats = NDArray[np.float64]
+from featherweight.statistics.additive import Additive, Floats
 
 RESAMPLES = 10_000
 _FEWEST_RESAMPLES = 1000
 _MOST_DRAWS = 200_000_000  # resamples times units: seconds; larger test sets get fewer resamples, and need fewer
 _BLOCK_NUMBERS = 4_000_000
 _ROUNDING = 1e-12
-
-
-@dataclass(frozen=True)
-class Additive:
-    """A statistic that is a function of sums over rows.
-
-    Attributes:
-        features: what is summed; sparse, float64, shape (rows, features).
-        value: from sums, shape (..., features), to the statistic, shape (...).
-    """
-
-    features: Any
-    value: Callable[[Floats], Floats]
-
-    @property
-    def of_all_rows(self) -> float:
-        return float(self.value(np.asarray(self.features.sum(axis=0), dtype=np.float64).reshape(-1)))
 
 
 def resamples_for(units: int, wanted: int = RESAMPLES) -> int:
@@ -76,6 +57,13 @@ def bootstrap(
         for differences, (one, other), (below, above) in zip(found, pairs, summed, strict=True):
             differences.append(other.value((above.T @ weights).T) - one.value((below.T @ weights).T))
     return [np.concatenate(differences) for differences in found]
+
+
+def values(statistic: Additive, *, seed: int = 0) -> Floats:
+    """One statistic in resamples of its rows with replacement; float64, shape (resamples,)."""
+    rows, width = statistic.features.shape
+    blocks = _weights(np.random.default_rng(seed), rows, width, resamples_for(rows))
+    return np.concatenate([statistic.value((statistic.features.T @ weights).T) for weights in blocks])
 
 
 def permutation_p_values(

@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
+from featherweight.answers.label import PROBABILITIES, Label
 from featherweight.errors import DataError, ModelError
 from featherweight.process.imports import importing_models
 from featherweight.recipe import DataSection, ModelSection
@@ -42,11 +44,11 @@ class SequenceClassification:
     name: ClassVar[str] = "sequence-classification"
     auto_class: ClassVar[str] = "AutoModelForSequenceClassification"
     peft_task_type: ClassVar[str] = "SEQ_CLS"
-    metrics: ClassVar[tuple[str, ...]] = ("accuracy", "macro_f1", "balanced_accuracy", "matthews_correlation")
-    metric_for_best_model: ClassVar[str] = "eval_loss"
+    answers_with: ClassVar[type[Label]] = Label
 
     def __init__(self, labels: Sequence[str]) -> None:
         self.labels = tuple(labels)
+        self.answer = Label(self.labels)
 
     @classmethod
     def prepare(
@@ -186,9 +188,9 @@ class SequenceClassification:
 
         return cross_entropy(logits.float(), labels, reduction="none")
 
-    def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
+    def answers(self, logits: torch.Tensor) -> dict[str, NDArray[Any]]:
         """Softmax over the classes; (rows, classes) in fp32."""
-        return logits.float().softmax(dim=-1)
+        return {PROBABILITIES: logits.float().softmax(dim=-1).cpu().numpy()}
 
     def shares(self, examples: Examples) -> dict[str, float]:
         """Share of each label in a split."""

@@ -44,11 +44,12 @@ def compare(
     pairs = several.every_pair(sides)
     figures = several.table(sides, metrics)
     identities = {name: directory.read_environment()["identity"] for name, directory in directories.items()}
-    seeds = several.over_seeds(figures, identities)
-    console.show(tables.runs(figures), tables.comparisons(rows))
+    kind = sides[0][1].kind
+    seeds = several.over_seeds(figures, identities, kind)
+    console.show(tables.runs(figures, kind), tables.comparisons(rows))
     if len(sides) > 2:
         console.show(tables.comparisons(pairs, "Every pair"))
-    console.show(*(tables.seeds(one) for one in seeds))
+    console.show(*(tables.seeds(one, kind) for one in seeds))
     return {"comparisons": rows, "pairs": pairs, "runs": figures, "seeds": seeds}
 
 

@@ -55,7 +55,7 @@ def choose_head(recipe: Recipe, is_fresh: bool) -> tuple[Recipe, dict[str, str]]
 def choose(recipe: Recipe, facts: Facts) -> tuple[Recipe, dict[str, str]]:
     """The recipe with what it left open of the training, and the reason of each choice by dotted key."""
     task = TASKS[recipe.task]
-    choices: dict[str, tuple[Any, str]] = {"metric_for_best_model": (task.metric_for_best_model, f"for {recipe.task}")}
+    choices: dict[str, tuple[Any, str]] = {"metric_for_best_model": (task.answers_with.best, f"for {recipe.task}")}
     if recipe.training.learning_rate is None:
         choices |= METHODS[recipe.method.name](recipe.method).rates(facts.width)
         choices |= {**_head(facts), **_length(recipe.training, facts)}

@@ -9,15 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from featherweight import recipe as recipes
-from featherweight.answers.metrics import by_label, count, evaluation_of
+from featherweight.answers import evaluation_of, interval
 from featherweight.errors import ConfigError
-from featherweight.evidence.assess import with_interval
-from featherweight.evidence.calibration import log_losses
 from featherweight.inference.predictor import is_export, load_predictor
 from featherweight.recipe import DataSection, Recipe, TrainingSection
 from featherweight.records.answers import Evaluation
 from featherweight.records.rows import Examples
-from featherweight.registry import TASKS, did_you_mean
+from featherweight.registry import DEFAULT_TASK, TASKS, did_you_mean
 from featherweight.report import tables
 from featherweight.report.console import Console
 from featherweight.runs.directory import RunDirectory
@@ -55,7 +53,7 @@ def evaluate(
     console = console or Console(quiet=True)
     directory = RunDirectory(archives.unpacked(target))
     recipe = recipes.load(directory.recipe) if directory.recipe.is_file() else None
-    task_class = TASKS[recipe.task if recipe else "sequence-classification"]
+    task_class = TASKS[recipe.task if recipe else DEFAULT_TASK]
     changed: list[str] = []
     own = False
     if section is None:
@@ -73,14 +71,16 @@ def evaluate(
     for line in _said_of(examples, own, changed, holds_train(directory, examples)):
         console.say(line)
     evaluation = model.measure(examples, console)
-    metrics = with_interval(evaluation.metrics, len(examples))
-    labels = by_label(count(evaluation.probabilities, examples.labels), names)
-    shares = task_class(names).shares(examples)
+    task = task_class(names)
+    asked = task.answer, evaluation.answers, examples.labels
+    metrics = {**evaluation.metrics, **interval(*asked)}
+    details = task.answer.details(evaluation.answers, examples.labels)
+    shares = task.shares(examples)
     called = examples.name if section is None else Path(examples.origin).name
     console.show(
         tables.label_shares({called: shares}, {called: len(examples)}),
-        tables.measured(target, metrics),
-        tables.by_label(labels),
+        tables.measured(target, metrics, task.answer),
+        tables.by_label(details["labels"]),
     )
     return {
         "model": target,
@@ -91,7 +91,7 @@ def evaluate(
         "n": len(examples),
         "label_shares": shares,
         **metrics,
-        "labels": labels,
+        **details,
     }
 
 
@@ -137,13 +137,12 @@ def _export(folder: Path, base_model: str | None) -> _Model:
     def measure(examples: Examples, console: Console) -> Evaluation:
         console.begin("evaluating")
         started = time.perf_counter()
-        probabilities = predictor.probabilities(examples.all_texts())
+        answers = predictor.answers(examples.all_texts())
         seconds = time.perf_counter() - started
-        loss = float(log_losses(probabilities, examples.labels).mean())
-        metrics = TASKS["sequence-classification"].metrics
-        return evaluation_of(probabilities, examples.labels, loss, metrics, seconds, _BATCH_SIZE)
+        loss = predictor.kind.loss(answers, examples.labels)
+        return evaluation_of(predictor.kind, answers, examples.labels, loss, seconds, _BATCH_SIZE)
 
-    return _Model(predictor.labels, measure)
+    return _Model(predictor.kind.facts()["labels"], measure)
 
 
 def _own(

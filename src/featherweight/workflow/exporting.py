@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from featherweight import recipe as recipes
+from featherweight.answers import headline_of
 from featherweight.errors import ConfigError, DataError, Interrupted
 from featherweight.evidence import equivalence
-from featherweight.evidence.calibration import calibrate
+from featherweight.evidence.exhibits import fit_on_half
 from featherweight.export import Format, Subject
 from featherweight.process.signals import stop_on_signals
 from featherweight.recipe import Recipe
@@ -83,7 +84,7 @@ def export(
             evidence = {"format": format, "run": recipe.name, "size_bytes": _size(folder), **evidence}
             evidence["batch_dependence"] = directory.read_metrics().get("batch_dependence")
             if not exporter.is_exact:
-                facts |= _own_calibration(exported, examples, recipe)
+                facts |= _own_fit(exported, examples, recipe)
             directory.write_json(folder / FACTS, {**facts, "export": evidence})
             if format != "adapter":  # which has the run's own card, with the lines that load it
                 directory.write_text(folder / "README.md", export_card(evidence, facts["labels"]))
@@ -97,12 +98,13 @@ class _Answers:
     """What something answers to some rows, and how fast.
 
     Attributes:
-        probabilities: float32, shape (rows, classes).
+        answers: in the order of the rows.
         speed: ``latency_ms`` of a text alone, the median, and ``texts_per_second`` of all together.
     """
 
     def __init__(self, predictor: Predictor, examples: Examples) -> None:
-        self.probabilities, self.speed = equivalence.answer_and_time(predictor.probabilities, examples.all_texts())
+        self.kind = predictor.kind
+        self.answers, self.speed = equivalence.answer_and_time(predictor.answers, examples.all_texts())
 
     @classmethod
     def of(cls, name: str, examples: Examples, base_model: str | None) -> _Answers:
@@ -147,12 +149,13 @@ def _prove(
     min_agreement: float,
 ) -> dict[str, Any]:
     groups = _groups(examples, recipe)
-    evidence = equivalence.measure(answers.probabilities, exported.probabilities, examples.labels, groups)
+    evidence = equivalence.measure(answers.kind, answers.answers, exported.answers, examples.labels, groups)
+    likeness = answers.kind.likeness(answers.answers, exported.answers)
     if exporter.is_exact:
-        equivalence.require_equal(evidence)
+        equivalence.require_equal(evidence, likeness)
     else:
         evidence |= {"margin": margin, "min_agreement": min_agreement}
-        equivalence.require_not_inferior(evidence)
+        equivalence.require_not_inferior(evidence, likeness)
     return {**evidence, "speed": {"run": answers.speed, "export": exported.speed}}
 
 
@@ -160,10 +163,11 @@ def _groups(examples: Examples, recipe: Recipe) -> list[str | None] | None:
     return examples.groups(recipe.data.group) if recipe.data.group else None
 
 
-def _own_calibration(exported: _Answers, examples: Examples, recipe: Recipe) -> dict[str, Any]:
-    """Rounding moves probabilities, so temperature and thresholds are fitted anew, as the run fitted its own."""
-    found = calibrate(exported.probabilities, examples.labels, recipe.training.seed, _groups(examples, recipe))
-    return {key: found[key] for key in ("temperature", "thresholds")}
+def _own_fit(exported: _Answers, examples: Examples, recipe: Recipe) -> dict[str, Any]:
+    """Rounding moves answers, so what the run fitted to its own is fitted to these anew."""
+    asked = exported.answers, examples.labels, recipe.training.seed, _groups(examples, recipe)
+    found = fit_on_half(exported.kind, *asked)
+    return {key: found[key] for key in exported.kind.unfitted}
 
 
 def _publish(folder: Path, output: Path) -> None:
@@ -178,13 +182,17 @@ def _size(folder: Path) -> int:
 
 
 def _shown(evidence: dict[str, Any]) -> dict[str, Any]:
-    speed = evidence["speed"]
+    speed, metric, title = evidence["speed"], evidence["comparison"]["metric"], headline_of(evidence).title
     return {
         "rows": f"{evidence['n']:,}",
         "same label": f"{evidence['agreement']:.4f}",
-        "greatest difference of a probability": f"{evidence['max_probability_difference']:.1e}",
-        "accuracy of the run": f"{evidence['accuracy']['run']:.4f}",
-        "accuracy of the export": f"{evidence['accuracy']['export']:.4f}",
+        **{
+            f"greatest difference of a {key.split('_')[1]}": f"{value:.1e}"
+            for key, value in evidence.items()
+            if key.startswith("max_")
+        },
+        f"{title} of the run": f"{evidence[metric]['run']:.4f}",
+        f"{title} of the export": f"{evidence[metric]['export']:.4f}",
         "size": f"{evidence['size_bytes'] / 1e6:.1f} MB",
         "a text alone": f"{speed['export']['latency_ms']:.1f} ms (run {speed['run']['latency_ms']:.1f} ms)",
         "texts a second": f"{speed['export']['texts_per_second']:.0f} (run {speed['run']['texts_per_second']:.0f})",

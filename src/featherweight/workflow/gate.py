@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featherweight.errors import DivergedError, ModelError
+from featherweight.records.answers import Answers
 from featherweight.records.rows import Encoding
 from featherweight.tasks.heads import within
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     import torch
 
     from featherweight.engine.running.execution import Execution
+    from featherweight.inference.loading import LoadedModel
 
 ROWS = 64
 _EXACT, _ROUNDED = 1e-3, 5e-2  # of a probability, measured in fp32, and with a model or its trunk's cache in 16 bits
@@ -124,23 +126,21 @@ def require_effect(model: Any, before: Mapping[str, str], head: Sequence[str]) -
         )
 
 
-def require_other_answers(base: NDArray[np.float32], tuned: NDArray[np.float32]) -> None:
-    """Raises DivergedError where tuning changed no probability at all, or made one that is not finite."""
-    if not np.isfinite(tuned).all():
-        raise DivergedError("the tuned model's probabilities are not finite, so nothing is published")
-    if np.array_equal(base, tuned):
+def require_other_answers(base: Answers, tuned: Answers) -> None:
+    """Raises DivergedError where tuning changed no answer at all, or made one that is not finite."""
+    if not all(np.isfinite(column).all() for column in tuned.columns.values()):
+        raise DivergedError("the tuned model's answers are not finite, so nothing is published")
+    if all(np.array_equal(base[name], column) for name, column in tuned.columns.items()):
         raise DivergedError("the tuned model answers exactly as the base model does, so nothing is published")
 
 
-def require_same_answers(
-    folder: Path, encoding: Encoding, probabilities: NDArray[np.float32], rounded: bool = False
-) -> dict[str, float]:
+def require_same_answers(folder: Path, encoding: Encoding, kept: Answers, rounded: bool = False) -> dict[str, float]:
     """Load what was written as a user will, and hold its answers to those of the model in memory.
 
     Args:
         folder: the artefact, complete but not yet published.
         encoding: the rows that were measured on; the first :data:`ROWS` are answered again.
-        probabilities: of the model in memory, shape (rows, classes).
+        kept: answers of the model in memory, to all rows.
         rounded: they were measured in 16 bits somewhere; what was written is read in fp32.
 
     Returns:
@@ -149,38 +149,41 @@ def require_same_answers(
     Raises:
         DivergedError: a number in a file is not finite, or the answers differ.
     """
+    from featherweight.inference.loading import load
+
     for name in _not_finite(folder):
         raise DivergedError(f"{name} is not finite in what was written, so nothing is published")
     rows = np.arange(min(ROWS, len(encoding)))
     try:
-        answers = _answers(folder, encoding, rows)
+        loaded = load(str(folder))
+        answers = _answers(loaded, encoding, rows)
     except ModelError as error:
         raise DivergedError(f"what was written can't be loaded, so nothing is published: {error}") from error
-    difference = float(np.abs(answers - probabilities[rows]).max())
+    likeness = loaded.task.answer.likeness(kept.select(rows), answers)
+    difference = likeness.largest_difference
     if not difference <= (_ROUNDED if rounded else _EXACT):
         raise DivergedError(
-            f"what was written answers differently from the tuned model in memory (a probability by {difference:.3g}), "
-            "so nothing is published"
+            f"what was written answers differently from the tuned model in memory (a {likeness.of} by "
+            f"{difference:.3g}), so nothing is published"
         )
     return {"rows": len(rows), "largest_difference": difference}
 
 
-def _answers(folder: Path, encoding: Encoding, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+def _answers(loaded: LoadedModel, encoding: Encoding, rows: NDArray[np.int64]) -> Answers:
     import torch
 
-    from featherweight.inference.loading import execution_of, load
+    from featherweight.inference.loading import execution_of
     from featherweight.records.batching import by_tokens
 
-    loaded = load(str(folder))
     if torch.cuda.is_available():
         loaded.model.to("cuda")
     execution = execution_of(loaded)
-    answers = np.empty((len(rows), len(loaded.task.labels)), dtype=np.float32)
+    columns: dict[str, Any] = {}
     with execution.answering(loaded.model):
         for chosen in by_tokens(encoding.lengths[rows]):
-            logits = execution.logits(loaded.model, encoding, rows[chosen])
-            answers[chosen] = loaded.task.probabilities(logits).cpu().numpy()
-    return answers
+            for name, found in loaded.task.answers(execution.logits(loaded.model, encoding, rows[chosen])).items():
+                columns.setdefault(name, np.empty((len(rows), *found.shape[1:]), dtype=found.dtype))[chosen] = found
+    return Answers(columns)
 
 
 def _not_finite(folder: Path) -> Iterator[str]:

@@ -68,6 +68,7 @@ def learning_curve(
     split = evaluated_split(examples)
     found = {
         "recipe": recipe.name,
+        "answer": TASKS[recipe.task].answers_with.name,
         "method": recipe.method.name if tune else "linear-probe",
         "evaluated_split": split,
         "evaluated_rows": len(examples[split]),
@@ -113,4 +114,4 @@ def _tuned(
             training = recipe.training.model_copy(update={"seed": seed})
             one = recipe.model_copy(update={"data": section, "training": training})
             record = run(one, directory.path / f"rows-{rows}-seed-{seed}", resume=True, progress=False)
-            yield rows, record.metrics["tuned"]["eval_accuracy"]
+            yield rows, record.metrics["tuned"][f"eval_{record.metrics['comparison']['metric']}"]

@@ -342,7 +342,7 @@ def _said_of(examples: Examples) -> Iterator[str]:
 
 
 def _require_measured(recipe: Recipe) -> None:
-    name, metrics = recipe.training.metric_for_best_model, TASKS[recipe.task].metrics
-    known = ["eval_loss", *(f"eval_{metric}" for metric in metrics)]
+    name, kind = recipe.training.metric_for_best_model, TASKS[recipe.task].answers_with
+    known = ["eval_loss", *(f"eval_{one.name}" for one in kind.statistics if one.in_evaluations)]
     if name is not None and name not in {*known, *(one.removeprefix("eval_") for one in known)}:
         raise ConfigError(f"training.metric_for_best_model: {name!r} is not measured; known: {', '.join(known)}")

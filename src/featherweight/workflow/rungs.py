@@ -8,14 +8,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from featherweight.answers import figures, interval
 from featherweight.errors import Interrupted
-from featherweight.evidence.assess import with_interval
 from featherweight.evidence.baselines import Baseline, Part
 from featherweight.process.signals import Stop
-from featherweight.records.answers import Evaluation
-from featherweight.registry import BASELINES, METRICS
+from featherweight.records.answers import Answers, Evaluation
+from featherweight.registry import BASELINES
 from featherweight.report.console import Console
 from featherweight.runs.directory import RunDirectory
+from featherweight.runs.predictions import Predictions
 from featherweight.workflow.preparing import Prepared, measure
 
 _LONGEST_REASON = 300  # characters
@@ -47,19 +48,18 @@ def measure_baselines(
             left_out[name] = " ".join(f"{type(error).__name__}: {error}".split())[:_LONGEST_REASON]
             console.say(f"the baseline {name} failed and is left out: {left_out[name]}")
             continue
-        for split, probabilities in answers.items():
-            examples = prepared.examples[split]
-            measured = {f"eval_{one}": METRICS[one](probabilities, examples.labels) for one in prepared.task.metrics}
-            _keep(prepared, directory, name, split, Evaluation(measured, probabilities, examples.labels))
-            # The evaluated split is the last.
-            found[name] = {**with_interval(measured, len(examples)), "runtime": cost["seconds"], "cost": cost}
+        for split, one in answers.items():
+            _keep(prepared, directory, name, split, one)
+        kind, truth = prepared.task.answer, prepared.examples[prepared.evaluated_split].labels
+        asked = kind, answers[prepared.evaluated_split], truth
+        found[name] = {**figures(*asked), **interval(*asked), "runtime": cost["seconds"], "cost": cost}
     return found, left_out
 
 
 def _answers(
     prepared: Prepared, baseline: Baseline, parts: Mapping[str, Part]
-) -> tuple[dict[str, NDArray[np.float32]], dict[str, Any]]:
-    """A baseline's probabilities for each measured split, and what fitting and answering took."""
+) -> tuple[dict[str, Answers], dict[str, Any]]:
+    """A baseline's answers to each measured split, and what fitting and answering took."""
     from featherweight.engine.cost import Meter
 
     with Meter() as meter:
@@ -75,7 +75,7 @@ def measure_model(
     found = {}
     for split in prepared.measured_splits:
         found[split] = measure(prepared, model, f"evaluating the {name} model", console, stop, split)
-        _keep(prepared, directory, name, split, found[split])
+        _keep(prepared, directory, name, split, found[split].answers)
     return found
 
 
@@ -113,7 +113,8 @@ def frozen_features(
     return found
 
 
-def _keep(prepared: Prepared, directory: RunDirectory, name: str, split: str, evaluation: Evaluation) -> None:
-    directory.write_predictions(
-        name, prepared.examples[split], evaluation, prepared.task.labels, prepared.recipe.data.group
-    )
+def _keep(prepared: Prepared, directory: RunDirectory, name: str, split: str, answers: Answers) -> None:
+    examples, group = prepared.examples[split], prepared.recipe.data.group
+    groups = examples.groups(group) if group else None
+    kept = Predictions(examples.ids, prepared.task.answer, answers, examples.labels, groups)
+    directory.write_predictions(name, split, kept)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,17 +9,21 @@ from typing import Any
 import numpy as np
 
 from featherweight import recipe as recipes
+from featherweight.answers import headline_of, interval, kind_of, standard_error
 from featherweight.evidence import selection, training_checks
-from featherweight.evidence.assess import Fitting, assess, with_interval
+from featherweight.evidence.assess import assess
 from featherweight.evidence.data import checks
+from featherweight.evidence.exhibits import Case, Held
 from featherweight.evidence.verdict import headline
 from featherweight.process.signals import Stop, stop_on_signals
 from featherweight.recipe import Recipe
 from featherweight.records.answers import Evaluation
 from featherweight.records.runs import RunRecord
 from featherweight.records.training import TrainingResult
+from featherweight.registry import EXHIBITS
 from featherweight.report import tables
 from featherweight.report.console import Console
+from featherweight.report.fitted import FittedTable
 from featherweight.runs.directory import FACTS, SCHEMA_VERSION, RunDirectory
 from featherweight.storage.whole import held
 from featherweight.workflow import gate
@@ -38,8 +41,6 @@ from featherweight.workflow.preparing import (
 )
 from featherweight.workflow.resuming import explained, find_checkpoint, record, reliability
 from featherweight.workflow.rungs import measure_baselines, measure_model
-
-_EXAMPLES_SHOWN = 3
 
 
 def run(
@@ -116,7 +117,7 @@ def _measure_base(prepared: Prepared, directory: RunDirectory, console: Console,
     started = prepared.model if prepared.start is None else adapt(prepared).model
     with Meter() as meter:
         evaluations = measure_model(prepared, directory, started, "base", console, stop)
-    measured = {name: with_interval(one.metrics, len(one.labels)) for name, one in evaluations.items()}
+    measured = {name: _with_interval(prepared, name, one) for name, one in evaluations.items()}
     measured[prepared.evaluated_split]["cost"] = meter.cost()
     event = {"event": "base", "baselines": baselines, "metrics": measured, "data_checks": checked}
     event |= {"baselines_left_out": left_out} if left_out else {}
@@ -159,7 +160,7 @@ def _tune(
         checkpoints.require_room(size_of(adapted.model), 4 * trainable)
     if start is None:
         with stop.at_once("trying what would be published"), directory.trial_folder() as folder:
-            _write_artefact(prepared, directory, adapted.model, {"temperature": None, "thresholds": []}, folder)
+            _write_artefact(prepared, directory, adapted.model, prepared.task.answer.unfitted, folder)
             gate.require_gradients(adapted.model, prepared.execution, prepared.head)
             gate.require_readable(folder, adapted.model, prepared.without_weights, prepared.head)
     if training.time_limit is not None:
@@ -197,15 +198,14 @@ def _publish(
     from featherweight.report.page import one_run
 
     split = prepared.evaluated_split
-    gate.require_other_answers(directory.read_predictions("base", split).probabilities, tuned[split].probabilities)
+    kind, truth = prepared.task.answer, prepared.examples[split].labels
+    gate.require_other_answers(directory.read_predictions("base", split).answers, tuned[split].answers)
     metrics = _outcome(prepared, base, tuned, result, cost, count_parameters(model))
-    metrics |= _evidence(prepared, directory, base, tuned)
-    guessing = _entropy(metrics["label_shares"]["train"])
-    metrics["training_warnings"] = training_checks.warnings(
-        split,
-        tuned[split].predictions,
-        tuned[split].labels,
-        prepared.task.labels,
+    case = _case(prepared, directory, tuned)
+    metrics |= _evidence(case, prepared, directory, base)
+    fitted = {key: case.fit("tuned")[key] for key in kind.unfitted}
+    guessing = kind.uninformed_loss(prepared.examples["train"].labels)
+    metrics["training_warnings"] = kind.cautions(split, tuned[split].answers, truth) + training_checks.warnings(
         [one.metrics["eval_loss"] for one in result.epochs],
         result.steps,
         prepared.settings.model_dump(),
@@ -216,14 +216,14 @@ def _publish(
     metrics["headline"] = headline(metrics)
 
     def fill(folder: Path) -> None:
-        _write_artefact(prepared, directory, model, metrics["calibration"]["tuned"], folder)
+        _write_artefact(prepared, directory, model, fitted, folder)
         card = model_card(
             prepared.recipe, prepared.source, list(prepared.task.labels), metrics, prepared.method.artefact
         )
         (folder / "README.md").write_text(card, encoding="utf-8")
         half = prepared.trunk is not None and prepared.trunk["dtype"] == "fp16"
         rounded = half or prepared.accelerator.mixed_precision != "no"
-        passed = gate.require_same_answers(folder, prepared.encodings[split], tuned[split].probabilities, rounded)
+        passed = gate.require_same_answers(folder, prepared.encodings[split], tuned[split].answers, rounded)
         metrics["reliability"] = reliability(directory, result.metrics, passed)
 
     directory.publish_folder(prepared.method.artefact, fill)
@@ -231,34 +231,39 @@ def _publish(
     directory.write_json(directory.metrics, metrics)
 
 
-def _evidence(
-    prepared: Prepared, directory: RunDirectory, base: Mapping[str, Any], tuned: Mapping[str, Evaluation]
-) -> dict[str, Any]:
-    """What the predictions on the evaluated split prove, from the run's own files."""
-    split, data, checked = prepared.evaluated_split, prepared.recipe.data, base["data_checks"]
-    examples = prepared.examples[split]
-
-    def answers(name: str, of: str) -> Any:
-        return directory.read_predictions(name, of).probabilities
-
-    fitting = None
+def _case(prepared: Prepared, directory: RunDirectory, tuned: Mapping[str, Evaluation]) -> Case:
+    """What the evidence is found in: the evaluated split, answered by both models."""
+    split, data = prepared.evaluated_split, prepared.recipe.data
+    held = None
     if split != SELECTION_SPLIT:
-        chose = tuned[SELECTION_SPLIT]
-        fitting = Fitting(answers("base", SELECTION_SPLIT), chose.probabilities, chose.labels)
-    return assess(
-        examples,
-        prepared.task.labels,
-        answers("base", split),
-        tuned[split].probabilities,
-        {name: answers(name, split) for name in base["baselines"]},
-        fitting=fitting,
-        twins=np.isin(examples.ids, checked["twins"][split]["ids"]),
-        shared_groups=np.isin(examples.ids, checked["shared_groups"][split]["ids"]) if data.group else None,
+        before = directory.read_predictions("base", SELECTION_SPLIT)
+        held = Held(before.answers, tuned[SELECTION_SPLIT].answers, before.truth)
+    return Case(
+        prepared.task.answer,
+        prepared.examples[split],
+        directory.read_predictions("base", split).answers,
+        tuned[split].answers,
+        prepared.recipe.training.seed,
+        fitting=held,
         slice_columns=data.slices,
         keywords=data.keywords,
         group_column=data.group,
-        seed=prepared.recipe.training.seed,
     )
+
+
+def _evidence(case: Case, prepared: Prepared, directory: RunDirectory, base: Mapping[str, Any]) -> dict[str, Any]:
+    """What the predictions on the evaluated split prove, from the run's own files."""
+    split, checked = prepared.evaluated_split, base["data_checks"]
+    rivals = {name: directory.read_predictions(name, split).answers for name in base["baselines"]}
+    known = {"without_twins": np.isin(case.examples.ids, checked["twins"][split]["ids"])}
+    if prepared.recipe.data.group:
+        known["without_shared_groups"] = np.isin(case.examples.ids, checked["shared_groups"][split]["ids"])
+    return assess(case, rivals, known)
+
+
+def _with_interval(prepared: Prepared, split: str, one: Evaluation) -> dict[str, Any]:
+    """An evaluation's metrics with the headline's interval."""
+    return {**one.metrics, **interval(prepared.task.answer, one.answers, prepared.examples[split].labels)}
 
 
 def _outcome(
@@ -273,12 +278,14 @@ def _outcome(
     from featherweight.engine.hardware import peak_memory_bytes
 
     split = prepared.evaluated_split
-    measured = {name: with_interval(one.metrics, len(one.labels)) for name, one in tuned.items()}
+    measured = {name: _with_interval(prepared, name, one) for name, one in tuned.items()}
+    chose = prepared.task.answer, tuned[SELECTION_SPLIT].answers, prepared.examples[SELECTION_SPLIT].labels
     candidates = len(result.epochs) if prepared.recipe.training.load_best_model_at_end else 1
     trainable, total = parameters
     return {
         "schema_version": SCHEMA_VERSION,
         "task": prepared.recipe.task,
+        "answer": prepared.task.answer.name,
         "label_shares": shares(prepared.task, prepared.examples),
         "rows": {name: len(one) for name, one in prepared.examples.items()},
         "dropped_twin_rows": prepared.dropped_twins,
@@ -294,6 +301,7 @@ def _outcome(
             base["metrics"][SELECTION_SPLIT],
             measured[SELECTION_SPLIT],
             len(prepared.examples[SELECTION_SPLIT]),
+            standard_error(*chose),
         ),
         "baselines": base["baselines"],
         "baselines_left_out": base.get("baselines_left_out", {}),
@@ -334,14 +342,14 @@ def _write_artefact(
 def _finish(directory: RunDirectory, console: Console) -> RunRecord:
     """Show a complete run's results, from its files alone."""
     metrics = directory.read_metrics()
-    shown = {kind: rows[:_EXAMPLES_SHOWN] for kind, rows in metrics["examples"].items()}
+    first = headline_of(metrics)
+    briefs = [brief for name in kind_of(metrics).exhibits for brief in EXHIBITS[name]().brief(metrics)]
     console.show(
-        tables.epochs(metrics["epochs"]),
-        tables.evaluations({"base model": metrics["base"], "tuned model": metrics["tuned"]}),
+        tables.epochs(metrics["epochs"], first),
+        tables.evaluations({"base model": metrics["base"], "tuned model": metrics["tuned"]}, first),
         tables.ladder(metrics),
-        *filter(None, [tables.worst_labels(metrics)]),
         tables.selection(metrics),
-        *(tables.examples(f"Examples {kind} by tuning", shown[kind]) for kind in ("fixed", "broken") if shown[kind]),
+        *map(FittedTable.of, briefs),
         *(f"Take care: {line}" for line in tables.cautions(metrics)),
         f"\n{tables.verdict(metrics)}",
         tables.against_baselines(metrics),
@@ -358,11 +366,6 @@ def _record_choices(prepared: Prepared, directory: RunDirectory, chosen: Mapping
     training = prepared.settings
     resolved = prepared.recipe.model_copy(update={"method": method, "training": training})
     directory.write_text(directory.recipe, recipes.dump(resolved, reasons, directory.path))
-
-
-def _entropy(shares: Mapping[str, float]) -> float:
-    """Loss of always answering these shares, in nats."""
-    return -sum(share * math.log(share) for share in shares.values() if share > 0)
 
 
 def _cost_of_saves(resources: Mapping[str, float]) -> str:

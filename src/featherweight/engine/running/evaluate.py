@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from featherweight.answers.metrics import evaluation_of
+from featherweight.answers import evaluation_of
 from featherweight.engine import Observer, StopRequested, Task
 from featherweight.engine.running.execution import Execution
 from featherweight.engine.running.finite import require_none_broken
 from featherweight.errors import Interrupted
-from featherweight.records.answers import Evaluation
+from featherweight.records.answers import Answers, Evaluation
 from featherweight.records.batching import by_tokens
 from featherweight.records.rows import Encoding
 
@@ -43,7 +43,7 @@ def evaluate(
     """
     started = time.perf_counter()
     device = next(model.parameters()).device
-    probabilities: Any = None
+    columns: dict[str, Any] = {}
     loss = 0.0
     done = broken = 0
     with execution.answering(model):
@@ -51,9 +51,10 @@ def evaluate(
             if stop():
                 raise Interrupted("stopped while evaluating")
             logits = execution.logits(model, encoding, rows)
-            if probabilities is None:
-                probabilities = np.empty((len(encoding), logits.shape[-1]), dtype=np.float32)
-            probabilities[rows] = task.probabilities(logits).cpu().numpy()
+            for name, found in task.answers(logits).items():
+                if name not in columns:
+                    columns[name] = np.empty((len(encoding), *found.shape[1:]), dtype=found.dtype)
+                columns[name][rows] = found
             labels = torch.from_numpy(encoding.labels[rows]).to(device)
             losses = task.losses(logits, labels).double()
             loss += float(losses.sum())
@@ -62,4 +63,4 @@ def evaluate(
             observer({"event": "evaluating", "what": what, "rows": done, "total": len(encoding)})
     require_none_broken(broken, len(encoding), what)
     seconds = time.perf_counter() - started
-    return evaluation_of(probabilities, encoding.labels, loss / len(encoding), task.metrics, seconds, batch_size)
+    return evaluation_of(task.answer, Answers(columns), encoding.labels, loss / len(encoding), seconds, batch_size)

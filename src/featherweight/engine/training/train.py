@@ -311,7 +311,8 @@ class Trainer:
         progress.stalled = 0 if is_enough else progress.stalled + 1
         if improves:
             progress.best_metric, progress.best_step = value, progress.step
-        self.observer({"event": "evaluation", **progress.epochs[-1], "is_best": progress.best_step == progress.step})
+        found = {**progress.epochs[-1], "is_best": progress.best_step == progress.step}
+        self.observer({"event": "evaluation", "answer": self.task.answer.name, **found})
         self._save()
         self._logged_at = time.perf_counter()
 

@@ -60,7 +60,7 @@ def column(values: Sequence[Any], labels: NDArray[np.int64], seed: int) -> float
     Returns:
         Accuracy where Wilson's lower limit is at least 0.95 and above the commonest label's share, else None.
     """
-    from featherweight.evidence.calibration import halves
+    from featherweight.evidence.fitting import halves
 
     codes = _codes(values)
     teach, ask = halves(len(labels), seed)

@@ -2,46 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from featherweight.records.grouping import in_random_order, units_of
+from featherweight.answers.probabilities import (
+    BINS,
+    Labels,
+    Probabilities,
+    apply_temperature,
+    brier_scores,
+    confidence_bins,
+    fit_temperature,
+    log_losses,
+)
+from featherweight.statistics.additive import Floats
 from featherweight.statistics.proportions import wilson
 
-Probabilities = NDArray[np.float32]
-Labels = NDArray[np.int64]
-Floats = NDArray[np.float64]
-
-BINS = 15
 WANTED_ERROR_RATES = (0.01, 0.02, 0.05, 0.1)
-_COOLEST, _HOTTEST = 0.05, 20.0
 _CURVE_POINTS = 50
-
-
-def confidence_bins(probabilities: Probabilities, labels: Labels) -> tuple[NDArray[np.int64], Floats, Floats]:
-    """Bin of equal width in [0, 1], confidence, and whether the answer is right, of each row; shape (rows,) each."""
-    confidence = probabilities.max(axis=1).astype(np.float64)
-    bins = np.clip(np.digitize(confidence, np.linspace(0, 1, BINS + 1)) - 1, 0, BINS - 1)
-    return bins, confidence, (probabilities.argmax(axis=1) == labels).astype(np.float64)
-
-
-def log_losses(probabilities: Probabilities, labels: Labels) -> Floats:
-    """Negative log likelihood of each row's label, in nats; shape (rows,)."""
-    chosen = probabilities[np.arange(len(labels)), labels].astype(np.float64)
-    return -np.log(np.maximum(chosen, np.finfo(np.float32).tiny))
-
-
-def brier_scores(probabilities: Probabilities, labels: Labels) -> Floats:
-    """Squared error of each row's probabilities; shape (rows,).
-
-    Halved where there are two classes, so that it is Brier's score of one of them, as ``sklearn.metrics`` has it.
-    """
-    errors = probabilities.astype(np.float64)
-    errors[np.arange(len(labels)), labels] -= 1
-    return np.asarray((errors**2).sum(axis=1) / (2 if probabilities.shape[1] == 2 else 1))
 
 
 def reliability(probabilities: Probabilities, labels: Labels) -> list[dict[str, float]]:
@@ -76,58 +56,6 @@ def scores(probabilities: Probabilities, labels: Labels) -> dict[str, Any]:
         "adaptive_calibration_error": calibration_error(adaptive_bins(probabilities, labels)),
         "bins": bins,
     }
-
-
-def apply_temperature(probabilities: Probabilities, temperature: float) -> Probabilities:
-    """Softmax of the logits divided by the temperature, from the softmax of the logits; order is unchanged."""
-    logs = np.log(np.maximum(probabilities.astype(np.float64), np.finfo(np.float32).tiny)) / temperature
-    powers = np.exp(logs - logs.max(axis=1, keepdims=True))
-    return np.asarray(powers / powers.sum(axis=1, keepdims=True), dtype=np.float32)
-
-
-def fit_temperature(probabilities: Probabilities, labels: Labels) -> float:
-    """The temperature with the least negative log likelihood (Guo et al. 2017), between 0.05 and 20."""
-    from scipy.optimize import minimize_scalar
-
-    logs = np.log(np.maximum(probabilities.astype(np.float64), np.finfo(np.float32).tiny))
-
-    def loss(log_temperature: float) -> float:
-        scaled = logs / np.exp(log_temperature)
-        scaled -= scaled.max(axis=1, keepdims=True)
-        chosen = scaled[np.arange(len(labels)), labels]
-        return float((np.log(np.exp(scaled).sum(axis=1)) - chosen).mean())
-
-    found = minimize_scalar(loss, bounds=(np.log(_COOLEST), np.log(_HOTTEST)), method="bounded")
-    return float(np.exp(found.x))
-
-
-def halves(
-    rows: int, seed: int, groups: Sequence[str | None] | None = None
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Two halves of the rows, drawn by the seed: one to fit on, one to report on.
-
-    With groups no group is in both, so that the first half may be smaller, and has no row where there is one group.
-    """
-    middle = rows // 2
-    if groups is None:
-        order = np.random.default_rng(seed).permutation(rows)
-    else:
-        units = units_of(groups)
-        order = in_random_order(units, seed)
-        starts = np.flatnonzero(np.diff(units[order], prepend=-1))  # of each group
-        middle = int(starts[starts <= middle][-1])
-    return np.sort(order[:middle]), np.sort(order[middle:])
-
-
-def calibrate(
-    probabilities: Probabilities, labels: Labels, seed: int, groups: Sequence[str | None] | None = None
-) -> dict[str, Any]:
-    """Fit a temperature on a seeded half of the rows and report on the other, before and after.
-
-    One row or one group can't be divided: nothing is fitted then, and the temperature is 1.
-    """
-    fitting, reporting = halves(len(labels), seed, groups)
-    return fit_and_report(probabilities[fitting], labels[fitting], probabilities[reporting], labels[reporting])
 
 
 def fit_and_report(

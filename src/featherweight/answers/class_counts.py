@@ -1,0 +1,87 @@
+"""Statistics of labels that follow from three counts of each class, which add up over rows.
+
+How often a class is the label, how often it is predicted, and how often it is both: every function here works on one
+set of such counts or on many at once, so that resampling needs sums and no second look at the rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featherweight.statistics.additive import Additive, Floats, ratio
+
+
+@dataclass(frozen=True)
+class ClassCounts:
+    """Counts of each class, shape (..., classes) each: ``labels``, ``predictions`` and, where both agree, ``hits``."""
+
+    labels: Floats
+    predictions: Floats
+    hits: Floats
+
+    @property
+    def rows(self) -> Floats:
+        """Rows in all; shape (...)."""
+        return np.asarray(self.labels.sum(axis=-1))
+
+
+def count(predictions: NDArray[np.int64], labels: NDArray[np.int64], classes: int) -> ClassCounts:
+    """Class counts of predicted and true classes; shape (rows,) each."""
+    counts = [np.bincount(one, minlength=classes) for one in (labels, predictions, labels[predictions == labels])]
+    return ClassCounts(*(one.astype(np.float64) for one in counts))
+
+
+def macro_f1(counts: ClassCounts) -> Floats:
+    """Mean F1 of the classes that occur among labels or predictions, as ``sklearn.metrics.f1_score`` has it."""
+    both = counts.labels + counts.predictions
+    return ratio(ratio(2 * counts.hits, both).sum(axis=-1), (both > 0).sum(axis=-1))
+
+
+def balanced_accuracy(counts: ClassCounts) -> Floats:
+    """Mean recall of the classes that occur among the labels (``sklearn.metrics.balanced_accuracy_score``)."""
+    return ratio(ratio(counts.hits, counts.labels).sum(axis=-1), (counts.labels > 0).sum(axis=-1))
+
+
+def matthews_correlation(counts: ClassCounts) -> Floats:
+    """Matthews' correlation for any number of classes (Gorodkin 2004, R_K); 0 where one side has one class only."""
+    rows = counts.rows
+    agreement = rows * counts.hits.sum(axis=-1) - (counts.labels * counts.predictions).sum(axis=-1)
+    spread = [rows**2 - (one**2).sum(axis=-1) for one in (counts.labels, counts.predictions)]
+    return ratio(agreement, np.sqrt(spread[0] * spread[1]))
+
+
+def by_label(counts: ClassCounts, names: Sequence[str]) -> dict[str, dict[str, float]]:
+    """``precision``, ``recall``, ``f1`` and ``support`` (rows) of each label; 0 where there is nothing to divide by."""
+    parts = {
+        "precision": ratio(counts.hits, counts.predictions),
+        "recall": ratio(counts.hits, counts.labels),
+        "f1": ratio(2 * counts.hits, counts.labels + counts.predictions),
+    }
+    return {
+        name: {**{part: float(of[label]) for part, of in parts.items()}, "support": int(counts.labels[label])}
+        for label, name in enumerate(names)
+    }
+
+
+def additive(
+    of: Callable[[ClassCounts], Floats], predictions: NDArray[np.int64], labels: NDArray[np.int64], classes: int
+) -> Additive:
+    """A function of class counts as a statistic: three indicator columns for each class."""
+
+    def features() -> Any:
+        from scipy import sparse
+
+        rows = len(labels)
+        hit = np.flatnonzero(predictions == labels)
+        where = np.concatenate([np.arange(rows), np.arange(rows), hit])
+        columns = np.concatenate([labels, classes + predictions, 2 * classes + labels[hit]])
+        return sparse.csr_array((np.ones(len(where)), (where, columns)), shape=(rows, 3 * classes))
+
+    counts = count(predictions, labels, classes)
+    total = np.concatenate([counts.labels, counts.predictions, counts.hits])
+    return Additive(features, lambda sums: of(ClassCounts(*np.split(sums, 3, axis=-1))), len(labels), total)

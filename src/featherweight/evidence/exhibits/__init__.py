@@ -1,0 +1,109 @@
+"""Exhibits: one part of the evidence a file, how it is found and how it is shown. One line each in ``EXHIBITS``.
+
+``find`` puts figures into ``metrics.json``; ``show`` turns what stands there into text, tables and plots as data; the
+report, the terminal and the card loop over the exhibits that a kind of answer names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar, Protocol
+
+from featherweight.answers import Answer
+from featherweight.evidence.fitting import halves
+from featherweight.records.answers import Answers
+from featherweight.records.parts import Brief, Part
+from featherweight.records.rows import Examples
+
+MODELS = ("base", "tuned")
+
+
+@dataclass(frozen=True)
+class Held:
+    """Rows of another split than the reported one: both models' answers, and the truth."""
+
+    base: Answers
+    tuned: Answers
+    truth: Any
+
+
+@dataclass(frozen=True)
+class Case:
+    """What the evidence on one run's tuned model is found in.
+
+    Attributes:
+        kind: of the answers.
+        examples: the rows that were measured.
+        base: the untuned model's answers; ``tuned`` the tuned model's.
+        fitting: rows of another split to fit on; a half of these rows if None.
+        slice_columns: of ``examples``.
+        keywords: words, each a slice of the rows that hold it.
+        group_column: rows with the same value are not independent.
+    """
+
+    kind: Answer
+    examples: Examples
+    base: Answers
+    tuned: Answers
+    seed: int
+    fitting: Held | None = None
+    slice_columns: Sequence[str] = ()
+    keywords: Sequence[str] = ()
+    group_column: str | None = None
+
+    @property
+    def truth(self) -> Any:
+        return self.examples.labels
+
+    @property
+    def pair(self) -> tuple[Answers, Answers]:
+        return self.base, self.tuned
+
+    @cached_property
+    def groups(self) -> list[str | None] | None:
+        return self.examples.groups(self.group_column) if self.group_column else None
+
+    def fit(self, model: str) -> dict[str, Any]:
+        """What the kind fits to one model's answers on rows that it is not reported on."""
+        answers = {"base": self.base, "tuned": self.tuned}[model]
+        if self.fitting is not None:
+            held = {"base": self.fitting.base, "tuned": self.fitting.tuned}[model]
+            return self.kind.fit((held, self.fitting.truth), (answers, self.truth))
+        return fit_on_half(self.kind, answers, self.truth, self.seed, self.groups)
+
+
+def fit_on_half(
+    kind: Answer, answers: Answers, truth: Any, seed: int, groups: Sequence[str | None] | None = None
+) -> dict[str, Any]:
+    """Fit on a seeded half of the rows and report on the other. One row or one group can't be divided: the first half
+    is empty then."""
+    first, second = halves(len(answers), seed, groups)
+    return kind.fit((answers.select(first), truth[first]), (answers.select(second), truth[second]))
+
+
+class Exhibit(Protocol):
+    """One part of the evidence.
+
+    Attributes:
+        title: over its section of the report.
+    """
+
+    title: ClassVar[str]
+
+    def find(self, case: Case) -> Mapping[str, Any]:
+        """Keys of ``metrics.json``; a table under a key is laid over what other exhibits have there."""
+        ...
+
+    def show(self, metrics: Mapping[str, Any]) -> list[Part]:
+        """The section of the report; none where it is empty."""
+        ...
+
+    def brief(self, metrics: Mapping[str, Any]) -> list[Brief]:
+        """What the terminal has of it after a run."""
+        ...
+
+    def sentence(self, metrics: Mapping[str, Any]) -> str:
+        """What the model card says of it; empty for nothing."""
+        ...

@@ -1,0 +1,117 @@
+"""What is shown of figures, as data: text, tables, plots, and how numbers are written in them. No markup here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+Part = dict[str, Any]
+Point = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Series:
+    """One line of a plot: ``kind`` 1 to 3 picks its colour and dashes; ``marks`` draws its points."""
+
+    name: str
+    points: Sequence[Point]
+    kind: int = 1
+    marks: bool = False
+
+
+@dataclass(frozen=True)
+class Lines:
+    """Lines over two linear axes.
+
+    Attributes:
+        description: in words, for who can't see it.
+        x: what the horizontal axis is; ``y`` the vertical one.
+        unit: both axes run from 0 to 1.
+        diagonal: a thin line from 0, 0 to 1, 1.
+    """
+
+    title: str
+    description: str
+    series: Sequence[Series]
+    x: str
+    y: str
+    unit: bool = False
+    diagonal: bool = False
+
+
+@dataclass(frozen=True)
+class Intervals:
+    """A point and its interval for each row: name, value, lower end, upper end."""
+
+    title: str
+    description: str
+    rows: Sequence[tuple[str, float, float, float]]
+    x: str
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a table in the terminal.
+
+    Attributes:
+        name: its head, which may wrap at spaces.
+        leaves: the order in which columns go where there is no room: the greatest first, and 0 stays.
+        words: its cells are texts or names, which may wrap at spaces; else they are values and stand on one line.
+    """
+
+    name: str
+    leaves: int = 0
+    words: bool = False
+
+
+@dataclass(frozen=True)
+class Brief:
+    """A table for the terminal."""
+
+    title: str
+    columns: Sequence[Column]
+    rows: Sequence[Sequence[str]]
+
+
+def section(title: str, content: list[Part]) -> dict[str, Any]:
+    return {"id": title.lower().replace(" ", "-"), "title": title, "parts": content}
+
+
+def text(text: str) -> Part:
+    return {"kind": "text", "text": text}
+
+
+def plots(*drawn: Lines | Intervals) -> Part:
+    return {"kind": "plots", "plots": list(drawn)}
+
+
+def table(caption: str, columns: Sequence[str], rows: Sequence[dict[str, Any]], mark: str = "") -> Part:
+    return {"kind": "table", "caption": caption, "columns": columns, "rows": rows, "class": mark}
+
+
+def row(name: str, *cells: str, mark: str = "", verdict: str = "") -> dict[str, Any]:
+    return {"name": name, "cells": list(cells), "class": mark, "verdict": verdict}
+
+
+def difference(one: Mapping[str, Any]) -> tuple[str, str]:
+    low, high = one["confidence_interval"]
+    return f"{one['difference']:+.4f}", f"{low:+.4f} to {high:+.4f}"
+
+
+def seconds(value: float) -> str:
+    minutes, rest = divmod(value, 60)
+    return f"{minutes:.0f} min {rest:.0f} s" if minutes else f"{rest:.1f} s"
+
+
+def percent(value: float | None) -> str:
+    return f"{value:.1%}" if value is not None else ""
+
+
+def shortened(text: str, width: int = 90) -> str:
+    """Text on one line, cut at a space where it is longer."""
+    text = " ".join(text.split())
+    if len(text) <= width:
+        return text
+    start = text[: width - 1]
+    return f"{start.rpartition(' ')[0] or start}…"
