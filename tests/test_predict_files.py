@@ -274,14 +274,14 @@ def test_row_73_the_output_is_a_file(tmp_path: Path) -> None:
 def test_row_73_a_file_that_changes_meanwhile_is_refused(tmp_path: Path) -> None:
     source = tiny.save_jsonl(tmp_path / "in.jsonl", [{"text": "a"}])
     backend = Answers()
-    answer = backend.logits
+    answer = backend.outputs
 
     def meanwhile(texts: list[str]) -> NDArray[np.float32]:
         with source.open("a") as stream:
             stream.write('{"text": "b"}\n')
         return answer(texts)
 
-    backend.logits = meanwhile  # type: ignore[method-assign]
+    backend.outputs = meanwhile  # type: ignore[method-assign]
     with pytest.raises(DataError, match="changed while it was read"):
         Predictor(backend).predict_file(source, tmp_path / "out.jsonl")
     assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]

@@ -203,7 +203,7 @@ def _publish(
     metrics = _outcome(prepared, base, tuned, result, cost, count_parameters(model))
     case = _case(prepared, directory, tuned)
     metrics |= _evidence(case, prepared, directory, base)
-    fitted = {key: case.fit("tuned")[key] for key in kind.unfitted}
+    fitted = {key: case.fitted["tuned"][key] for key in kind.unfitted}
     guessing = kind.uninformed_loss(prepared.examples["train"].labels)
     metrics["training_warnings"] = kind.cautions(split, tuned[split].answers, truth) + training_checks.warnings(
         [one.metrics["eval_loss"] for one in result.epochs],

@@ -65,13 +65,17 @@ class Case:
     def groups(self) -> list[str | None] | None:
         return self.examples.groups(self.group_column) if self.group_column else None
 
-    def fit(self, model: str) -> dict[str, Any]:
-        """What the kind fits to one model's answers on rows that it is not reported on."""
-        answers = {"base": self.base, "tuned": self.tuned}[model]
-        if self.fitting is not None:
-            held = {"base": self.fitting.base, "tuned": self.fitting.tuned}[model]
-            return self.kind.fit((held, self.fitting.truth), (answers, self.truth))
-        return fit_on_half(self.kind, answers, self.truth, self.seed, self.groups)
+    @cached_property
+    def fitted(self) -> dict[str, dict[str, Any]]:
+        """What the kind fits to each model's answers on rows that it is not reported on."""
+        if self.fitting is None:
+            asked = self.truth, self.seed, self.groups
+            return {model: fit_on_half(self.kind, one, *asked) for model, one in zip(MODELS, self.pair, strict=True)}
+        held = self.fitting
+        return {
+            model: self.kind.fit((known, held.truth), (one, self.truth))
+            for model, known, one in zip(MODELS, (held.base, held.tuned), self.pair, strict=True)
+        }
 
 
 def fit_on_half(

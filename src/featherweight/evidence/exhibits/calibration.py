@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from featherweight.evidence.exhibits import MODELS, Case
+from featherweight.evidence.exhibits import Case
 from featherweight.records import parts
 from featherweight.records.parts import Brief, Lines, Part, Series
 
@@ -22,7 +22,7 @@ class Calibration:
 
     def find(self, case: Case) -> Mapping[str, Any]:
         """``calibration``: for each model the fitted temperature, scores before and after, thresholds."""
-        return {"calibration": {model: case.fit(model) for model in MODELS}}
+        return {"calibration": case.fitted}
 
     def show(self, metrics: Mapping[str, Any]) -> list[Part]:
         tuned = metrics["calibration"]["tuned"]

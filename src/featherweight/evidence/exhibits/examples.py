@@ -23,7 +23,8 @@ class Examples:
         """``examples``: ``fixed`` and ``broken`` begin with those whose true label's probability moved most,
         ``mistakes`` with those the tuned model is surest of. ``base`` and ``tuned`` are the probabilities of the true
         label."""
-        examples, labels, names = case.examples, case.truth, case.kind.names  # type: ignore[attr-defined]
+        examples, labels = case.examples, case.truth
+        names = case.kind.facts()["labels"]
         rows = np.arange(len(examples))
         before, after = (side[PROBABILITIES][rows, labels] for side in case.pair)
         base_right, tuned_right = (right(side, labels) for side in case.pair)
