@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
+
+from featherweight.records.outputs import Outputs
+from featherweight.records.rows import Column
 
 Event = dict[str, Any]
 Observer = Callable[[Event], None]
@@ -21,6 +24,15 @@ class Task(Protocol):
     @property
     def metrics(self) -> Sequence[str]: ...
 
-    def losses(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor: ...
+    def loss(self, outputs: Outputs, targets: torch.Tensor) -> torch.Tensor:
+        """Of all rows, summed over their items in fp32, a scalar; whoever asks divides by
+        :meth:`~featherweight.records.rows.Encoding.items`.
 
-    def probabilities(self, logits: torch.Tensor) -> torch.Tensor: ...
+        Args:
+            targets: those of the rows, end to end in their order.
+        """
+        ...
+
+    def answers(self, outputs: Outputs) -> Mapping[str, Column]:
+        """What is kept of the rows, by name; few numbers each. A column has one entry a row, or is ragged."""
+        ...

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from featherweight.engine.running.many_adapters import AdapterWeights, MultiLora, Update
+from featherweight.engine.running.many_adapters import AdapterWeights, MultiLora, Update, reads_texts
 from featherweight.inference.backends import Prepared, answer, prepare
 from featherweight.inference.loading import LoadedModel
 from featherweight.methods.peft.targets import is_linear
-from featherweight.records.rows import Encoding
+from featherweight.records.outputs import Outputs
+from featherweight.records.rows import Encoding, Ragged
 from featherweight.sources.trial_texts import Frame
 
 
@@ -90,16 +91,15 @@ class SharedBase:
 
     def answer(self, names: Sequence[str], prepared: Sequence[Prepared]) -> list[dict[str, Any]]:
         """One forward for all of them, whichever adapter each wants."""
-        lengths = [one.cost for one in prepared]
-        tokens = np.asarray([token for one in prepared for token in one.tokens], dtype=np.int32)
-        offsets = np.concatenate([[0], np.cumsum(lengths)])
-        encoding = Encoding(tokens, offsets, np.zeros(len(prepared), dtype=np.int64), 0)
+        encoding = Encoding.unlabelled(Ragged.of([one.tokens for one in prepared], np.int32))
         with self._lock:
             logits = self._multi.logits(encoding, names).cpu()
             voices = [self._voices[name] for name in names]
+        own = [logits[index : index + 1, : len(voice.labels)] for index, voice in enumerate(voices)]
+        found = [voice.task.answers(Outputs.one_each(one)) for voice, one in zip(voices, own, strict=True)]
         return [
-            answer(voice.labels, voice.task.probabilities(row[: len(voice.labels)]).tolist(), one.truncated)
-            for voice, row, one in zip(voices, logits, prepared, strict=True)
+            answer(voice.labels, one["probabilities"][0].tolist(), asked.truncated)
+            for voice, one, asked in zip(voices, found, prepared, strict=True)
         ]
 
 
@@ -117,7 +117,7 @@ def weights_of(loaded: LoadedModel) -> AdapterWeights | None:
             a, b = module.lora_A[name].weight, module.lora_B[name].weight
             updates[path] = Update(a.detach(), b.detach(), float(module.scaling[name]))
         elif hasattr(module, "modules_to_save"):
-            if not _reads_texts(base, path):
+            if not reads_texts(base, path):
                 return None
             heads[path] = module.modules_to_save[name]
     from peft import get_peft_model_state_dict
@@ -140,11 +140,6 @@ def _is_plain_lora(module: Any, name: str) -> bool:
 
     plain = type(module) is Linear and not module.lora_variant and not module.lora_bias[name] and not module.merged
     return plain and is_linear(module.get_base_layer())
-
-
-def _reads_texts(model: Any, path: str) -> bool:
-    """Whether the module stands behind the trunk's blocks, where there is one position a text."""
-    return not path.startswith(f"{model.base_model_prefix}.") or path.endswith(".pooler")
 
 
 def _digests(model: Any) -> dict[str, str]:

@@ -178,8 +178,8 @@ def _answers(folder: Path, encoding: Encoding, rows: NDArray[np.int64]) -> NDArr
     answers = np.empty((len(rows), len(loaded.task.labels)), dtype=np.float32)
     with execution.answering(loaded.model):
         for chosen in by_tokens(encoding.lengths[rows]):
-            logits = execution.logits(loaded.model, encoding, rows[chosen])
-            answers[chosen] = loaded.task.probabilities(logits).cpu().numpy()
+            outputs = execution.outputs(loaded.model, encoding, rows[chosen])
+            answers[chosen] = loaded.task.answers(outputs)["probabilities"]
     return answers
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from featherweight.engine.fast.lora import thin_product
 from featherweight.engine.running.execution import Execution
-from featherweight.engine.running.forward import Packed
+from featherweight.engine.running.packed import Packed
 from featherweight.records.rows import Encoding
 from featherweight.sources.trial_texts import NO_FRAME, Frame
 
@@ -48,11 +48,11 @@ class AdapterWeights:
 
 @dataclass(frozen=True)
 class _Segments:
-    """Which rows belong to whom. Bounds have one entry more than ``names``.
+    """What of a batch belongs to whom. Bounds have one entry more than ``names``.
 
     Attributes:
         names: the adapter of each segment.
-        texts: bounds in texts.
+        texts: bounds in texts, each of which has one token that is read.
         tokens: bounds in tokens of a packed row; None where the batch is padded.
     """
 
@@ -60,24 +60,25 @@ class _Segments:
     texts: NDArray[np.int64]
     tokens: NDArray[np.int64] | None
 
-    def of(self, rows: int) -> Iterator[tuple[str, int, int]]:
-        """(adapter, first row, behind the last row) for a layer that sees ``rows`` rows, texts or tokens."""
-        if self.tokens is not None and rows == self.tokens[-1]:
-            bounds = self.tokens
-        else:
-            each, rest = divmod(rows, int(self.texts[-1]))
-            if rest or (self.tokens is not None and each != 1):
-                raise RuntimeError(f"a layer sees {rows} rows, which are neither the batch's texts nor its tokens")
-            bounds = self.texts * each
+    def within(self, bounds: NDArray[np.int64], states: torch.Tensor) -> Iterator[tuple[str, int, int]]:
+        """(adapter, its first, behind its last) of ``states`` whose first dimension these bounds are of.
+
+        Raises:
+            RuntimeError: they are not, so a layer stands where it sees something else than was thought.
+        """
+        if len(states) != bounds[-1]:
+            raise RuntimeError(f"a layer sees {len(states)} rows where it was to see {bounds[-1]}")
         for name, (start, end) in zip(self.names, pairwise(bounds.tolist()), strict=True):
             yield name, start, end
 
 
+_Module = TypeVar("_Module", bound=torch.nn.Module)
 _active: ContextVar[_Segments | None] = ContextVar("segments", default=None)  # each thread has its own
 
 
 class _Linear(torch.nn.Module):
-    """A frozen linear layer (``torch.nn.Linear`` or transformers' ``Conv1D``) with an update for each adapter."""
+    """A frozen linear layer (``torch.nn.Linear`` or transformers' ``Conv1D``) with an update for each adapter, in the
+    trunk, where a packed row is there as a whole."""
 
     def __init__(self, base: Any) -> None:
         super().__init__()
@@ -98,13 +99,28 @@ class _Linear(torch.nn.Module):
         segments = _active.get()
         if segments is None:
             return result  # type: ignore[no-any-return]
-        rows, answers = states.reshape(-1, states.shape[-1]), result.view(-1, result.shape[-1])
-        for name, start, end in segments.of(len(rows)):
+        given, answers = states, result
+        if segments.tokens is not None:  # one packed row; a padded batch has its texts as first dimension
+            given, answers = states.flatten(0, -2), result.view(-1, result.shape[-1])
+        for name, start, end in segments.within(self.bounds(segments), given):
             update = self.updates.get(name)
             if update is not None:
-                thin = thin_product(rows[start:end], update.a)
-                answers[start:end].addmm_(thin, update.b.t(), alpha=update.scale)
+                thin = thin_product(given[start:end].flatten(0, -2), update.a)
+                answers[start:end].view(-1, result.shape[-1]).addmm_(thin, update.b.t(), alpha=update.scale)
         return result  # type: ignore[no-any-return]
+
+    @staticmethod
+    def bounds(segments: _Segments) -> NDArray[np.int64]:
+        return segments.texts if segments.tokens is None else segments.tokens
+
+
+class _ReadingLinear(_Linear):
+    """The same where the tokens that are read are there alone, one a text: in the head, and in the last block's short
+    part."""
+
+    @staticmethod
+    def bounds(segments: _Segments) -> NDArray[np.int64]:
+        return segments.texts
 
 
 class _Head(torch.nn.Module):
@@ -121,7 +137,7 @@ class _Head(torch.nn.Module):
             return self.original(states, *more)  # type: ignore[no-any-return]
         parts = [
             self.versions.get(name, self.original)(states[start:end], *more)
-            for name, start, end in segments.of(states.shape[0])
+            for name, start, end in segments.within(segments.texts, states)
         ]
         # Adapters may have unlike numbers of classes; whoever reads the logits knows how many are its own.
         width = max(part.shape[-1] for part in parts)
@@ -157,16 +173,16 @@ class MultiLora:
         forward = execution.forward
         if isinstance(forward, Packed):
             forward.remove()
-            forward = _AsGiven(model, pad_token_id, forward.reads, forward.short, forward.masks)
+            forward = _AsGiven(model, pad_token_id, forward.plan, forward.masks)
         self._forward = forward
         self.description = execution.describe()
 
     def add(self, name: str, weights: AdapterWeights) -> None:
         """Let texts of ``name`` have these weights. They must have been made for this very base model."""
         for path, update in weights.updates.items():
-            self._layer(path, _Linear).updates[name] = update
+            self._linear(path).updates[name] = update
         for path, head in weights.heads.items():
-            self._layer(path, _Head).versions[name] = head
+            self._head(path).versions[name] = head
 
     def remove(self, name: str) -> None:
         """Forget an adapter; its memory goes with it."""
@@ -197,7 +213,7 @@ class MultiLora:
     def _together(self, encoding: Encoding, rows: NDArray[np.int64], adapters: NDArray[Any]) -> torch.Tensor:
         """Logits of ``rows``, in their order, by one forward."""
         names, kind = np.unique(adapters, return_inverse=True)
-        lengths = encoding.offsets[rows + 1] - encoding.offsets[rows]
+        lengths = encoding.tokens.lengths_of(rows)
         order = np.lexsort((-lengths, kind))
         texts = np.searchsorted(kind[order], np.arange(len(names) + 1))
         ends = np.concatenate([[0], np.cumsum(lengths[order])])
@@ -205,19 +221,34 @@ class MultiLora:
         if isinstance(self._forward, Packed):
             tokens = ends[texts]
             tokens[-1] += self._forward.filler(int(tokens[-1]))
-            texts[-1] += self._forward.more_reads(int(texts[-1]), int(tokens[-1]))
+            texts[-1] += self._forward.filler(int(texts[-1]))
         token = _active.set(_Segments(tuple(names.tolist()), texts, tokens))
         try:
-            sorted_logits = self._forward(self.model, encoding, rows[order])
+            sorted_logits = self._forward(self.model, encoding, rows[order]).values
         finally:
             _active.reset(token)
         return sorted_logits[torch.from_numpy(np.argsort(order, kind="stable")).to(sorted_logits.device)]
 
-    def _layer(self, path: str, kind: type[_Linear] | type[_Head]) -> Any:
-        """The exchanged module at ``path``, put in place if it is not there yet."""
+    def _linear(self, path: str) -> _Linear:
+        """The layer at ``path``, exchanged if it is not yet."""
         found = self.model.get_submodule(path)
-        if not isinstance(found, kind):
-            found = kind(found)
-            parent, _, last = path.rpartition(".")
-            setattr(self.model.get_submodule(parent), last, found)
-        return found
+        if isinstance(found, _Linear):
+            return found
+        short = isinstance(self._forward, Packed) and found in self._forward.short_part
+        return self._put(path, (_ReadingLinear if short or reads_texts(self.model, path) else _Linear)(found))
+
+    def _head(self, path: str) -> _Head:
+        """The module at ``path``, exchanged if it is not yet."""
+        found = self.model.get_submodule(path)
+        return found if isinstance(found, _Head) else self._put(path, _Head(found))
+
+    def _put(self, path: str, module: _Module) -> _Module:
+        parent, _, last = path.rpartition(".")
+        setattr(self.model.get_submodule(parent), last, module)
+        return module
+
+
+def reads_texts(model: Any, path: str) -> bool:
+    """Whether the module at ``path`` stands behind the trunk's blocks, where there is one position a text."""
+    trunk = f"{model.base_model_prefix}."
+    return not path.startswith(trunk) or "pooler" in path.removeprefix(trunk).split(".")
