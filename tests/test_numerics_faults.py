@@ -305,8 +305,8 @@ def test_steps_of_more_than_six_digits(tmp_path: Path) -> None:
 
 _PRODUCTS_WITHOUT_ROOM = """
 import resource, sys, torch
-from featherweight.engine.guards import is_out_of_memory
-from featherweight.engine.products import PRODUCTS, works
+from featherweight.engine.memory import is_out_of_memory
+from featherweight.engine.fast.products import PRODUCTS, works
 
 def used():
     return int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()

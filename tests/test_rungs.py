@@ -54,7 +54,7 @@ def test_features_are_the_stock_trunks(kind: str, padded: bool, tmp_path: Path) 
     trunk = AutoModel.from_pretrained(folder).eval()
     place = -1 if kind in tiny.DECODERS else 0
     for row, ours in zip(rows, found, strict=True):
-        tokens = torch.from_numpy(texts.row(int(row)).astype(np.int64)).unsqueeze(0)
+        tokens = torch.from_numpy(texts.tokens.row(int(row)).astype(np.int64)).unsqueeze(0)
         with torch.no_grad():
             theirs = trunk(input_ids=tokens).last_hidden_state[0, place].numpy()
         scale = 2.0 if kind == "bert" else 1.0  # both signs of a linear head add up
