@@ -20,6 +20,7 @@ from featherweight.records.rows import Encoding, Ragged
 from featherweight.tasks.sequence_classification import SequenceClassification
 
 ROWS = 43  # no multiple of the batch, and the last step of an epoch has fewer micro-batches
+TASK = SequenceClassification(("neg", "pos"))
 SETTINGS: dict[str, Any] = {
     "learning_rate": 2e-3,
     "per_device_train_batch_size": 4,
@@ -65,6 +66,7 @@ def train_ours(
     folder: Path,
     execution: Execution | None = None,
     head: Sequence[str] = (),
+    task: Any = TASK,
     **changes: Any,
 ) -> list[float]:
     from accelerate import Accelerator
@@ -77,7 +79,7 @@ def train_ours(
 
     trainer = Trainer(
         model,
-        SequenceClassification(("neg", "pos")),
+        task,
         encoding,
         evaluate=lambda: Evaluation({"eval_loss": 0.0}, np.empty((0, 2)), np.empty(0)),
         settings=TrainingSection(**{**SETTINGS, **changes}, load_best_model_at_end=False),
