@@ -263,12 +263,29 @@ class TestKinds:
         """RoBERTa has the argument and one type alone, the others no such argument."""
         more = {"type_vocab_size": 1} if kind == "roberta" else {}
         model = make_model(kind, **more)
+        given: list[bool] = []
+        model.register_forward_pre_hook(
+            lambda module, arguments, options: given.append("token_type_ids" in options), with_kwargs=True
+        )
         execution = Execution(model, model.config.pad_token_id)
         encoding, rows = of_two_texts(LENGTHS), np.arange(len(LENGTHS))
         found, plain = (
             execution.outputs(model, one, rows).values for one in (encoding, Encoding.unlabelled(encoding.tokens))
         )
         assert torch.equal(found, plain)
+        assert not any(given)
+
+    def test_a_model_that_has_the_argument_and_fails_at_it_is_not_told(self) -> None:
+        model = make_model("bert")
+
+        def fail(module: Any, arguments: Any, options: dict[str, Any]) -> None:
+            if options.get("token_type_ids") is not None:
+                raise IndexError("there is no such type")
+
+        model.register_forward_pre_hook(fail, with_kwargs=True)
+        execution = Execution(model, 0)
+        assert execution.describe()["batches"] == "packed"
+        assert execution.outputs(model, of_two_texts([3, 9]), np.arange(2)).values.isfinite().all()
 
     def test_a_model_that_would_differ_is_padded(self) -> None:
         """The negative control: packing that holds for rows of one text alone is found out."""
@@ -367,6 +384,21 @@ class TestManyAdapters:
         )
         torch.testing.assert_close(shared.logits(encoding, asked), one_by_one, atol=1e-5, rtol=1e-5)
         assert not torch.allclose(shared.logits(encoding, asked[1:] + asked[:1]), one_by_one, atol=1e-2)
+
+    def test_a_layer_that_sees_more_than_texts(self) -> None:
+        """DeBERTa runs its relative positions through the layer that makes keys of tokens."""
+        path = "deberta.encoder.layer.0.attention.self.key_proj"
+        relative = {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "share_att_key": True}
+        shared = MultiLora(make_model("deberta-v2", **relative, position_buckets=8, max_relative_positions=-1), 0)
+        torch.manual_seed(1)
+        for name in "ab":
+            shared.add(name, AdapterWeights({path: Update(torch.randn(4, 32), torch.randn(32, 4), 0.3)}, {}))
+        encoding, asked = Encoding.unlabelled(to_read([3, 9, 5, 9]).tokens), ["a", "b", "b", "b"]
+        together = shared.logits(encoding, asked)
+        for row, name in enumerate(asked):
+            one = shared.logits(Encoding.unlabelled(encoding.tokens[np.asarray([row])]), [name])
+            torch.testing.assert_close(together[[row]], one, atol=1e-5, rtol=1e-5)
+        assert not torch.allclose(shared.logits(encoding, asked[::-1]), together, atol=1e-2)
 
     def test_a_layer_that_stands_elsewhere_than_thought_is_found_out(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """The negative control: as many tokens as reads, or not, is no matter."""

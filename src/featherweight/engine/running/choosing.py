@@ -80,7 +80,8 @@ def _texts(model: Any, frame: Frame, lengths: Sequence[int], reads_tokens: bool)
 
 
 def _says_it_takes_kinds(model: Any) -> bool:
-    """Models of RoBERTa's kind have the argument, but one type of token alone."""
+    """Models of RoBERTa's kind have the argument, but one type of token alone; on a GPU, to try another would take the
+    device from the process."""
     accepted = inspect.signature(model.forward).parameters
     return "token_type_ids" in accepted and getattr(model.config, "type_vocab_size", None) != 1
 

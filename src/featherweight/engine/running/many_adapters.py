@@ -1,8 +1,10 @@
 """One frozen model, many LoRA adapters, one forward: each text gets its own adapter's update and its own head.
 
-The texts of a batch lie side by side by adapter. A layer adds each adapter's low-rank update to that adapter's rows
-alone (as S-LoRA, Sheng et al., 2023, does), a head reads its own texts alone, so an answer doesn't depend on what else
-is in the batch, beyond the rounding of a matrix product of another size.
+The texts of a packed row lie side by side by adapter. A layer adds each adapter's low-rank update to that adapter's
+rows alone (as S-LoRA, Sheng et al., 2023, does), a head reads its own texts alone, so an answer doesn't depend on what
+else is in the batch, beyond the rounding of a matrix product of another size. Padded batches hold one adapter's texts
+each: an architecture that is not packed may run other rows through a layer than those of its texts, as DeBERTa does
+with its relative positions.
 """
 
 from __future__ import annotations
@@ -53,12 +55,12 @@ class _Segments:
     Attributes:
         names: the adapter of each segment.
         texts: bounds in texts, each of which has one token that is read.
-        tokens: bounds in tokens of a packed row; None where the batch is padded.
+        tokens: bounds in tokens.
     """
 
     names: tuple[str, ...]
     texts: NDArray[np.int64]
-    tokens: NDArray[np.int64] | None
+    tokens: NDArray[np.int64]
 
     def within(self, bounds: NDArray[np.int64], states: torch.Tensor) -> Iterator[tuple[str, int, int]]:
         """(adapter, its first, behind its last) of ``states`` whose first dimension these bounds are of.
@@ -66,6 +68,9 @@ class _Segments:
         Raises:
             RuntimeError: they are not, so a layer stands where it sees something else than was thought.
         """
+        if len(self.names) == 1:
+            yield self.names[0], 0, len(states)
+            return
         if len(states) != bounds[-1]:
             raise RuntimeError(f"a layer sees {len(states)} rows where it was to see {bounds[-1]}")
         for name, (start, end) in zip(self.names, pairwise(bounds.tolist()), strict=True):
@@ -78,7 +83,7 @@ _active: ContextVar[_Segments | None] = ContextVar("segments", default=None)  # 
 
 class _Linear(torch.nn.Module):
     """A frozen linear layer (``torch.nn.Linear`` or transformers' ``Conv1D``) with an update for each adapter, in the
-    trunk, where a packed row is there as a whole."""
+    trunk, where all tokens of a row are there."""
 
     def __init__(self, base: Any) -> None:
         super().__init__()
@@ -99,19 +104,17 @@ class _Linear(torch.nn.Module):
         segments = _active.get()
         if segments is None:
             return result  # type: ignore[no-any-return]
-        given, answers = states, result
-        if segments.tokens is not None:  # one packed row; a padded batch has its texts as first dimension
-            given, answers = states.flatten(0, -2), result.view(-1, result.shape[-1])
-        for name, start, end in segments.within(self.bounds(segments), given):
+        rows, answers = states.reshape(-1, states.shape[-1]), result.view(-1, result.shape[-1])
+        for name, start, end in segments.within(self.bounds(segments), rows):
             update = self.updates.get(name)
             if update is not None:
-                thin = thin_product(given[start:end].flatten(0, -2), update.a)
-                answers[start:end].view(-1, result.shape[-1]).addmm_(thin, update.b.t(), alpha=update.scale)
+                thin = thin_product(rows[start:end], update.a)
+                answers[start:end].addmm_(thin, update.b.t(), alpha=update.scale)
         return result  # type: ignore[no-any-return]
 
     @staticmethod
     def bounds(segments: _Segments) -> NDArray[np.int64]:
-        return segments.texts if segments.tokens is None else segments.tokens
+        return segments.tokens
 
 
 class _ReadingLinear(_Linear):
@@ -202,8 +205,11 @@ class MultiLora:
         Returns:
             (rows, most classes of any of these adapters); a row's columns behind its own classes are 0.
         """
+        asked = np.asarray(adapters)
         groups = self._forward.groups(encoding, np.arange(len(encoding)))
-        logits = [self._together(encoding, group, np.asarray(adapters)[group]) for group in groups]
+        if not isinstance(self._forward, Packed):
+            groups = [group[asked[group] == name] for group in groups for name in np.unique(asked[group])]
+        logits = [self._together(encoding, group, asked[group]) for group in groups]
         if len(logits) == 1:
             return logits[0]
         width = max(part.shape[1] for part in logits)
@@ -217,9 +223,8 @@ class MultiLora:
         order = np.lexsort((-lengths, kind))
         texts = np.searchsorted(kind[order], np.arange(len(names) + 1))
         ends = np.concatenate([[0], np.cumsum(lengths[order])])
-        tokens = None
+        tokens = ends[texts]
         if isinstance(self._forward, Packed):
-            tokens = ends[texts]
             tokens[-1] += self._forward.filler(int(tokens[-1]))
             texts[-1] += self._forward.filler(int(texts[-1]))
         token = _active.set(_Segments(tuple(names.tolist()), texts, tokens))
