@@ -205,6 +205,17 @@ class TestReads:
         assert "each other" in Execution(token_reader("bert"), 0, reads_tokens=True).describe()["reason"]
         assert Execution(make_model("bert"), 0).describe()["batches"] == "packed"
 
+    def test_from_the_cached_trunk(self) -> None:
+        model = token_reader("bert")
+        execution, encoding, rows = Execution(model, 0, reads_tokens=True), to_read(LENGTHS), np.arange(len(LENGTHS))
+        before = execution.outputs(model, encoding, rows).values.detach()
+        model.requires_grad_(False)
+        model.bert.encoder.layer[1].requires_grad_(True)
+        facts = execution.cache_trunk(model, {"train": encoding}, "reads", "fp32", lambda event: None, lambda: False)
+        assert facts["frozen_blocks"] == 1
+        model.bert.encoder.layer[0].output.dense.weight.data.zero_()  # it is not run any more
+        torch.testing.assert_close(execution.outputs(model, encoding, rows).values, before, atol=1e-5, rtol=1e-5)
+
     def test_a_head_that_answers_once_a_text_is_refused(self) -> None:
         with pytest.raises(ModelError, match="does not read every token"):
             Execution(make_model("bert"), 0, reads_tokens=True)

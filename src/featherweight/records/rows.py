@@ -227,7 +227,7 @@ class Encoding:
             text.
         cut: how many rows were cut at the maximal length.
         lost: how many tokens were cut off them in all.
-        key: identifies the tokens, for what is kept on disk about them.
+        key: identifies tokens and kinds, for what is kept on disk about them.
     """
 
     tokens: Ragged
