@@ -184,15 +184,15 @@ def ours(case: Case, trunk: bool = False) -> dict[str, Any]:
     from featherweight.engine.training.train import Trainer
     from featherweight.recipe import TrainingSection
     from featherweight.records.answers import Answers, Evaluation
-    from featherweight.records.rows import Encoding
+    from featherweight.records.rows import Encoding, Ragged
     from featherweight.tasks.sequence_classification import SequenceClassification
 
     model, tokenizer, head = load(case)
     texts, labels = texts_and_labels(case)
     encoded = tokenizer(texts, truncation=True, max_length=min(case.max_length, tokenizer.model_max_length))
     rows = encoded["input_ids"]
-    offsets = np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int64)
-    encoding = Encoding(np.concatenate(rows).astype(np.int32), offsets, np.asarray(labels, dtype=np.int64), 0)
+    encoding = Encoding(Ragged.of(rows, np.int32), np.asarray(labels, dtype=np.int64))
+    tokens = int(encoding.tokens.offsets[-1])
     task = SequenceClassification(("NEGATIVE", "POSITIVE"))
     execution = Execution(model, tokenizer.pad_token_id, seed=42)
     model = adapt(case, model, head)
@@ -207,7 +207,7 @@ def ours(case: Case, trunk: bool = False) -> dict[str, Any]:
             lambda: evaluate(
                 model, task, encoding, execution=execution, batch_size=32, what="", observer=lambda event: None
             ).metrics["eval_loss"],
-            int(offsets[-1]),
+            tokens,
         )
     losses: list[float] = []
     trainer = Trainer(
@@ -228,7 +228,7 @@ def ours(case: Case, trunk: bool = False) -> dict[str, Any]:
         trainer.fit()
         return sum(losses) / len(losses)
 
-    return timed(case, model, train, int(offsets[-1]))
+    return timed(case, model, train, tokens)
 
 
 def useful_flops(case: Case, model: Any, tokens: int) -> float:
@@ -238,13 +238,12 @@ def useful_flops(case: Case, model: Any, tokens: int) -> float:
     part, and in training the lowest block's gradients stop at its adapters. Attention's own products, adapters and
     head are left out, so the figure is a little low.
     """
-    from featherweight.engine.running.forward import block_list, feed_forward
+    from featherweight.engine.running.packed import block_list, feed_forward
 
     plain = model.get_base_model() if hasattr(model, "get_base_model") else model
     trunk = getattr(plain, plain.base_model_prefix)
     blocks = block_list(trunk)
-    first, last = feed_forward(blocks[-1])
-    unread = {first, last, *([blocks[-1].intermediate] if hasattr(blocks[-1], "intermediate") else [])}
+    unread = feed_forward(blocks[-1])
     forward = _weights(trunk) * tokens - sum(map(_weights, unread)) * (tokens - case.rows)
     readers = ("query", "key", "value", "q_proj", "k_proj", "v_proj", "attn.c_attn")
     stopped = sum(_weights(module) for name, module in blocks[0].named_modules() if name.endswith(readers))

@@ -160,8 +160,9 @@ def main() -> None:
     if arguments.arm:
         print(json.dumps(arm(arguments.arm, arguments.run, arguments.data, arguments.count or None)))
         return
-    from featherweight.engine import hardware
     from featherweight.runs.directory import package_versions
+
+    from featherweight.engine import hardware
 
     where = folders(arguments.run)
     known = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}

@@ -15,13 +15,13 @@ import torch
 from conftest import ROOT
 
 from featherweight.engine.running.execution import Execution
-from featherweight.engine.running.forward import Padded
+from featherweight.engine.running.padded import Padded
 from featherweight.errors import ConfigError, ModelError
 from featherweight.export import Subject
 from featherweight.export.onnx import write_graph
 from featherweight.methods.peft.targets import linear_targets
 from featherweight.recipe import ModelSection, load_data_section
-from featherweight.records.rows import Encoding
+from featherweight.records.rows import Encoding, Ragged
 from featherweight.sources import data
 from featherweight.sources import models as sources
 from featherweight.sources.trial_texts import Frame
@@ -82,12 +82,10 @@ def test_row_82_a_text_may_spell_the_token_that_ends_it(kind: str, load: Load) -
     texts = ["a b", f"a {tokenizer.eos_token} b", "b", f"{tokenizer.eos_token} {tokenizer.eos_token} a", "a b a"]
     rows = TASK.tokenise(texts, tokenizer, 16)
     assert len({row.count(tokenizer.eos_token_id) for row in rows}) == 3, "the texts are as they are meant"
-    ends = np.cumsum([0, *map(len, rows)])
-    tokens = np.asarray([token for row in rows for token in row], dtype=np.int32)
-    encoding = Encoding(tokens, ends, np.zeros(len(rows), dtype=np.int64), 0)
+    encoding = Encoding.unlabelled(Ragged.of(rows, np.int32))
     with torch.no_grad():
-        together = execution.logits(model, encoding, np.arange(len(rows)))
-        alone = torch.cat([execution.logits(model, encoding, np.asarray([row])) for row in range(len(rows))])
+        together = execution.outputs(model, encoding, np.arange(len(rows))).values
+        alone = torch.cat([execution.outputs(model, encoding, np.asarray([row])).values for row in range(len(rows))])
     assert torch.allclose(together, alone, atol=1e-5)
 
 
@@ -119,7 +117,7 @@ def test_row_84_what_a_slow_tokenizer_cuts_is_counted(load: Load, tmp_path: Path
     examples = SequenceClassification.prepare(data.load(section), section, 0)[1]["train"]
     encoding = TASK.encode(examples, tokenizer, 6)
     assert encoding.lengths.tolist() == [4, 4, 6, 6]
-    assert (encoding.truncated, encoding.lost_tokens) == (2, 12)
+    assert (encoding.cut, encoding.lost) == (2, 12)
 
 
 @pytest.mark.parametrize(
@@ -282,8 +280,10 @@ def test_row_82_trial_texts_are_framed_as_the_tokenizer_frames_them(load: Load) 
     texts = frame.texts(model, [5, 1, 9])
     assert texts.lengths.tolist() == [5, 1, 9]
     for index in range(3):
-        assert (texts.row(index) == tokenizer.eos_token_id).tolist() == [False] * (texts.lengths[index] - 1) + [True]
-        assert not {*texts.row(index)[:-1].tolist()} & {*tokenizer.all_special_ids}
+        assert (texts.tokens.row(index) == tokenizer.eos_token_id).tolist() == [False] * (texts.lengths[index] - 1) + [
+            True
+        ]
+        assert not {*texts.tokens.row(index)[:-1].tolist()} & {*tokenizer.all_special_ids}
 
 
 def test_row_84_rows_are_as_wide_as_a_model_needs_them(load: Load) -> None:
@@ -291,7 +291,7 @@ def test_row_84_rows_are_as_wide_as_a_model_needs_them(load: Load) -> None:
     execution = Execution(model, tokenizer.pad_token_id, frame=Frame.of(tokenizer))
     assert execution.forward.step == 4
     texts = Frame.of(tokenizer).texts(model, [3, 3])
-    assert execution.logits(model, texts, np.arange(2)).isfinite().all()
+    assert execution.outputs(model, texts, np.arange(2)).values.isfinite().all()
 
 
 def test_row_84_the_table_has_every_architecture_and_none_that_fails() -> None:

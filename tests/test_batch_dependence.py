@@ -15,8 +15,8 @@ import torch
 from featherweight import load_predictor, workflow
 from featherweight import recipe as recipes
 from featherweight.engine.running.execution import Execution
-from featherweight.engine.running.forward import Padded
-from featherweight.records.rows import Encoding
+from featherweight.engine.running.padded import Padded
+from featherweight.records.rows import Encoding, Ragged
 
 Models = Callable[[str], Path]
 
@@ -54,12 +54,12 @@ def texts(lengths: list[int]) -> Encoding:
     draw = np.random.default_rng(1)
     offsets = np.cumsum([0, *lengths])
     tokens = draw.integers(6, len(tiny.vocabulary()), int(offsets[-1])).astype(np.int32)
-    return Encoding(tokens, offsets, np.zeros(len(lengths), dtype=np.int64), 0)
+    return Encoding.unlabelled(Ragged(tokens, offsets))
 
 
 def probabilities(execution: Execution, model: Any, encoding: Encoding, rows: list[int]) -> torch.Tensor:
     with torch.no_grad():
-        return execution.logits(model, encoding, rows).softmax(-1)
+        return execution.outputs(model, encoding, rows).values.softmax(-1)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -122,7 +122,7 @@ def test_row_76_a_step_is_the_same_in_micro_batches_of_equal_length() -> None:
     def gradient(batches: list[list[int]]) -> torch.Tensor:
         model.zero_grad()
         for rows in batches:
-            execution.logits(model, encoding, rows)[:, 0].sum().backward()
+            execution.outputs(model, encoding, rows).values[:, 0].sum().backward()
         return torch.cat([value.grad.flatten() for value in model.parameters() if value.grad is not None])
 
     torch.testing.assert_close(gradient([[0, 1, 2, 3]]), gradient([[0], [1], [2], [3]]), atol=1e-4, rtol=1e-4)
@@ -154,7 +154,7 @@ def test_row_76_adapters_that_share_a_base_keep_it() -> None:
     names = ["own", "other", "other", "own", "own"]
     together = multi.logits(encoding, names)
     for row, name in enumerate(names):
-        one = Encoding(encoding.row(row), np.asarray([0, len(encoding.row(row))]), np.zeros(1, dtype=np.int64), 0)
+        one = Encoding.unlabelled(encoding.tokens[np.asarray([row])])
         alone = multi.logits(one, [name])[0]
         torch.testing.assert_close(together[row, : len(alone)], alone, atol=1e-5, rtol=0)
         assert not together[row, len(alone) :].any()

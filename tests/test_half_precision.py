@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
+from featherweight.runs.directory import RunDirectory
 
 from featherweight import recipe as recipes
 from featherweight import workflow
@@ -19,7 +20,7 @@ from featherweight.engine import hardware
 from featherweight.engine.training.checkpoints import Checkpoints
 from featherweight.engine.training.train import Trainer
 from featherweight.errors import DivergedError, Interrupted
-from featherweight.runs.directory import RunDirectory
+from featherweight.records.outputs import Outputs
 from featherweight.tasks.sequence_classification import SequenceClassification
 from featherweight.workflow import gate
 
@@ -93,13 +94,13 @@ def test_row_79_a_loss_that_is_no_number_counts_under_a_scaler(
     value: float, fp16: Any, run: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     fp16(init_scale=2.0**8)
-    original = SequenceClassification.losses
+    original = SequenceClassification.loss
 
-    def losses(self: Any, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        found = original(self, logits, labels)
-        return found * value if logits.requires_grad else found
+    def loss(self: Any, outputs: Outputs, targets: torch.Tensor) -> torch.Tensor:
+        found = original(self, outputs, targets)
+        return found * value if outputs.values.requires_grad else found
 
-    monkeypatch.setattr(SequenceClassification, "losses", losses)
+    monkeypatch.setattr(SequenceClassification, "loss", loss)
     with pytest.raises(DivergedError, match=r"the loss is (nan|inf) .* at step 3 \(3 steps were left out\)"):
         run(max_skipped_steps=2, save_steps=1)
     for line in (tmp_path / "run" / "history.jsonl").read_text().splitlines():
@@ -179,14 +180,14 @@ def test_row_79_a_model_that_gives_no_numbers_is_refused_before_training(run: An
 def test_row_79_an_evaluation_that_is_no_number_ends_the_run_as_diverged(
     run: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    original = SequenceClassification.losses
+    original = SequenceClassification.loss
 
-    def losses(self: Any, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        found = original(self, logits, labels)
+    def loss(self: Any, outputs: Outputs, targets: torch.Tensor) -> torch.Tensor:
+        found = original(self, outputs, targets)
         tuned = bool(history(tmp_path / "run", "step"))
         return found * float("nan") if tuned and not torch.is_grad_enabled() else found
 
-    monkeypatch.setattr(SequenceClassification, "losses", losses)
+    monkeypatch.setattr(SequenceClassification, "loss", loss)
     with pytest.raises(DivergedError, match=r"evaluating: for .* not finite"):
         run()
     assert not (tmp_path / "run" / "metrics.json").exists()

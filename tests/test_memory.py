@@ -15,7 +15,7 @@ import numpy as np, torch
 from transformers import BertConfig, BertForSequenceClassification
 from featherweight.engine.running.evaluate import evaluate
 from featherweight.engine.running.execution import Execution
-from featherweight.records.rows import Encoding
+from featherweight.records.rows import Encoding, Ragged
 from featherweight.tasks.sequence_classification import SequenceClassification
 
 torch.set_num_threads(1)
@@ -24,7 +24,7 @@ lengths = np.random.default_rng(0).integers(2, 6, rows, dtype=np.int64)
 offsets = np.concatenate([[0], np.cumsum(lengths)])
 tokens = np.memmap(folder / "tokens", dtype=np.int32, mode="w+", shape=(int(offsets[-1]),))
 tokens[:] = 7
-encoding = Encoding(tokens, offsets, np.zeros(rows, dtype=np.int64), 0)
+encoding = Encoding.unlabelled(Ragged(tokens, offsets))
 config = BertConfig(
     vocab_size=50, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, num_labels=2
 )

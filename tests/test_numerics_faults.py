@@ -13,6 +13,7 @@ import pairs
 import pytest
 import tiny
 import torch
+from featherweight.runs.directory import RunDirectory
 
 from featherweight import recipe as recipes
 from featherweight import workflow
@@ -20,7 +21,7 @@ from featherweight.engine.running.execution import Execution
 from featherweight.engine.training.checkpoints import Checkpoint, Checkpoints
 from featherweight.errors import ConfigError, DataError, DivergedError, ResourceError
 from featherweight.methods.peft import adapters
-from featherweight.runs.directory import RunDirectory
+from featherweight.records.outputs import Outputs
 from featherweight.tasks.sequence_classification import SequenceClassification
 
 Models = Callable[[str], Path]
@@ -38,18 +39,18 @@ def run(models: Models, train_csv: Path, tmp_path: Path) -> Callable[..., dict[s
 
 
 def poison(monkeypatch: pytest.MonkeyPatch, calls: set[int], value: float = float("inf")) -> None:
-    """Make the losses of these calls, counted from 1 among those that train, not finite."""
-    original = SequenceClassification.losses
+    """Make the loss of these calls, counted from 1 among those that train, not finite."""
+    original = SequenceClassification.loss
     counted = [0]
 
-    def losses(self: Any, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        found = original(self, logits, labels)
-        if not logits.requires_grad:
+    def loss(self: Any, outputs: Outputs, targets: torch.Tensor) -> torch.Tensor:
+        found = original(self, outputs, targets)
+        if not outputs.values.requires_grad:
             return found
         counted[0] += 1
         return found * value if counted[0] in calls else found
 
-    monkeypatch.setattr(SequenceClassification, "losses", losses)
+    monkeypatch.setattr(SequenceClassification, "loss", loss)
 
 
 def published(folder: Path) -> bool:
@@ -195,14 +196,14 @@ def test_row_26_a_precision_that_the_machine_lacks(
 
 def starve(monkeypatch: pytest.MonkeyPatch, most: int, *, training: bool = True) -> None:
     """Let more than ``most`` rows at a time run out of memory, by a real request that the allocator can't meet."""
-    original = Execution.logits
+    original = Execution.outputs
 
-    def logits(self: Any, model: Any, encoding: Any, rows: Any) -> torch.Tensor:
+    def outputs(self: Any, model: Any, encoding: Any, rows: Any) -> Outputs:
         if len(rows) > most and model.training == training:
             torch.empty(2**50)
         return original(self, model, encoding, rows)
 
-    monkeypatch.setattr(Execution, "logits", logits)
+    monkeypatch.setattr(Execution, "outputs", outputs)
 
 
 def test_row_27_smaller_micro_batches_make_the_same_steps(

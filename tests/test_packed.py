@@ -25,9 +25,10 @@ from featherweight.engine.fast.products import PRODUCTS, works
 from featherweight.engine.running import attention as packed_attention
 from featherweight.engine.running.attention import Run
 from featherweight.engine.running.execution import Execution
-from featherweight.engine.running.forward import Packed, Padded, block_list
 from featherweight.engine.running.many_adapters import AdapterWeights, MultiLora, Update
-from featherweight.records.rows import Encoding
+from featherweight.engine.running.packed import Packed, block_list
+from featherweight.engine.running.padded import Padded
+from featherweight.records.rows import Encoding, Ragged
 
 WORDS = 60
 LONGEST = 40
@@ -95,11 +96,11 @@ def make_encoding(lengths: list[int], seed: int = 0) -> Encoding:
     draw = np.random.default_rng(seed)
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     tokens = draw.integers(2, WORDS, offsets[-1]).astype(np.int32)
-    return Encoding(tokens, offsets, draw.integers(0, 3, len(lengths)).astype(np.int64), 0)
+    return Encoding(Ragged(tokens, offsets), draw.integers(0, 3, len(lengths)).astype(np.int64))
 
 
 def padded_logits(model: Any, encoding: Encoding, pad: int) -> torch.Tensor:
-    return Padded(pad, torch.device("cpu"), "")(model, encoding, np.arange(len(encoding)))
+    return Padded(pad, torch.device("cpu"), "")(model, encoding, np.arange(len(encoding))).values
 
 
 def with_adapter(model: Any) -> Any:
@@ -167,7 +168,7 @@ def test_logits_and_gradients_are_those_of_padded_batches(kind: str, path: str) 
     pad = stock.config.pad_token_id
     execution = Execution(packed.get_base_model(), pad)
     assert isinstance(execution.forward, Packed)
-    ours, theirs = execution.logits(packed, encoding, rows), padded_logits(stock, encoding, pad)[rows]
+    ours, theirs = execution.outputs(packed, encoding, rows).values, padded_logits(stock, encoding, pad)[rows]
     # In fp32 stock is itself up to 0.9e-5 from this on some processors.
     exact = padded_logits(with_adapter(make_model(kind)).double(), encoding, pad)[rows].detach().float()
     torch.testing.assert_close(ours, exact, atol=1e-5, rtol=1e-5)
@@ -184,7 +185,7 @@ def test_logits_and_gradients_are_those_of_padded_batches(kind: str, path: str) 
             seen += 1
     assert seen > 4
     with execution.answering(packed):
-        torch.testing.assert_close(execution.logits(packed, encoding, rows), exact, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(execution.outputs(packed, encoding, rows).values, exact, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "bert", "mistral"])
@@ -200,7 +201,7 @@ def test_a_row_that_needs_filler_gives_the_same(kind: str, path: str) -> None:
     block_list(packed.get_base_model())[0].register_forward_pre_hook(
         lambda module, given, options: seen.append((*given, *options.values())[0].shape[1]), with_kwargs=True
     )
-    ours, theirs = execution.logits(packed, encoding, np.arange(17)), padded_logits(stock, encoding, 0)
+    ours, theirs = execution.outputs(packed, encoding, np.arange(17)).values, padded_logits(stock, encoding, 0)
     assert seen == [sum(lengths) + Packed.filler(sum(lengths))]
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
     ours.square().sum().backward()
@@ -221,7 +222,7 @@ def test_filler_fits_the_positions_that_a_model_has(kind: str) -> None:
     encoding = make_encoding(lengths)
     execution = Execution(model, model.config.pad_token_id)
     with execution.answering(model):
-        ours, theirs = execution.logits(model, encoding, np.arange(900)), padded_logits(model, encoding, 0)
+        ours, theirs = execution.outputs(model, encoding, np.arange(900)).values, padded_logits(model, encoding, 0)
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
 
 
@@ -243,10 +244,10 @@ def test_batches_at_the_edges(kind: str, lengths: list[int], path: str) -> None:
     expected = padded_logits(model, encoding, 0).detach()
     execution = Execution(model, 0)
     rows = np.arange(len(lengths))
-    torch.testing.assert_close(execution.logits(model, encoding, rows).detach(), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(execution.outputs(model, encoding, rows).values.detach(), expected, atol=1e-5, rtol=1e-5)
     twice = np.concatenate([rows, rows])
     torch.testing.assert_close(
-        execution.logits(model, encoding, twice).detach(), torch.cat([expected] * 2), atol=1e-5, rtol=1e-5
+        execution.outputs(model, encoding, twice).values.detach(), torch.cat([expected] * 2), atol=1e-5, rtol=1e-5
     )
 
 
@@ -266,18 +267,20 @@ def test_any_lengths_in_any_order(kind: str, lengths: list[int], seed: int) -> N
     model, execution, stock = _MODELS[kind]
     encoding = make_encoding(lengths, seed)
     with torch.no_grad():
-        packed = execution.logits(model, encoding, np.arange(len(lengths)))
+        packed = execution.outputs(model, encoding, np.arange(len(lengths))).values
         torch.testing.assert_close(packed, padded_logits(stock, encoding, 0), atol=2e-5, rtol=1e-5)
 
 
 def test_a_text_that_ends_in_the_pad_token_is_read_where_transformers_reads_it() -> None:
     """GPT-2's pad token is its end-of-text token, which a text may hold itself."""
     encoding = make_encoding([6, 4, 3])
-    encoding.tokens[[4, 5, 8]] = 0  # the first text ends in two, the second has one inside
-    encoding.tokens[10:13] = 0  # the third is nothing else
+    encoding.tokens.values[[4, 5, 8]] = 0  # the first text ends in two, the second has one inside
+    encoding.tokens.values[10:13] = 0  # the third is nothing else
     model = make_model("gpt2")
     expected = padded_logits(model, encoding, 0)
-    torch.testing.assert_close(Execution(model, 0).logits(model, encoding, range(3)), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        Execution(model, 0).outputs(model, encoding, range(3)).values, expected, atol=1e-5, rtol=1e-5
+    )
 
 
 def test_the_token_that_the_head_reads_is_found_where_others_answer_nearly_alike() -> None:
@@ -286,7 +289,7 @@ def test_the_token_that_the_head_reads_is_found_where_others_answer_nearly_alike
         model.classifier.weight.mul_(1e-6)
     forward = Execution(model, 0).forward
     assert isinstance(forward, Packed)
-    assert forward.reads == "first"
+    assert forward.plan.reads == "first"
 
 
 def test_a_model_that_would_differ_is_padded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -330,7 +333,7 @@ def test_a_whole_run_gives_the_same_adapter(kind: str, tmp_path: Path, monkeypat
     train_ours(packed, encoding, tmp_path / "packed")
     monkeypatch.setattr(
         "featherweight.engine.running.execution.choose",
-        lambda model, pad, masks, frame: Padded(pad, torch.device("cpu"), "test"),
+        lambda model, pad, masks, frame, reads_tokens: Padded(pad, torch.device("cpu"), "test"),
     )
     train_ours(padded, encoding, tmp_path / "padded")
     assert largest_difference(trained(packed), trained(padded)) < 1e-4
@@ -444,17 +447,21 @@ class TestProducts:
         execution.adopt(model)
         encoding, rows = make_encoding([3, 20, 1, 9]), np.arange(4)
         with products_by(name), torch.no_grad():
-            before = execution.logits(model.eval(), encoding, rows)
+            before = execution.outputs(model.eval(), encoding, rows).values
             with execution.answering(model):
-                torch.testing.assert_close(execution.logits(model, encoding, rows), before, atol=1e-5, rtol=1e-5)
+                torch.testing.assert_close(
+                    execution.outputs(model, encoding, rows).values, before, atol=1e-5, rtol=1e-5
+                )
                 for parameter in model.parameters():
                     parameter.mul_(1.5)
                 # The negative control: what is kept does not follow the weights ...
-                unmoved = execution.logits(model, encoding, rows)
-            changed = execution.logits(model, encoding, rows)  # ... and afterwards it is forgotten.
+                unmoved = execution.outputs(model, encoding, rows).values
+            changed = execution.outputs(model, encoding, rows).values  # ... and afterwards it is forgotten.
             assert not torch.allclose(changed, unmoved, atol=1e-3)
             with execution.answering(model):
-                torch.testing.assert_close(execution.logits(model, encoding, rows), changed, atol=1e-4, rtol=1e-4)
+                torch.testing.assert_close(
+                    execution.outputs(model, encoding, rows).values, changed, atol=1e-4, rtol=1e-4
+                )
 
 
 @pytest.mark.parametrize(
@@ -478,8 +485,8 @@ def test_each_text_of_a_mixed_batch_gets_its_own_adapter(kind: str, lengths: lis
     encoding = make_encoding(lengths)
     asked = ["ab"[index % 2] for index in range(len(lengths))]
     alone = [
-        shared.logits(Encoding(encoding.row(row), np.asarray([0, length]), np.zeros(1, np.int64), 0), [asked[row]])
-        for row, length in enumerate(lengths)
+        shared.logits(Encoding.unlabelled(encoding.tokens[np.asarray([row])]), [asked[row]])
+        for row in range(len(lengths))
     ]
     torch.testing.assert_close(shared.logits(encoding, asked), torch.cat(alone), atol=1e-5, rtol=1e-5)
     assert not torch.allclose(shared.logits(encoding, asked[1:] + asked[:1]), torch.cat(alone), atol=1e-2)
@@ -491,9 +498,9 @@ def test_a_model_that_only_answers_gives_its_own_weights_up(kind: str) -> None:
     execution = Execution(model, model.config.pad_token_id)
     encoding, rows = make_encoding([3, 20, 1, 9]), np.arange(4)
     with torch.no_grad():
-        before = execution.logits(model, encoding, rows)
+        before = execution.outputs(model, encoding, rows).values
         execution.answer_for_good(model)
-        torch.testing.assert_close(execution.logits(model, encoding, rows), before, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(execution.outputs(model, encoding, rows).values, before, atol=1e-5, rtol=1e-5)
     kept = [module for module in model.modules() if getattr(module, "kept_product", None) is not None]
     assert kept
     assert all(bool(module.weight.isnan().all()) for module in kept)
@@ -512,10 +519,10 @@ def test_weights_that_something_else_reads_stay(how: str) -> None:
     execution = Execution(model, 0)
     encoding, rows = make_encoding([3, 20, 1, 9]), np.arange(4)
     with torch.no_grad():
-        before = execution.logits(model, encoding, rows)
+        before = execution.outputs(model, encoding, rows).values
         execution.answer_for_good(model)
         assert bool(dense.weight.isfinite().all())
-        torch.testing.assert_close(execution.logits(model, encoding, rows), before, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(execution.outputs(model, encoding, rows).values, before, atol=1e-5, rtol=1e-5)
 
     def test_a_library_that_this_machine_lacks_is_not_measured(self, monkeypatch: pytest.MonkeyPatch) -> None:
         from featherweight.engine.fast import machine_speed
@@ -728,7 +735,7 @@ def test_dropout_in_training_is_pytorchs_statistically(monkeypatch: pytest.Monke
     stock.train()
     draws = 600
     with torch.no_grad():
-        mine = torch.stack([execution.logits(ours, encoding, range(3)) for _ in range(draws)])
+        mine = torch.stack([execution.outputs(ours, encoding, range(3)).values for _ in range(draws)])
         torch.manual_seed(0)
         theirs = torch.stack([padded_logits(stock, encoding, 0) for _ in range(draws)])
     error = (mine.var(0) / draws + theirs.var(0) / draws).sqrt()

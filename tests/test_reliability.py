@@ -20,11 +20,11 @@ from typing import Any
 import injector
 import pytest
 import tiny
+from featherweight.runs.directory import RunDirectory
 from torture import CASES, Torture, outcome
 
 from featherweight.engine.training.checkpoints import Checkpoints, read
 from featherweight.errors import ModelError
-from featherweight.runs.directory import RunDirectory
 
 pytestmark = pytest.mark.slow
 
@@ -174,7 +174,7 @@ STAGES = {
     "tokenising": ("featherweight.tasks.sequence_classification:SequenceClassification.encode", 1),
     "checking the data": ("featherweight.evidence.data.checks:check", 1),
     "a baseline": ("featherweight.evidence.baselines:TfidfLogisticRegression.predict", 1),
-    "evaluating the base": ("featherweight.engine.running.execution:Execution.logits", 1),
+    "evaluating the base": ("featherweight.engine.running.execution:Execution.outputs", 1),
     "the first step": (STEP, 1),
     "between micro-batches": ("featherweight.engine.training.train:Trainer._gradients", 5),
     "evaluating": ("featherweight.engine.training.train:Trainer._evaluate", 1),

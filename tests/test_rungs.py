@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from featherweight.runs.directory import RunDirectory
 
 from featherweight import recipe as recipes
 from featherweight import workflow
@@ -18,11 +19,10 @@ from featherweight.answers.label import predicted
 from featherweight.engine import cost
 from featherweight.engine.running.execution import Execution
 from featherweight.engine.running.features import features
-from featherweight.engine.running.forward import Padded
+from featherweight.engine.running.padded import Padded
 from featherweight.errors import ConfigError, DataError
 from featherweight.evidence.selection import expected_largest, optimism
-from featherweight.records.rows import Encoding
-from featherweight.runs.directory import RunDirectory
+from featherweight.records.rows import Encoding, Ragged
 
 Models = Callable[[str], Path]
 
@@ -31,7 +31,7 @@ def encoding(rows: int = 23) -> Encoding:
     generator = np.random.default_rng(4)
     lengths = generator.integers(1, 12, rows)
     tokens = generator.integers(6, len(tiny.vocabulary()), int(lengths.sum()), dtype=np.int32)
-    return Encoding(tokens, np.concatenate([[0], np.cumsum(lengths)]), np.zeros(rows, dtype=np.int64), 0)
+    return Encoding.unlabelled(Ragged(tokens, np.concatenate([[0], np.cumsum(lengths)])))
 
 
 @pytest.mark.parametrize("padded", [False, True])
@@ -50,17 +50,17 @@ def test_features_are_the_stock_trunks(kind: str, padded: bool, tmp_path: Path) 
     if padded:
         execution.forward = Padded(0, torch.device("cpu"), "asked for")
         model.set_attn_implementation("eager")
-    before = execution.logits(model, texts, rows).detach()
+    before = execution.outputs(model, texts, rows).values.detach()
     found = features(model, head, texts, rows, execution=execution, what="features", observer=lambda event: None)
     trunk = AutoModel.from_pretrained(folder).eval()
     place = -1 if kind in tiny.DECODERS else 0
     for row, ours in zip(rows, found, strict=True):
-        tokens = torch.from_numpy(texts.row(int(row)).astype(np.int64)).unsqueeze(0)
+        tokens = torch.from_numpy(texts.tokens.row(int(row)).astype(np.int64)).unsqueeze(0)
         with torch.no_grad():
             theirs = trunk(input_ids=tokens).last_hidden_state[0, place].numpy()
         scale = 2.0 if kind == "bert" else 1.0  # both signs of a linear head add up
         np.testing.assert_allclose(ours, scale * theirs, atol=1e-4)
-    assert torch.equal(execution.logits(model, texts, rows), before), "the head is back"
+    assert torch.equal(execution.outputs(model, texts, rows).values, before), "the head is back"
 
 
 @pytest.fixture(scope="module")

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny
+from featherweight.runs.directory import RunDirectory
 from test_run import stopped_and_resumed
 
 from featherweight import recipe as recipes
 from featherweight import workflow
 from featherweight.errors import FeatherweightError
-from featherweight.runs.directory import RunDirectory
 
 Models = Callable[[str], Path]
 

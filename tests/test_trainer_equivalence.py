@@ -16,10 +16,11 @@ from featherweight.engine.training.checkpoints import Checkpoints
 from featherweight.engine.training.train import Trainer
 from featherweight.recipe import TrainingSection
 from featherweight.records.answers import Answers, Evaluation
-from featherweight.records.rows import Encoding
+from featherweight.records.rows import Encoding, Ragged
 from featherweight.tasks.sequence_classification import SequenceClassification
 
 ROWS = 43  # no multiple of the batch, and the last step of an epoch has fewer micro-batches
+TASK = SequenceClassification(("neg", "pos"))
 SETTINGS: dict[str, Any] = {
     "learning_rate": 2e-3,
     "per_device_train_batch_size": 4,
@@ -38,7 +39,7 @@ def make_encoding() -> Encoding:
     lengths = draw.integers(1, 12, ROWS)
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     tokens = draw.integers(6, len(tiny.vocabulary()), offsets[-1]).astype(np.int32)
-    return Encoding(tokens, offsets, draw.integers(0, 2, ROWS).astype(np.int64), 0)
+    return Encoding(Ragged(tokens, offsets), draw.integers(0, 2, ROWS).astype(np.int64))
 
 
 def make_model(kind: str, bias: str = "lora_only") -> Any:
@@ -65,6 +66,7 @@ def train_ours(
     folder: Path,
     execution: Execution | None = None,
     head: Sequence[str] = (),
+    task: Any = TASK,
     **changes: Any,
 ) -> list[float]:
     from accelerate import Accelerator
@@ -77,7 +79,7 @@ def train_ours(
 
     trainer = Trainer(
         model,
-        SequenceClassification(("neg", "pos")),
+        task,
         encoding,
         evaluate=lambda: Evaluation({"eval_loss": 0.0}, Answers({})),
         settings=TrainingSection(**{**SETTINGS, **changes}, load_best_model_at_end=False),
@@ -95,7 +97,10 @@ def train_stock(model: Any, encoding: Encoding, folder: Path) -> list[float]:
     """The Trainer as its documentation has it, with the loss that makes accumulation the mean over a step's rows."""
     import transformers
 
-    data = [{"input_ids": encoding.row(index).tolist(), "labels": int(encoding.labels[index])} for index in range(ROWS)]
+    data = [
+        {"input_ids": encoding.tokens.row(index).tolist(), "labels": int(encoding.targets[index])}
+        for index in range(ROWS)
+    ]
     settings = {key: value for key, value in SETTINGS.items() if key != "warmup_ratio"}
     arguments = transformers.TrainingArguments(
         output_dir=str(folder), use_cpu=True, report_to=[], save_strategy="no", disable_tqdm=True,

@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import torch
-from numpy.typing import NDArray
 
 from featherweight.answers import Answer
+from featherweight.records.outputs import Outputs
+from featherweight.records.rows import Column
 
 Event = dict[str, Any]
 Observer = Callable[[Event], None]
@@ -24,6 +25,15 @@ class Task(Protocol):
     @property
     def answer(self) -> Answer: ...
 
-    def losses(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor: ...
+    def loss(self, outputs: Outputs, targets: torch.Tensor) -> torch.Tensor:
+        """Of all rows, summed over their items in fp32, a scalar; whoever asks divides by
+        :meth:`~featherweight.records.rows.Encoding.items`.
 
-    def answers(self, logits: torch.Tensor) -> Mapping[str, NDArray[Any]]: ...
+        Args:
+            targets: those of the rows, end to end in their order.
+        """
+        ...
+
+    def answers(self, outputs: Outputs) -> Mapping[str, Column]:
+        """What is kept of the rows, by name; few numbers each. A column has one entry a row, or is ragged."""
+        ...

@@ -12,11 +12,11 @@ import numpy as np
 import torch
 
 from featherweight.answers import Answer
-from featherweight.engine.running.many_adapters import AdapterWeights, MultiLora, Update
+from featherweight.engine.running.many_adapters import AdapterWeights, MultiLora, Update, reads_texts
 from featherweight.inference.backends import Prepared, prediction, prepare
 from featherweight.inference.loading import LoadedModel
 from featherweight.methods.peft.targets import is_linear
-from featherweight.records.rows import Encoding
+from featherweight.records.rows import Encoding, Ragged
 from featherweight.sources.trial_texts import Frame
 
 
@@ -87,10 +87,7 @@ class SharedBase:
 
     def answer(self, names: Sequence[str], prepared: Sequence[Prepared]) -> list[dict[str, Any]]:
         """One forward for all of them, whichever adapter each wants."""
-        lengths = [one.cost for one in prepared]
-        tokens = np.asarray([token for one in prepared for token in one.tokens], dtype=np.int32)
-        offsets = np.concatenate([[0], np.cumsum(lengths)])
-        encoding = Encoding(tokens, offsets, np.zeros(len(prepared), dtype=np.int64), 0)
+        encoding = Encoding.unlabelled(Ragged.of([one.tokens for one in prepared], np.int32))
         with self._lock:
             outputs = self._multi.logits(encoding, names).float().cpu().numpy()
             kinds: list[Answer] = [self._voices[name].task.answer for name in names]
@@ -115,7 +112,7 @@ def weights_of(loaded: LoadedModel) -> AdapterWeights | None:
             a, b = module.lora_A[name].weight, module.lora_B[name].weight
             updates[path] = Update(a.detach(), b.detach(), float(module.scaling[name]))
         elif hasattr(module, "modules_to_save"):
-            if not _reads_texts(base, path):
+            if not reads_texts(base, path):
                 return None
             heads[path] = module.modules_to_save[name]
     from peft import get_peft_model_state_dict
@@ -138,11 +135,6 @@ def _is_plain_lora(module: Any, name: str) -> bool:
 
     plain = type(module) is Linear and not module.lora_variant and not module.lora_bias[name] and not module.merged
     return plain and is_linear(module.get_base_layer())
-
-
-def _reads_texts(model: Any, path: str) -> bool:
-    """Whether the module stands behind the trunk's blocks, where there is one position a text."""
-    return not path.startswith(f"{model.base_model_prefix}.") or path.endswith(".pooler")
 
 
 def _digests(model: Any) -> dict[str, str]:

@@ -14,7 +14,7 @@ from featherweight.answers import Answer
 from featherweight.export.merged import can_merge, merge
 from featherweight.inference.loading import LoadedModel, execution_of, load
 from featherweight.records.batching import by_tokens
-from featherweight.records.rows import Encoding
+from featherweight.records.rows import Encoding, Ragged
 
 
 def backend_of(name: str, base_model: str | None = None) -> TorchBackend:
@@ -45,10 +45,9 @@ class TorchBackend:
         loaded = self.loaded
         with self._tokenizing:
             rows = loaded.task.tokenise(texts, loaded.tokenizer, loaded.max_length)
-        lengths = np.asarray([len(row) for row in rows], dtype=np.int64)
-        tokens = np.asarray([token for row in rows for token in row], dtype=np.int32)
-        encoding = Encoding(tokens, np.concatenate([[0], np.cumsum(lengths)]), np.zeros(len(rows), dtype=np.int64), 0)
+        encoding = Encoding.unlabelled(Ragged.of(rows, np.int32))
         result = np.empty((len(rows), self.kind.width), dtype=np.float32)
-        for chosen in by_tokens(lengths):
-            result[chosen] = self._execution.logits(loaded.model, encoding, chosen).float().cpu().numpy()
+        for chosen in by_tokens(encoding.lengths):
+            outputs = self._execution.outputs(loaded.model, encoding, chosen)
+            result[chosen] = outputs.values.float().cpu().numpy()
         return result

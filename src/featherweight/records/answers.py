@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
+
+    from featherweight.records.rows import Column
 
 
 @dataclass(frozen=True)
@@ -15,19 +18,20 @@ class Answers:
     """What one model said of some rows, as its kind of answer keeps it.
 
     Attributes:
-        columns: arrays by the names that the kind gives them, one entry a row each.
+        columns: by the names that the kind gives them, one entry a row each.
     """
 
-    columns: Mapping[str, NDArray[Any]]
+    columns: Mapping[str, Column]
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values())))
 
-    def __getitem__(self, column: str) -> NDArray[Any]:
+    def __getitem__(self, column: str) -> Any:
+        """An array with one entry a row, or ragged rows: the kind knows which."""
         return self.columns[column]
 
-    def select(self, rows: NDArray[Any]) -> Answers:
-        """Some of the rows, by their numbers or by a mask."""
+    def select(self, rows: NDArray[np.int64]) -> Answers:
+        """Some of the rows, by their numbers."""
         return Answers({name: column[rows] for name, column in self.columns.items()})
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from itertools import chain
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -16,6 +17,69 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _BATCH_ROWS = 10_000
+
+
+@dataclass(frozen=True)
+class Ragged:
+    """Rows of unlike length, end to end, so that they can be memory-mapped.
+
+    Attributes:
+        values: shape (all rows' entries, ...).
+        offsets: int64, shape (rows + 1,); row ``i`` is ``values[offsets[i]:offsets[i + 1]]``.
+    """
+
+    values: NDArray[Any]
+    offsets: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, rows: Sequence[Sequence[int]], dtype: type[np.integer[Any]] = np.int64) -> Ragged:
+        """Rows of integers that are in memory."""
+        offsets = np.cumsum([0, *map(len, rows)], dtype=np.int64)
+        return cls(np.fromiter(chain.from_iterable(rows), dtype=dtype, count=int(offsets[-1])), offsets)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Ragged]) -> Ragged:
+        """The rows of all parts, one part after the other; there is at least one."""
+        lengths = np.concatenate([part.lengths for part in parts])
+        return cls(np.concatenate([part.values for part in parts]), np.concatenate([[0], np.cumsum(lengths)]))
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, rows: NDArray[np.int64]) -> Ragged:
+        """These rows, in this order, in memory."""
+        lengths = self.lengths_of(rows)
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        places = np.arange(offsets[-1]) + np.repeat(self.offsets[rows] - offsets[:-1], lengths)
+        return Ragged(self.values[places], offsets)
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Entries of each row; int64, shape (rows,)."""
+        return np.diff(self.offsets)
+
+    def lengths_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Entries of each of these rows, without a look at the others; int64, shape (rows,)."""
+        return np.asarray(self.offsets[rows + 1] - self.offsets[rows])
+
+    def row(self, index: int) -> NDArray[Any]:
+        return self.values[self.offsets[index] : self.offsets[index + 1]]
+
+
+def numbers_of(column: Column) -> NDArray[Any]:
+    """All numbers of a column, whichever row they are of."""
+    return column.values if isinstance(column, Ragged) else column
+
+
+def equal(one: Column, other: Column) -> bool:
+    """Whether two columns hold the same rows."""
+    if isinstance(one, Ragged) and isinstance(other, Ragged):
+        return np.array_equal(one.offsets, other.offsets) and np.array_equal(one.values, other.values)
+    return np.array_equal(numbers_of(one), numbers_of(other))
+
+
+# What has one entry a row, or a row of entries: ``len`` counts rows, and an array of rows selects them.
+Column: TypeAlias = "NDArray[Any] | Ragged"
 
 
 @dataclass(frozen=True)
@@ -163,31 +227,42 @@ class Examples:
 
 @dataclass(frozen=True)
 class Encoding:
-    """One split's tokens, end to end and memory-mapped, so that rows cost disk and not memory.
+    """One split as the engine sees it, memory-mapped, so that rows cost disk and not memory.
 
     Attributes:
-        tokens: int32, shape (total tokens,).
-        offsets: int64, shape (rows + 1,); row ``i`` is ``tokens[offsets[i]:offsets[i + 1]]`` and never empty.
-        labels: int64, shape (rows,).
-        truncated: how many rows were cut at the maximal length.
-        lost_tokens: how many tokens were cut off them in all.
-        key: identifies the tokens, for what is kept on disk about them.
+        tokens: int32; a row's tokens, never none.
+        targets: one entry for each thing that the loss is about: a row, where they are an array, or each of some
+            things within a row, such as its reads.
+        reads: int64; the places in a row, counted from its first token, that the head reads. None where it reads one,
+            found by the model's own head.
+        kinds: int64; for each token which of the row's texts it is of (``token_type_ids``). None where a row is one
+            text.
+        cut: how many rows were cut at the maximal length.
+        lost: how many tokens were cut off them in all.
+        key: identifies tokens and kinds, for what is kept on disk about them.
     """
 
-    tokens: NDArray[np.int32]
-    offsets: NDArray[np.int64]
-    labels: NDArray[np.int64]
-    truncated: int
-    lost_tokens: int = 0
+    tokens: Ragged
+    targets: Column
+    reads: Ragged | None = None
+    kinds: Ragged | None = None
+    cut: int = 0
+    lost: int = 0
     key: str = ""
 
+    @classmethod
+    def unlabelled(cls, tokens: Ragged, reads: Ragged | None = None, kinds: Ragged | None = None) -> Encoding:
+        """Rows that are only to be answered."""
+        return cls(tokens, np.zeros(len(tokens), dtype=np.int64), reads, kinds)
+
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.tokens)
 
     @property
     def lengths(self) -> NDArray[np.int64]:
         """Tokens of each row; int64, shape (rows,)."""
-        return np.diff(self.offsets)
+        return self.tokens.lengths
 
-    def row(self, index: int) -> NDArray[np.int32]:
-        return self.tokens[self.offsets[index] : self.offsets[index + 1]]
+    def items(self, rows: NDArray[np.int64]) -> int:
+        """How many things the loss of these rows is about, which their mean loss is a mean over."""
+        return int(self.targets.lengths_of(rows).sum()) if isinstance(self.targets, Ragged) else len(rows)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from featherweight.errors import ModelError, first_line
-from featherweight.records.rows import Encoding
+from featherweight.records.rows import Encoding, Ragged
 
 _STEPS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 _CHARACTERS = 256  # models without a vocabulary read characters
@@ -49,12 +49,20 @@ class Frame:
         rows = [
             [*self.before, *draw.choice(words, max(length - len(self), 0)).tolist(), *self.after] for length in lengths
         ]
-        tokens = np.asarray([token for row in rows for token in row], dtype=np.int32)
-        offsets = np.cumsum([0, *map(len, rows)])
-        return Encoding(tokens, offsets, np.zeros(len(rows), dtype=np.int64), 0)
+        return Encoding.unlabelled(Ragged.of(rows, np.int32))
 
 
 NO_FRAME = Frame()
+
+
+def with_reads(texts: Encoding) -> Encoding:
+    """The same texts, read at every second token."""
+    return replace(texts, reads=Ragged.of([range(0, length, 2) for length in texts.lengths]))
+
+
+def with_kinds(texts: Encoding) -> Encoding:
+    """The same tokens as rows of two texts, each half a row."""
+    return replace(texts, kinds=Ragged.of([[2 * at >= length for at in range(length)] for length in texts.lengths]))
 
 
 def width_step(model: Any, frame: Frame, pad_token_id: int) -> int:
@@ -78,7 +86,7 @@ def row_of(model: Any, frame: Frame, length: int, pad_token_id: int, step: int) 
     """Ids and mask of one text of ``length`` tokens in a row of a multiple of ``step``; (1, tokens), int64."""
     import torch
 
-    text = frame.texts(model, [length]).row(0)
+    text = frame.texts(model, [length]).tokens.row(0)
     row = torch.full((1, -(-len(text) // step) * step), pad_token_id)
     row[0, : len(text)] = torch.from_numpy(text)
     return row, (torch.arange(row.shape[1]) < len(text)).long().unsqueeze(0)

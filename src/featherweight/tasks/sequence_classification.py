@@ -13,7 +13,8 @@ from featherweight.answers.label import PROBABILITIES, Label
 from featherweight.errors import DataError, ModelError
 from featherweight.process.imports import importing_models
 from featherweight.recipe import DataSection, ModelSection
-from featherweight.records.rows import Encoding, Examples, Rows, Split
+from featherweight.records.outputs import Outputs
+from featherweight.records.rows import Encoding, Examples, Ragged, Rows, Split
 from featherweight.sources import models
 from featherweight.sources.models import ModelSource
 from featherweight.storage.cache import cached, key_of
@@ -172,25 +173,25 @@ class SequenceClassification:
         folder = cached("encoded", key, lambda aside: tokens.write(examples.all_texts(), tokenizer, max_length, aside))
         offsets = np.load(folder / "offsets.npy")
         ids: Any = np.memmap(folder / "tokens.bin", dtype=np.int32, mode="r", shape=(int(offsets[-1]),))
-        truncated, lost = np.load(folder / "truncated.npy")
+        cut, lost = np.load(folder / "truncated.npy")
         # What is saved beside the model cuts as the run did, also where the file is read without transformers.
         if tokenizer.is_fast:
             tokenizer.backend_tokenizer.enable_truncation(max_length, direction=tokenizer.truncation_side)
-        return Encoding(ids, offsets, examples.labels, int(truncated), int(lost), key)
+        return Encoding(Ragged(ids, offsets), examples.labels, cut=int(cut), lost=int(lost), key=key)
 
     def tokenise(self, texts: Sequence[str], tokenizer: Any, max_length: int) -> list[list[int]]:
         """Token ids of each text, with the model's special tokens, cut at ``max_length``, never empty."""
         return tokens.encode(texts, tokenizer, max_length)[0]
 
-    def losses(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Cross-entropy of each row in nats; logits (rows, classes), labels (rows,), result (rows,) in fp32."""
+    def loss(self, outputs: Outputs, targets: torch.Tensor) -> torch.Tensor:
+        """Cross-entropy in nats, summed over the rows in fp32; targets (rows,), int64."""
         from torch.nn.functional import cross_entropy
 
-        return cross_entropy(logits.float(), labels, reduction="none")
+        return cross_entropy(outputs.values.float(), targets, reduction="none").sum()
 
-    def answers(self, logits: torch.Tensor) -> dict[str, NDArray[Any]]:
-        """Softmax over the classes; (rows, classes) in fp32."""
-        return {PROBABILITIES: logits.float().softmax(dim=-1).cpu().numpy()}
+    def answers(self, outputs: Outputs) -> dict[str, NDArray[np.float32]]:
+        """``probabilities``: softmax over the classes; float32, shape (rows, classes)."""
+        return {PROBABILITIES: outputs.values.float().softmax(dim=-1).cpu().numpy()}
 
     def shares(self, examples: Examples) -> dict[str, float]:
         """Share of each label in a split."""

@@ -37,7 +37,7 @@ def begin_at_probe(prepared: Prepared, console: Console, stop: Stop) -> None:
         console.begin("fitting the head")
         rows = probe_rows(len(prepared.encodings["train"]), classes)
         read = frozen_features(prepared, [name], "train", rows, console, stop)
-        labels = prepared.encodings["train"].labels[rows]
+        labels = prepared.examples["train"].labels[rows]
         probe = fit_probe(read, labels, strength=STRENGTH, intercept=layer.bias is not None)
         weight, bias = as_layer(probe, read.shape[1], classes)
     if np.ptp(read @ weight.T, axis=0).max() < _NOTHING:  # and through a head of zeros no adapter has a gradient

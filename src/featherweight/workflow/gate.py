@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from featherweight.errors import DivergedError, ModelError
 from featherweight.records.answers import Answers
-from featherweight.records.rows import Encoding
+from featherweight.records.rows import Encoding, equal, numbers_of
 from featherweight.tasks.heads import within
 
 if TYPE_CHECKING:
@@ -128,9 +128,9 @@ def require_effect(model: Any, before: Mapping[str, str], head: Sequence[str]) -
 
 def require_other_answers(base: Answers, tuned: Answers) -> None:
     """Raises DivergedError where tuning changed no answer at all, or made one that is not finite."""
-    if not all(np.isfinite(column).all() for column in tuned.columns.values()):
+    if not all(np.isfinite(numbers_of(column)).all() for column in tuned.columns.values()):
         raise DivergedError("the tuned model's answers are not finite, so nothing is published")
-    if all(np.array_equal(base[name], column) for name, column in tuned.columns.items()):
+    if all(equal(base[name], column) for name, column in tuned.columns.items()):
         raise DivergedError("the tuned model answers exactly as the base model does, so nothing is published")
 
 
@@ -172,18 +172,18 @@ def require_same_answers(folder: Path, encoding: Encoding, kept: Answers, rounde
 def _answers(loaded: LoadedModel, encoding: Encoding, rows: NDArray[np.int64]) -> Answers:
     import torch
 
+    from featherweight.engine.running.evaluate import Kept
     from featherweight.inference.loading import execution_of
     from featherweight.records.batching import by_tokens
 
     if torch.cuda.is_available():
         loaded.model.to("cuda")
     execution = execution_of(loaded)
-    columns: dict[str, Any] = {}
+    kept = Kept(len(rows))
     with execution.answering(loaded.model):
         for chosen in by_tokens(encoding.lengths[rows]):
-            for name, found in loaded.task.answers(execution.logits(loaded.model, encoding, rows[chosen])).items():
-                columns.setdefault(name, np.empty((len(rows), *found.shape[1:]), dtype=found.dtype))[chosen] = found
-    return Answers(columns)
+            kept.add(chosen, loaded.task.answers(execution.outputs(loaded.model, encoding, rows[chosen])))
+    return kept.answers()
 
 
 def _not_finite(folder: Path) -> Iterator[str]:

@@ -50,7 +50,7 @@ def plan(recipe: Recipe, *, console: Console | None = None) -> dict[str, Any]:
         "trainable_parameters": trainable,
         "total_parameters": total,
         "rows": {name: len(one) for name, one in prepared.examples.items()},
-        "validation_tokens": int(validation.offsets[-1]),
+        "validation_tokens": int(validation.tokens.offsets[-1]),
         "execution": prepared.execution.describe(),
         "steps": found.steps,
         "tokens": found.tokens,
@@ -74,7 +74,7 @@ def _other_passes(encodings: Mapping[str, Encoding], validation: Encoding) -> fl
     from featherweight.evidence.baselines import MOST_PROBE_ROWS
 
     train = encodings["train"]
-    tokens = train.offsets[-1] * min(1.0, MOST_PROBE_ROWS / len(train)) + validation.offsets[-1]
+    tokens = train.tokens.offsets[-1] * min(1.0, MOST_PROBE_ROWS / len(train)) + validation.tokens.offsets[-1]
     if "test" in encodings:
-        tokens += 3 * encodings["test"].offsets[-1]
-    return float(tokens / validation.offsets[-1])
+        tokens += 3 * encodings["test"].tokens.offsets[-1]
+    return float(tokens / validation.tokens.offsets[-1])

@@ -291,7 +291,7 @@ def _outcome(
         "dropped_twin_rows": prepared.dropped_twins,
         "dropped_empty_rows": {name: one.dropped for name, one in prepared.examples.items()},
         "skipped_bad_rows": {name: one.skipped for name, one in prepared.examples.items()},
-        "truncated_rows": {name: one.truncated for name, one in prepared.encodings.items()},
+        "truncated_rows": {name: one.cut for name, one in prepared.encodings.items()},
         "truncation": _truncation(prepared),
         "evaluated_split": split,
         "selection": selection.describe(
@@ -379,9 +379,9 @@ def _truncation(prepared: Prepared) -> dict[str, dict[str, float]]:
     """For each split the rows that were cut at ``max_length`` and the share of tokens that went."""
     return {
         name: {
-            "rows": one.truncated,
-            "lost_tokens": one.lost_tokens,
-            "share": one.lost_tokens / (one.lost_tokens + int(one.offsets[-1])),
+            "rows": one.cut,
+            "lost_tokens": one.lost,
+            "share": one.lost / (one.lost + int(one.tokens.offsets[-1])),
         }
         for name, one in prepared.encodings.items()
     }

@@ -28,6 +28,7 @@ NAME = "featherweight"
 _HARMLESS = {
     "position_ids", "output_attentions", "output_hidden_states", "use_cache", "return_dict", "is_causal",
     "cache_position", "cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k", "deterministic",
+    "token_type_ids",  # of models that hand on whatever they are given; each is tried with them
 }  # fmt: skip
 
 

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import math
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from featherweight.answers import evaluation_of
 from featherweight.engine import Observer, StopRequested, Task
+from featherweight.engine.running.batches import targets_of
 from featherweight.engine.running.execution import Execution
 from featherweight.engine.running.finite import require_none_broken
 from featherweight.errors import Interrupted
 from featherweight.records.answers import Answers, Evaluation
 from featherweight.records.batching import by_tokens
-from featherweight.records.rows import Encoding
+from featherweight.records.outputs import Outputs
+from featherweight.records.rows import Column, Encoding, Ragged
 
 
 def evaluate(
@@ -43,24 +48,58 @@ def evaluate(
     """
     started = time.perf_counter()
     device = next(model.parameters()).device
-    columns: dict[str, Any] = {}
+    kept = Kept(len(encoding))
     loss = 0.0
     done = broken = 0
     with execution.answering(model):
         for rows in by_tokens(encoding.lengths, execution.probe.token_budget):
             if stop():
                 raise Interrupted("stopped while evaluating")
-            logits = execution.logits(model, encoding, rows)
-            for name, found in task.answers(logits).items():
-                if name not in columns:
-                    columns[name] = np.empty((len(encoding), *found.shape[1:]), dtype=found.dtype)
-                columns[name][rows] = found
-            labels = torch.from_numpy(encoding.labels[rows]).to(device)
-            losses = task.losses(logits, labels).double()
-            loss += float(losses.sum())
-            broken += int((~losses.isfinite()).sum())
+            outputs = execution.outputs(model, encoding, rows)
+            kept.add(rows, task.answers(outputs))
+            of_batch = float(task.loss(outputs, targets_of(encoding, rows, device)))
+            broken += max(_broken(outputs), int(not math.isfinite(of_batch)))
+            loss += of_batch
             done += len(rows)
             observer({"event": "evaluating", "what": what, "rows": done, "total": len(encoding)})
     require_none_broken(broken, len(encoding), what)
     seconds = time.perf_counter() - started
-    return evaluation_of(task.answer, Answers(columns), encoding.labels, loss / len(encoding), seconds, batch_size)
+    loss /= encoding.items(np.arange(len(encoding)))
+    return evaluation_of(task.answer, kept.answers(), encoding.targets, loss, seconds, batch_size)
+
+
+class Kept:
+    """What is kept of rows that are answered batch by batch, put together in the order of the rows.
+
+    Args:
+        rows: how many there are in all.
+    """
+
+    def __init__(self, rows: int) -> None:
+        self._total = rows
+        self._dense: dict[str, NDArray[Any]] = {}
+        self._ragged: dict[str, list[tuple[NDArray[np.int64], Ragged]]] = {}
+
+    def add(self, rows: NDArray[np.int64], answers: Mapping[str, Column]) -> None:
+        """Keep the answers of these rows, which are in their order."""
+        for name, column in answers.items():
+            if isinstance(column, Ragged):
+                self._ragged.setdefault(name, []).append((rows, column))
+            else:
+                if name not in self._dense:
+                    self._dense[name] = np.empty((self._total, *column.shape[1:]), dtype=column.dtype)
+                self._dense[name][rows] = column
+
+    def answers(self) -> Answers:
+        """Every column, now that all rows are answered."""
+        found: dict[str, Column] = {**self._dense}
+        for name, batches in self._ragged.items():
+            rows, parts = zip(*batches, strict=True)
+            found[name] = Ragged.joined(parts)[np.argsort(np.concatenate(rows))]
+        return Answers(found)
+
+
+def _broken(outputs: Outputs) -> int:
+    """How many rows have an output that is not finite."""
+    reads = (~outputs.values.isfinite().flatten(1).all(dim=1)).nonzero().flatten().cpu()
+    return len(np.unique(torch.bucketize(reads, outputs.ends, right=True).numpy()))

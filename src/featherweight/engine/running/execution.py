@@ -16,9 +16,12 @@ from featherweight.engine.fast.dropout import Masks
 from featherweight.engine.fast.exchanges import forget_weights, give_up_weights, keep_weights, put_back, speed_up
 from featherweight.engine.fast.machine_speed import probe
 from featherweight.engine.hardware import keep_freed_memory
-from featherweight.engine.running.forward import Packed, Padded, choose, trial_texts
+from featherweight.engine.running.choosing import choose, trial_texts
+from featherweight.engine.running.packed import Packed
+from featherweight.engine.running.padded import Padded
 from featherweight.engine.running.trunk import CachedTrunk
 from featherweight.errors import ConfigError
+from featherweight.records.outputs import Outputs
 from featherweight.records.rows import Encoding
 from featherweight.sources.trial_texts import NO_FRAME, Frame
 
@@ -31,19 +34,24 @@ class Execution:
         pad_token_id: fills rows of unequal length where they are padded.
         seed: of the dropout masks.
         frame: what the tokenizer puts around every text.
+        reads_tokens: whether encodings say which tokens the head reads, and it is one that answers for each; else it
+            answers once a row, for a token that it finds itself.
 
     Raises:
-        ModelError: the model can't read a text.
+        ModelError: the model can't read a text, or has no head that reads tokens where it is to.
     """
 
-    def __init__(self, model: Any, pad_token_id: int, seed: int = 0, frame: Frame = NO_FRAME) -> None:
+    def __init__(
+        self, model: Any, pad_token_id: int, seed: int = 0, frame: Frame = NO_FRAME, reads_tokens: bool = False
+    ) -> None:
         self.probe = probe()
         on_processor = next(model.parameters()).device.type == "cpu"
         if on_processor:
             keep_freed_memory()
         self.frame = frame
+        self.reads_tokens = reads_tokens
         self.masks = Masks(seed, fast=on_processor)
-        self.forward: Padded | Packed | CachedTrunk = choose(model, pad_token_id, self.masks, frame)
+        self.forward: Padded | Packed | CachedTrunk = choose(model, pad_token_id, self.masks, frame, reads_tokens)
         self.adopt(model)
 
     def adopt(self, model: Any) -> None:
@@ -107,20 +115,22 @@ class Execution:
             put_back(own)
 
     def trial_logits(self, model: Any) -> torch.Tensor:
-        """Logits of a few random texts; shape (texts, classes)."""
-        texts = trial_texts(model, self.frame)
-        return self.logits(model, texts, np.arange(len(texts)))
+        """Logits of a few random texts; shape (reads, classes)."""
+        texts = trial_texts(model, self.frame, self.reads_tokens)
+        return self.outputs(model, texts, np.arange(len(texts))).values
 
     def start(self, step: int) -> None:
         """Begin an optimizer step, counted from 0: its dropout masks depend on the seed and on it alone."""
         self.masks.start(step)
 
-    def logits(self, model: Any, encoding: Encoding, rows: Sequence[int] | NDArray[np.int64]) -> torch.Tensor:
-        """Logits of the rows, in their order; shape (rows, classes)."""
+    def outputs(self, model: Any, encoding: Encoding, rows: Sequence[int] | NDArray[np.int64]) -> Outputs:
+        """What the head gives for the rows, in their order."""
+        if (encoding.reads is not None) != self.reads_tokens:
+            raise ValueError("the model was not tried on rows that are read as these are")
         return self.forward(model, encoding, rows)
 
     def groups(self, encoding: Encoding, rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-        """Which of ``rows`` :meth:`logits` runs together, as places in it."""
+        """Which of ``rows`` :meth:`outputs` runs together, as places in it."""
         return self.forward.groups(encoding, rows)
 
     @property

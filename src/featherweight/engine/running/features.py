@@ -53,7 +53,7 @@ def features(
                 raise Interrupted(f"stopped while {what}")
             for together in execution.groups(encoding, rows[chosen]):
                 places = chosen[together]
-                states = execution.logits(model, encoding, rows[places])
+                states = execution.outputs(model, encoding, rows[places]).values
                 # A head that picks its token itself was handed them all, and encoders' heads read the first.
                 states = states[:, 0] if states.dim() == 3 else states
                 if found is None:
@@ -86,7 +86,7 @@ def head_input_size(
     try:
         with execution.answering(model):
             for together in execution.groups(encoding, rows):
-                execution.logits(model, encoding, rows[together])
+                execution.outputs(model, encoding, rows[together])
     finally:
         for handle in handles:
             handle.remove()

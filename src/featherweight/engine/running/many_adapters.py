@@ -1,8 +1,10 @@
 """One frozen model, many LoRA adapters, one forward: each text gets its own adapter's update and its own head.
 
-The texts of a batch lie side by side by adapter. A layer adds each adapter's low-rank update to that adapter's rows
-alone (as S-LoRA, Sheng et al., 2023, does), a head reads its own texts alone, so an answer doesn't depend on what else
-is in the batch, beyond the rounding of a matrix product of another size.
+The texts of a packed row lie side by side by adapter. A layer adds each adapter's low-rank update to that adapter's
+rows alone (as S-LoRA, Sheng et al., 2023, does), a head reads its own texts alone, so an answer doesn't depend on what
+else is in the batch, beyond the rounding of a matrix product of another size. Padded batches hold one adapter's texts
+each: an architecture that is not packed may run other rows through a layer than those of its texts, as DeBERTa does
+with its relative positions.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -19,7 +21,7 @@ from numpy.typing import NDArray
 
 from featherweight.engine.fast.lora import thin_product
 from featherweight.engine.running.execution import Execution
-from featherweight.engine.running.forward import Packed
+from featherweight.engine.running.packed import Packed
 from featherweight.records.rows import Encoding
 from featherweight.sources.trial_texts import NO_FRAME, Frame
 
@@ -48,36 +50,40 @@ class AdapterWeights:
 
 @dataclass(frozen=True)
 class _Segments:
-    """Which rows belong to whom. Bounds have one entry more than ``names``.
+    """What of a batch belongs to whom. Bounds have one entry more than ``names``.
 
     Attributes:
         names: the adapter of each segment.
-        texts: bounds in texts.
-        tokens: bounds in tokens of a packed row; None where the batch is padded.
+        texts: bounds in texts, each of which has one token that is read.
+        tokens: bounds in tokens.
     """
 
     names: tuple[str, ...]
     texts: NDArray[np.int64]
-    tokens: NDArray[np.int64] | None
+    tokens: NDArray[np.int64]
 
-    def of(self, rows: int) -> Iterator[tuple[str, int, int]]:
-        """(adapter, first row, behind the last row) for a layer that sees ``rows`` rows, texts or tokens."""
-        if self.tokens is not None and rows == self.tokens[-1]:
-            bounds = self.tokens
-        else:
-            each, rest = divmod(rows, int(self.texts[-1]))
-            if rest or (self.tokens is not None and each != 1):
-                raise RuntimeError(f"a layer sees {rows} rows, which are neither the batch's texts nor its tokens")
-            bounds = self.texts * each
+    def within(self, bounds: NDArray[np.int64], states: torch.Tensor) -> Iterator[tuple[str, int, int]]:
+        """(adapter, its first, behind its last) of ``states`` whose first dimension these bounds are of.
+
+        Raises:
+            RuntimeError: they are not, so a layer stands where it sees something else than was thought.
+        """
+        if len(self.names) == 1:
+            yield self.names[0], 0, len(states)
+            return
+        if len(states) != bounds[-1]:
+            raise RuntimeError(f"a layer sees {len(states)} rows where it was to see {bounds[-1]}")
         for name, (start, end) in zip(self.names, pairwise(bounds.tolist()), strict=True):
             yield name, start, end
 
 
+_Module = TypeVar("_Module", bound=torch.nn.Module)
 _active: ContextVar[_Segments | None] = ContextVar("segments", default=None)  # each thread has its own
 
 
 class _Linear(torch.nn.Module):
-    """A frozen linear layer (``torch.nn.Linear`` or transformers' ``Conv1D``) with an update for each adapter."""
+    """A frozen linear layer (``torch.nn.Linear`` or transformers' ``Conv1D``) with an update for each adapter, in the
+    trunk, where all tokens of a row are there."""
 
     def __init__(self, base: Any) -> None:
         super().__init__()
@@ -99,12 +105,25 @@ class _Linear(torch.nn.Module):
         if segments is None:
             return result  # type: ignore[no-any-return]
         rows, answers = states.reshape(-1, states.shape[-1]), result.view(-1, result.shape[-1])
-        for name, start, end in segments.of(len(rows)):
+        for name, start, end in segments.within(self.bounds(segments), rows):
             update = self.updates.get(name)
             if update is not None:
                 thin = thin_product(rows[start:end], update.a)
                 answers[start:end].addmm_(thin, update.b.t(), alpha=update.scale)
         return result  # type: ignore[no-any-return]
+
+    @staticmethod
+    def bounds(segments: _Segments) -> NDArray[np.int64]:
+        return segments.tokens
+
+
+class _ReadingLinear(_Linear):
+    """The same where the tokens that are read are there alone, one a text: in the head, and in the last block's short
+    part."""
+
+    @staticmethod
+    def bounds(segments: _Segments) -> NDArray[np.int64]:
+        return segments.texts
 
 
 class _Head(torch.nn.Module):
@@ -121,7 +140,7 @@ class _Head(torch.nn.Module):
             return self.original(states, *more)  # type: ignore[no-any-return]
         parts = [
             self.versions.get(name, self.original)(states[start:end], *more)
-            for name, start, end in segments.of(states.shape[0])
+            for name, start, end in segments.within(segments.texts, states)
         ]
         # Adapters may have unlike numbers of classes; whoever reads the logits knows how many are its own.
         width = max(part.shape[-1] for part in parts)
@@ -157,16 +176,16 @@ class MultiLora:
         forward = execution.forward
         if isinstance(forward, Packed):
             forward.remove()
-            forward = _AsGiven(model, pad_token_id, forward.reads, forward.short, forward.masks)
+            forward = _AsGiven(model, pad_token_id, forward.plan, forward.masks)
         self._forward = forward
         self.description = execution.describe()
 
     def add(self, name: str, weights: AdapterWeights) -> None:
         """Let texts of ``name`` have these weights. They must have been made for this very base model."""
         for path, update in weights.updates.items():
-            self._layer(path, _Linear).updates[name] = update
+            self._linear(path).updates[name] = update
         for path, head in weights.heads.items():
-            self._layer(path, _Head).versions[name] = head
+            self._head(path).versions[name] = head
 
     def remove(self, name: str) -> None:
         """Forget an adapter; its memory goes with it."""
@@ -186,8 +205,11 @@ class MultiLora:
         Returns:
             (rows, most classes of any of these adapters); a row's columns behind its own classes are 0.
         """
+        asked = np.asarray(adapters)
         groups = self._forward.groups(encoding, np.arange(len(encoding)))
-        logits = [self._together(encoding, group, np.asarray(adapters)[group]) for group in groups]
+        if not isinstance(self._forward, Packed):
+            groups = [group[asked[group] == name] for group in groups for name in np.unique(asked[group])]
+        logits = [self._together(encoding, group, asked[group]) for group in groups]
         if len(logits) == 1:
             return logits[0]
         width = max(part.shape[1] for part in logits)
@@ -197,27 +219,41 @@ class MultiLora:
     def _together(self, encoding: Encoding, rows: NDArray[np.int64], adapters: NDArray[Any]) -> torch.Tensor:
         """Logits of ``rows``, in their order, by one forward."""
         names, kind = np.unique(adapters, return_inverse=True)
-        lengths = encoding.offsets[rows + 1] - encoding.offsets[rows]
+        lengths = encoding.tokens.lengths_of(rows)
         order = np.lexsort((-lengths, kind))
         texts = np.searchsorted(kind[order], np.arange(len(names) + 1))
         ends = np.concatenate([[0], np.cumsum(lengths[order])])
-        tokens = None
+        tokens = ends[texts]
         if isinstance(self._forward, Packed):
-            tokens = ends[texts]
             tokens[-1] += self._forward.filler(int(tokens[-1]))
-            texts[-1] += self._forward.more_reads(int(texts[-1]), int(tokens[-1]))
+            texts[-1] += self._forward.filler(int(texts[-1]))
         token = _active.set(_Segments(tuple(names.tolist()), texts, tokens))
         try:
-            sorted_logits = self._forward(self.model, encoding, rows[order])
+            sorted_logits = self._forward(self.model, encoding, rows[order]).values
         finally:
             _active.reset(token)
         return sorted_logits[torch.from_numpy(np.argsort(order, kind="stable")).to(sorted_logits.device)]
 
-    def _layer(self, path: str, kind: type[_Linear] | type[_Head]) -> Any:
-        """The exchanged module at ``path``, put in place if it is not there yet."""
+    def _linear(self, path: str) -> _Linear:
+        """The layer at ``path``, exchanged if it is not yet."""
         found = self.model.get_submodule(path)
-        if not isinstance(found, kind):
-            found = kind(found)
-            parent, _, last = path.rpartition(".")
-            setattr(self.model.get_submodule(parent), last, found)
-        return found
+        if isinstance(found, _Linear):
+            return found
+        short = isinstance(self._forward, Packed) and found in self._forward.short_part
+        return self._put(path, (_ReadingLinear if short or reads_texts(self.model, path) else _Linear)(found))
+
+    def _head(self, path: str) -> _Head:
+        """The module at ``path``, exchanged if it is not yet."""
+        found = self.model.get_submodule(path)
+        return found if isinstance(found, _Head) else self._put(path, _Head(found))
+
+    def _put(self, path: str, module: _Module) -> _Module:
+        parent, _, last = path.rpartition(".")
+        setattr(self.model.get_submodule(parent), last, module)
+        return module
+
+
+def reads_texts(model: Any, path: str) -> bool:
+    """Whether the module at ``path`` stands behind the trunk's blocks, where there is one position a text."""
+    trunk = f"{model.base_model_prefix}."
+    return not path.startswith(trunk) or "pooler" in path.removeprefix(trunk).split(".")

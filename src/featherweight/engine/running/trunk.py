@@ -18,10 +18,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from featherweight.engine.running.forward import Packed, block_list
+from featherweight.engine.running.packed import Packed, block_list
 from featherweight.errors import ConfigError, Interrupted, ResourceError
 from featherweight.records.batching import by_tokens
-from featherweight.records.rows import Encoding
+from featherweight.records.outputs import Outputs
+from featherweight.records.rows import Encoding, Ragged
 from featherweight.storage.cache import cache_folder, cached, key_of
 from featherweight.storage.whole import free_bytes
 
@@ -60,14 +61,14 @@ class CachedTrunk:
         self.first = _lowest_trained(model, packed.trunk, self.blocks)
         width = int(packed.trunk.config.hidden_size)
         kind = _DTYPES[dtype]
-        self.bytes = sum(int(one.offsets[-1]) for one in encodings.values()) * width * np.dtype(kind).itemsize
+        self.bytes = sum(int(one.tokens.offsets[-1]) for one in encodings.values()) * width * np.dtype(kind).itemsize
         _require_disk(self.bytes)
-        self._states: dict[str, NDArray[Any]] = {}
+        self._states: dict[str, Ragged] = {}  # float, values of shape (tokens, width)
         for name, encoding in encodings.items():
             key = key_of(identity, encoding.key, self.first, dtype)
 
             def build(folder: Path, encoding: Encoding = encoding, name: str = name) -> None:
-                shape = (int(encoding.offsets[-1]), width)
+                shape = (int(encoding.tokens.offsets[-1]), width)
                 _reserve(folder / "states.bin", math.prod(shape) * np.dtype(kind).itemsize)
                 target = np.memmap(folder / "states.bin", dtype=kind, mode="r+", shape=shape)
                 for done, rows in self._run_trunk(model, encoding, target):
@@ -78,12 +79,14 @@ class CachedTrunk:
                 target.flush()
 
             path = cached("trunk", key, build) / "states.bin"
-            self._states[encoding.key] = np.memmap(path, dtype=kind, mode="r", shape=(int(encoding.offsets[-1]), width))
+            offsets = encoding.tokens.offsets
+            kept: Any = np.memmap(path, dtype=kind, mode="r", shape=(int(offsets[-1]), width))
+            self._states[encoding.key] = Ragged(kept, offsets)
 
     groups = staticmethod(Packed.groups)
 
-    def __call__(self, model: Any, encoding: Encoding, rows: Sequence[int] | NDArray[np.int64]) -> torch.Tensor:
-        """Logits of the rows, in their order; shape (rows, classes)."""
+    def __call__(self, model: Any, encoding: Encoding, rows: Sequence[int] | NDArray[np.int64]) -> Outputs:
+        """What the head gives for the rows, in their order."""
         states = self._states.get(encoding.key)
         if states is None:
             return self.packed(model, encoding, rows)
@@ -92,12 +95,11 @@ class CachedTrunk:
             return self.packed(model, encoding, chosen)
 
     @contextmanager
-    def _from_cache(self, states: NDArray[Any], encoding: Encoding, rows: NDArray[np.int64]) -> Iterator[None]:
+    def _from_cache(self, states: Ragged, encoding: Encoding, rows: NDArray[np.int64]) -> Iterator[None]:
         """Blocks of the trunk hand on what they get; the first block above gets the trunk's kept output."""
-        ordered = rows[self.packed.order(encoding, rows)]
-        parts = [states[encoding.offsets[row] : encoding.offsets[row + 1]] for row in ordered]
-        parts.append(np.zeros((self.packed.filler(sum(map(len, parts))), states.shape[1]), dtype=states.dtype))
-        kept = torch.from_numpy(np.concatenate(parts).astype(np.float32)).to(self.packed.device).unsqueeze(0)
+        real = states[rows[self.packed.order(encoding, rows)]].values
+        filler = np.zeros((self.packed.filler(len(real)), real.shape[1]), dtype=real.dtype)
+        kept = torch.from_numpy(np.concatenate([real, filler]).astype(np.float32)).to(self.packed.device).unsqueeze(0)
 
         def replace(module: Any, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
             if "hidden_states" in options:
@@ -135,7 +137,7 @@ class CachedTrunk:
                     states = caught.pop()[0].float().cpu().numpy()
                 start = 0
                 for row in rows[self.packed.order(encoding, rows)]:
-                    first, last = encoding.offsets[row], encoding.offsets[row + 1]
+                    first, last = encoding.tokens.offsets[row : row + 2]
                     target[first:last] = states[start : start + last - first]
                     start += last - first
                 done += len(rows)

@@ -2,9 +2,11 @@
 
 It owns its few hundred lines because resuming to the same bytes and choosing batches exactly are what the project is
 for; the meaning of every setting is ``TrainingArguments``', and a test holds it to ``transformers.Trainer`` step by
-step. One place differs on purpose: with gradient accumulation the loss of a step is the mean over all its rows, so
-that 4 batches of 8 are 1 batch of 32. (The Trainer, for models whose ``forward`` takes ``**kwargs``, sums the means
-of the micro-batches, see ``loss_is_scaled_for_ga``.)
+step.
+
+One place differs on purpose: with gradient accumulation the loss of a step is the mean over all its items (rows, or
+what else the loss is about), so that 4 batches of 8 are 1 batch of 32. (The Trainer, for models whose ``forward`` takes
+``**kwargs``, sums the means of the micro-batches, see ``loss_is_scaled_for_ga``.)
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from numpy.typing import NDArray
 
 from featherweight.engine import Observer, StopRequested, Task
 from featherweight.engine.memory import is_out_of_memory
+from featherweight.engine.running.batches import targets_of
 from featherweight.engine.running.execution import Execution
 from featherweight.engine.training import randomness
 from featherweight.engine.training.checkpoints import Checkpoint, Checkpoints
@@ -70,7 +73,7 @@ class Trainer:
 
     Args:
         model: what a method made ready; moved to the device here.
-        task: gives the losses.
+        task: gives the loss.
         train: rows to train on.
         evaluate: measures the model on the validation split, in whatever state it is.
         settings: with ``learning_rate`` and ``metric_for_best_model`` set.
@@ -199,10 +202,10 @@ class Trainer:
             self._log(rate, norm)
 
     def _gradients(self, batches: list[NDArray[np.int64]]) -> float | None:
-        """Add up the gradient of a step, and give its loss: the mean over all its rows; None where memory ran out."""
+        """Add up the gradient of a step, and give its loss: the mean over all its items; None where memory ran out."""
         device = self.accelerator.device
         self.execution.start(self.progress.step)
-        rows = sum(map(len, batches))
+        items = max(self.encoding.items(np.concatenate(batches)), 1)  # rows may have none
         parts = [
             part for one in batches for part in np.array_split(one, min(self.progress.micro_batch_parts, len(one)))
         ]
@@ -212,9 +215,8 @@ class Trainer:
                 last = index == len(parts) - 1
                 with contextlib.nullcontext() if last else self.accelerator.no_sync(self.model):
                     with self.accelerator.autocast():
-                        logits = self.execution.logits(self.model, self.encoding, indices)
-                    labels = torch.from_numpy(self.encoding.labels[indices]).to(device)
-                    loss = self.task.losses(logits, labels).sum() / rows
+                        outputs = self.execution.outputs(self.model, self.encoding, indices)
+                    loss = self.task.loss(outputs, targets_of(self.encoding, indices, device)) / items
                     self.accelerator.backward(loss)
                 step_loss += loss.detach()
             return float(step_loss)
@@ -224,7 +226,7 @@ class Trainer:
             return None
 
     def _halve(self, batches: list[NDArray[np.int64]]) -> None:
-        """From now on cut micro-batches into twice as many parts; the rows of a step, and so its mean, stay."""
+        """From now on cut micro-batches into twice as many parts; the items of a step, and so its mean, stay."""
         self.optimizer.zero_grad()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
