@@ -25,8 +25,6 @@ os.environ.setdefault("TQDM_DISABLE", "1")
 
 
 def main() -> None:
-    from featherweight.runs.directory import RunDirectory
-
     from featherweight import recipe as recipes
     from featherweight import workflow
     from featherweight.engine import hardware
@@ -34,6 +32,7 @@ def main() -> None:
     from featherweight.engine.training.guard import Guard
     from featherweight.engine.training.train import Trainer
     from featherweight.process.signals import Stop
+    from featherweight.runs.directory import RunDirectory
     from featherweight.storage import whole
     from featherweight.workflow import gate
 

@@ -160,9 +160,8 @@ def main() -> None:
     if arguments.arm:
         print(json.dumps(arm(arguments.arm, arguments.run, arguments.data, arguments.count or None)))
         return
-    from featherweight.runs.directory import package_versions
-
     from featherweight.engine import hardware
+    from featherweight.runs.directory import package_versions
 
     where = folders(arguments.run)
     known = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}

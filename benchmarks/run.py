@@ -89,10 +89,9 @@ def main() -> None:
     parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of {', '.join(CASES)}; all if none is given")
     parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
-    from featherweight.runs.directory import package_versions
-
     from featherweight.engine import hardware
     from featherweight.engine.fast import kernels
+    from featherweight.runs.directory import package_versions
 
     known = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {"cases": {}}
     known["machine"] = hardware.describe() | {"kernels": kernels.load() is not None}

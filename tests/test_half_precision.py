@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 import tiny
 import torch
-from featherweight.runs.directory import RunDirectory
 
 from featherweight import recipe as recipes
 from featherweight import workflow
@@ -21,6 +20,7 @@ from featherweight.engine.training.checkpoints import Checkpoints
 from featherweight.engine.training.train import Trainer
 from featherweight.errors import DivergedError, Interrupted
 from featherweight.records.outputs import Outputs
+from featherweight.runs.directory import RunDirectory
 from featherweight.tasks.sequence_classification import SequenceClassification
 from featherweight.workflow import gate
 

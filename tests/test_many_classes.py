@@ -17,8 +17,6 @@ import pyarrow as pa
 import pytest
 import stock
 import tiny
-from featherweight.runs.directory import RunDirectory
-from featherweight.runs.predictions import Predictions
 
 from featherweight import recipe as recipes
 from featherweight import workflow
@@ -31,6 +29,8 @@ from featherweight.evidence.exhibits.confusion import Confusion, confusion, conf
 from featherweight.evidence.exhibits.where import Where, shown_slices
 from featherweight.records.rows import Examples, Rows
 from featherweight.report import page, tables
+from featherweight.runs.directory import RunDirectory
+from featherweight.runs.predictions import Predictions
 
 Models = Callable[[str], Path]
 

@@ -13,7 +13,6 @@ import pairs
 import pytest
 import tiny
 import torch
-from featherweight.runs.directory import RunDirectory
 
 from featherweight import recipe as recipes
 from featherweight import workflow
@@ -22,6 +21,7 @@ from featherweight.engine.training.checkpoints import Checkpoint, Checkpoints
 from featherweight.errors import ConfigError, DataError, DivergedError, ResourceError
 from featherweight.methods.peft import adapters
 from featherweight.records.outputs import Outputs
+from featherweight.runs.directory import RunDirectory
 from featherweight.tasks.sequence_classification import SequenceClassification
 
 Models = Callable[[str], Path]

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import tiny
 import torch
-from featherweight.runs.directory import RunDirectory
 
 from featherweight import load_predictor, workflow
 from featherweight import recipe as recipes
 from featherweight.errors import ConfigError, ModelError
 from featherweight.methods.peft import adapters
+from featherweight.runs.directory import RunDirectory
 from featherweight.workflow import gate
 
 Models = Callable[[str], Path]

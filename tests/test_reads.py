@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from test_packed import LONGEST, PACKED, WORDS, make_model, with_adapter
 from test_trainer_equivalence import largest_difference, train_ours, trained
 
+from featherweight.answers.label import Label
 from featherweight.engine.running import choosing
-from featherweight.engine.running.evaluate import _broken, _Kept
+from featherweight.engine.running.evaluate import Kept, _broken
 from featherweight.engine.running.execution import Execution
 from featherweight.engine.running.many_adapters import AdapterWeights, MultiLora, Update
 from featherweight.engine.running.packed import Packed
@@ -35,7 +36,7 @@ Rows = st.lists(st.lists(st.integers(0, 99), max_size=5), max_size=6)
 class TaggingTokens:
     """A task whose loss is about the tokens that are read."""
 
-    metrics: tuple[str, ...] = ()
+    answer = Label(["a", "b"])  # for the event's name of it; nothing here is measured
 
     def loss(self, outputs: Outputs, targets: torch.Tensor) -> torch.Tensor:
         return torch.nn.functional.cross_entropy(outputs.values.float(), targets, reduction="sum")
@@ -344,13 +345,13 @@ class TestItems:
 
 class TestKept:
     def test_answers_stand_in_the_order_of_the_rows(self) -> None:
-        kept = _Kept(4)
+        kept = Kept(4)
         values = torch.tensor([[0.0, 1.0], [5.0, 1.0], [0.0, 2.0]])
         for rows, ends in (([3, 0], [0, 1, 3]), ([2, 1], [0, 0, 3])):
             outputs = Outputs(values, torch.tensor(ends))
             number = {"number": np.asarray(rows, dtype=np.float32)[:, None]}
             kept.add(np.asarray(rows), {**TaggingTokens().answers(outputs), **number})
-        found = kept.columns()
+        found = kept.answers()
         assert isinstance(found["tags"], Ragged)
         assert [found["tags"].row(row).tolist() for row in range(4)] == [[0, 1], [1, 0, 1], [], [1]]
         assert isinstance(found["number"], np.ndarray)

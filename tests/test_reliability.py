@@ -20,11 +20,11 @@ from typing import Any
 import injector
 import pytest
 import tiny
-from featherweight.runs.directory import RunDirectory
 from torture import CASES, Torture, outcome
 
 from featherweight.engine.training.checkpoints import Checkpoints, read
 from featherweight.errors import ModelError
+from featherweight.runs.directory import RunDirectory
 
 pytestmark = pytest.mark.slow
 

@@ -18,7 +18,6 @@ import pytest
 import stock
 import tiny
 import yaml
-from featherweight.runs.directory import RunDirectory
 from markupsafe import escape
 
 import featherweight
@@ -29,6 +28,7 @@ from featherweight.evidence.assess import text_to_try
 from featherweight.records.parts import Lines, Series
 from featherweight.report import svg, tables
 from featherweight.report.model_card import model_card
+from featherweight.runs.directory import RunDirectory
 from featherweight.sources.models import ModelSource
 
 NASTY = "<img src=x onerror=alert(1)></script><b>'\"&"

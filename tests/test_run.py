@@ -16,7 +16,6 @@ import pytest
 import stock
 import tiny
 import torch
-from featherweight.runs.directory import RunDirectory
 
 from featherweight import recipe as recipes
 from featherweight import workflow
@@ -24,6 +23,7 @@ from featherweight.engine.running.execution import Execution
 from featherweight.engine.training.checkpoints import Checkpoints
 from featherweight.errors import ConfigError, ModelError
 from featherweight.inference.predictor import load_predictor
+from featherweight.runs.directory import RunDirectory
 
 Models = Callable[[str], Path]
 

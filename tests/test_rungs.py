@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from featherweight.runs.directory import RunDirectory
 
 from featherweight import recipe as recipes
 from featherweight import workflow
@@ -23,6 +22,7 @@ from featherweight.engine.running.padded import Padded
 from featherweight.errors import ConfigError, DataError
 from featherweight.evidence.selection import expected_largest, optimism
 from featherweight.records.rows import Encoding, Ragged
+from featherweight.runs.directory import RunDirectory
 
 Models = Callable[[str], Path]
 

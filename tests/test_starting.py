@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny
-from featherweight.runs.directory import RunDirectory
 from test_run import stopped_and_resumed
 
 from featherweight import recipe as recipes
 from featherweight import workflow
+from featherweight.answers.label import Label
 from featherweight.errors import FeatherweightError
+from featherweight.runs.directory import RunDirectory
 
 Models = Callable[[str], Path]
 
@@ -41,7 +42,8 @@ def going_on(first: Path, models: Models, train_csv: Path, **sections: Any) -> d
 
 
 def answers(folder: Path, model: str) -> Any:
-    return RunDirectory(folder).read_predictions(model, "validation").in_order_of(["neg", "pos"])
+    found = RunDirectory(folder).read_predictions(model, "validation")
+    return Label(["neg", "pos"]).taken_from(found.kind, found.answers, found.truth)[0]["probabilities"]  # type: ignore[index,arg-type]
 
 
 def test_row_99_training_goes_on_from_an_adapter(first: Path, models: Models, train_csv: Path, tmp_path: Path) -> None:

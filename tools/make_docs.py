@@ -29,7 +29,7 @@ def generated() -> dict[Path, str]:
     filled = {
         "architectures.md": architectures.table(),
         "performance.md": figures.training() + "\n" + figures.plan() + figures.scale(),
-        "defaults.md": figures.defaults() + "\n" + figures.minutes(),
+        "defaults.md": figures.defaults(),
         "reliability.md": reliability.table() + "\n" + reliability.figures(),
         "evidence.md": figures.evidence(),
         "export.md": figures.predictor(),

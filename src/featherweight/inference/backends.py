@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from featherweight.tasks import Task
+
 _CHARACTERS_PER_TOKEN = 4
 
 
@@ -62,7 +64,7 @@ class OwnModel:
         ]
 
 
-def prepare(task: Any, tokenizer: Any, max_length: int, texts: Sequence[str]) -> list[Prepared]:
+def prepare(task: Task, tokenizer: Any, max_length: int, texts: Sequence[str]) -> list[Prepared]:
     """Tokenise as the predictor does, and see which texts were cut."""
     rows = task.tokenise(texts, tokenizer, max_length)
     full = [index for index, row in enumerate(rows) if len(row) >= max_length]  # only these can have been cut

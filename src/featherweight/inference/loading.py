@@ -21,6 +21,7 @@ from featherweight.sources import archives, models
 from featherweight.sources.models import ModelSource
 from featherweight.sources.tensors import read_header
 from featherweight.sources.trial_texts import Frame
+from featherweight.tasks import Task
 from featherweight.tasks.heads import stored_labels
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class LoadedModel:
     """
 
     name: str
-    task: Any
+    task: Task
     model: Any
     tokenizer: Any
     max_length: int
@@ -53,7 +54,7 @@ class LoadedModel:
 
 
 def facts(
-    task: Any,
+    task: Task,
     source: ModelSource,
     max_length: int,
     pad_token_id: int,
@@ -209,7 +210,7 @@ def load_untuned(name: str, origin: Origin) -> LoadedModel:
     """
     source = origin.base
     labels = origin.known.get("labels") or _stored_labels(source, origin.folder)
-    task = TASKS[origin.known.get("task", DEFAULT_TASK)](labels)
+    task: Task = TASKS[origin.known.get("task", DEFAULT_TASK)](labels)
     if origin.run is not None:
         model, tokenizer, head = task.load_model(source, origin.run.model)
         task.mend_head(model, head)
@@ -234,7 +235,7 @@ def _load_whole(name: str, folder: Path) -> LoadedModel:
     """A model that was tuned as a whole, with the facts beside it."""
     known = read_facts(folder)
     source = models.find(str(folder))
-    task = TASKS[known.get("task", DEFAULT_TASK)](known.get("labels") or _stored_labels(source, folder))
+    task: Task = TASKS[known.get("task", DEFAULT_TASK)](known.get("labels") or _stored_labels(source, folder))
     model, tokenizer, head = task.load_model(source, ModelSection(name=source.name))
     max_length, _ = task.max_length(tokenizer, model, known.get("max_length"), tried="max_length" in known)
     return LoadedModel(name, task, model, tokenizer, max_length, head, **_beside(known))
@@ -246,20 +247,20 @@ def _beside(known: Mapping[str, Any]) -> dict[str, Any]:
     return {"fitted": {key: known[key] for key in kind_of(known).unfitted if key in known}, **column}
 
 
-def _load_base(task: Any, source: ModelSource, folder: Path) -> tuple[Any, Any, list[str]]:
+def _load_base(task: Task, source: ModelSource, folder: Path) -> tuple[Any, Any, list[str]]:
     """An adapter's base model with its own head, or with a fresh one where that has other labels and the adapter
     brings one."""
     try:
-        return task.load_model(source, ModelSection(name=source.name))  # type: ignore[no-any-return]
+        return task.load_model(source, ModelSection(name=source.name))
     except ConfigError:
         if not adapters.check(folder).get("modules_to_save"):
             raise
-        return task.load_model(source, ModelSection(name=source.name, head="new"))  # type: ignore[no-any-return]
+        return task.load_model(source, ModelSection(name=source.name, head="new"))
 
 
 def _load_plain(name: str, fresh_labels: Callable[[], Sequence[str]] | None) -> LoadedModel:
     source = models.find(name)
-    task_class = TASKS[DEFAULT_TASK]
+    task_class: type[Task] = TASKS[DEFAULT_TASK]
     if task_class.has_head(models.load_config(source)):
         labels: Sequence[str] = _stored_labels(source, None)
     elif fresh_labels is not None:

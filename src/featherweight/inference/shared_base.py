@@ -18,13 +18,14 @@ from featherweight.inference.loading import LoadedModel
 from featherweight.methods.peft.targets import is_linear
 from featherweight.records.rows import Encoding, Ragged
 from featherweight.sources.trial_texts import Frame
+from featherweight.tasks import Task
 
 
 @dataclass(frozen=True)
 class _Voice:
     """Who answers: an adapter, or the base model with the head that its run measured it with."""
 
-    task: Any
+    task: Task
     max_length: int
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from featherweight.answers import Answer
 from featherweight.answers.label import PROBABILITIES, Label
 from featherweight.errors import DataError, ModelError
 from featherweight.process.imports import importing_models
@@ -34,6 +35,8 @@ from featherweight.tasks.reading.splits import carve, sample
 if TYPE_CHECKING:
     import torch
 
+    from featherweight.tasks import Task
+
 
 class SequenceClassification:
     """Single-label classification of one text.
@@ -45,7 +48,7 @@ class SequenceClassification:
     name: ClassVar[str] = "sequence-classification"
     auto_class: ClassVar[str] = "AutoModelForSequenceClassification"
     peft_task_type: ClassVar[str] = "SEQ_CLS"
-    answers_with: ClassVar[type[Label]] = Label
+    answers_with: ClassVar[type[Answer]] = Label
 
     def __init__(self, labels: Sequence[str]) -> None:
         self.labels = tuple(labels)
@@ -197,6 +200,10 @@ class SequenceClassification:
         """Share of each label in a split."""
         counts = np.bincount(examples.labels, minlength=len(self.labels))
         return {name: float(count / len(examples)) for name, count in zip(self.labels, counts, strict=True)}
+
+
+if TYPE_CHECKING:
+    _is_one: type[Task] = SequenceClassification
 
 
 def _examples(labels: LabelColumn, reading: Reading, section: DataSection) -> Examples:

@@ -21,6 +21,7 @@ from featherweight.report.console import Console
 from featherweight.runs.directory import RunDirectory
 from featherweight.sources import archives, data
 from featherweight.storage.names import beside
+from featherweight.tasks import Task
 from featherweight.tasks.reading.labels import listed
 from featherweight.tasks.reading.splits import HELD_OUT
 from featherweight.workflow.own_data import holds_train, read_own_data
@@ -53,7 +54,7 @@ def evaluate(
     console = console or Console(quiet=True)
     directory = RunDirectory(archives.unpacked(target))
     recipe = recipes.load(directory.recipe) if directory.recipe.is_file() else None
-    task_class = TASKS[recipe.task if recipe else DEFAULT_TASK]
+    task_class: type[Task] = TASKS[recipe.task if recipe else DEFAULT_TASK]
     changed: list[str] = []
     own = False
     if section is None:

@@ -28,6 +28,7 @@ from featherweight.sources import data, models
 from featherweight.sources.models import ModelSource
 from featherweight.sources.trial_texts import Frame
 from featherweight.storage import cache
+from featherweight.tasks import Task
 from featherweight.workflow import defaults
 from featherweight.workflow.starting import Start
 
@@ -52,7 +53,7 @@ class Prepared:
 
     recipe: Recipe
     reasons: dict[str, str]
-    task: Any
+    task: Task
     method: Any
     source: ModelSource
     model: Any
@@ -227,7 +228,7 @@ def adapt(prepared: Prepared) -> Adapted:
 class _Read:
     """The rows as the task sees them, with what the data's checks know of them so far."""
 
-    task: Any
+    task: Task
     examples: dict[str, Examples]
     checked: dict[str, LabelledTexts]
     prints: dict[str, Fingerprints]
@@ -237,7 +238,8 @@ class _Read:
 def _read(recipe: Recipe, console: Console) -> _Read:
     """Read every split, and refuse rows that are measured though they stand in train."""
     splits = data.load(recipe.data)
-    task, examples = TASKS[recipe.task].prepare(splits, recipe.data, recipe.training.seed)
+    task_class: type[Task] = TASKS[recipe.task]
+    task, examples = task_class.prepare(splits, recipe.data, recipe.training.seed)
     for name, split in splits.items():
         if name not in examples or examples[name].origin != split.origin:
             console.say(f"{name}: left out, for {split.origin} has no labels")
@@ -326,7 +328,7 @@ def count_parameters(model: Any) -> tuple[int, int]:
     return sum(size for size, trains in sizes if trains), sum(size for size, _ in sizes)
 
 
-def shares(task: Any, examples: Mapping[str, Examples]) -> dict[str, dict[str, float]]:
+def shares(task: Task, examples: Mapping[str, Examples]) -> dict[str, dict[str, float]]:
     """Share of each label in each split."""
     return {name: task.shares(one) for name, one in examples.items()}
 
