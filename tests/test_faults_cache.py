@@ -199,7 +199,7 @@ def test_row_86_a_cache_that_can_not_be_made_is_named(tmp_path: Path, monkeypatc
 
 
 def status_of_kernels() -> str:
-    code = "from featherweight.engine import kernels; print(kernels.status())"
+    code = "from featherweight.engine.fast import kernels; print(kernels.status())"
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
 
 

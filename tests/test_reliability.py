@@ -162,7 +162,7 @@ def test_row_04_the_comparison_can_fail(torture: Torture, tmp_path: Path) -> Non
     shutil.copytree(killed, tmp_path / "forgetful")
     assert resume(torture, "packed", killed, code=DRAWN).code == 0
     assert outcome(killed) == outcome(whole)
-    forget = "from featherweight.engine import randomness\nrandomness.restore = lambda states: None\n"
+    forget = "from featherweight.engine.training import randomness\nrandomness.restore = lambda states: None\n"
     assert resume(torture, "packed", tmp_path / "forgetful", code=DRAWN + forget).code == 0
     assert outcome(tmp_path / "forgetful") != outcome(whole)
 

@@ -11,7 +11,6 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from featherweight.answers import headline_of
 from featherweight.report.fitted import FittedTable
 from featherweight.report.progress import Nothing, Progress, Tqdm, on_standard_error
 
@@ -93,6 +92,8 @@ def _draw_evaluating(event: dict[str, Any]) -> tuple[str, int, int, str, str]:
 
 
 def _evaluated(event: dict[str, Any]) -> str:
+    from featherweight.answers import headline_of  # and numpy with it, which `--help` does without
+
     metrics = event["metrics"]
     best = ", the best so far" if event["is_best"] else ""
     first = headline_of(event)
