@@ -26,3 +26,16 @@ def logits(model: Any, tokenizer: Any, texts: Sequence[str], max_length: int) ->
     inputs = tokenizer(list(texts), truncation=True, max_length=max_length, padding=True, return_tensors="pt")
     inputs.pop("token_type_ids", None)
     return model(**inputs).logits  # type: ignore[no-any-return]
+
+
+def require_same_gradients(ours: Any, theirs: Any) -> None:
+    """Of every parameter that trains, by its norm; there are some."""
+    expected = dict(theirs.named_parameters())
+    seen = 0
+    for name, parameter in ours.named_parameters():
+        if parameter.requires_grad:
+            gradient = expected[name].grad
+            assert parameter.grad is not None, name
+            assert float((parameter.grad - gradient).norm()) <= 1e-4 * float(gradient.norm()) + 1e-7, name
+            seen += 1
+    assert seen > 4

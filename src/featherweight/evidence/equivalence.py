@@ -39,17 +39,23 @@ def answer_and_time(
 
 
 def measure(
-    kind: Answer, run: Answers, export: Answers, truth: Any, groups: Sequence[str | None] | None
+    kind: Answer,
+    run: Answers,
+    export: Answers,
+    truth: Any,
+    likeness: Likeness,
+    groups: Sequence[str | None] | None,
 ) -> dict[str, Any]:
     """How much the answers differ, and what that does to the headline.
 
     Args:
+        likeness: of the two, as the kind has it.
         groups: what each row belongs to, where rows are not independent.
 
     Raises:
         UnprovenError: there is something among the answers that is not a number.
     """
-    likeness, first = kind.likeness(run, export), headline(kind)
+    first = headline(kind)
     if not np.isfinite(likeness.differences).all():
         raise UnprovenError("export refused: some answers are not numbers")
     pair = first.of(run, truth), first.of(export, truth)

@@ -148,9 +148,9 @@ def _prove(
     margin: float,
     min_agreement: float,
 ) -> dict[str, Any]:
-    groups = _groups(examples, recipe)
-    evidence = equivalence.measure(answers.kind, answers.answers, exported.answers, examples.labels, groups)
-    likeness = answers.kind.likeness(answers.answers, exported.answers)
+    groups, pair = _groups(examples, recipe), (answers.answers, exported.answers)
+    likeness = answers.kind.likeness(*pair)
+    evidence = equivalence.measure(answers.kind, *pair, examples.labels, likeness, groups)
     if exporter.is_exact:
         equivalence.require_equal(evidence, likeness)
     else:
