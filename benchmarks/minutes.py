@@ -123,7 +123,7 @@ def stock(minutes: float) -> list[Point]:
     made = prepare(recipe(), Console(quiet=True))
     settings = made.recipe.training
     rows, held_out = (
-        [{"input_ids": one.row(index).tolist(), "labels": int(one.labels[index])} for index in range(len(one))]
+        [{"input_ids": one.tokens.row(index).tolist(), "labels": int(one.targets[index])} for index in range(len(one))]
         for one in (made.encodings["train"], made.encodings["validation"])
     )
     transformers.set_seed(settings.seed)
@@ -172,16 +172,18 @@ ARMS = {"defaults": defaults, "limited": limited, "stock": stock}
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--arm", choices=ARMS, help="one arm, in this process, as a line of JSON")
-    parser.add_argument("--minutes", type=float, default=6.0, help="of the limited arm and of stock")
+    parser.add_argument("--minutes", type=float, default=6.0, help="of the limited arm")
+    parser.add_argument("--stock-minutes", type=float, default=13.0, help="of the stock arm")
     given = parser.parse_args()
     if given.arm:
-        print(json.dumps(ARMS[given.arm](given.minutes)))
+        print(json.dumps(ARMS[given.arm](given.stock_minutes if given.arm == "stock" else given.minutes)))
         return
     from featherweight.engine import hardware
 
     curves = {}
     for arm in ARMS:
-        command = [sys.executable, __file__, "--arm", arm, "--minutes", str(given.minutes)]
+        lengths = ["--minutes", str(given.minutes), "--stock-minutes", str(given.stock_minutes)]
+        command = [sys.executable, __file__, "--arm", arm, *lengths]
         ended = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
         curves[arm] = json.loads(ended.stdout.splitlines()[-1])
         found = {"minutes": given.minutes, "curves": curves, "machine": hardware.describe()}
