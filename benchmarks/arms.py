@@ -116,6 +116,7 @@ def _load(case: Case) -> tuple[Any, Any, list[str]]:
 
     from featherweight.recipe import ModelSection
     from featherweight.sources import models
+    from featherweight.tasks import heads
     from featherweight.tasks.sequence_classification import SequenceClassification
 
     torch.manual_seed(42)
@@ -126,7 +127,7 @@ def _load(case: Case) -> tuple[Any, Any, list[str]]:
         model = GPT2ForSequenceClassification(GPT2Config(num_labels=2, pad_token_id=tokenizer.pad_token_id))
         return model.eval(), tokenizer, ["score"]
     source = models.find(case.model)
-    return SequenceClassification(("NEGATIVE", "POSITIVE")).load_model(source, ModelSection(name=case.model))
+    return heads.load(SequenceClassification(("NEGATIVE", "POSITIVE")).head(), source, ModelSection(name=case.model))
 
 
 def adapt(case: Case, model: Any, head: list[str]) -> Any:
@@ -178,10 +179,11 @@ def ours(case: Case, trunk: bool = False) -> dict[str, Any]:
     import numpy as np
     from accelerate import Accelerator
 
+    from featherweight.engine import Watch
     from featherweight.engine.running.evaluate import evaluate
     from featherweight.engine.running.execution import Execution
     from featherweight.engine.training.checkpoints import Checkpoints
-    from featherweight.engine.training.train import Trainer
+    from featherweight.engine.training.train import Hooks, Means, Trainer
     from featherweight.recipe import TrainingSection
     from featherweight.records.answers import Answers, Evaluation
     from featherweight.records.rows import Encoding, Ragged
@@ -205,7 +207,7 @@ def ours(case: Case, trunk: bool = False) -> dict[str, Any]:
             case,
             model,
             lambda: evaluate(
-                model, task, encoding, execution=execution, batch_size=32, what="", observer=lambda event: None
+                model, task, encoding, execution=execution, batch_size=32, watch=Watch("", lambda event: None)
             ).metrics["eval_loss"],
             tokens,
         )
@@ -214,14 +216,14 @@ def ours(case: Case, trunk: bool = False) -> dict[str, Any]:
         model,
         task,
         encoding,
-        evaluate=lambda: Evaluation({"eval_loss": 0.0}, Answers({})),
         settings=TrainingSection(
             **SETTINGS, per_device_train_batch_size=case.batch, load_best_model_at_end=False, logging_steps=1
         ),
-        execution=execution,
-        accelerator=Accelerator(cpu=True),
-        checkpoints=Checkpoints(Path(_SCRATCH.name), keep=1),
-        observer=lambda event: losses.append(event["loss"]) if event["event"] == "step" else None,
+        means=Means(Accelerator(cpu=True), execution, Checkpoints(Path(_SCRATCH.name), keep=1)),
+        hooks=Hooks(
+            lambda: Evaluation({"eval_loss": 0.0}, Answers({})),
+            lambda event: losses.append(event["loss"]) if event["event"] == "step" else None,
+        ),
     )
 
     def train() -> float:

@@ -21,10 +21,13 @@ from featherweight.export import Subject
 from featherweight.export.onnx import write_graph
 from featherweight.methods.peft.targets import linear_targets
 from featherweight.recipe import ModelSection, load_data_section
+from featherweight.records.questions import Question
 from featherweight.records.rows import Encoding, Ragged
 from featherweight.sources import data
 from featherweight.sources import models as sources
 from featherweight.sources.trial_texts import Frame
+from featherweight.tasks import heads
+from featherweight.tasks.reading import lengths, tokens
 from featherweight.tasks.sequence_classification import SequenceClassification
 
 sys.path.insert(0, str(ROOT / "tools"))
@@ -43,7 +46,7 @@ def load(tmp_path: Path) -> Load:
         folder = tiny_models.save(kind, tmp_path / kind)
         path = folder / "config.json"
         path.write_text(json.dumps(json.loads(path.read_text()) | changes))
-        return TASK.load_model(sources.find(str(folder)), ModelSection(name=str(folder)))
+        return heads.load(TASK.head(), sources.find(str(folder)), ModelSection(name=str(folder)))
 
     return get
 
@@ -80,7 +83,7 @@ def test_row_82_a_text_may_spell_the_token_that_ends_it(kind: str, load: Load) -
     model, tokenizer, _ = load(kind)
     execution = Execution(model, tokenizer.pad_token_id, frame=Frame.of(tokenizer))
     texts = ["a b", f"a {tokenizer.eos_token} b", "b", f"{tokenizer.eos_token} {tokenizer.eos_token} a", "a b a"]
-    rows = TASK.tokenise(texts, tokenizer, 16)
+    rows = [one.ids for one in tokens.encode(list(map(Question, texts)), tokenizer, 16)]
     assert len({row.count(tokenizer.eos_token_id) for row in rows}) == 3, "the texts are as they are meant"
     encoding = Encoding.unlabelled(Ragged.of(rows, np.int32))
     with torch.no_grad():
@@ -138,7 +141,7 @@ def test_row_84_a_tokenizer_that_wants_more_than_text_is_refused(kind: str, says
 def test_row_84_a_model_that_reads_no_text_is_refused(load: Load) -> None:
     model, tokenizer, _ = load("xmod", default_language=None)
     with pytest.raises(ModelError, match="xmod: the model can't read a text: Input language unknown"):
-        TASK.max_length(tokenizer, model, None)
+        lengths.usable(tokenizer, model, None)
     with pytest.raises(ModelError, match="xmod: the model can't read a text"):
         Execution(model, tokenizer.pad_token_id, frame=Frame.of(tokenizer))
 
@@ -177,11 +180,11 @@ def test_row_84_what_onnx_can_not_hold_is_refused_before_the_work(kind: str, loa
 
 def test_row_84_labels_that_are_numbered_from_1(tmp_path: Path) -> None:
     folder = tiny.save_model(tmp_path, "bert", head=["neg", "pos"])
-    expected = TASK.load_model(sources.find(str(folder)), ModelSection(name=str(folder)))[0].classifier.weight
+    expected = heads.load(TASK.head(), sources.find(str(folder)), ModelSection(name=str(folder)))[0].classifier.weight
     config = json.loads((folder / "config.json").read_text())
     config |= {"id2label": {"1": "neg", "2": "pos"}, "label2id": {"neg": 1, "pos": 2}}
     (folder / "config.json").write_text(json.dumps(config))
-    model, _, _ = TASK.load_model(sources.find(str(folder)), ModelSection(name=str(folder)))
+    model, _, _ = heads.load(TASK.head(), sources.find(str(folder)), ModelSection(name=str(folder)))
     assert torch.equal(model.classifier.weight, expected)
     assert model.config.id2label == {0: "neg", 1: "pos"}
 
@@ -195,7 +198,7 @@ def test_row_84_a_tokenizer_without_any_special_token(tmp_path: Path) -> None:
     backend = Tokenizer(kinds.WordLevel(tiny.vocabulary(), unk_token="[UNK]"))
     backend.pre_tokenizer = pre_tokenizers.Whitespace()
     PreTrainedTokenizerFast(tokenizer_object=backend).save_pretrained(folder)
-    model, tokenizer, _ = TASK.load_model(sources.find(str(folder)), ModelSection(name=str(folder)))
+    model, tokenizer, _ = heads.load(TASK.head(), sources.find(str(folder)), ModelSection(name=str(folder)))
     assert tokenizer.pad_token_id == model.config.pad_token_id is not None
 
 
@@ -246,7 +249,7 @@ class TestLength:
     @pytest.mark.parametrize(("kind", "holds"), [("roberta", 64), ("bert", 66), ("xlnet", 512), ("t5", 512)])
     def test_row_81_is_what_the_model_can_read(self, kind: str, holds: int, load: Load) -> None:
         model, tokenizer, _ = load(kind)
-        found, reason = TASK.max_length(tokenizer, model, None)
+        found, reason = lengths.usable(tokenizer, model, None)
         assert found == holds
         assert reason is not None
         text = torch.tensor([tokenizer("great " * 600, truncation=True, max_length=found)["input_ids"]])
@@ -256,21 +259,21 @@ class TestLength:
 
     def test_row_81_more_than_that_is_refused_with_the_number(self, load: Load) -> None:
         model, tokenizer, _ = load("roberta")
-        assert TASK.max_length(tokenizer, model, 64) == (64, None)
+        assert lengths.usable(tokenizer, model, 64) == (64, None)
         with pytest.raises(ConfigError, match=r"data\.max_length: 65 is more than the 64 tokens"):
-            TASK.max_length(tokenizer, model, 65)
+            lengths.usable(tokenizer, model, 65)
 
     @pytest.mark.parametrize("claim", [-1, 0])
     def test_row_81_values_below_1_are_no_limit(self, claim: int, load: Load) -> None:
         model, tokenizer, _ = load("gpt2")
         tokenizer.model_max_length = claim
-        assert TASK.max_length(tokenizer, model, None)[0] == 66
+        assert lengths.usable(tokenizer, model, None)[0] == 66
 
     def test_row_81_a_claim_that_is_too_high_is_found_out(self, load: Load) -> None:
         model, tokenizer, _ = load("bert")
         model.config.max_position_embeddings = 5000
-        assert TASK.max_length(tokenizer, model, None)[0] == 66
-        assert TASK.max_length(tokenizer, model, None, tried=True)[0] == 512  # negative control
+        assert lengths.usable(tokenizer, model, None)[0] == 66
+        assert lengths.usable(tokenizer, model, None, tried=True)[0] == 512  # negative control
 
 
 def test_row_82_trial_texts_are_framed_as_the_tokenizer_frames_them(load: Load) -> None:

@@ -152,10 +152,10 @@ def test_row_76_adapters_that_share_a_base_keep_it() -> None:
     multi.add("own", AdapterWeights({}, {"classifier.out_proj": torch.nn.Linear(32, 2)}))
     encoding = texts([3, 9, 4, 9, 16])
     names = ["own", "other", "other", "own", "own"]
-    together = multi.logits(encoding, names)
+    together = multi.outputs(encoding, names).values
     for row, name in enumerate(names):
         one = Encoding.unlabelled(encoding.tokens[np.asarray([row])])
-        alone = multi.logits(one, [name])[0]
+        alone = multi.outputs(one, [name]).values[0]
         torch.testing.assert_close(together[row, : len(alone)], alone, atol=1e-5, rtol=0)
         assert not together[row, len(alone) :].any()
 

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from featherweight import recipe as recipes
 from featherweight import workflow
 from featherweight.evidence.data import duplicates, giveaways, label_issues, minhash
-from featherweight.recipe import DataSection
 from featherweight.report.console import Console
+from featherweight.tasks.columns import LabelColumns
 
 Models = Callable[[str], Path]
 
@@ -35,7 +35,7 @@ def sentences(count: int, seed: int = 0, length: int = 14) -> list[str]:
 
 def inspect(tmp_path: Path, **splits: list[dict[str, Any]]) -> dict[str, Any]:
     files = {f"{name}_file": str(tiny.save_jsonl(tmp_path / f"{name}.jsonl", rows)) for name, rows in splits.items()}
-    return workflow.inspect_data(DataSection(**files))
+    return workflow.inspect_data(LabelColumns(**files))
 
 
 def labelled(texts: list[str], labels: tuple[str, ...] = ("neg", "pos")) -> list[dict[str, Any]]:

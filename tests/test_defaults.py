@@ -20,7 +20,7 @@ from test_trainer_equivalence import make_encoding, make_model, train_ours, trai
 from featherweight import recipe as recipes
 from featherweight import workflow
 from featherweight.errors import ConfigError
-from featherweight.evidence.baselines import as_layer, fit_probe
+from featherweight.evidence.baselines.labels import as_layer, fit_probe
 from featherweight.recipe import Recipe, TrainingSection, seconds_of
 from featherweight.runs.directory import RunDirectory
 from featherweight.workflow import defaults
@@ -129,9 +129,9 @@ def test_the_rate_goes_with_the_scale_of_the_updates_and_the_width_of_the_model(
 @pytest.mark.parametrize("intercept", [True, False])
 def test_a_probe_is_a_layer(classes: int, width: int, intercept: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where its features are narrowed first, which is where they are many."""
-    from featherweight.evidence import baselines
+    from featherweight.evidence.baselines import labels as by_label
 
-    monkeypatch.setattr(baselines, "MOST_JOINT_WEIGHTS", 60)
+    monkeypatch.setattr(by_label, "MOST_JOINT_WEIGHTS", 60)
     draw = np.random.default_rng(1)
     labels = np.arange(90) % classes
     features = (draw.normal(size=(90, width)) + 3 + labels[:, None] * draw.normal(size=width)).astype(np.float32)
@@ -275,7 +275,7 @@ def _ends_at(losses: list[float], patience: int, threshold: float, folder: Path)
 
     from featherweight.engine.running.execution import Execution
     from featherweight.engine.training.checkpoints import Checkpoints
-    from featherweight.engine.training.train import Trainer
+    from featherweight.engine.training.train import Hooks, Means, Trainer
     from featherweight.records.answers import Answers, Evaluation
     from featherweight.tasks.sequence_classification import SequenceClassification
 
@@ -285,15 +285,14 @@ def _ends_at(losses: list[float], patience: int, threshold: float, folder: Path)
         model,
         SequenceClassification(("neg", "pos")),
         make_encoding(),
-        evaluate=lambda: Evaluation({"eval_loss": next(series)}, Answers({})),
         settings=TrainingSection(
             learning_rate=1e-4, max_steps=len(losses), eval_strategy="steps", eval_steps=1, save_strategy="steps",
             load_best_model_at_end=False, early_stopping_patience=patience, early_stopping_threshold=threshold,
         ),
-        accelerator=Accelerator(cpu=True),
-        checkpoints=Checkpoints(folder, keep=1),
-        execution=Execution(model.get_base_model(), pad_token_id=0),
-        observer=lambda event: None,
+        means=Means(
+            Accelerator(cpu=True), Execution(model.get_base_model(), pad_token_id=0), Checkpoints(folder, keep=1)
+        ),
+        hooks=Hooks(lambda: Evaluation({"eval_loss": next(series)}, Answers({})), lambda event: None),
     )  # fmt: skip
     return trainer.fit().steps
 

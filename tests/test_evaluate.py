@@ -14,7 +14,7 @@ import tiny
 from featherweight import recipe as recipes
 from featherweight import workflow
 from featherweight.errors import ConfigError, DataError
-from featherweight.recipe import DataSection
+from featherweight.tasks.columns import LabelColumns
 
 Models = Callable[[str], Path]
 
@@ -69,7 +69,7 @@ def test_row_95_each_labels_figures_are_scikit_learns(finished: Path, tmp_path: 
 
     rows = [*tiny.rows(30, seed=5), *({"text": "the plot", "label": "neg"} for _ in range(9))]
     new = tiny.save_csv(tmp_path / "new.csv", rows)
-    found = workflow.evaluate(str(finished), DataSection(train_file=str(new)))
+    found = workflow.evaluate(str(finished), LabelColumns(train_file=str(new)))
     answers = [one["label"] for one in load_predictor(finished).predict([row["text"] for row in rows])]
     stock = precision_recall_fscore_support(
         [row["label"] for row in rows], answers, labels=["neg", "pos"], zero_division=0
@@ -157,14 +157,14 @@ def test_row_74_held_out_rows_of_a_file_of_their_own_stay_so_where_train_changes
 
 def test_row_74_a_given_file_that_was_trained_on_is_named(finished: Path, tmp_path: Path) -> None:
     train = finished.parent / "train.csv"
-    for section in (DataSection(train_file=str(train)), None):
+    for section in (LabelColumns(train_file=str(train)), None):
         heard = Lines()
         found = workflow.evaluate(str(finished), section, split="train", console=heard.console)
         assert found["own_held_out_rows"] is False
         assert ["train.csv is what the run was trained on" in line for line in heard.lines] == [True]
     other = tiny.save_csv(tmp_path / "new.csv", tiny.rows(20, seed=5))
     heard = Lines()
-    workflow.evaluate(str(finished), DataSection(train_file=str(other)), console=heard.console)
+    workflow.evaluate(str(finished), LabelColumns(train_file=str(other)), console=heard.console)
     assert heard.lines == []
 
 
@@ -175,9 +175,9 @@ def test_row_71_evaluate_reads_a_column_in_one_way(models: Models, tmp_path: Pat
         rows = [{**one, "label": label} for one, label in zip(tiny.rows(12, seed=3), labels, strict=False)]
         new = tiny.save_csv(tmp_path / "new.csv", rows)
         with pytest.raises(DataError, match=rf"new\.csv: row {row}: the label '0' is none of '1', '2', '3'"):
-            workflow.evaluate(str(folder), DataSection(train_file=str(new)))
+            workflow.evaluate(str(folder), LabelColumns(train_file=str(new)))
         with pytest.raises(ConfigError, match=r"answers '1', '2', '3'"):  # for 1 and 2 would be other stars
-            workflow.evaluate(str(folder), DataSection(train_file=str(new), labels=["0", "1", "2"]))
+            workflow.evaluate(str(folder), LabelColumns(train_file=str(new), labels=["0", "1", "2"]))
 
 
 def test_row_95_evaluate_takes_other_names_for_the_outputs(finished: Path, tmp_path: Path) -> None:
@@ -185,24 +185,24 @@ def test_row_95_evaluate_takes_other_names_for_the_outputs(finished: Path, tmp_p
     words = {"neg": "bad", "pos": "good"}
     new = tiny.save_csv(tmp_path / "new.csv", [{**row, "label": words[row["label"]]} for row in rows])
     expected = workflow.evaluate(
-        str(finished), DataSection(train_file=str(tiny.save_csv(tmp_path / "same.csv", rows)), labels=["pos", "neg"])
+        str(finished), LabelColumns(train_file=str(tiny.save_csv(tmp_path / "same.csv", rows)), labels=["pos", "neg"])
     )
     assert list(expected["labels"]) == ["neg", "pos"], "the model's own names are known by name, whatever their order"
     with pytest.raises(DataError, match=r"'bad' is none of 'neg', 'pos'.*data\.labels"):
-        workflow.evaluate(str(finished), DataSection(train_file=str(new)))
-    found = workflow.evaluate(str(finished), DataSection(train_file=str(new), labels=["bad", "good"]))
+        workflow.evaluate(str(finished), LabelColumns(train_file=str(new)))
+    found = workflow.evaluate(str(finished), LabelColumns(train_file=str(new), labels=["bad", "good"]))
     assert found["eval_accuracy"] == expected["eval_accuracy"]
     assert list(found["labels"]) == ["bad", "good"]
     for labels in (["good", "neg"], ["a", "b", "c"]):
         with pytest.raises(ConfigError, match=r"data\.labels: .* answers 'neg', 'pos'"):
-            workflow.evaluate(str(finished), DataSection(train_file=str(new), labels=labels))
+            workflow.evaluate(str(finished), LabelColumns(train_file=str(new), labels=labels))
 
 
 def test_row_95_an_onnx_export_is_evaluated_as_its_run(finished: Path, tmp_path: Path) -> None:
     pytest.importorskip("onnx")
     pytest.importorskip("onnxruntime")
     workflow.export(finished, "onnx", tmp_path / "onnx")
-    section = DataSection(train_file=str(tiny.save_csv(tmp_path / "new.csv", tiny.rows(40, seed=5))))
+    section = LabelColumns(train_file=str(tiny.save_csv(tmp_path / "new.csv", tiny.rows(40, seed=5))))
     run, export = (workflow.evaluate(str(one), section) for one in (finished, tmp_path / "onnx"))
     assert run.keys() == export.keys()
     assert export["eval_loss"] == pytest.approx(run["eval_loss"], abs=1e-4)

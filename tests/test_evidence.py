@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pairs import compare
 
+from featherweight.answers.label import Label
 from featherweight.statistics.proportions import holm, mcnemar_exact, newcombe_paired, wilson
 
 CELLS = st.tuples(*[st.integers(0, 60)] * 4).filter(lambda cells: sum(cells) > 0)
@@ -125,7 +126,8 @@ def test_the_word_baseline_is_scikit_learns() -> None:
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
 
-    from featherweight.evidence.baselines import Majority, Part, TfidfLogisticRegression
+    from featherweight.evidence.baselines import Part
+    from featherweight.evidence.baselines.labels import Majority, TfidfLogisticRegression
     from featherweight.records.rows import Examples, Rows
 
     def make(count: int, seed: int) -> Examples:
@@ -139,18 +141,18 @@ def test_the_word_baseline_is_scikit_learns() -> None:
     def never(rows: np.ndarray) -> np.ndarray:
         raise AssertionError("neither of them runs the model")
 
-    def answers(baseline: Any, classes: int) -> np.ndarray:
-        baseline.fit(Part(train, never), classes)
+    def answers(baseline: Any, names: str) -> np.ndarray:
+        baseline.fit(Part(train, never), Label(names))
         found: np.ndarray = baseline.predict(Part(validation, never))["probabilities"]
         return found
 
-    ours = answers(TfidfLogisticRegression(), 2)
+    ours = answers(TfidfLogisticRegression(), "ab")
     stock = make_pipeline(
         TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True), LogisticRegression(C=10.0, max_iter=1000)
     )
-    stock.fit(list(train.all_texts()), train.labels)
+    stock.fit(list(train.all_texts()), train.truth)
     np.testing.assert_allclose(ours, stock.predict_proba(list(validation.all_texts())), atol=1e-6)
-    np.testing.assert_allclose(answers(Majority(), 3)[0], [0.5, 0.5, 0.0])
+    np.testing.assert_allclose(answers(Majority(), "abc")[0], [0.5, 0.5, 0.0])
 
 
 def test_row_43_models_of_shuffled_labels_are_called_better_at_most_at_the_nominal_rate() -> None:
@@ -158,7 +160,8 @@ def test_row_43_models_of_shuffled_labels_are_called_better_at_most_at_the_nomin
     import pyarrow as pa
     import tiny
 
-    from featherweight.evidence.baselines import Majority, Part, TfidfLogisticRegression
+    from featherweight.evidence.baselines import Part
+    from featherweight.evidence.baselines.labels import Majority, TfidfLogisticRegression
     from featherweight.records.rows import Examples, Rows
 
     rows = tiny.rows(300)
@@ -170,8 +173,8 @@ def test_row_43_models_of_shuffled_labels_are_called_better_at_most_at_the_nomin
         train, held_out = (Part(whole.select(part), lambda rows: np.empty(0)) for part in np.split(np.arange(300), 2))
         right = []
         for baseline in (Majority(), TfidfLogisticRegression()):
-            baseline.fit(train, 2)
-            right.append(baseline.predict(held_out)["probabilities"].argmax(axis=1) == held_out.examples.labels)
+            baseline.fit(train, Label("ab"))
+            right.append(baseline.predict(held_out)["probabilities"].argmax(axis=1) == held_out.examples.truth)
         return compare(*right).verdict
 
     shuffled = [verdict(np.random.default_rng(seed).permutation(truth)) for seed in range(20)]

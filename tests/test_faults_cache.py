@@ -10,7 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,13 @@ import pytest
 import tiny
 from numpy.typing import NDArray
 
-from featherweight.answers.label import Label
 from featherweight.engine.fast import kernels
 from featherweight.errors import ResourceError
 from featherweight.inference.predictor import Predictor
+from featherweight.records.questions import Question, Tokens
 from featherweight.storage.cache import cache_folder, cached, file_hash, problem
 from featherweight.storage.whole import new_folder, tidy, write_file, write_folder
+from featherweight.tasks.sequence_classification import SequenceClassification
 
 NOBODY = 65534
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can work as another user")
@@ -245,16 +246,20 @@ def test_row_86_a_library_that_is_not_as_it_was_built_is_built_anew(damage: byte
 class Answers:
     """A backend that answers by the text's length, after ``meanwhile``."""
 
-    kind = Label(("neg", "pos"))
+    task = SequenceClassification(("neg", "pos"))
     fitted: Mapping[str, Any] = {}
     text_column = None
+    max_length = 512
 
     def __init__(self, meanwhile: Callable[[], object] = lambda: None) -> None:
         self.meanwhile = meanwhile
 
-    def outputs(self, texts: list[str]) -> NDArray[np.float32]:
+    def tokenise(self, asked: Sequence[Question]) -> list[Tokens]:
+        return [Tokens([len(one.text)]) for one in asked]
+
+    def outputs(self, rows: Sequence[Tokens]) -> NDArray[np.float32]:
         self.meanwhile()
-        return np.asarray([[len(text), 3] for text in texts], dtype=np.float32)
+        return np.asarray([[row.ids[0], 3] for row in rows], dtype=np.float32)
 
 
 def test_row_86_a_planted_link_is_not_written_through(tmp_path: Path) -> None:

@@ -10,9 +10,10 @@ import pytest
 import tiny
 
 from featherweight.errors import DataError
-from featherweight.recipe import DataSection
 from featherweight.sources import data
 from featherweight.sources.formats import format_of
+from featherweight.tasks import heads
+from featherweight.tasks.columns import LabelColumns
 from featherweight.tasks.sequence_classification import SequenceClassification
 
 HEADER = "text,label\n"
@@ -25,7 +26,7 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 def prepare(path: Path, validation: Path | None = None, **keys: Any) -> Any:
     files = {"train_file": str(path)} | ({"validation_file": str(validation)} if validation else {})
-    section = DataSection(**files, **{"validation_fraction": 0.25, **keys})
+    section = LabelColumns(**files, **{"validation_fraction": 0.25, **keys})
     return SequenceClassification.prepare(data.load(section), section, seed=0)
 
 
@@ -164,7 +165,7 @@ def test_row_39_glue_test_split_is_unlabelled(tmp_path: Path) -> None:
     train = labelled(tmp_path / "train.jsonl", [0, 1] * 8)
     test = labelled(tmp_path / "test.jsonl", [-1] * 4)
     refused(test, "unlabelled")
-    section = DataSection(train_file=str(train), test_file=str(test))
+    section = LabelColumns(train_file=str(train), test_file=str(test))
     _, examples = SequenceClassification.prepare(data.load(section), section, seed=0)
     assert sorted(examples) == ["train", "validation"], "an unlabelled test split is no use and no error"
 
@@ -172,10 +173,10 @@ def test_row_39_glue_test_split_is_unlabelled(tmp_path: Path) -> None:
 def test_labels_by_name_and_by_position(tmp_path: Path) -> None:
     by_position = prepare(labelled(tmp_path / "a.jsonl", [0, 1] * 8), labels=["NEGATIVE", "POSITIVE"])
     by_name = prepare(labelled(tmp_path / "b.jsonl", ["NEGATIVE", "POSITIVE"] * 8), labels=["NEGATIVE", "POSITIVE"])
-    assert by_position[0].labels == by_name[0].labels == ("NEGATIVE", "POSITIVE")
-    assert by_position[1]["train"].labels.tolist() == by_name[1]["train"].labels.tolist()
+    assert by_position[0].answer.names == by_name[0].answer.names == ("NEGATIVE", "POSITIVE")
+    assert by_position[1]["train"].truth.tolist() == by_name[1]["train"].truth.tolist()
     stars = prepare(labelled(tmp_path / "c.jsonl", [10, 9, 2, 1] * 4))
-    assert stars[0].labels == ("1", "2", "9", "10")
+    assert stars[0].answer.names == ("1", "2", "9", "10")
 
 
 # Row 40: the order of the labels does not hang on the order of the rows.
@@ -185,7 +186,7 @@ def test_row_40_shuffled_rows_give_the_same_labels(tmp_path: Path) -> None:
     labels = ["b", "c", "a", "c", "b", "a", "a", "b", "c"] * 2
     one, _ = prepare(labelled(tmp_path / "a.jsonl", labels))
     other, _ = prepare(labelled(tmp_path / "b.jsonl", labels[::-1]))
-    assert one.labels == other.labels == ("a", "b", "c")
+    assert one.answer.names == other.answer.names == ("a", "b", "c")
 
 
 @pytest.mark.parametrize(
@@ -202,9 +203,8 @@ def test_row_40_a_trained_head_in_another_order_is_mapped_by_name(
     from featherweight.sources import models
 
     folder = tiny.save_model(tmp_path / "m", kind, head=stored)
-    model, tokenizer, _ = SequenceClassification(configured).load_model(
-        models.find(str(folder)), ModelSection(name="m")
-    )
+    head = SequenceClassification(configured).head()
+    model, tokenizer, _ = heads.load(head, models.find(str(folder)), ModelSection(name="m"))
     stock = AutoModelForSequenceClassification.from_pretrained(folder).eval()
     ids = torch.tensor([[7, 8, 9, 10]])
     ours, theirs = model(input_ids=ids).logits[0].detach(), stock(input_ids=ids).logits[0].detach()
@@ -246,9 +246,9 @@ def test_the_carved_validation_split_is_stratified_seeded_and_disjoint(tmp_path:
     _, again = prepare(path)
     assert one["validation"].ids.tolist() == again["validation"].ids.tolist()
     assert not set(one["validation"].ids) & set(one["train"].ids)
-    assert [int((one["validation"].labels == label).sum()) for label in (0, 1)] == [15, 5]
+    assert [int((one["validation"].truth == label).sum()) for label in (0, 1)] == [15, 5]
     for split_seed, same in ((42, True), (1, False)):  # the training seed has no say in it
-        section = DataSection(train_file=str(path), validation_fraction=0.25, split_seed=split_seed)
+        section = LabelColumns(train_file=str(path), validation_fraction=0.25, split_seed=split_seed)
         _, other = SequenceClassification.prepare(data.load(section), section, seed=1)
         assert (other["validation"].ids.tolist() == one["validation"].ids.tolist()) is same
 
@@ -263,7 +263,7 @@ def test_all_formats_give_the_same_rows(tmp_path: Path) -> None:
 
 
 def test_label_shares_of_the_real_sst2(sst2: Path) -> None:
-    section = DataSection(
+    section = LabelColumns(
         train_file=str(sst2 / "train.tsv"),
         validation_file=str(sst2 / "validation.tsv"),
         text="sentence",
@@ -271,7 +271,8 @@ def test_label_shares_of_the_real_sst2(sst2: Path) -> None:
     )
     task, examples = SequenceClassification.prepare(data.load(section), section, seed=42)
     shares = {
-        name: {label: round(share, 4) for label, share in task.shares(one).items()} for name, one in examples.items()
+        name: {label: round(share, 4) for label, share in task.answer.describe(one.truth).items()}
+        for name, one in examples.items()
     }
     assert shares == {
         "train": {"NEGATIVE": 0.4422, "POSITIVE": 0.5578},

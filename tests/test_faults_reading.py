@@ -18,13 +18,14 @@ from featherweight import workflow
 from featherweight.cli.arguments import data_keys
 from featherweight.errors import ConfigError, DataError, FeatherweightError
 from featherweight.inference.predictor import load_predictor
-from featherweight.recipe import DataSection, load_data_section
+from featherweight.recipe import load_data_section
 from featherweight.registry import TASKS
 from featherweight.report.console import Console
-from featherweight.serving.app import PredictRequest
+from featherweight.serving.app import asked_of
 from featherweight.sources import data
 from featherweight.sources.formats import STRICT, Reading, opened
 from featherweight.sources.formats import json_lines as json_module
+from featherweight.tasks.columns import LabelColumns
 from featherweight.tasks.sequence_classification import SequenceClassification
 from featherweight.workflow import preparing
 
@@ -115,7 +116,7 @@ def test_row_77_what_is_no_text_is_refused(value: Any, named: str, mixed: bool, 
     for path in tables(tmp_path, rows):
         refused(str(path), f"row {4 if mixed else 1}", "'text'", named, "data.text", train_file=str(path))
         with pytest.raises(DataError, match=r"row .*'text'"):
-            workflow.inspect_data(DataSection(train_file=str(path)))
+            workflow.inspect_data(LabelColumns(train_file=str(path)))
 
 
 @pytest.mark.parametrize(("value", "named"), NOT_LABELS, ids=repr)
@@ -145,7 +146,7 @@ def test_row_77_hub_data_sets_are_held_to_the_same_rule(tmp_path: Path, monkeypa
 
 
 def test_row_77_predict_and_the_server_refuse_what_run_refuses(run: Path, tmp_path: Path) -> None:
-    from pydantic import ValidationError
+    from fastapi import HTTPException
 
     tiny.save_jsonl(tmp_path / "in.jsonl", [{"text": "great"}, {"text": None}, {"text": 7}])
     with pytest.raises(DataError, match=r"in\.jsonl: row 3: the text column 'text' holds a number: 7"):
@@ -155,8 +156,10 @@ def test_row_77_predict_and_the_server_refuse_what_run_refuses(run: Path, tmp_pa
     for value, named in NOT_TEXTS:
         with pytest.raises(DataError, match=named):
             predictor.predict([value])
-        with pytest.raises(ValidationError, match=named):
-            PredictRequest.model_validate({"texts": [value]})
+        with pytest.raises(HTTPException, match=named) as refused:
+            asked_of(predictor.task, ["fine", value], 100)
+        assert refused.value.status_code == 422
+        assert "texts.1" in refused.value.detail
 
 
 def test_row_77_null_is_an_empty_text_and_cells_of_csv_are_texts(tmp_path: Path) -> None:
@@ -252,7 +255,7 @@ def test_row_78_an_unlabelled_test_file_is_left_out_and_said(
     content_of_recipe = tiny.recipe(models("bert"), "unused", data={"train_file": None, "name": str(tmp_path)})
     assert sorted(preparing.prepare(recipes.parse(content_of_recipe), console).examples) == ["train", "validation"]
     assert f"test: left out, for {tmp_path / 'test.csv'} has no labels" in said
-    assert workflow.inspect_data(DataSection(name=str(tmp_path)))["splits"]["test"]["rows"] == 2
+    assert workflow.inspect_data(LabelColumns(name=str(tmp_path)))["splits"]["test"]["rows"] == 2
     write(tmp_path / "train.csv", "text\nwarm\ncold\n")
     refused("train.csv: no column 'label'", name=str(tmp_path))
 
@@ -495,8 +498,8 @@ def test_row_98_the_encoding_of_standard_input(run: Path, cli: Cli) -> None:
 def test_row_98_evaluate_takes_the_names_that_the_data_use(run: Path, tmp_path: Path) -> None:
     rows = tiny.rows(40, seed=3)
     other = [{**row, "label": {"neg": "bad", "pos": "good"}[row["label"]]} for row in rows]
-    plain = DataSection(train_file=str(tiny.save_jsonl(tmp_path / "a.jsonl", rows)))
-    named = DataSection(train_file=str(tiny.save_jsonl(tmp_path / "b.jsonl", other)))
+    plain = LabelColumns(train_file=str(tiny.save_jsonl(tmp_path / "a.jsonl", rows)))
+    named = LabelColumns(train_file=str(tiny.save_jsonl(tmp_path / "b.jsonl", other)))
     with pytest.raises(DataError, match=r"row 1: the label 'bad' is none of 'neg', 'pos'.*set data\.labels"):
         workflow.evaluate(str(run), named)
     with_names = named.model_copy(update={"labels": ["bad", "good"]})

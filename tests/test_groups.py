@@ -18,13 +18,14 @@ from hypothesis import strategies as st
 
 from featherweight import recipe as recipes
 from featherweight import workflow
+from featherweight.answers.label import Label
 from featherweight.errors import DataError
 from featherweight.evidence import learning_curve
 from featherweight.evidence.fitting import halves
-from featherweight.recipe import DataSection
 from featherweight.records.grouping import group_names, units_of
 from featherweight.records.rows import Examples, Rows
 from featherweight.sources import data
+from featherweight.tasks.columns import LabelColumns
 from featherweight.tasks.reading.splits import carve, sample
 from featherweight.tasks.sequence_classification import SequenceClassification
 
@@ -54,7 +55,7 @@ def test_row_72_without_groups_the_same_rows_are_carved_and_sampled_as_ever(tmp_
         tmp_path / "t.jsonl", [{"text": f"word {row}", "label": one} for row, one in enumerate(labels)]
     )
     keys = {"validation_fraction": 0.1, "test_fraction": 0.2, "max_train_samples": 150, "max_eval_samples": 20}
-    section = DataSection(train_file=str(path), **keys)
+    section = LabelColumns(train_file=str(path), **keys)
     _, found = SequenceClassification.prepare(data.load(section), section, seed=3)
     digests = {name: hashlib.sha256(one.ids.astype("<i8").tobytes()).hexdigest()[:16] for name, one in found.items()}
     assert digests == {"train": "8f42697762e5d0db", "validation": "e25fdd1ae96ef572", "test": "1ff9c2da0259bee8"}
@@ -72,32 +73,32 @@ def test_row_72_whole_groups_are_carved(sizes: list[int], alone: int, classes: i
     train = examples(labels, groups)
     names = [f"class {one}" for one in range(classes)]
     try:
-        found = carve(train, "validation", fraction, seed, names, "document")
+        found = carve(train, "validation", fraction, seed, Label(names), "document")
     except DataError as error:
         assert "\n" not in str(error)
         return
     rest, held_out = found["train"], found["validation"]
     assert sorted([*rest.ids, *held_out.ids]) == list(range(len(labels)))
     assert not of_group(rest) & of_group(held_out)
-    assert set(rest.labels) == set(held_out.labels) == set(labels)
+    assert set(rest.truth) == set(held_out.truth) == set(labels)
     wanted = sum(max(round(fraction * labels.count(one)), 1) for one in set(labels))
     assert wanted / 2 <= len(held_out) <= wanted * 2
-    again = carve(train, "validation", fraction, seed, names, "document")
+    again = carve(train, "validation", fraction, seed, Label(names), "document")
     assert again["validation"].ids.tolist() == held_out.ids.tolist()
 
 
 def test_row_72_shares_are_near_and_the_seed_chooses() -> None:
     rows = documents(2000, 10)
     train = examples([int(row["label"] == "pos") for row in rows], [row["document"] for row in rows])
-    found = [carve(train, "validation", 0.1, seed, "ab", "document")["validation"] for seed in range(5)]
+    found = [carve(train, "validation", 0.1, seed, Label("ab"), "document")["validation"] for seed in range(5)]
     for one in found:
         assert len(one) == 200
-        assert abs(one.labels.mean() - 0.5) < 0.06
+        assert abs(one.truth.mean() - 0.5) < 0.06
     assert len({tuple(sorted(of_group(one))) for one in found}) == 5
     mixed = examples(
         [int(row["label"] == "pos") for row in rows], [r["document"] if i % 2 else "" for i, r in enumerate(rows)]
     )
-    held_out = carve(mixed, "validation", 0.1, 0, "ab", "document")["validation"]
+    held_out = carve(mixed, "validation", 0.1, 0, Label("ab"), "document")["validation"]
     lone = sum(group is None for group in held_out.groups("document"))
     assert len(held_out) == 200
     assert 80 <= lone <= 120, "rows without a group are held out in proportion"
@@ -115,10 +116,10 @@ def test_row_72_shares_are_near_and_the_seed_chooses() -> None:
 )  # fmt: skip
 def test_row_72_a_group_that_can_not_be_on_one_side_is_named(labels: list[int], groups: list[str], named: str) -> None:
     with pytest.raises(DataError) as caught:
-        carve(examples(labels, groups), "validation", 0.1, 0, ["x", "y"], "document")
+        carve(examples(labels, groups), "validation", 0.1, 0, Label(["x", "y"]), "document")
     assert named in str(caught.value)
     if "0.33" in named:
-        carve(examples(labels, groups), "validation", 0.33, 0, ["x", "y"], "document")
+        carve(examples(labels, groups), "validation", 0.33, 0, Label(["x", "y"]), "document")
 
 
 def test_row_72_samples_keep_groups_together_as_far_as_they_can() -> None:
@@ -127,7 +128,7 @@ def test_row_72_samples_keep_groups_together_as_far_as_they_can() -> None:
         drawn = sample(train, 55, seed, "document")
         assert len(drawn) == 55
         assert len(of_group(drawn)) == 6
-    labels, groups = train.labels, train.groups("document")
+    labels, groups = train.truth, train.groups("document")
     parts = [set(learning_curve.subset(labels, one, 0, groups).tolist()) for one in learning_curve.FRACTIONS]
     assert all(small < large for small, large in itertools.pairwise(parts))
     assert len({groups[row] for row in parts[0]}) <= 4
@@ -182,7 +183,7 @@ def test_row_71_labels_have_one_number_in_all_files_that_are_looked_at(tmp_path:
     other = tiny.save_csv(
         tmp_path / "b.csv", [{"text": f"word {row}", "label": row % 5 + (row > 9)} for row in range(20)]
     )
-    section = DataSection(train_file=str(train), validation_file=str(other))
+    section = LabelColumns(train_file=str(train), validation_file=str(other))
     found = workflow.inspect_data(section)
     assert found["conflicting_labels"]["rows"] == 20, "ten texts of the second file, and the same of the first"
     assert found["unknown_labels"] == {"validation": {"0": 2}}

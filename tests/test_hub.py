@@ -16,8 +16,8 @@ from conftest import ROOT
 from hub import LoopbackHub
 
 from featherweight.errors import ConfigError
-from featherweight.recipe import DataSection
 from featherweight.sources import data
+from featherweight.tasks.columns import LabelColumns
 
 Models = Callable[[str], Path]
 TOKEN = "hf_secret_token"
@@ -154,7 +154,7 @@ def test_a_kind_of_file_is_no_data_set(name: str, tmp_path: Path, monkeypatch: p
     monkeypatch.chdir(tmp_path)
     (tmp_path / "train.csv").write_text("text,label\ngood,1\nbad,0\n" * 4, encoding="utf-8")
     with pytest.raises(ConfigError, match=f"data.name: '{name}' is a kind of file.*train_file"):
-        data.load(DataSection(name=name))
+        data.load(LabelColumns(name=name))
 
 
 def save_real_size_gpt2(folder: Path) -> Path:

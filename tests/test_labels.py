@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from featherweight.errors import DataError
-from featherweight.recipe import DataSection
 from featherweight.records.rows import Split
 from featherweight.sources import data
+from featherweight.tasks.columns import LabelColumns
 from featherweight.tasks.reading.labels import class_indices, read_as, read_label_column
 from featherweight.tasks.sequence_classification import SequenceClassification
 
@@ -43,7 +43,7 @@ def save(path: Path, labels: list[Any]) -> Path:
 
 
 def prepare(train: Path, validation: Path, **keys: Any) -> Any:
-    section = DataSection(train_file=str(train), validation_file=str(validation), **keys)
+    section = LabelColumns(train_file=str(train), validation_file=str(validation), **keys)
     return SequenceClassification.prepare(data.load(section), section, seed=0)
 
 
@@ -84,7 +84,7 @@ def test_row_71_integers_are_no_positions_where_names_are_integers(
     with pytest.raises(DataError, match=rf"validation\.csv: row {row}: the label '{label}' is none of '1', '2'"):
         prepare(train, other)
     _, examples = prepare(train, save(tmp_path / "right.csv", [5, 4, 3, 2, 1]))
-    assert examples["validation"].labels.tolist() == [4, 3, 2, 1, 0]
+    assert examples["validation"].truth.tolist() == [4, 3, 2, 1, 0]
 
 
 def test_row_71_positions_are_read_where_the_order_of_the_names_is_given(tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ def test_row_71_positions_are_read_where_the_order_of_the_names_is_given(tmp_pat
     with pytest.raises(DataError, match=r"row 1: the label '2'.*set data\.labels to them in the order"):
         prepare(words, integers)  # which would have counted in the alphabet's order
     _, examples = prepare(words, integers, labels=["World", "Sports", "Business"])
-    assert examples["validation"].labels.tolist() == [2, 0, 1]
+    assert examples["validation"].truth.tolist() == [2, 0, 1]
     assert "0 is 'World', 1 is 'Sports', 2 is 'Business'" in examples["validation"].reading
     assert examples["train"].reading is None
 
@@ -130,7 +130,7 @@ def test_row_71_numbers_that_look_alike(tmp_path: Path) -> None:
         with pytest.raises(DataError, match=r"row 2: the labels .* differ only in"):
             read(values, ["a", "b"])
     _, examples = prepare(save(tmp_path / "t.csv", ["0.0", "1.0"] * 4), save(tmp_path / "v.csv", [1, 0]))
-    assert examples["validation"].labels.tolist() == [1, 0]
+    assert examples["validation"].truth.tolist() == [1, 0]
 
 
 def test_row_71_minus_one_is_a_class_where_that_is_said(tmp_path: Path) -> None:
@@ -138,7 +138,7 @@ def test_row_71_minus_one_is_a_class_where_that_is_said(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"row 1: the label -1 .*data\.labels"):
         prepare(path, path)
     _, examples = prepare(path, path, labels=["-1", "0", "1"])
-    assert examples["validation"].labels.tolist() == [0, 1, 2] * 4
+    assert examples["validation"].truth.tolist() == [0, 1, 2] * 4
     with pytest.raises(DataError, match=r"row 2: the label -1 marks"):
         read(["neg", "-1"], ["neg", "pos"])
 

@@ -14,6 +14,8 @@ import tiny
 
 from featherweight import recipe as recipes
 from featherweight import workflow
+from featherweight.answers import headline
+from featherweight.answers.label import Label
 from featherweight.evidence import learning_curve as curves
 from featherweight.report import tables
 
@@ -49,16 +51,16 @@ def test_the_band_holds_the_truth_as_often_as_it_says() -> None:
 
 def test_a_flat_curve_promises_nothing_and_a_steep_one_does() -> None:
     flat = curves.summarise(drawn((0.0, 0.5, 0.2), 0.004), 0)
-    assert "not shown to bring more" in curves.headline(flat)
+    assert "not shown to bring more" in curves.headline(flat, headline(Label))
     steep = curves.summarise(drawn((8.0, 0.5, 0.05), 0.002), 0)
-    assert "would bring about +0.0" in curves.headline(steep)
+    assert "would bring about +0.0" in curves.headline(steep, headline(Label))
 
 
 @pytest.mark.parametrize("law", [(0.0, 0.5, 0.2), (8.0, 0.5, 0.05), (3.0, 0.5, 0.1)])
 def test_row_97_the_headline_and_the_table_of_a_curve_have_the_same_figures(law: tuple[float, float, float]) -> None:
     """The gain is between two figures of the fitted curve, which are both said; no measured figure is mixed in."""
     found = curves.summarise(drawn(law, 0.01, seed=3), 0)
-    line, rows = curves.headline(found), tables.curve_rows(found)
+    line, rows = curves.headline(found, headline(Label)), tables.curve_rows(found)
     cells = [cell for row in rows for cell in row]
     numbers = re.findall(r"[+-]?\d+\.\d+", line)
     for number in numbers:

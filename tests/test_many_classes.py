@@ -22,7 +22,8 @@ from featherweight import recipe as recipes
 from featherweight import workflow
 from featherweight.answers.label import Label
 from featherweight.errors import ConfigError
-from featherweight.evidence import baselines, logistic
+from featherweight.evidence import logistic, words
+from featherweight.evidence.baselines import labels as rivals
 from featherweight.evidence.data import giveaways
 from featherweight.evidence.exhibits import Case
 from featherweight.evidence.exhibits.confusion import Confusion, confusion, confusion_cells, mistakes
@@ -107,10 +108,10 @@ def test_row_88_many_classes_are_fitted_one_by_one_and_as_well(monkeypatch: pyte
 def test_row_88_words_of_much_text_are_hashed(monkeypatch: pytest.MonkeyPatch) -> None:
     texts, labels = _words(_topics(4, 40))
     named = np.concatenate(list(logistic.WordModel(10.0).fit(texts, labels).probabilities(texts)))
-    monkeypatch.setattr(logistic, "_MOST_NAMED_CHARACTERS", 1000)
+    monkeypatch.setattr(words, "_MOST_NAMED_CHARACTERS", 1000)
     model = logistic.WordModel(10.0).fit(texts, labels)
     hashed = np.concatenate(list(model.probabilities(texts)))
-    assert model._model.coef_.shape[1] == logistic._BUCKETS
+    assert model._model.coef_.shape[1] == words._BUCKETS
     np.testing.assert_allclose(hashed, named, atol=0.02)
 
 
@@ -118,8 +119,8 @@ def test_row_88_a_wide_probe_works_on_principal_components(monkeypatch: pytest.M
     draw = np.random.default_rng(0)
     labels = np.repeat(np.arange(5), 40)
     features = (draw.normal(size=(200, 64)) + 3 * draw.normal(size=(5, 64))[labels]).astype(np.float32)
-    monkeypatch.setattr(baselines, "MOST_JOINT_WEIGHTS", 5 * 8)
-    model = baselines.fit_probe(features, labels)
+    monkeypatch.setattr(rivals, "MOST_JOINT_WEIGHTS", 5 * 8)
+    model = rivals.fit_probe(features, labels)
     assert model[-1].coef_.shape == (5, 8)
     assert np.mean(model.predict(features) == labels) > 0.95
 
@@ -132,8 +133,8 @@ def test_row_88_a_baseline_that_fails_is_said_and_left_out(
     def fail(*_: Any) -> None:
         raise MemoryError("Unable to allocate\n28 GiB")
 
-    monkeypatch.setattr(baselines.TfidfLogisticRegression, "fit", fail)
-    monkeypatch.setattr(baselines.Majority, "predict", fail)
+    monkeypatch.setattr(rivals.TfidfLogisticRegression, "fit", fail)
+    monkeypatch.setattr(rivals.Majority, "predict", fail)
     content = tiny.recipe(models("bert"), train_csv, training={"max_steps": 2})
     metrics = workflow.run(recipes.parse(content), tmp_path / "run", console=Console()).metrics
     assert list(metrics["baselines"]) == ["linear-probe"]
@@ -197,7 +198,7 @@ def test_row_88_tables_show_the_commonest_and_the_worst_labels() -> None:
 
     shares = {"train": {f"label {one}": (one + 1) / 5050 for one in range(100)}, "validation": {}}
     console = Console(width=80, record=True, markup=False)
-    console.print(tables.label_shares(shares, {"train": 5050, "validation": 10}))
+    console.print(tables.described(Label.described, shares, {"train": range(5050), "validation": range(10)}))
     text = console.export_text()
     assert "label 99 " in text
     assert "label 89 " not in text

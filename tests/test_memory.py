@@ -13,6 +13,7 @@ import resource, sys
 from pathlib import Path
 import numpy as np, torch
 from transformers import BertConfig, BertForSequenceClassification
+from featherweight.engine import Watch
 from featherweight.engine.running.evaluate import evaluate
 from featherweight.engine.running.execution import Execution
 from featherweight.records.rows import Encoding, Ragged
@@ -32,7 +33,7 @@ model = BertForSequenceClassification(config).eval()
 task = SequenceClassification(("no", "yes"))
 execution = Execution(model, 0)
 found = evaluate(
-    model, task, encoding, execution=execution, batch_size=32, what="", observer=lambda event: None
+    model, task, encoding, execution=execution, batch_size=32, watch=Watch("", lambda event: None)
 )
 assert len(found.answers) == rows
 anonymous = [line for line in open("/proc/self/status") if line.startswith("RssAnon")][0]

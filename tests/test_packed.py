@@ -478,11 +478,11 @@ def test_each_text_of_a_mixed_batch_gets_its_own_adapter(kind: str, lengths: lis
     encoding = make_encoding(lengths)
     asked = ["ab"[index % 2] for index in range(len(lengths))]
     alone = [
-        shared.logits(Encoding.unlabelled(encoding.tokens[np.asarray([row])]), [asked[row]])
+        shared.outputs(Encoding.unlabelled(encoding.tokens[np.asarray([row])]), [asked[row]]).values
         for row in range(len(lengths))
     ]
-    torch.testing.assert_close(shared.logits(encoding, asked), torch.cat(alone), atol=1e-5, rtol=1e-5)
-    assert not torch.allclose(shared.logits(encoding, asked[1:] + asked[:1]), torch.cat(alone), atol=1e-2)
+    torch.testing.assert_close(shared.outputs(encoding, asked).values, torch.cat(alone), atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(shared.outputs(encoding, asked[1:] + asked[:1]).values, torch.cat(alone), atol=1e-2)
 
 
 @pytest.mark.parametrize("kind", [*PACKED, *PADDED])

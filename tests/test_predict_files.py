@@ -26,10 +26,11 @@ from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from featherweight.answers.label import Label
 from featherweight.errors import ConfigError, DataError, FeatherweightError
 from featherweight.inference.predictor import Predictor
+from featherweight.records.questions import Question, Tokens
 from featherweight.sources.formats import format_of
+from featherweight.tasks.sequence_classification import SequenceClassification
 
 CASES = ROOT.parent / "shared" / "cases" / "15"
 ENDINGS = ("csv", "tsv", "jsonl", "parquet")
@@ -47,14 +48,19 @@ class Answers:
 
     fitted: Mapping[str, Any] = {}
     text_column = None
+    max_length = 512
 
     def __init__(self, labels: Sequence[str] = ("neg", "pos")) -> None:
-        self.kind = Label(labels)
+        self.task = SequenceClassification(labels)
         self.asked = 0
 
-    def outputs(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        self.asked += len(texts)
-        return np.asarray([[len(text) % 7 - place for place in range(self.kind.width)] for text in texts], np.float32)
+    def tokenise(self, asked: Sequence[Question]) -> list[Tokens]:
+        return [Tokens([len(one.text)]) for one in asked]
+
+    def outputs(self, rows: Sequence[Tokens]) -> NDArray[np.float32]:
+        self.asked += len(rows)
+        width = self.task.answer.width
+        return np.asarray([[row.ids[0] % 7 - place for place in range(width)] for row in rows], np.float32)
 
 
 def read(path: Path) -> list[Row]:

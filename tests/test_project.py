@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
@@ -142,6 +143,44 @@ def test_nothing_outside_the_axes_knows_a_task_or_a_kind_of_answer(tmp_path: Pat
     (tmp_path / "report").mkdir()
     (tmp_path / "report" / "page.py").write_text("figure = metrics['tuned']['eval_accuracy']\n")
     assert len(spelling(tmp_path)) == 1, "negative control"
+
+
+MOST_LINES, MOST_PARAMETERS = 45, 7
+# Signatures that are not ours to shorten, by file and name, with the reason.
+LONG_SIGNATURES = {
+    ("engine/running/attention.py", "attention"): "transformers' attention interface has these names",
+    ("workflow/predicting.py", "predict_file"): "public: what names the model, and how the file is read",
+}
+
+
+def too_long(path: Path) -> tuple[list[str], list[str]]:
+    """Functions of more lines, and signatures of more parameters, than fit into a reader's head."""
+    lines, parameters = [], []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            given = node.args
+            names = [one.arg for one in (*given.posonlyargs, *given.args, *given.kwonlyargs)]
+            names += [one.arg for one in (given.vararg, given.kwarg) if one is not None]
+            if node.end_lineno - node.lineno + 1 > MOST_LINES:
+                lines.append(node.name)
+            if len(names) - (names[:1] in (["self"], ["cls"], ["ctx"])) > MOST_PARAMETERS:
+                parameters.append(node.name)
+    return lines, parameters
+
+
+def test_functions_and_signatures_fit_a_screen() -> None:
+    found = {path.relative_to(SOURCE).as_posix(): too_long(path) for path in sorted(SOURCE.rglob("*.py"))}
+    assert [f"{path}: {name}" for path, (names, _) in found.items() for name in names] == []
+    assert {(path, name) for path, (_, names) in found.items() for name in names} == LONG_SIGNATURES.keys()
+
+
+def test_a_function_that_is_too_long_is_seen(tmp_path: Path) -> None:
+    """Negative control: one line and one parameter more than are allowed, and exactly as many."""
+    for extra in (0, 1):
+        given = ", ".join(f"p{index}" for index in range(MOST_PARAMETERS + extra - 2))
+        body = "\n".join(["        pass"] * (MOST_LINES + extra - 1))
+        (tmp_path / "one.py").write_text(f"class A:\n    async def f(self, {given}, *, k, **more):\n{body}\n")
+        assert too_long(tmp_path / "one.py") == ((["f"], ["f"]) if extra else ([], []))
 
 
 def test_a_newcomers_questions_lead_somewhere() -> None:

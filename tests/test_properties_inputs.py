@@ -22,9 +22,9 @@ from hypothesis import strategies as st
 from featherweight import recipe as recipes
 from featherweight.errors import FeatherweightError, ModelError
 from featherweight.methods.peft import strangers
-from featherweight.recipe import DataSection
 from featherweight.sources import archives, data, models, packages, tensors
 from featherweight.storage import names
+from featherweight.tasks.columns import LabelColumns
 from featherweight.tasks.sequence_classification import SequenceClassification
 
 CASES = int(os.environ.get("FEATHERWEIGHT_CASES", "200"))
@@ -75,7 +75,7 @@ def ours_only() -> Iterator[None]:
 
 
 KEYS = {section: list(model.model_fields) for section, model in {
-    "model": recipes.ModelSection, "data": DataSection, "training": recipes.TrainingSection
+    "model": recipes.ModelSection, "data": LabelColumns, "training": recipes.TrainingSection
 }.items()} | {"method": ["name", "r", "lora_alpha", "target_modules", "init_lora_weights", "rank_pattern"]}  # fmt: skip
 
 
@@ -158,7 +158,7 @@ def test_data_files(
 ) -> None:
     path = tmp_path_factory.getbasetemp() / f"data{suffix}"
     path.write_bytes(content)
-    section = DataSection(train_file=str(path), encoding=encoding, skip_bad_rows=skipped)
+    section = LabelColumns(train_file=str(path), encoding=encoding, skip_bad_rows=skipped)
     with ours_only():
         _, examples = SequenceClassification.prepare(data.load(section), section, seed=0)
         assert all(text.strip() for split in examples.values() for text in split.all_texts())

@@ -379,12 +379,12 @@ class TestManyAdapters:
         asked = ["ab"[index % 2] for index in range(len(lengths))]
         one_by_one = torch.cat(
             [
-                shared.logits(Encoding.unlabelled(encoding.tokens[np.asarray([row])]), [name])
+                shared.outputs(Encoding.unlabelled(encoding.tokens[np.asarray([row])]), [name]).values
                 for row, name in enumerate(asked)
             ]
         )
-        torch.testing.assert_close(shared.logits(encoding, asked), one_by_one, atol=1e-5, rtol=1e-5)
-        assert not torch.allclose(shared.logits(encoding, asked[1:] + asked[:1]), one_by_one, atol=1e-2)
+        torch.testing.assert_close(shared.outputs(encoding, asked).values, one_by_one, atol=1e-5, rtol=1e-5)
+        assert not torch.allclose(shared.outputs(encoding, asked[1:] + asked[:1]).values, one_by_one, atol=1e-2)
 
     def test_a_layer_that_sees_more_than_texts(self) -> None:
         """DeBERTa runs its relative positions through the layer that makes keys of tokens."""
@@ -395,11 +395,11 @@ class TestManyAdapters:
         for name in "ab":
             shared.add(name, AdapterWeights({path: Update(torch.randn(4, 32), torch.randn(32, 4), 0.3)}, {}))
         encoding, asked = Encoding.unlabelled(to_read([3, 9, 5, 9]).tokens), ["a", "b", "b", "b"]
-        together = shared.logits(encoding, asked)
+        together = shared.outputs(encoding, asked).values
         for row, name in enumerate(asked):
-            one = shared.logits(Encoding.unlabelled(encoding.tokens[np.asarray([row])]), [name])
+            one = shared.outputs(Encoding.unlabelled(encoding.tokens[np.asarray([row])]), [name]).values
             torch.testing.assert_close(together[[row]], one, atol=1e-5, rtol=1e-5)
-        assert not torch.allclose(shared.logits(encoding, asked[::-1]), together, atol=1e-2)
+        assert not torch.allclose(shared.outputs(encoding, asked[::-1]).values, together, atol=1e-2)
 
     def test_a_layer_that_stands_elsewhere_than_thought_is_found_out(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """The negative control: as many tokens as reads, or not, is no matter."""
@@ -410,7 +410,7 @@ class TestManyAdapters:
         update = Update(torch.randn(4, 32), torch.randn(64, 4), 0.3)
         shared.add("a", AdapterWeights({"bert.encoder.layer.0.intermediate.dense": update}, {}))
         with pytest.raises(RuntimeError, match="a layer sees"):
-            shared.logits(Encoding.unlabelled(to_read([3, 9]).tokens), ["a", "b"])
+            shared.outputs(Encoding.unlabelled(to_read([3, 9]).tokens), ["a", "b"])
 
 
 def test_trial_texts_try_what_is_asked() -> None:

@@ -130,7 +130,7 @@ def test_row_02_killed_between_two_steps(case: str, torture: Torture, tmp_path: 
     "moment",
     [
         striking("featherweight.engine.training.train:Trainer._evaluate", 1, signal.SIGKILL),
-        striking("featherweight.workflow.running:_publish", 1, signal.SIGKILL),
+        striking("featherweight.workflow.running:publish", 1, signal.SIGKILL),
     ],
     ids=["epoch boundary", "after the last step"],
 )
@@ -173,13 +173,13 @@ STAGES = {
     "reading data": ("featherweight.sources.data:load", 1),
     "tokenising": ("featherweight.tasks.sequence_classification:SequenceClassification.encode", 1),
     "checking the data": ("featherweight.evidence.data.checks:check", 1),
-    "a baseline": ("featherweight.evidence.baselines:TfidfLogisticRegression.predict", 1),
+    "a baseline": ("featherweight.evidence.baselines.labels:TfidfLogisticRegression.predict", 1),
     "evaluating the base": ("featherweight.engine.running.execution:Execution.outputs", 1),
     "the first step": (STEP, 1),
     "between micro-batches": ("featherweight.engine.training.train:Trainer._gradients", 5),
     "evaluating": ("featherweight.engine.training.train:Trainer._evaluate", 1),
     "saving": ("featherweight.engine.training.checkpoints:_write", 3),
-    "publishing": ("featherweight.workflow.running:assess", 1),
+    "publishing": ("featherweight.workflow.publishing:assess", 1),
     "the gate": ("featherweight.workflow.gate:require_same_answers", 1),
     "the report": ("featherweight.report.page:one_run", 1),
 }

@@ -30,6 +30,7 @@ from featherweight.report import svg, tables
 from featherweight.report.model_card import model_card
 from featherweight.runs.directory import RunDirectory
 from featherweight.sources.models import ModelSource
+from featherweight.tasks.sequence_classification import SequenceClassification
 
 NASTY = "<img src=x onerror=alert(1)></script><b>'\"&"
 
@@ -232,7 +233,9 @@ def test_row_97_the_cards_base_model_is_the_hubs_name(
 ) -> None:
     source = ModelSource(name, Path(name), revision=revision)
     metrics = json.loads((run / "metrics.json").read_text())
-    card = model_card(recipes.load(run / "recipe.toml"), source, ["neg", "pos"], metrics, "adapter")
+    card = model_card(
+        recipes.load(run / "recipe.toml"), source, SequenceClassification(["neg", "pos"]), metrics, "adapter"
+    )
     header = yaml.safe_load(card.split("---\n")[1])
     assert header.get("base_model") == found
     assert "/home/me" not in card

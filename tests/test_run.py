@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from featherweight.engine.training.checkpoints import Checkpoints
 from featherweight.errors import ConfigError, ModelError
 from featherweight.inference.predictor import load_predictor
 from featherweight.runs.directory import RunDirectory
+from featherweight.tasks import heads
 
 Models = Callable[[str], Path]
 
@@ -141,7 +143,7 @@ def stopped_and_resumed(content: dict[str, Any], folder: Path, step: int, monkey
         original = Trainer.fit
 
         def fit(self: Any, resume: Any = None) -> Any:
-            self.stop = lambda: self.progress.step >= step
+            self.hooks = replace(self.hooks, stop=lambda: self.progress.step >= step)
             return original(self, resume)
 
         patch.setattr(Trainer, "fit", fit)
@@ -308,7 +310,7 @@ def test_row_29_a_model_without_pad_token(models: Models) -> None:
     from featherweight.tasks.sequence_classification import SequenceClassification
 
     task = SequenceClassification(("neg", "pos"))
-    model, tokenizer, _ = task.load_model(sources.find(str(models("gpt2"))), ModelSection(name="m"))
+    model, tokenizer, _ = heads.load(task.head(), sources.find(str(models("gpt2"))), ModelSection(name="m"))
     assert tokenizer.pad_token == "<|endoftext|>"
     assert model.config.pad_token_id == tokenizer.pad_token_id
     texts = ["great film", "a dull and lazy plot with this very awful cast", "story"]
@@ -362,10 +364,10 @@ def test_evaluate_and_compare_agree_with_the_run(
 
 
 def test_a_new_file_and_a_plain_model_can_be_evaluated(finished: Path, models: Models, tmp_path: Path) -> None:
-    from featherweight.recipe import DataSection
+    from featherweight.tasks.columns import LabelColumns
 
     new = tiny.save_csv(tmp_path / "new.csv", tiny.rows(40, seed=9))
-    section = DataSection(train_file=str(new))
+    section = LabelColumns(train_file=str(new))
     assert workflow.evaluate(str(finished), section)["eval_accuracy"] > 0.8
     assert workflow.evaluate(str(finished / "adapter"), section)["eval_accuracy"] > 0.8
     untuned = workflow.evaluate(str(models("bert")), section)

@@ -15,7 +15,7 @@ import torch
 from featherweight import recipe as recipes
 from featherweight import workflow
 from featherweight.answers.label import predicted
-from featherweight.engine import cost
+from featherweight.engine import Watch, cost
 from featherweight.engine.running.execution import Execution
 from featherweight.engine.running.features import features
 from featherweight.engine.running.padded import Padded
@@ -51,7 +51,7 @@ def test_features_are_the_stock_trunks(kind: str, padded: bool, tmp_path: Path) 
         execution.forward = Padded(0, torch.device("cpu"), "asked for")
         model.set_attn_implementation("eager")
     before = execution.outputs(model, texts, rows).values.detach()
-    found = features(model, head, texts, rows, execution=execution, what="features", observer=lambda event: None)
+    found = features(model, head, texts, rows, execution=execution, watch=Watch("features", lambda event: None))
     trunk = AutoModel.from_pretrained(folder).eval()
     place = -1 if kind in tiny.DECODERS else 0
     for row, ours in zip(rows, found, strict=True):

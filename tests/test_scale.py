@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 import tiny
 
+from featherweight.records.questions import Question
+
 _WORDS = [
     "film",
     "unbelievable",
@@ -84,7 +86,8 @@ def test_row_89_texts_cut_here_have_the_ids_that_the_tokenizer_gives_them() -> N
         tokenizer.pad_token = tokenizer.pad_token or "[PAD]"
         special = tokenizer.num_special_tokens_to_add(pair=False)
         for most in (special + 1, special + 2, 16, 1000):
-            ids, lost = tokens.encode(texts, tokenizer, most)
+            rows = tokens.encode(list(map(Question, texts)), tokenizer, most)
+            ids, lost = [row.ids for row in rows], [row.lost for row in rows]
             stock = tokenizer(texts, truncation=True, max_length=most)
             whole = tokenizer(texts, truncation=False, verbose=False)
             assert ids == [row or [tokenizer.pad_token_id] for row in stock["input_ids"]], (name, most)
@@ -99,14 +102,15 @@ def test_row_89_a_tokenizer_that_came_with_a_limit_and_padding_of_its_own_is_set
     tokenizer = tiny.tokenizer("bert")
     tokenizer.backend_tokenizer.enable_truncation(3)
     tokenizer.backend_tokenizer.enable_padding(length=50)
-    assert [len(row) for row in tokens.encode(["film plot cast scene", ""], tokenizer, 16)[0]] == [6, 2]
+    asked = [Question("film plot cast scene"), Question("")]
+    assert [len(row.ids) for row in tokens.encode(asked, tokenizer, 16)] == [6, 2]
 
 
 def test_row_89_texts_are_tokenised_in_batches_bounded_by_their_length() -> None:
     from featherweight.tasks.reading import tokens
 
     texts = ["x" * 400_000] * 7 + ["y"] * 9_000
-    made = list(tokens.batches(iter(texts)))
+    made = [[one.text for one in batch] for batch in tokens.batches(map(Question, texts))]
     assert [text for batch in made for text in batch] == texts
     assert max(len(batch) for batch in made) < 5_000
     assert max(sum(map(len, batch)) for batch in made) < 1_500_000
@@ -119,12 +123,13 @@ def test_row_89_long_documents_cost_their_length_and_no_more() -> None:
     Cut inside the tokenizer they took 614 MB.
     """
     script = (
-        "import resource, sys, time; sys.path.insert(0, sys.argv[1]); import tiny; from featherweight.tasks import "
-        "sequence_classification as task; tokenizer = tiny.tokenizer('bert'); document = 'film plot ' * 9500\n"
-        "task.SequenceClassification.tokenise(None, ['film'] * 10, tokenizer, 16)\n"
+        "import resource, sys, time; sys.path.insert(0, sys.argv[1]); import tiny; from featherweight.tasks.reading "
+        "import tokens; from featherweight.records.questions import Question; tokenizer = tiny.tokenizer('bert')\n"
+        "document = 'film plot ' * 9500\n"
+        "tokens.encode([Question('film')] * 10, tokenizer, 16)\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-        "rows = task.SequenceClassification.tokenise(None, [document] * 200, tokenizer, 16)\n"
-        "assert [len(row) for row in rows] == [16] * 200\n"
+        "rows = tokens.encode([Question(document)] * 200, tokenizer, 16)\n"
+        "assert [len(row.ids) for row in rows] == [16] * 200\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
     )
     command = [sys.executable, "-c", script, str(Path(__file__).parent)]

@@ -118,3 +118,21 @@ def test_a_mistake_is_said_and_ctrl_enter_asks(page: browser.Browser, server: se
         "document.getElementById('text').dispatchEvent(new KeyboardEvent('keydown', {key: 'Enter', ctrlKey: true}))"
     )
     until(page, "document.querySelectorAll('.card').length == 1")
+
+
+def test_a_reply_of_another_kind_is_shown_too(
+    page: browser.Browser, models: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """Neither a label nor probabilities: whatever the reply holds."""
+    rows = [{**row, "label": 10 * index} for index, row in enumerate(tiny.rows(80))]
+    content = tiny.recipe(models("bert"), tiny.save_jsonl(tmp_path / "rows.jsonl", rows), training={"max_steps": 2})
+    workflow.run(recipes.parse({**content, "task": "regression"}), tmp_path / "numbers")
+    with serving.running(tmp_path / "numbers") as server:
+        page.open(server.url + "/")
+        until(page, "document.activeElement.id == 'text'")
+        page.run("document.getElementById('text').value = 'great film'; document.getElementById('ask').requestSubmit()")
+        until(page, "document.querySelectorAll('.card').length == 2")
+        shown = page.run("return document.querySelector('.card .label').textContent")
+        expected = server.predict(["great film"], "numbers").json["predictions"][0]["value"]
+    assert float(shown) == pytest.approx(expected, rel=1e-3)
+    assert page.run("return document.getElementById('message').textContent") == ""

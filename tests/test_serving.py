@@ -22,6 +22,7 @@ from featherweight import recipe as recipes
 from featherweight import workflow
 from featherweight.inference.loading import load_tuned, origin_of
 from featherweight.inference.shared_base import SharedBase, weights_of
+from featherweight.records.questions import Question
 from featherweight.serving.catalogue import BASE, Catalogue
 
 TEXTS = [row["text"] for row in tiny.rows(24, seed=9)] + ["great", "", "no-such-word the the the the"]
@@ -86,7 +87,7 @@ def test_row_65_mixed_batches_equal_single_adapters(several: dict[str, Path]) ->
     asked = [(name, index) for name in sharing for index in range(len(TEXTS))]
     for size in (len(asked), 17, 2, 1):
         chosen = [asked[int(one)] for one in rng.permutation(len(asked))[:size]]
-        prepared = [shared.prepare(served[name].key, [TEXTS[index]])[0] for name, index in chosen]
+        prepared = [shared.prepare(served[name].key, [Question(TEXTS[index])])[0] for name, index in chosen]
         answers = shared.answer([served[name].key for name, _ in chosen], prepared)
         for (name, index), answer in zip(chosen, answers, strict=True):
             assert answer["label"] == expected[name][index]["label"]
@@ -96,7 +97,7 @@ def test_row_65_mixed_batches_equal_single_adapters(several: dict[str, Path]) ->
     for name in set(several) & OWN:
         own = served[name].backend
         assert own is not shared
-        got = own.answer([name] * len(TEXTS), own.prepare(name, TEXTS))
+        got = own.answer([name] * len(TEXTS), own.prepare(name, list(map(Question, TEXTS))))
         np.testing.assert_allclose(probabilities(got), probabilities(expected[name]), atol=1e-5)
 
 
@@ -121,11 +122,11 @@ def test_unloading_leaves_the_others_as_they_were(several: dict[str, Path]) -> N
     catalogue = load({name: several[name] for name in SHARED})
     plain = catalogue.find("plain")
     assert isinstance(plain.backend, SharedBase)
-    before = plain.backend.answer([plain.key], plain.backend.prepare(plain.key, TEXTS[:1]))
+    before = plain.backend.answer([plain.key], plain.backend.prepare(plain.key, [Question(TEXTS[0])]))
     catalogue.unload("wide")
     assert catalogue.find("wide") is None
     assert catalogue.find("wide" + BASE) is None
-    assert plain.backend.answer([plain.key], plain.backend.prepare(plain.key, TEXTS[:1])) == before
+    assert plain.backend.answer([plain.key], plain.backend.prepare(plain.key, [Question(TEXTS[0])])) == before
     for name in SHARED - {"wide"}:
         catalogue.unload(name)
     assert catalogue.all() == []
@@ -168,7 +169,9 @@ def adapted(folder: Path, base: Path, **options: Any) -> Path:
 def ask(catalogue: Catalogue, name: str, texts: list[str] = TEXTS) -> list[list[float]]:
     served = catalogue.find(name)
     assert served is not None, name
-    return probabilities(served.backend.answer([served.key] * len(texts), served.backend.prepare(served.key, texts)))
+    return probabilities(
+        served.backend.answer([served.key] * len(texts), served.backend.prepare(served.key, list(map(Question, texts))))
+    )
 
 
 def untuned(run: Path) -> tuple[list[str], list[list[float]]]:

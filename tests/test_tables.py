@@ -20,6 +20,7 @@ from featherweight import recipe as recipes
 from featherweight import workflow
 from featherweight.answers.label import Label
 from featherweight.evidence import learning_curve as curves
+from featherweight.evidence.data.label_issues import SuspectedLabelErrors
 from featherweight.evidence.exhibits.examples import Examples
 from featherweight.evidence.exhibits.where import Where
 from featherweight.records.parts import Column
@@ -80,7 +81,7 @@ def made() -> Iterator[FittedTable]:
     evaluation = dict.fromkeys(("eval_loss", "eval_accuracy", *tables._TIMES), 123456.789)
     example = {"row": LARGE, "text": TEXT, "label": LABELS[0], "suggested": LABELS[1], "base": 0.1, "tuned": 0.9}
     names = ["majority", "tfidf-logistic-regression", "linear-probe"]
-    yield tables.label_shares(shares, dict.fromkeys(shares, LARGE))
+    yield tables.described(KIND.described, shares, dict.fromkeys(shares, range(LARGE)))
     yield tables.epochs([{"epoch": 0.5, "training_loss": 12.3456, "eval_loss": 1.2, "eval_accuracy": 0.5}], FIRST)
     yield tables.evaluations(
         {"/a/long/path/of/a/model/that/somebody/has": evaluation, "tuned model": evaluation}, FIRST
@@ -92,14 +93,15 @@ def made() -> Iterator[FittedTable]:
     extra = ("eval_macro_f1", "eval_balanced_accuracy", "eval_matthews_correlation")
     figures = evaluation | dict.fromkeys(extra, -0.12345) | {"eval_accuracy_interval": [0.1234, 0.9876]}
     yield tables.measured("/a/long/path/of/a/model/that/somebody/has", figures, KIND)
-    yield tables.by_label({name: {"precision": 0.1, "recall": 0.2, "f1": 0.3, "support": LARGE} for name in LABELS})
+    by_label = {name: {"precision": 0.1, "recall": 0.2, "f1": 0.3, "support": LARGE} for name in LABELS}
+    yield from map(FittedTable.of, KIND.briefs({"labels": by_label}))
     many = [
         {"by": "label", "value": f"{LABELS[one % 5]}{one}", "rows": LARGE, "base": 0.1, "tuned": 0.2}
         for one in range(99)
     ]
     yield from map(FittedTable.of, Where().brief({"where": {"slices": many}}))
     yield tables.learning_curve(curve())
-    yield tables.suspects([example])
+    yield from map(FittedTable.of, SuspectedLabelErrors().brief({"suspected_label_errors": {"examples": [example]}}))
     yield from map(FittedTable.of, Examples().brief({"examples": {"fixed": [example], "broken": [example]}}))
     figures = {f"eval_{one}": 0.98765 for one in ("accuracy", "macro_f1", "matthews_correlation")}
     yield tables.runs([{"run": RUN.format(one), **figures, "trainable_parameters": LARGE} for one in range(3)], KIND)

@@ -13,7 +13,7 @@ import torch
 
 from featherweight.engine.running.execution import Execution
 from featherweight.engine.training.checkpoints import Checkpoints
-from featherweight.engine.training.train import Trainer
+from featherweight.engine.training.train import Hooks, Means, Trainer
 from featherweight.recipe import TrainingSection
 from featherweight.records.answers import Answers, Evaluation
 from featherweight.records.rows import Encoding, Ragged
@@ -81,12 +81,13 @@ def train_ours(
         model,
         task,
         encoding,
-        evaluate=lambda: Evaluation({"eval_loss": 0.0}, Answers({})),
         settings=TrainingSection(**{**SETTINGS, **changes}, load_best_model_at_end=False),
-        accelerator=Accelerator(cpu=True),
-        checkpoints=Checkpoints(folder, keep=1),
-        execution=execution or Execution(model.get_base_model(), pad_token_id=0),
-        observer=observe,
+        means=Means(
+            Accelerator(cpu=True),
+            execution or Execution(model.get_base_model(), pad_token_id=0),
+            Checkpoints(folder, keep=1),
+        ),
+        hooks=Hooks(lambda: Evaluation({"eval_loss": 0.0}, Answers({})), observe),
         head=head,
     )
     trainer.fit()

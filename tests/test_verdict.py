@@ -229,7 +229,7 @@ def test_row_92_a_training_that_taught_nothing_or_too_little_is_said_with_what_h
 
     (nothing,) = lines(trained=(0.68, 0.69), ahead=["linear-probe"])
     assert nothing == (
-        "Training hardly learned anything (its loss ended at 0.6800; that of always answering the shares of the labels is "
+        "Training hardly learned anything (its loss ended at 0.6800; that of answering without a look at the text is "
         "0.6900): leave training.learning_rate (now 2e-05) and what goes with it out, and they are chosen for the data."
     )
     behind = lines(ahead=["linear-probe", "tfidf-logistic-regression"])[-1]
@@ -261,16 +261,16 @@ def findings(**found: Any) -> dict[str, Any]:
 def test_row_92_an_unbalanced_set_is_said_once_for_all_splits() -> None:
     split = {"label_shares": {"ham": 0.93, "spam": 0.07}}
     found = findings(splits={"train": split, "validation": {"label_shares": {"ham": 0.95, "spam": 0.05}}})
-    (line,) = checks.warnings(found)
+    (line,) = checks.warnings(Label, found)
     assert line.startswith("93.0% of train, 95.0% of validation rows are 'ham'")
     assert "macro-F1" in line
     split["label_shares"] = {"ham": 0.9, "spam": 0.1}
-    assert len(checks.warnings({**found, "splits": {"train": split}})) == 0, "negative control"
+    assert len(checks.warnings(Label, {**found, "splits": {"train": split}})) == 0, "negative control"
 
 
 def test_row_97_the_senses_of_twins_add_up_to_all_of_them() -> None:
     found = findings(twins={"validation": {"rows": 240, "exact": 4, "normalised": 10, "near": 30}})
-    (line,) = checks.warnings(found)
+    (line,) = checks.warnings(Label, found)
     total, rows, *parts = map(int, re.findall(r"\d+", line))
     assert (total, rows) == (30, 240)
     assert sum(parts) == total

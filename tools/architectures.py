@@ -227,7 +227,7 @@ def _serve(run: Path, texts: list[str]) -> None:
     catalogue = Catalogue()
     catalogue.load("tiny", str(run))
     for served in catalogue.all():
-        prepared = served.backend.prepare(served.key, texts)
+        prepared = served.backend.prepare(served.key, served.task.questions(texts))
         served.backend.answer([served.key] * len(texts), prepared)
 
 

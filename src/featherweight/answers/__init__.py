@@ -7,11 +7,12 @@ on held-out rows and travels with a model. Whatever stands above the engine asks
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 from featherweight.records.answers import Answers, Evaluation, Likeness
-from featherweight.registry import ANSWERS
+from featherweight.registry import ANSWERS, STATISTICS
 from featherweight.statistics.additive import Statistic
 from featherweight.statistics.proportions import CONFIDENCE, wilson
 
@@ -20,7 +21,33 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
+    from featherweight.records.parts import Brief
+    from featherweight.records.questions import Question
+    from featherweight.records.rows import Column
+
 FIRST = "label"  # of files that were written while there was no other kind
+
+
+@dataclass(frozen=True)
+class Described:
+    """How the truth of a split is described: a few figures, by name.
+
+    Attributes:
+        key: of ``metrics.json`` and of each split's checks.
+        title: over the table of all splits.
+        column: what the names are.
+        form: how a figure is written.
+        shares: whether the figures are shares of the whole, so that the rare ones can be added up.
+    """
+
+    key: str
+    title: str
+    column: str
+    form: str
+    shares: bool = True
+
+
+Check = tuple[Callable[[Any], bool], str]  # what a value must be, and how that is said
 
 
 class Answer(Protocol):
@@ -30,23 +57,35 @@ class Answer(Protocol):
         name: in ``ANSWERS``.
         best: the metric of an evaluation that chooses the checkpoint.
         statistics: the first is the headline.
+        baselines: names in ``BASELINES``, the cheapest first.
+        probe: the one among them whose fit is the output layer of a fresh head.
+        checks: names in ``CHECKS``, in the order in which a reader hears of what they find.
         exhibits: names in ``EXHIBITS``, in the order of the report.
+        described: how the truth of a split is described.
+        known: each key of ``featherweight.json`` that is the kind's own, with what it must be.
         unfitted: what an artefact has of what is fitted, before it is.
+        reply_schema: JSON Schema of a reply.
         reservation: what a model does whose verdict is not confirmed.
         knows_nothing: the baseline that looks at no text, and what it does.
     """
 
     name: ClassVar[str]
     best: ClassVar[str]
+    statistics: ClassVar[tuple[Statistic, ...]]
+    baselines: ClassVar[tuple[str, ...]]
+    probe: ClassVar[str]
+    checks: ClassVar[tuple[str, ...]]
     exhibits: ClassVar[tuple[str, ...]]
+    described: ClassVar[Described]
+    known: ClassVar[Mapping[str, Check]]
     unfitted: ClassVar[Mapping[str, Any]]
+    reply_schema: ClassVar[Mapping[str, Any]]
     reservation: ClassVar[str]
     knows_nothing: ClassVar[tuple[str, str]]
-    statistics: ClassVar[tuple[Statistic, ...]]
 
     @classmethod
     def of_facts(cls, facts: Mapping[str, Any]) -> Self:
-        """The kind as ``featherweight.json`` has it."""
+        """The kind as ``featherweight.json`` has it. Raises KeyError where it does not say."""
         ...
 
     def facts(self) -> dict[str, Any]:
@@ -58,8 +97,14 @@ class Answer(Protocol):
         """Of the model's outputs."""
         ...
 
-    def of_outputs(self, outputs: NDArray[np.float32], options: Mapping[str, Any]) -> Answers:
-        """Answers from what the head gives for each row, shape (rows, width)."""
+    @property
+    def possible(self) -> tuple[str, ...]:
+        """What the answers may be, where that is a list of names."""
+        ...
+
+    def of_outputs(self, outputs: Column, options: Mapping[str, Any]) -> Answers:
+        """Answers from what the head gives for each row, shape (rows, width), or ragged with one for each read; NaN
+        where it had nothing to read."""
         ...
 
     def options(self, name: str, fitted: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
@@ -67,7 +112,9 @@ class Answer(Protocol):
         not to be had of ``name``."""
         ...
 
-    def reply(self, answers: Answers, options: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    def reply(
+        self, answers: Answers, asked: Sequence[Question], options: Mapping[str, Any]
+    ) -> Iterator[dict[str, Any]]:
         """What predictor and server give for each row."""
         ...
 
@@ -79,11 +126,11 @@ class Answer(Protocol):
         """What a reply adds to a row of a file; ``nests`` where a cell can hold a table."""
         ...
 
-    def possible_cells(self, nests: bool) -> list[dict[str, Any]]:
+    def possible_cells(self, nests: bool, options: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Cells that between them hold whatever may be added, to try whether a file can hold it. The first is whole."""
         ...
 
-    def fields(self) -> list[pa.Field]:
+    def fields(self, options: Mapping[str, Any]) -> list[pa.Field]:
         """The columns that nested cells make up, as Arrow has them."""
         ...
 
@@ -106,6 +153,19 @@ class Answer(Protocol):
         """The headline's verdict, or ``no-difference`` where something that it can't see speaks against it."""
         ...
 
+    def describe(self, truth: Any) -> dict[str, float]:
+        """What a split's truth is like, as ``described`` says."""
+        ...
+
+    def said(self, truth: Any, row: int) -> str:
+        """The truth of a row, in words."""
+        ...
+
+    def strata(self, truth: Any) -> tuple[NDArray[np.int64], Sequence[str]]:
+        """Of which part of the data each row is, for rows to be held out of each part alike, shape (rows,); and what
+        messages call the parts."""
+        ...
+
     def slices(self, truth: Any) -> Iterator[tuple[tuple[str, str], NDArray[np.bool_]]]:
         """Slices of the rows by their truth: what by and which value, and which rows; few or none."""
         ...
@@ -118,8 +178,8 @@ class Answer(Protocol):
         """How alike two models answer."""
         ...
 
-    def loss(self, answers: Answers, truth: Any) -> float:
-        """Training's loss, mean over the rows, from the answers alone."""
+    def losses(self, outputs: Column, truth: Any) -> tuple[float, int]:
+        """Training's loss summed over the items of some rows, from what the head gives, and how many items."""
         ...
 
     def uninformed_loss(self, truth: Any) -> float:
@@ -133,6 +193,19 @@ class Answer(Protocol):
     def details(self, answers: Answers, truth: Any) -> Mapping[str, Any]:
         """What ``evaluate`` says of one model beside its statistics."""
         ...
+
+    def briefs(self, details: Mapping[str, Any]) -> list[Brief]:
+        """The same for the terminal."""
+        ...
+
+    def introduction(self) -> tuple[str, Sequence[str]]:
+        """What is answered, for a model card: how that is called, and what there is of it."""
+        ...
+
+
+def statistics_of(kind: Answer | type[Answer]) -> tuple[Statistic, ...]:
+    """A kind's own statistics, and those that third parties registered for it."""
+    return (*kind.statistics, *(STATISTICS[name] for name in STATISTICS.for_kind((), kind.name)))
 
 
 def kind_of(metrics: Mapping[str, Any]) -> type[Answer]:
@@ -169,7 +242,7 @@ def evaluation_of(
 
 def figures(kind: Answer, answers: Answers, truth: Any) -> dict[str, float]:
     """The statistics that each evaluation has, as ``eval_<name>``."""
-    asked = (one for one in kind.statistics if one.in_evaluations)
+    asked = (one for one in statistics_of(kind) if one.in_evaluations)
     return {f"eval_{one.name}": one.of(answers, truth).of_all_rows for one in asked}
 
 

@@ -6,14 +6,17 @@ set of such counts or on many at once, so that resampling needs sums and no seco
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from featherweight.records.parts import Brief, Column
 from featherweight.statistics.additive import Additive, Floats, ratio
+
+_MOST_LISTED = 20
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,24 @@ def by_label(counts: ClassCounts, names: Sequence[str]) -> dict[str, dict[str, f
         name: {**{part: float(of[label]) for part, of in parts.items()}, "support": int(counts.labels[label])}
         for label, name in enumerate(names)
     }
+
+
+def shown(found: Mapping[str, Mapping[str, float]], what: str, of: str) -> Brief:
+    """What :func:`by_label` found as a table: in full, or the worst ones where there are many.
+
+    Args:
+        what: a name is of, such as ``label``.
+        of: what the support is counted in.
+    """
+    columns = [Column(what, words=True), *map(Column, ("precision", "recall", "F1", of))]
+    worst = sorted(found, key=lambda name: found[name]["f1"])[:_MOST_LISTED]
+    some = f", the worst {len(worst)} of {len(found)} by F1" if len(worst) < len(found) else ""
+    rows = [
+        [name, *(f"{found[name][part]:.4f}" for part in ("precision", "recall", "f1")), f"{found[name]['support']:,}"]
+        for name in found
+        if name in worst
+    ]
+    return Brief(f"By {what}{some}", columns, rows)
 
 
 def additive(

@@ -9,11 +9,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from featherweight.answers import class_counts, probabilities
+from featherweight.answers import Answer, Check, Described, class_counts, probabilities
 from featherweight.answers.calibration import fit_and_report
 from featherweight.answers.class_counts import ClassCounts
+from featherweight.answers.facts import are_names, is_number
 from featherweight.errors import ConfigError, ModelError
 from featherweight.records.answers import Answers, Likeness
+from featherweight.records.parts import Brief
+from featherweight.records.questions import Question
+from featherweight.records.rows import Column, numbers_of
 from featherweight.statistics import resampling
 from featherweight.statistics.additive import Additive, Floats, Statistic, mean_of
 from featherweight.statistics.paired import verdict as verdict_of
@@ -36,6 +40,15 @@ def predicted(answers: Answers) -> Labels:
 def right(answers: Answers, truth: Labels) -> NDArray[np.bool_]:
     """Of which rows the most probable class is the label; shape (rows,)."""
     return np.asarray(predicted(answers) == truth)
+
+
+def _are_thresholds(value: Any) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(one, dict)
+        and is_number(one.get("wanted_error_rate"))
+        and (one.get("confidence") is None or is_number(one["confidence"]))
+        for one in value
+    )
 
 
 def counts(answers: Answers, truth: Labels) -> ClassCounts:
@@ -62,8 +75,28 @@ class Label:
 
     name: ClassVar[str] = "label"
     best: ClassVar[str] = "eval_loss"
+    baselines: ClassVar[tuple[str, ...]] = ("majority", "tfidf-logistic-regression", "linear-probe")
+    probe: ClassVar[str] = "linear-probe"
+    checks: ClassVar[tuple[str, ...]] = (
+        "one-sided", "unknown-labels", "twins", "shared-groups", "conflicting-labels", "giveaways",
+        "suspected-label-errors",
+    )  # fmt: skip
     exhibits: ClassVar[tuple[str, ...]] = ("calibration", "confusion", "where", "examples")
+    described: ClassVar[Described] = Described("label_shares", "Label shares", "label", "{:.2%}")
+    known: ClassVar[Mapping[str, Check]] = {
+        "labels": (are_names, "a list of names, each once"),
+        "temperature": (lambda value: value is None or (is_number(value) and value > 0), "a number above 0"),
+        "thresholds": (_are_thresholds, "a list of tables with wanted_error_rate and confidence"),
+    }
     unfitted: ClassVar[Mapping[str, Any]] = {"temperature": None, "thresholds": []}
+    reply_schema: ClassVar[Mapping[str, Any]] = {
+        "type": "object",
+        "required": ["label", "probabilities"],
+        "properties": {
+            "label": {"type": ["string", "null"], "description": "null where the model abstains"},
+            "probabilities": {"type": "object", "additionalProperties": {"type": "number"}},
+        },
+    }
     reservation: ClassVar[str] = "never answers some labels"
     knows_nothing: ClassVar[tuple[str, str]] = ("majority", "always answering the commonest label")
     statistics: ClassVar[tuple[Statistic, ...]] = (
@@ -113,9 +146,13 @@ class Label:
     def width(self) -> int:
         return len(self.names)
 
-    def of_outputs(self, outputs: NDArray[np.float32], options: Mapping[str, Any]) -> Answers:
+    @property
+    def possible(self) -> tuple[str, ...]:
+        return self.names
+
+    def of_outputs(self, outputs: Column, options: Mapping[str, Any]) -> Answers:
         """Softmax of the logits, divided by the option ``temperature``."""
-        return Answers({PROBABILITIES: softmax(outputs / options.get("temperature", 1.0))})
+        return Answers({PROBABILITIES: softmax(numbers_of(outputs) / options.get("temperature", 1.0))})
 
     def options(self, name: str, fitted: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
         """``temperature`` and ``confidence``, for ``calibrated`` and ``max_error_rate``.
@@ -132,7 +169,9 @@ class Label:
         confidence = 0.0 if rate is None else _confidence(name, fitted.get("thresholds", ()), rate)
         return {"temperature": fitted["temperature"], "confidence": confidence}
 
-    def reply(self, answers: Answers, options: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    def reply(
+        self, answers: Answers, asked: Sequence[Question], options: Mapping[str, Any]
+    ) -> Iterator[dict[str, Any]]:
         """``{"label": ..., "probabilities": {label: probability}}`` of each row; the label is None where its
         probability is below the option ``confidence``."""
         for row in answers[PROBABILITIES].tolist():
@@ -150,12 +189,12 @@ class Label:
         flat = {f"probability_{name}": share for name, share in shares.items()}
         return {"prediction": reply["label"], **({PROBABILITIES: shares} if nests else flat)}
 
-    def possible_cells(self, nests: bool) -> list[dict[str, Any]]:
+    def possible_cells(self, nests: bool, options: Mapping[str, Any]) -> list[dict[str, Any]]:
         """One whole row, and every other label that may stand in one."""
         first = {"label": self.names[0], PROBABILITIES: dict.fromkeys(self.names, 1 / 3)}
         return [self.cells(first, nests), *({"prediction": name} for name in self.names[1:])]
 
-    def fields(self) -> list[pa.Field]:
+    def fields(self, options: Mapping[str, Any]) -> list[pa.Field]:
         """The columns of :meth:`cells`, nested, as Arrow has them."""
         import pyarrow as pa
 
@@ -223,6 +262,18 @@ class Label:
         found = verdict_of(other.of_all_rows - one.of_all_rows, p_value, balanced.less_is_better)
         return verdict if found == verdict else "no-difference"
 
+    def describe(self, truth: Labels) -> dict[str, float]:
+        """The share of each label."""
+        counts = np.bincount(truth, minlength=len(self.names))
+        return {name: float(count / len(truth)) for name, count in zip(self.names, counts, strict=True)}
+
+    def said(self, truth: Labels, row: int) -> str:
+        return self.names[int(truth[row])]
+
+    def strata(self, truth: Labels) -> tuple[Labels, Sequence[str]]:
+        """The classes."""
+        return truth, [f"the class {name!r}" for name in self.names]
+
     def slices(self, truth: Labels) -> Iterator[tuple[tuple[str, str], NDArray[np.bool_]]]:
         """The rows of each label."""
         return ((("label", self.names[one]), truth == one) for one in np.unique(truth))
@@ -231,9 +282,9 @@ class Label:
         """A temperature and thresholds for wanted error rates, with what they do on the rows that are reported on."""
         return fit_and_report(fitting[0][PROBABILITIES], fitting[1], reporting[0][PROBABILITIES], reporting[1])
 
-    def loss(self, answers: Answers, truth: Labels) -> float:
-        """Mean cross-entropy, where only the probabilities are left."""
-        return float(probabilities.log_losses(answers[PROBABILITIES], truth).mean())
+    def losses(self, outputs: Column, truth: Labels) -> tuple[float, int]:
+        """Cross-entropy in nats."""
+        return float(probabilities.log_losses(softmax(numbers_of(outputs)), truth).sum()), len(truth)
 
     def uninformed_loss(self, truth: Labels) -> float:
         """Cross-entropy of always answering the shares of the labels."""
@@ -263,6 +314,12 @@ class Label:
     def details(self, answers: Answers, truth: Labels) -> Mapping[str, Any]:
         """``labels``: precision, recall, F1 and support of each."""
         return {"labels": class_counts.by_label(counts(answers, truth), self.names)}
+
+    def briefs(self, details: Mapping[str, Any]) -> list[Brief]:
+        return [class_counts.shown(details["labels"], "label", "rows")]
+
+    def introduction(self) -> tuple[str, Sequence[str]]:
+        return "Labels", self.names
 
 
 def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -297,3 +354,7 @@ def _numbers_in(lists: Any, rows: int) -> NDArray[np.float32]:
     """The same back; shape (rows, classes). Raises ValueError where the lists are not of one length."""
     flat = np.concatenate([np.empty(0, dtype=np.float32), *(chunk.flatten().to_numpy() for chunk in lists.chunks)])
     return np.asarray(flat, dtype=np.float32).reshape(rows, -1)
+
+
+if TYPE_CHECKING:
+    _is_one: type[Answer] = Label

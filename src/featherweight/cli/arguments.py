@@ -110,6 +110,7 @@ def data_keys(value: str) -> dict[str, Any]:
 def data_section(target: str, value: str | None, assignments: Sequence[str], reading: dict[str, Any]) -> Any:
     """The data that ``evaluate`` measures on: a run's own columns and labels, under what was given."""
     from featherweight import recipe as recipes
+    from featherweight.inference.facts import task_named
     from featherweight.runs.directory import RunDirectory
     from featherweight.sources import archives
 
@@ -124,7 +125,7 @@ def data_section(target: str, value: str | None, assignments: Sequence[str], rea
         for key in ("filter", "slices", "group"):
             known.pop(key, None)
         known |= data_keys(value)
-    return recipes.load_data_section({**known, **overrides})
+    return recipes.load_data_section({**known, **overrides}, task_named(target))
 
 
 def quiet_libraries() -> None:

@@ -22,7 +22,7 @@ def add(commands: Any) -> None:
         "--margin",
         type=float,
         metavar="M",
-        help="a loss of accuracy that would not matter; says whether more is ruled out",
+        help="a loss of the headline that would not matter; says whether more is ruled out",
     )
 
 

@@ -20,7 +20,10 @@ def add(commands: Any) -> None:
     parser.add_argument("--output-dir", metavar="DIR", help="where (default: RUN/exports/FORMAT)")
     add_base_model(parser)
     parser.add_argument(
-        "--margin", type=float, default=0.02, help="int8: loss of accuracy to rule out at 95 %% (default: 0.02)"
+        "--margin",
+        type=float,
+        default=0.02,
+        help="int8: loss of the headline (of a standard deviation, for numbers) to rule out at 95 %% (default: 0.02)",
     )
     parser.add_argument(
         "--min-agreement", type=float, default=0.99, help="int8: share of labels that must be the same (default: 0.99)"

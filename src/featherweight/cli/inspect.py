@@ -45,6 +45,7 @@ def add(commands: Any) -> None:
         "featherweight inspect data train.tsv validation.tsv --set data.text=sentence",
     )
     parser.add_argument("files", nargs="+", metavar="FILE", help="up to three files; each is looked at as one split")
+    parser.add_argument("--task", metavar="TASK", help="what the data is for, as in a recipe")
     add_set(parser, "set a key of the data section, such as data.text=sentence")
     add_reading(parser)
     for kind, (what, example) in _ARTEFACTS.items():
@@ -57,14 +58,16 @@ def _inspect_data(arguments: Arguments) -> None:
     from featherweight import recipe as recipes
     from featherweight import workflow
     from featherweight.recipe import FILE_KEYS
+    from featherweight.registry import DEFAULT_TASK
 
     if len(arguments.files) > len(FILE_KEYS):
         raise ConfigError(f"at most {len(FILE_KEYS)} files, taken as train, validation and test")
     keys = dict(zip(FILE_KEYS, arguments.files, strict=False))
     overrides = recipes.parse_set(arguments.assignments)
-    section = recipes.load_data_section({**keys, **overrides.get("data", {}), **reading_keys(arguments)})
+    task = arguments.task or DEFAULT_TASK
+    section = recipes.load_data_section({**keys, **overrides.get("data", {}), **reading_keys(arguments)}, task)
     console = console_for(arguments)
-    console.result(workflow.inspect_data(section, console=console))
+    console.result(workflow.inspect_data(section, task=task, console=console))
 
 
 def _inspect_artefact(arguments: Arguments) -> None:

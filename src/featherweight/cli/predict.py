@@ -13,7 +13,7 @@ def add(commands: Any) -> None:
         commands,
         "predict",
         _predict,
-        "label and probability of texts",
+        "the answers of a model to texts, such as a label and its probability",
         'featherweight predict runs/demo --text "Warm, funny and beautifully acted."',
     )
     parser.add_argument("run", metavar="RUN", help="a run, an export, or whatever `evaluate` takes")
@@ -24,7 +24,11 @@ def add(commands: Any) -> None:
     )
     parser.add_argument("--output", metavar="FILE", help="where the rows go, with their predictions (default: -)")
     add_base_model(parser)
-    parser.add_argument("--calibrated", action="store_true", help="probabilities at the run's fitted temperature")
+    parser.add_argument(
+        "--calibrated",
+        action="store_true",
+        help="probabilities at the fitted temperature, or an interval about a number",
+    )
     parser.add_argument("--encoding", default="utf-8", metavar="NAME", help="encoding of --input, such as cp1252")
     add_delimiter(parser)
     parser.add_argument(

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 
 from featherweight.answers import Answer
 from featherweight.records.outputs import Outputs
-from featherweight.records.rows import Column
 
 Event = dict[str, Any]
 Observer = Callable[[Event], None]
@@ -17,6 +17,25 @@ StopRequested = Callable[[], bool]
 
 # Events that say how far the work has come and that nobody needs afterwards; all others are the run's history.
 TRANSIENT = frozenset({"stepping", "evaluating"})
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Whoever waits for a pass over some rows.
+
+    Attributes:
+        what: names the pass in progress events, as in "evaluating the base model".
+        observer: is told how far it is.
+        stop: is asked between batches whether to stop.
+    """
+
+    what: str
+    observer: Observer
+    stop: StopRequested = lambda: False
+
+    def tell(self, done: int, total: int) -> None:
+        """How many rows are done."""
+        self.observer({"event": "evaluating", "what": self.what, "rows": done, "total": total})
 
 
 class Task(Protocol):
@@ -32,8 +51,4 @@ class Task(Protocol):
         Args:
             targets: those of the rows, end to end in their order.
         """
-        ...
-
-    def answers(self, outputs: Outputs) -> Mapping[str, Column]:
-        """What is kept of the rows, by name; few numbers each. A column has one entry a row, or is ragged."""
         ...

@@ -6,9 +6,9 @@ import os
 import threading
 import time
 from pathlib import Path
-from typing import Any
 
 from featherweight.engine.hardware import give_back_freed_memory
+from featherweight.records.outcome import Cost, Energy
 
 WATTS_PER_CORE = 5.0  # a server processor's rated power divided by its cores: 3 to 8 W; used where nothing is counted
 _COUNTERS = Path("/sys/class/powercap")
@@ -43,16 +43,14 @@ class Meter:
         self._sampler.join()
         self._most = max(self._most, _resident())
 
-    def cost(self) -> dict[str, Any]:
-        """``seconds``, ``processor_seconds``, ``memory_growth_bytes`` (None where it can't be read)."""
+    def cost(self) -> Cost:
         return {
             "seconds": self.seconds,
             "processor_seconds": self.processor_seconds,
             "memory_growth_bytes": self._most - self._first if self._first else None,
         }
 
-    def energy(self) -> dict[str, Any]:
-        """``joules``, whether that is an ``estimate``, and how it came about (``source``)."""
+    def energy(self) -> Energy:
         now = _joules(self._counters)
         if now and self._energy.keys() == now.keys():
             spent = sum(_since(self._energy[name], now[name]) for name in now)

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from featherweight.answers import figures, interval
-from featherweight.evidence.exhibits import Case
+from featherweight.evidence.exhibits import Case, exhibits_of
 from featherweight.evidence.exhibits.examples import cut
 from featherweight.evidence.two_models import by_every_statistic, by_headline
 from featherweight.records.answers import Answers
-from featherweight.registry import EXHIBITS
+from featherweight.records.outcome import Figures, WithoutRows
 
 _SHORT = 10, 80  # characters of a text that fits a line and says something
 _TRIED = 1000
@@ -39,8 +39,8 @@ def assess(case: Case, baselines: Mapping[str, Answers], known: Mapping[str, NDA
         **{key: _without(case, rows) for key, rows in known.items()},
         "text_to_try": text_to_try(case.examples.all_texts()),
     }
-    for name in case.kind.exhibits:
-        for key, value in EXHIBITS[name]().find(case).items():
+    for exhibit in exhibits_of(case.kind):
+        for key, value in exhibit.find(case).items():
             found[key] = {**found.get(key, {}), **value}
     return found
 
@@ -56,7 +56,7 @@ def text_to_try(texts: Iterable[str]) -> str:
     return cut(plain.lstrip("- "), _SHORT[1])
 
 
-def _without(case: Case, known: NDArray[np.bool_]) -> dict[str, Any]:
+def _without(case: Case, known: NDArray[np.bool_]) -> WithoutRows:
     """The figures again on the rows that are not known from train."""
     clean = np.flatnonzero(~known)
     if len(clean) == 0:
@@ -64,8 +64,8 @@ def _without(case: Case, known: NDArray[np.bool_]) -> dict[str, Any]:
     truth, pair = case.truth[clean], (case.base.select(clean), case.tuned.select(clean))
     groups = [case.groups[int(row)] for row in clean] if case.groups is not None else None
 
-    def measure(answers: Answers) -> dict[str, Any]:
-        return {**figures(case.kind, answers, truth), **interval(case.kind, answers, truth)}
+    def measure(answers: Answers) -> Figures:
+        return cast(Figures, {**figures(case.kind, answers, truth), **interval(case.kind, answers, truth)})
 
     return {
         "rows": len(clean),

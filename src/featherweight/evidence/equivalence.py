@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from featherweight.answers import Answer, headline
+from featherweight.answers import Answer, headline, headline_of
 from featherweight.errors import UnprovenError
 from featherweight.records.answers import Answers, Likeness
+from featherweight.records.questions import Question
 from featherweight.statistics.paired import compare
 from featherweight.statistics.proportions import not_inferior
 
@@ -22,10 +23,10 @@ _TIMED_ALONE = 50
 
 
 def answer_and_time(
-    answers: Callable[[Iterable[str]], Answers], texts: Iterable[str]
+    answers: Callable[[Iterable[Any]], Answers], asked: Iterable[Question]
 ) -> tuple[Answers, dict[str, float]]:
-    """Answers to all texts, and the speed: ``latency_ms``, the median of texts alone, and ``texts_per_second``."""
-    every = list(texts)
+    """Answers to all questions, and the speed: ``latency_ms``, the median of texts alone, and ``texts_per_second``."""
+    every = list(asked)
     answers(every[:1])  # what happens once happens before the clock runs
     started = time.perf_counter()
     found = answers(every)
@@ -62,6 +63,8 @@ def measure(
     return {
         "n": len(run),
         "answer": kind.name,
+        "of": likeness.of,
+        "decisions": likeness.decisions,
         "agreement": likeness.agreement,
         f"max_{likeness.of}_difference": likeness.largest_difference,
         f"mean_{likeness.of}_difference": float(likeness.differences.mean()),
@@ -84,8 +87,9 @@ def require_equal(evidence: dict[str, Any], likeness: Likeness) -> None:
 def require_not_inferior(evidence: dict[str, Any], likeness: Likeness) -> None:
     """Raises UnprovenError unless a loss by ``margin`` is ruled out and enough decisions are the same."""
     low, high = evidence["comparison"]["confidence_interval"]
-    if not not_inferior((low, high), evidence["margin"]) or likeness.agreement < evidence["min_agreement"]:
-        change, metric = evidence["comparison"]["difference"], evidence["comparison"]["metric"].replace("_", " ")
+    gain = (-high, -low) if headline_of(evidence).less_is_better else (low, high)
+    if not not_inferior(gain, evidence["margin"] * likeness.scale) or likeness.agreement < evidence["min_agreement"]:
+        change, metric = evidence["comparison"]["difference"], headline_of(evidence).title
         raise UnprovenError(
             f"export refused: on {evidence['n']:,} rows {metric} changes by {change:+.4f} (95% interval {low:+.4f} to "
             f"{high:+.4f}, --margin {evidence['margin']:g}) and {likeness.agreement:.2%} of the {likeness.decisions} "

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from featherweight.records.grouping import in_random_order, units_of
+from featherweight.statistics.additive import Statistic
 
 Floats = NDArray[np.float64]
 
@@ -43,7 +44,7 @@ def subset(
     return np.sort(np.concatenate(chosen))
 
 
-def summarise(accuracies: Mapping[int, Sequence[float]], seed: int) -> dict[str, Any]:
+def summarise(accuracies: Mapping[int, Sequence[float]], seed: int, less_is_better: bool = False) -> dict[str, Any]:
     """The curve, the law, and what more labels would bring.
 
     The error is taken to be ``a n^-b + c`` (Hestness et al., "Deep learning scaling is predictable, empirically",
@@ -51,7 +52,8 @@ def summarise(accuracies: Mapping[int, Sequence[float]], seed: int) -> dict[str,
     much as the seeds scatter; it knows nothing of the rows that were measured on, which are the same for every point.
 
     Args:
-        accuracies: rows of train to the accuracies of several seeds; at least four sizes.
+        accuracies: rows of train to the accuracies of several seeds, or what else the headline is; at least four sizes.
+        less_is_better: the headline is an error itself; else it is what an error lacks to 1.
 
     Returns:
         ``points`` (``rows``, ``mean``, ``standard_deviation``, ``accuracies``, ``fitted`` by the law), ``law`` (``a``,
@@ -64,36 +66,47 @@ def summarise(accuracies: Mapping[int, Sequence[float]], seed: int) -> dict[str,
     means = np.asarray([one.mean() for one in values])
     # Where all rows are taken seeds may not differ at all, so the scatter is that of all sizes together.
     scatter = float(np.sqrt(np.mean([one.var(ddof=1) for one in values[:-1]]) / len(values[0])))
-    best = fit(sizes, 1 - means)
+    # From a figure to its error and back.
+    turned: Callable[[Floats], Floats] = (lambda one: one) if less_is_better else (lambda one: 1 - one)
+    best = fit(sizes, turned(means))
     generator = np.random.default_rng(seed)
-    laws = [fit(sizes, 1 - means + generator.normal(0, scatter, len(sizes))) for _ in range(_RESAMPLES)]
+    laws = [fit(sizes, turned(means) + generator.normal(0, scatter, len(sizes))) for _ in range(_RESAMPLES)]
 
     def accuracy(rows: Floats) -> Floats:
-        return np.asarray([1 - error(rows, *law) for law in [best, *laws]])
+        return np.asarray([turned(error(rows, *law)) for law in [best, *laws]])
 
     reach = np.geomspace(sizes[0], sizes[-1] * MULTIPLES[-1], _CURVE_POINTS)
-    lines = accuracy(reach)
-    now = accuracy(sizes[-1:])[:, 0]
-    more = []
-    for multiple in MULTIPLES:
-        then = accuracy(sizes[-1:] * multiple)[:, 0]
-        more.append(
-            {"multiple": multiple, "rows": int(sizes[-1] * multiple), "accuracy": float(then[0]),
-             "accuracy_band": _band(then[1:]), "gain": float(then[0] - now[0]), "gain_band": _band((then - now)[1:])}
-        )  # fmt: skip
     return {
         "points": [
             {"rows": int(size), "mean": float(one.mean()), "standard_deviation": float(one.std(ddof=1)),
              "accuracies": one.tolist(), "fitted": float(fitted)}
-            for size, one, fitted in zip(sizes, values, 1 - error(sizes, *best), strict=True)
+            for size, one, fitted in zip(sizes, values, turned(error(sizes, *best)), strict=True)
         ],
         "law": dict(zip("abc", map(float, best), strict=True)),
         "curve": [
             {"rows": float(rows), "accuracy": float(line[0]), "low": _band(line[1:])[0], "high": _band(line[1:])[1]}
-            for rows, line in zip(reach, lines.T, strict=True)
+            for rows, line in zip(reach, accuracy(reach).T, strict=True)
         ],
-        "more": more,
+        "more": [_more(accuracy, sizes[-1:], multiple) for multiple in MULTIPLES],
     }  # fmt: skip
+
+
+def _more(accuracy: Callable[[Floats], Floats], now: Floats, multiple: int) -> dict[str, Any]:
+    """What a multiple of the rows would bring.
+
+    Args:
+        accuracy: by rows; by the law first, then by each law of the band.
+        now: the rows that there are; shape (1,).
+    """
+    before, then = accuracy(now)[:, 0], accuracy(now * multiple)[:, 0]
+    return {
+        "multiple": multiple,
+        "rows": int(now[0] * multiple),
+        "accuracy": float(then[0]),
+        "accuracy_band": _band(then[1:]),
+        "gain": float(then[0] - before[0]),
+        "gain_band": _band((then - before)[1:]),
+    }
 
 
 def error(rows: Floats, a: float, b: float, c: float) -> Floats:
@@ -112,18 +125,18 @@ def fit(rows: Floats, errors: Floats) -> tuple[float, float, float]:
     return float(a * rows[0] ** b), float(b), float(c)
 
 
-def headline(found: Mapping[str, Any]) -> str:
+def headline(found: Mapping[str, Any], first: Statistic) -> str:
     """What twice the labels would bring, in one sentence; its figures are those of the curve, as is the gain."""
     twice, last = found["more"][0], found["points"][-1]
     low, high = twice["gain_band"]
     gain = f"{twice['gain']:+.4f} ({low:+.4f} to {high:+.4f})"
     outlook = (
         f"twice the labels would bring about {gain}"
-        if low >= _WORTH_SAYING
+        if (-high if first.less_is_better else low) >= _WORTH_SAYING
         else f"twice the labels are not shown to bring more: {gain}"
     )
     return (
-        f"With {last['rows']:,} rows of train accuracy is {last['mean']:.4f}. By the curve, which has "
+        f"With {last['rows']:,} rows of train {first.title} is {last['mean']:.4f}. By the curve, which has "
         f"{last['fitted']:.4f} there and {twice['accuracy']:.4f} with {twice['rows']:,}, {outlook}."
     )
 

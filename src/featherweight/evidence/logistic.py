@@ -8,20 +8,16 @@ descent, which holds one number a weight, on the features that most rows have.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-WORDS = r"(?u)\b\w\w+\b"
-LONGEST_TEXT = 10_000  # characters of a text that are read: more than most models see of it
+from featherweight.evidence.words import WORDS, Words
+
 MOST_JOINT_WEIGHTS = 2_000_000  # half a gigabyte for L-BFGS
 MOST_JOINT_SCORES = 10_000_000  # rows times classes, of which L-BFGS holds several copies
 _MOST_WEIGHTS = 16_000_000
-_MOST_NAMED_CHARACTERS = 3_000_000  # the words of longer collections are told apart by their hash
-_BUCKETS = 2**18
-_BLOCK_ROWS = 1_000
 _SEED = 0
 
 
@@ -56,35 +52,15 @@ class WordModel:
 
     def __init__(self, strength: float, pattern: str = WORDS, pairs: bool = True) -> None:
         self._strength = strength
-        self._most_named = _MOST_NAMED_CHARACTERS * (1 if pairs else 10)  # there are fewer words than pairs of them
-        self._counting = {"token_pattern": pattern, "ngram_range": (1, 2 if pairs else 1), "dtype": np.float64}
+        self._words = Words(pattern, pairs)
 
     def fit(self, texts: Sequence[str], labels: NDArray[np.int64]) -> WordModel:
         """Raises ValueError where no text has a word."""
-        from sklearn.feature_extraction.text import CountVectorizer, HashingVectorizer, TfidfTransformer
-
-        read = [text[:LONGEST_TEXT] for text in texts]
-        if sum(map(len, read)) <= self._most_named:
-            self._vectorizer = CountVectorizer(**self._counting)
-        else:
-            self._vectorizer = HashingVectorizer(**self._counting, n_features=_BUCKETS, norm=None, alternate_sign=False)
-        counts = self._vectorizer.fit_transform(read)
-        self._kept = _commonest(counts, _MOST_WEIGHTS // len(np.unique(labels)))
-        self._weighting = TfidfTransformer(sublinear_tf=True)
-        self._model = fit(self._weighting.fit_transform(counts[:, self._kept]), labels, self._strength)
+        features = self._words.fit(texts, _MOST_WEIGHTS // len(np.unique(labels)))
+        self._model = fit(features, labels, self._strength)
         self.classes = self._model.classes_
         return self
 
     def probabilities(self, texts: Iterable[str]) -> Iterator[NDArray[np.float64]]:
         """Blocks of shape (rows of the block, ``classes``)."""
-        iterator = iter(texts)
-        while block := [text[:LONGEST_TEXT] for text in islice(iterator, _BLOCK_ROWS)]:
-            counts = self._vectorizer.transform(block)[:, self._kept]
-            yield self._model.predict_proba(self._weighting.transform(counts))
-
-
-def _commonest(counts: Any, most: int) -> Any:
-    """The columns that most rows have, ascending; all of them where they are few enough."""
-    if counts.shape[1] <= most:
-        return slice(None)
-    return np.sort(np.argsort(-counts.getnnz(axis=0), kind="stable")[:most])
+        return map(self._model.predict_proba, self._words.of(texts))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from featherweight.records.outcome import ModelFigures, Selection
 
 
 def optimism(standard_error: float, candidates: int) -> float:
@@ -32,11 +32,11 @@ def describe(
     split: str,
     evaluated: str,
     candidates: int,
-    before: dict[str, Any],
-    after: dict[str, Any],
+    before: ModelFigures,
+    after: ModelFigures,
     rows: int,
     standard_error: float,
-) -> dict[str, Any]:
+) -> Selection:
     """Which split chose the checkpoint out of how many, the models' figures on it, and how hopeful those are.
 
     Args:

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from featherweight.answers import Answer, figures
+from featherweight.answers import Answer, figures, headline, statistics_of
 from featherweight.errors import DataError
 from featherweight.evidence.two_models import Pair, by_every_statistic, by_headline
+from featherweight.records.rows import equal
 from featherweight.runs.predictions import Predictions
 from featherweight.statistics.paired import adjust
 from featherweight.statistics.proportions import not_inferior
@@ -18,12 +19,15 @@ from featherweight.statistics.proportions import not_inferior
 SEED = "training.seed"
 
 
-def against_first(sides: Sequence[tuple[str, Predictions]], margin: float | None = None) -> list[dict[str, Any]]:
+def against_first(
+    sides: Sequence[tuple[str, Predictions]], margin: float | None = None, seed: int = 0
+) -> list[dict[str, Any]]:
     """Compare each set of predictions with the first; the p-values are one family (Holm).
 
     Args:
         sides: name and predictions; all of the same rows.
         margin: a difference in the headline's statistic that would not matter; adds ``not_inferior``.
+        seed: of the resampling.
 
     Raises:
         DataError: they are not of the same rows.
@@ -31,10 +35,12 @@ def against_first(sides: Sequence[tuple[str, Predictions]], margin: float | None
     (against, first), *others = sides
     rows: list[dict[str, Any]] = []
     for name, other in others:
-        asked = first.kind, _pair(against, first, name, other), first.truth, first.groups
-        found = {**by_headline(*asked), "paired": by_every_statistic(*asked)}
+        asked = first.kind, _pair(against, first, name, other), first.truth, first.groups, seed
+        found: dict[str, Any] = {**by_headline(*asked), "paired": by_every_statistic(*asked)}
         if margin is not None:
-            found |= {"margin": margin, "not_inferior": not_inferior(tuple(found["confidence_interval"]), margin)}
+            low, high = found["confidence_interval"]
+            gain = (-high, -low) if headline(first.kind).less_is_better else (low, high)
+            found |= {"margin": margin, "not_inferior": not_inferior(gain, margin)}
         rows.append({"run": name, "against": against, **found})
     adjust(rows)
     return rows
@@ -76,7 +82,7 @@ def over_seeds(
         key = repr(sorted((key, repr(value)) for key, value in identity.items() if key != SEED))
         alike.setdefault(key, []).append(name)
     by_run = {row["run"]: row for row in rows}
-    names = [f"eval_{one.name}" for one in kind.statistics if one.in_evaluations]
+    names = [f"eval_{one.name}" for one in statistics_of(kind) if one.in_evaluations]
     found = []
     for members in alike.values():
         if len({identities[name].get(SEED) for name in members}) > 1:
@@ -96,6 +102,6 @@ def _pair(against: str, first: Predictions, name: str, other: Predictions) -> Pa
     """Both answers as the first run writes them. Raises DataError where they are not of the same rows."""
     same = first.kind.name == other.kind.name and np.array_equal(first.ids, other.ids)
     taken = first.kind.taken_from(other.kind, other.answers, other.truth) if same else None
-    if taken is None or not np.array_equal(first.truth, taken[1]):
+    if taken is None or not equal(first.truth, taken[1]):
         raise DataError(f"{name} and {against} were not measured on the same rows, so they can't be paired")
     return first.answers, taken[0]

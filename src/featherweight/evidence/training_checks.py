@@ -43,8 +43,8 @@ def _learned_nothing(
     if trained is None or trained[0] < (1 - LEARNED) * trained[1]:
         return []
     return [
-        f"Training hardly learned anything (its loss ended at {trained[0]:.4f}; that of always answering the shares of "
-        f"the labels is {trained[1]:.4f}): {_remedy(training, rate_is_given)}."
+        f"Training hardly learned anything (its loss ended at {trained[0]:.4f}; that of answering without a look at "
+        f"the text is {trained[1]:.4f}): {_remedy(training, rate_is_given)}."
     ]
 
 

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, cast
 
-from featherweight.answers import Answer, headline
+from featherweight.answers import Answer, headline, statistics_of
 from featherweight.records.answers import Answers
+from featherweight.records.outcome import PairedFigure, PairedTest
 from featherweight.statistics import paired
+from featherweight.statistics.additive import Statistic
 from featherweight.statistics.proportions import detectable_difference, smallest_significant_difference
 
 Pair = tuple[Answers, Answers]
 Groups = Sequence[str | None] | None
 
 
-def by_headline(kind: Answer, pair: Pair, truth: Any, groups: Groups = None, seed: int = 0) -> dict[str, Any]:
+def by_headline(kind: Answer, pair: Pair, truth: Any, groups: Groups = None, seed: int = 0) -> PairedTest:
     """The paired comparison by the kind's first statistic, with what this test set could have shown.
 
     Args:
@@ -23,15 +25,14 @@ def by_headline(kind: Answer, pair: Pair, truth: Any, groups: Groups = None, see
         groups: what each row belongs to, where rows are not independent.
 
     Returns:
-        The fields of :class:`~featherweight.records.answers.Comparison`; ``verdict`` is what the kind confirms, and
-        ``<metric>_verdict`` what the test of the metric alone says.
+        Besides the keys of its type ``<metric>_verdict``, what the test of the metric alone says.
     """
     first = headline(kind)
     one, other = (first.of(side, truth) for side in pair)
     found = paired.compare(first.name, (one, other), groups, less_is_better=first.less_is_better, seed=seed)
     counts = paired.discordant((one, other))
     changed = None if counts is None else (counts.fixed, counts.broken, found.n)
-    return {
+    told = {
         **asdict(found),
         "verdict": kind.confirm(found.verdict, pair, truth, groups, seed),
         f"{first.name}_verdict": found.verdict,
@@ -39,34 +40,43 @@ def by_headline(kind: Answer, pair: Pair, truth: Any, groups: Groups = None, see
         "smallest_significant_difference": smallest_significant_difference(*changed) if changed else None,
         "detectable_difference": detectable_difference(*changed) if changed else None,
     }
+    return cast(PairedTest, told)
 
 
 def by_every_statistic(
     kind: Answer, pair: Pair, truth: Any, groups: Groups = None, seed: int = 0
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, PairedFigure]:
     """Difference, interval and p-value of each statistic, adjusted as one family (Holm).
 
-    The headline is in the family with its own test; the others share their resamples, by rows or by groups.
+    The headline and shares of rows are in the family with tests of their own; the others share their resamples, by rows
+    or by groups.
 
     Returns:
-        Statistic to ``base``, ``tuned``, ``difference``, ``confidence_interval``, ``p_value``, ``p_value_holm``,
-        ``test``, ``resamples`` where it is by resampling, and ``verdict`` after the adjustment.
+        By the statistic's name; ``verdict`` is after the adjustment.
     """
-    first, *others = kind.statistics
-    one, other = (first.of(side, truth) for side in pair)
-    alone = asdict(paired.compare(first.name, (one, other), groups, less_is_better=first.less_is_better, seed=seed))
-    rows: dict[str, dict[str, Any]] = {
-        first.name: {
-            "base": one.of_all_rows,
-            "tuned": other.of_all_rows,
-            **{key: alone[key] for key in ("difference", "p_value", "test")},
-            "confidence_interval": list(alone["confidence_interval"]),
-        }
-    }
-    pairs = {statistic.name: (statistic.of(pair[0], truth), statistic.of(pair[1], truth)) for statistic in others}
-    rows |= paired.family(pairs, groups, seed=seed)
+    found: dict[str, dict[str, Any]] = {}
+    resampled: dict[str, paired.Pair] = {}
+    for statistic in statistics_of(kind):
+        one, other = (statistic.of(side, truth) for side in pair)
+        if statistic is headline(kind) or one.outcomes is not None:
+            found[statistic.name] = _alone(statistic, (one, other), groups, seed)
+        else:
+            resampled[statistic.name] = (one, other)
+    found |= paired.family(resampled, groups, seed=seed)
+    rows = {statistic.name: found[statistic.name] for statistic in statistics_of(kind)}
     paired.adjust(list(rows.values()))
-    for statistic in kind.statistics:
+    for statistic in statistics_of(kind):
         row = rows[statistic.name]
         row["verdict"] = paired.verdict(row["difference"], row["p_value_holm"], statistic.less_is_better)
-    return rows
+    return cast(dict[str, PairedFigure], rows)
+
+
+def _alone(statistic: Statistic, pair: paired.Pair, groups: Groups, seed: int) -> dict[str, Any]:
+    """By a test of its own."""
+    found = asdict(paired.compare(statistic.name, pair, groups, less_is_better=statistic.less_is_better, seed=seed))
+    return {
+        "base": pair[0].of_all_rows,
+        "tuned": pair[1].of_all_rows,
+        **{key: found[key] for key in ("difference", "p_value", "test")},
+        "confidence_interval": list(found["confidence_interval"]),
+    }

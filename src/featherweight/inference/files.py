@@ -12,14 +12,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from featherweight.errors import ConfigError, DataError
+from featherweight.records.questions import Question
 from featherweight.registry import FORMATS
 from featherweight.sources import cells, data_files
 from featherweight.sources.formats import Format, Reading, Row, format_of, opened, unique
 from featherweight.sources.formats.writing import NotHeldError, rehearse
 from featherweight.storage.whole import write_file
+from featherweight.tasks import Task
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -88,11 +90,19 @@ class _Source:
         self.columns.clear()
         return self.format.read(self.stream, self.name, replace(self.how, on_columns=self.columns.extend))
 
-    def text(self, row: Row, number: int) -> str:
+    def question(self, row: Row, number: int, task: Task) -> Question:
         if self.column not in row:
             self.refuse_column(row, f"row {number}: ")
-        cells.require_texts([row[self.column]], [number], self.name, self.column, _FIX)
-        return row[self.column] or ""
+        return self.asked(row[self.column], number, task)
+
+    def asked(self, cell: Any, number: int, task: Task) -> Question:
+        """What a cell asks. Raises DataError, naming the row, where it is nothing to ask."""
+        try:
+            (found,) = task.questions(["" if cell is None else cell])
+        except DataError:
+            cells.require_texts([cell], [number], self.name, self.column, _FIX)  # says what it is instead
+            raise
+        return found
 
     def refuse_column(self, found: Collection[str], where: str = "") -> None:
         has = f"it has {', '.join(map(repr, found))}" if found else "it has none"
@@ -128,13 +138,13 @@ def _opened(source: str, how: Reading) -> Iterator[_Source]:
 def _by_rows(predictor: Predictor, given: _Source, target: Format, output: str) -> Fill:
     """Each row with its prediction. Every row is seen, and tried, before the first is answered."""
     writer = target.writer()
-    added = predictor.kind.possible_cells(writer.nests)
+    added = predictor.kind.possible_cells(writer.nests, predictor.options)
     taken = frozenset(added[0])
     where = given.name
     try:
         for number, row in given.rows():
             where = f"{given.name}: row {number}"
-            given.text(row, number)
+            given.question(row, number, predictor.task)
             given.refuse_clash(row, taken)
             writer.see(row)
         where = given.name
@@ -149,12 +159,12 @@ def _by_rows(predictor: Predictor, given: _Source, target: Format, output: str) 
     def answered() -> Iterator[Row]:
         waiting: deque[Row] = deque()  # rows whose texts the predictor has taken; as many as it takes at a time
 
-        def texts() -> Iterator[str]:
+        def asked() -> Iterator[Question]:
             for number, row in given.rows():
                 waiting.append(row)
-                yield given.text(row, number)
+                yield given.question(row, number, predictor.task)
 
-        for answer in predictor.stream(texts()):
+        for answer in predictor.stream(asked()):
             yield {**waiting.popleft(), **predictor.kind.cells(answer, writer.nests)}
 
     def fill(stream: BinaryIO) -> int:
@@ -176,16 +186,14 @@ def _by_columns(predictor: Predictor, given: _Source, target: Format, output: st
     names = unique(file.schema_arrow.names, given.name, given.how)
     if given.column not in names:
         given.refuse_column(names)
-    fields = predictor.kind.fields()
+    fields = predictor.kind.fields(predictor.options)
     given.refuse_clash(names, frozenset(one.name for one in fields))
     place = names.index(given.column)
     done = 0
     for batch in parquet.read_columns(file, given.name):
-        rows = range(done + 1, done + 1 + batch.num_rows)
-        cells.require_texts(
-            parquet.values(batch.column(place), given.column, given.name), rows, given.name, given.column, _FIX
-        )
-        done += batch.num_rows
+        for cell in parquet.values(batch.column(place), given.column, given.name):
+            done += 1
+            given.asked(cell, done, predictor.task)
     schema = file.schema_arrow
     for one in fields:
         schema = schema.append(one)
@@ -193,13 +201,13 @@ def _by_columns(predictor: Predictor, given: _Source, target: Format, output: st
     def answered() -> Iterator[pa.RecordBatch]:
         waiting: deque[pa.RecordBatch] = deque()
 
-        def texts() -> Iterator[str]:
+        def asked() -> Iterator[Any]:
             for batch in parquet.read_columns(file, given.name):
                 if batch.num_rows:
                     waiting.append(batch)
-                    yield from (text or "" for text in batch.column(place).to_pylist())
+                    yield from ("" if cell is None else cell for cell in batch.column(place).to_pylist())
 
-        answers = predictor.stream(texts())
+        answers = predictor.stream(asked())
         for first in answers:
             batch = waiting.popleft()
             block = [first, *islice(answers, batch.num_rows - 1)]

@@ -9,20 +9,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from featherweight import recipe as recipes
-from featherweight.answers import kind_of
+from featherweight.answers import FIRST, kind_of
 from featherweight.errors import ConfigError, ModelError
 from featherweight.inference.facts import read_facts
 from featherweight.methods.peft import adapters
 from featherweight.process.imports import importing_models
 from featherweight.recipe import ModelSection, Recipe
-from featherweight.registry import DEFAULT_TASK, METHODS, TASKS
+from featherweight.registry import METHODS
 from featherweight.runs.directory import FACTS, RunDirectory
 from featherweight.sources import archives, models
 from featherweight.sources.models import ModelSource
 from featherweight.sources.tensors import read_header
 from featherweight.sources.trial_texts import Frame
-from featherweight.tasks import Task
+from featherweight.tasks import Task, heads, stored_task, task_of
 from featherweight.tasks.heads import stored_labels
+from featherweight.tasks.reading import lengths
 
 if TYPE_CHECKING:
     from featherweight.engine.running.execution import Execution
@@ -169,14 +170,11 @@ def _origin_of(name: str) -> Origin | None:
 
 
 @importing_models()
-def load(
-    name: str, fresh_labels: Callable[[], Sequence[str]] | None = None, base_model: str | None = None
-) -> LoadedModel:
+def load(name: str, fresh: Callable[[], Task] | None = None, base_model: str | None = None) -> LoadedModel:
     """Load a run, an adapter or any model.
 
     Args:
-        fresh_labels: gives the class names of a model that has no head yet; one is drawn for them. Without it, such a
-            model is refused.
+        fresh: gives the task of a model that has no head yet; one is drawn for it. Without it, such a model is refused.
         base_model: where an adapter's base model is on this machine; where the adapter says itself if None.
 
     Raises:
@@ -187,7 +185,7 @@ def load(
     if origin is not None:
         return load_tuned(name, origin)
     folder = archives.unpacked(name)
-    return _load_whole(name, folder) if (folder / FACTS).is_file() else _load_plain(name, fresh_labels)
+    return _load_whole(name, folder) if (folder / FACTS).is_file() else _load_plain(name, fresh)
 
 
 def load_tuned(name: str, origin: Origin) -> LoadedModel:
@@ -195,7 +193,7 @@ def load_tuned(name: str, origin: Origin) -> LoadedModel:
     if not origin.is_adapter:
         return _load_whole(name, origin.folder)
     untuned = load_untuned(name, origin)
-    fresh = [] if untuned.task.has_head(models.load_config(origin.base)) else untuned.head
+    fresh = [] if untuned.task.head().is_stored(models.load_config(origin.base)) else untuned.head
     model = adapters.load(untuned.model, origin.folder, fresh)
     recipe = {"text_column": origin.run.data.text} if origin.run else {}  # which facts of before lack
     return replace(untuned, model=model, **_beside(recipe | dict(origin.known)))
@@ -209,16 +207,13 @@ def load_untuned(name: str, origin: Origin) -> LoadedModel:
     with.
     """
     source = origin.base
-    labels = origin.known.get("labels") or _stored_labels(source, origin.folder)
-    task: Task = TASKS[origin.known.get("task", DEFAULT_TASK)](labels)
+    task = _task(origin.known, source, origin.folder)
     if origin.run is not None:
-        model, tokenizer, head = task.load_model(source, origin.run.model)
-        task.mend_head(model, head)
+        model, tokenizer, head = heads.load(task.head(), source, origin.run.model)
+        heads.mend(model, head)
     else:
         model, tokenizer, head = _load_base(task, source, origin.folder)
-    max_length, _ = task.max_length(
-        tokenizer, model, origin.known.get("max_length"), tried="max_length" in origin.known
-    )
+    max_length, _ = lengths.usable(tokenizer, model, origin.known.get("max_length"), tried="max_length" in origin.known)
     return LoadedModel(name, task, model, tokenizer, max_length, head)
 
 
@@ -228,16 +223,17 @@ def execution_of(loaded: LoadedModel) -> Execution:
 
     model = loaded.model
     plain = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return Execution(plain, loaded.tokenizer.pad_token_id, frame=Frame.of(loaded.tokenizer))
+    frame = Frame.of(loaded.tokenizer)
+    return Execution(plain, loaded.tokenizer.pad_token_id, frame=frame, reads_tokens=loaded.task.reads_tokens)
 
 
 def _load_whole(name: str, folder: Path) -> LoadedModel:
     """A model that was tuned as a whole, with the facts beside it."""
     known = read_facts(folder)
     source = models.find(str(folder))
-    task: Task = TASKS[known.get("task", DEFAULT_TASK)](known.get("labels") or _stored_labels(source, folder))
-    model, tokenizer, head = task.load_model(source, ModelSection(name=source.name))
-    max_length, _ = task.max_length(tokenizer, model, known.get("max_length"), tried="max_length" in known)
+    task = _task(known, source, folder)
+    model, tokenizer, head = heads.load(task.head(), source, ModelSection(name=source.name))
+    max_length, _ = lengths.usable(tokenizer, model, known.get("max_length"), tried="max_length" in known)
     return LoadedModel(name, task, model, tokenizer, max_length, head, **_beside(known))
 
 
@@ -251,37 +247,53 @@ def _load_base(task: Task, source: ModelSource, folder: Path) -> tuple[Any, Any,
     """An adapter's base model with its own head, or with a fresh one where that has other labels and the adapter
     brings one."""
     try:
-        return task.load_model(source, ModelSection(name=source.name))
+        return heads.load(task.head(), source, ModelSection(name=source.name))
     except ConfigError:
         if not adapters.check(folder).get("modules_to_save"):
             raise
-        return task.load_model(source, ModelSection(name=source.name, head="new"))
+        return heads.load(task.head(), source, ModelSection(name=source.name, head="new"))
 
 
-def _load_plain(name: str, fresh_labels: Callable[[], Sequence[str]] | None) -> LoadedModel:
+def _load_plain(name: str, fresh: Callable[[], Task] | None) -> LoadedModel:
     source = models.find(name)
-    task_class: type[Task] = TASKS[DEFAULT_TASK]
-    if task_class.has_head(models.load_config(source)):
-        labels: Sequence[str] = _stored_labels(source, None)
-    elif fresh_labels is not None:
-        labels = fresh_labels()
-    else:
-        raise ModelError(f"{name}: has no classification head, so it can't answer; tune it first")
-    task = task_class(labels)
-    model, tokenizer, _ = task.load_model(source, ModelSection(name=name))
-    max_length, _ = task.max_length(tokenizer, model, None)
+    task = stored_task(models.load_config(source))
+    if task is None and fresh is None:
+        raise ModelError(f"{name}: has no head, so it can't answer; tune it first")
+    task = task or fresh()  # type: ignore[misc]
+    model, tokenizer, _ = heads.load(task.head(), source, ModelSection(name=name))
+    max_length, _ = lengths.usable(tokenizer, model, None)
     return LoadedModel(name, task, model, tokenizer, max_length)
 
 
-def _stored_labels(source: ModelSource, adapter: Path | None) -> list[str]:
-    """The base configuration's label names, or generic ones for as many outputs as the adapter's head has."""
-    if adapter is not None and (adapter / adapters.WEIGHTS).is_file():
-        header = read_header(adapter / adapters.WEIGHTS)
-        heads = [
-            info.shape[0]
-            for key, info in header.items()
-            if key.endswith("weight") and ".lora_" not in key and len(info.shape) == 2
-        ]
-        if heads:
-            return [f"LABEL_{index}" for index in range(min(heads))]
-    return stored_labels(models.load_config(source))
+def _task(known: Mapping[str, Any], source: ModelSource, folder: Path) -> Task:
+    """What ``featherweight.json`` says, or else the stored head: generic names for as many outputs as an adapter's head
+    has, or those of the base model's configuration.
+
+    Raises:
+        ModelError: the file says of what kind the answers are, and lacks what these can't be had without.
+    """
+    try:
+        return task_of(known)
+    except KeyError as error:
+        if known.get("answer", FIRST) != FIRST:
+            raise ModelError(
+                f"{folder / FACTS}: lacks {error.args[0]!r}, without which nobody knows what the model answers; "
+                "bring the file back as the run wrote it"
+            ) from None
+    config = models.load_config(source)
+    if (width := _width_of(folder)) is not None:
+        return task_of({**known, "labels": [f"LABEL_{index}" for index in range(width)]})
+    return stored_task(config) or task_of({**known, "labels": stored_labels(config)})
+
+
+def _width_of(adapter: Path) -> int | None:
+    """How many outputs an adapter's own head has."""
+    if not (adapter / adapters.WEIGHTS).is_file():
+        return None
+    header = read_header(adapter / adapters.WEIGHTS)
+    found = [
+        info.shape[0]
+        for key, info in header.items()
+        if key.endswith("weight") and ".lora_" not in key and len(info.shape) == 2
+    ]
+    return min(found, default=None)

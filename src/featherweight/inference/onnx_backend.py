@@ -4,6 +4,7 @@ transformers."""
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,15 +12,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featherweight.answers import Answer, kind_of
 from featherweight.errors import ConfigError, ModelError, first_line
 from featherweight.inference.facts import read_facts
 from featherweight.records.batching import by_tokens, of_equal
+from featherweight.records.questions import Question, Tokens
+from featherweight.records.rows import UNSEEN, Column, Encoding, Ragged
 from featherweight.runs.directory import FACTS
-from featherweight.sources.panics import no_panics
+from featherweight.tasks import Task, task_of
+from featherweight.tasks.reading import tokens
+from featherweight.tasks.reading.tokens import FileTokenizer
 
 _TOKEN_BUDGET = 1024
-_NEEDED = ("labels", "max_length", "pad_token_id")
+_NEEDED = ("max_length", "pad_token_id")
 _EXPORT = "pip install 'featherweight[export]'"
 
 
@@ -47,14 +51,18 @@ class OnnxBackend:
         facts = read_facts(folder)
         if missing := [key for key in _NEEDED if key not in facts]:
             raise ModelError(f"{folder / FACTS}: lacks {missing[0]!r}; export it again")
-        self.kind: Answer = kind_of(facts).of_facts(facts)
+        try:
+            self.task: Task = task_of(facts)
+        except KeyError as error:
+            raise ModelError(f"{folder / FACTS}: lacks {error.args[0]!r}; export it again") from None
         self.fitted: Mapping[str, Any] = facts
         self.text_column: str | None = facts.get("text_column")
+        self._tokenizing = threading.Lock()
         self._pad: int = facts["pad_token_id"]
         self._equal_lengths = bool(facts.get("equal_lengths"))
         self.max_length: int = facts["max_length"]
         try:
-            self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+            found = Tokenizer.from_file(str(folder / "tokenizer.json"))
         except Exception as error:  # noqa: BLE001 - the library raises nothing narrower
             raise ModelError(f"{folder / 'tokenizer.json'}: can't be read: {error}; export it again") from None
         try:
@@ -65,25 +73,34 @@ class OnnxBackend:
             raise ModelError(
                 f"{folder / 'model.onnx'}: can't be loaded: {first_line(error)}; export it again"
             ) from None
+        side = (found.truncation or {}).get("direction", "right")
+        self._tokenizer = FileTokenizer(found, self._pad, side)
         (output,) = self._session.get_outputs()
-        classes = output.shape[-1]
-        if isinstance(classes, int) and classes != self.kind.width:
+        width, expected = output.shape[-1], self.task.answer.width
+        if isinstance(width, int) and width != expected:
             raise ModelError(
-                f"{folder / FACTS}: has {self.kind.width} labels, and model.onnx has {classes} classes; export it again"
+                f"{folder / FACTS}: has {expected} labels, and model.onnx has {width} classes; export it again"
             )
 
-    def outputs(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        with no_panics():
-            encoded = self._tokenizer.encode_batch_fast(list(texts))
-        rows = [encoding.ids or [self._pad] for encoding in encoded]
-        lengths = np.asarray([len(row) for row in rows], dtype=np.int64)
-        result = np.empty((len(rows), self.kind.width), dtype=np.float32)
-        for chosen in by_tokens(lengths, _TOKEN_BUDGET):
-            for together in of_equal(lengths[chosen]) if self._equal_lengths else [slice(None)]:
-                result[chosen[together]] = self._run([rows[index] for index in chosen[together]])
-        return result
+    def tokenise(self, asked: Sequence[Question]) -> list[Tokens]:
+        with self._tokenizing:
+            return tokens.encode(asked, self._tokenizer, self.max_length)
+
+    def outputs(self, rows: Sequence[Tokens]) -> Column:
+        encoding = Encoding.asked(rows)
+        found: list[Any] = [None] * len(rows)
+        for chosen in by_tokens(encoding.lengths, _TOKEN_BUDGET):
+            for together in of_equal(encoding.lengths[chosen]) if self._equal_lengths else [slice(None)]:
+                members = chosen[together]
+                for row, logits in zip(members, self._run([rows[index].ids for index in members]), strict=True):
+                    found[row] = logits
+        if encoding.reads is None:
+            return np.stack(found) if found else np.empty((0, self.task.answer.width), dtype=np.float32)
+        read = [_read(logits, encoding.reads.row(row)) for row, logits in enumerate(found)]
+        return Ragged(np.concatenate(read), encoding.reads.offsets)
 
     def _run(self, rows: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        """Logits, shape (rows, width), or (rows, tokens, width)."""
         shape = len(rows), max(len(row) for row in rows)
         input_ids = np.full(shape, self._pad, dtype=np.int64)
         mask = np.zeros(shape, dtype=np.int64)
@@ -92,6 +109,12 @@ class OnnxBackend:
             mask[index, : len(row)] = 1
         (logits,) = self._session.run(None, {"input_ids": input_ids, "attention_mask": mask})
         return np.asarray(logits, dtype=np.float32)
+
+
+def _read(logits: NDArray[np.float32], reads: NDArray[np.int64]) -> NDArray[np.float32]:
+    """What the head gives for each read of a row; NaN where there is nothing to read."""
+    values = logits[np.maximum(reads, 0)]
+    return np.where((reads == UNSEEN)[:, None], np.float32(np.nan), values)
 
 
 def _options(onnxruntime: Any) -> Any:

@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
-from featherweight.answers import Answer
-from featherweight.errors import DataError
 from featherweight.process.imports import importing_models
-from featherweight.records.answers import Answers
-from featherweight.sources import cells
+from featherweight.records.answers import Answers, joined
+from featherweight.records.questions import Question, Tokens
+from featherweight.records.rows import Column, Ragged
+from featherweight.tasks import Task
 
 _BLOCK = 32 * 32  # texts sorted by length together; bounds the memory of a stream
 
@@ -28,17 +27,24 @@ class Backend(Protocol):
     """What answers. Many threads may call one at the same time.
 
     Attributes:
-        kind: of the answers.
-        fitted: on held-out rows, as the kind has it; what was not fitted is None or missing.
+        task: of the model, which knows what is answered.
+        fitted: on held-out rows, as the kind of answer has it; what was not fitted is None or missing.
         text_column: what the column with the text was called where the model was tuned; None where nobody knows.
+        max_length: tokens after which texts are cut.
     """
 
-    kind: Answer
+    task: Task
     fitted: Mapping[str, Any]
     text_column: str | None
+    max_length: int
 
-    def outputs(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """What the model's head gives; shape (texts, width), in the order of the texts."""
+    def tokenise(self, asked: Sequence[Question]) -> list[Tokens]:
+        """Questions as the model sees them."""
+        ...
+
+    def outputs(self, rows: Sequence[Tokens]) -> Column:
+        """What the model's head gives, in the order of the rows: shape (rows, width), or ragged with one for each
+        read."""
         ...
 
 
@@ -52,28 +58,45 @@ class Predictor:
 
     def __init__(self, backend: Backend, options: Mapping[str, Any] | None = None) -> None:
         self.backend = backend
-        self.kind = backend.kind
+        self.task = backend.task
+        self.kind = backend.task.answer
         self.options = options or {}
 
-    def predict(self, texts: str | Iterable[str]) -> list[dict[str, Any]]:
+    def predict(self, asked: str | Iterable[Any]) -> list[dict[str, Any]]:
         """The kind's reply to each text, such as ``{"label": ..., "probabilities": {label: probability}}``; one text
         gives a list of one.
 
+        Args:
+            asked: texts, or whatever else the task may be asked, such as the words of a text.
+
         Raises:
-            DataError: something that is not a text is among them.
+            DataError: something that is no question is among them.
         """
-        return list(self.stream([texts] if isinstance(texts, str) else texts))
+        return list(self.stream([asked] if isinstance(asked, str) else asked))
 
-    def stream(self, texts: Iterable[str]) -> Iterator[dict[str, Any]]:
+    def stream(self, asked: Iterable[Any]) -> Iterator[dict[str, Any]]:
         """The same, lazily and with bounded memory, whatever the number of texts."""
-        for block in self._blocks(texts):
-            yield from self.kind.reply(block, self.options)
+        for questions, outputs in self.blocks(asked):
+            yield from self.kind.reply(self.kind.of_outputs(outputs, self.options), questions, self.options)
 
-    def answers(self, texts: Iterable[str]) -> Answers:
+    def answers(self, asked: Iterable[Any]) -> Answers:
         """Answers as numbers, in the order of the texts."""
-        nothing = np.empty((0, self.kind.width), dtype=np.float32)
-        blocks = list(self._blocks(texts)) or [self.kind.of_outputs(nothing, self.options)]
-        return Answers({name: np.concatenate([one[name] for one in blocks]) for name in blocks[0].columns})
+        blocks = [self.kind.of_outputs(outputs, self.options) for _, outputs in self.blocks(asked)]
+        return joined(blocks) if blocks else self.kind.of_outputs(self._nothing(), self.options)
+
+    def blocks(self, asked: Iterable[Any]) -> Iterator[tuple[list[Question], Column]]:
+        """The questions, some at a time, with what the model's head gives for them."""
+        iterator = iter(asked)
+        while block := list(islice(iterator, _BLOCK)):
+            questions = [one for given in block for one in self._question(given)]
+            yield questions, self.backend.outputs(self.backend.tokenise(questions))
+
+    def _question(self, given: Any) -> list[Question]:
+        return [given] if isinstance(given, Question) else self.task.questions([given])
+
+    def _nothing(self) -> Column:
+        values = np.empty((0, self.kind.width), dtype=np.float32)
+        return Ragged(values, np.zeros(1, dtype=np.int64)) if self.task.reads_tokens else values
 
     def predict_file(
         self,
@@ -107,11 +130,6 @@ class Predictor:
         how = Reading(encoding, delimiter=delimiter)
         return answer_file(self, str(source), str(output), [column] if column else known, how)
 
-    def _blocks(self, texts: Iterable[str]) -> Iterator[Answers]:
-        iterator = map(_clean, texts)
-        while block := list(islice(iterator, _BLOCK)):
-            yield self.kind.of_outputs(self.backend.outputs(block), self.options)
-
 
 def is_export(name: str | Path) -> bool:
     """Whether a folder answers by other means than torch, such as an ONNX export."""
@@ -143,11 +161,4 @@ def load_predictor(
     module, _, attribute = next(found, _TORCH).partition(":")
     backend: Backend = getattr(import_module(module), attribute)(name, base_model)
     asked = {"calibrated": calibrated, "max_error_rate": max_error_rate}
-    return Predictor(backend, backend.kind.options(name, backend.fitted, asked))
-
-
-def _clean(text: Any) -> str:
-    """Text as a tokenizer can take it: a lone surrogate, which JSON can spell, has no UTF-8 form."""
-    if not isinstance(text, str):
-        raise DataError(f"a text was expected, not {cells.not_a_text(text)}")
-    return text if text.isascii() else text.encode("utf-8", "replace").decode()
+    return Predictor(backend, backend.task.answer.options(name, backend.fitted, asked))

@@ -13,12 +13,14 @@ import torch
 
 from featherweight.answers import Answer
 from featherweight.engine.running.many_adapters import AdapterWeights, MultiLora, Update, reads_texts
-from featherweight.inference.backends import Prepared, prediction, prepare
+from featherweight.inference.backends import Ready, prediction
 from featherweight.inference.loading import LoadedModel
 from featherweight.methods.peft.targets import is_linear
+from featherweight.records.questions import Question
 from featherweight.records.rows import Encoding, Ragged
 from featherweight.sources.trial_texts import Frame
 from featherweight.tasks import Task
+from featherweight.tasks.reading import tokens
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,9 @@ class SharedBase:
             base.to("cuda")
         self._device = next(base.parameters()).device
         self._tokenizer = untuned.tokenizer
-        self._multi = MultiLora(base, untuned.tokenizer.pad_token_id, Frame.of(untuned.tokenizer))
+        self._reads_tokens = untuned.task.reads_tokens
+        pad, frame = untuned.tokenizer.pad_token_id, Frame.of(untuned.tokenizer)
+        self._multi = MultiLora(base, pad, frame, self._reads_tokens)
         self._voices: dict[str, _Voice] = {}
         self._lock = threading.Lock()
         self.batches = self._multi.description["batches"]
@@ -79,23 +83,27 @@ class SharedBase:
             self._multi.remove(name)
             return len(self._voices)
 
+    def task(self, name: str) -> Task:
+        return self._voices[name].task
+
     def max_length(self, name: str) -> int:
         return self._voices[name].max_length
 
-    def prepare(self, name: str, texts: Sequence[str]) -> list[Prepared]:
-        voice = self._voices[name]
-        return prepare(voice.task, self._tokenizer, voice.max_length, texts)
+    def prepare(self, name: str, asked: Sequence[Question]) -> list[Ready]:
+        return list(map(Ready, asked, tokens.encode(asked, self._tokenizer, self.max_length(name))))
 
-    def answer(self, names: Sequence[str], prepared: Sequence[Prepared]) -> list[dict[str, Any]]:
+    def answer(self, names: Sequence[str], ready: Sequence[Ready]) -> list[dict[str, Any]]:
         """One forward for all of them, whichever adapter each wants."""
-        encoding = Encoding.unlabelled(Ragged.of([one.tokens for one in prepared], np.int32))
+        encoding = Encoding.asked([one.tokens for one in ready])
         with self._lock:
-            outputs = self._multi.logits(encoding, names).float().cpu().numpy()
+            outputs = self._multi.outputs(encoding, names).column(self._reads_tokens)
             kinds: list[Answer] = [self._voices[name].task.answer for name in names]
         replies = []
-        for kind, row, one in zip(kinds, outputs, prepared, strict=True):
-            (reply,) = kind.reply(kind.of_outputs(row[None, : kind.width], {}), {})
-            replies.append(prediction(reply, bool(one.truncated)))
+        for row, (kind, one) in enumerate(zip(kinds, ready, strict=True)):
+            own = outputs[np.asarray([row])]
+            own = Ragged(own.values[:, : kind.width], own.offsets) if isinstance(own, Ragged) else own[:, : kind.width]
+            (reply,) = kind.reply(kind.of_outputs(own, {}), [one.question], {})
+            replies.append(prediction(reply, one))
         return replies
 
 

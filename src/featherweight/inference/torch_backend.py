@@ -6,15 +6,17 @@ import threading
 from collections.abc import Sequence
 from dataclasses import replace
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from featherweight.answers import Answer
+from featherweight.engine.running.evaluate import Kept
 from featherweight.export.merged import can_merge, merge
 from featherweight.inference.loading import LoadedModel, execution_of, load
 from featherweight.records.batching import by_tokens
-from featherweight.records.rows import Encoding, Ragged
+from featherweight.records.questions import Question, Tokens
+from featherweight.records.rows import Column, Encoding
+from featherweight.tasks.reading import tokens
+
+_OUTPUTS = "outputs"
 
 
 def backend_of(name: str, base_model: str | None = None) -> TorchBackend:
@@ -31,23 +33,25 @@ class TorchBackend:
 
     def __init__(self, loaded: LoadedModel) -> None:
         self.loaded = replace(loaded, model=merge(loaded.model) if can_merge(loaded.model) else loaded.model)
-        self.kind: Answer = self.loaded.task.answer
+        self.task = self.loaded.task
         self.fitted = self.loaded.fitted
         self.text_column = self.loaded.text_column
+        self.max_length = self.loaded.max_length
         if torch.cuda.is_available():
             self.loaded.model.to("cuda")
         self._execution = execution_of(self.loaded)
         self._execution.answer_for_good(self.loaded.model)
         self._tokenizing = threading.Lock()  # setting its truncation, as each call does, needs the tokenizer alone
 
-    @torch.no_grad()
-    def outputs(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        loaded = self.loaded
+    def tokenise(self, asked: Sequence[Question]) -> list[Tokens]:
         with self._tokenizing:
-            rows = loaded.task.tokenise(texts, loaded.tokenizer, loaded.max_length)
-        encoding = Encoding.unlabelled(Ragged.of(rows, np.int32))
-        result = np.empty((len(rows), self.kind.width), dtype=np.float32)
+            return tokens.encode(asked, self.loaded.tokenizer, self.max_length)
+
+    @torch.no_grad()
+    def outputs(self, rows: Sequence[Tokens]) -> Column:
+        encoding = Encoding.asked(rows)
+        kept = Kept(len(rows))
         for chosen in by_tokens(encoding.lengths):
-            outputs = self._execution.outputs(loaded.model, encoding, chosen)
-            result[chosen] = outputs.values.float().cpu().numpy()
-        return result
+            outputs = self._execution.outputs(self.loaded.model, encoding, chosen)
+            kept.add(chosen, {_OUTPUTS: outputs.column(self.task.reads_tokens)})
+        return kept.answers().columns[_OUTPUTS]

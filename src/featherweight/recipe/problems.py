@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 
 from pydantic import BaseModel, ValidationError
 
-from featherweight.recipe.sections import DEFAULT_METHOD, DataSection, ModelSection, TrainingSection
-from featherweight.registry import METHODS, did_you_mean, elsewhere
+from featherweight.recipe.sections import DEFAULT_METHOD, ModelSection, TrainingSection
+from featherweight.registry import DEFAULT_TASK, METHODS, TASKS, did_you_mean, elsewhere
 
 
 def explain(error: ValidationError, model: type[BaseModel], prefix: Sequence[str] = ()) -> list[str]:
@@ -39,7 +39,8 @@ def _unknown(key: str, known: Sequence[str]) -> str:
 
 
 def _keys_of_sections() -> dict[str, Iterable[str]]:
-    sections: dict[str, type[BaseModel]] = {"model": ModelSection, "data": DataSection, "training": TrainingSection}
+    columns = TASKS[DEFAULT_TASK].Columns
+    sections: dict[str, type[BaseModel]] = {"model": ModelSection, "data": columns, "training": TrainingSection}
     return {name: section.model_fields for name, section in sections.items()} | {
         "method": METHODS[DEFAULT_METHOD].Options.model_fields
     }

@@ -17,6 +17,7 @@ from featherweight.registry import DEFAULT_TASK, METHODS, TASKS, did_you_mean
 from featherweight.storage.names import beside, exists
 
 _MAX_BYTES = 1 << 20
+_PLACEHOLDER = DataSection(name="placeholder")
 
 
 def load(path: str | Path | None = None, overrides: Mapping[str, Any] | None = None) -> Recipe:
@@ -56,13 +57,21 @@ def parse(content: Mapping[str, Any], origin: str = "the recipe") -> Recipe:
         options = _parse_method(method)
     except ConfigError as error:
         problems += error.problems
+    columns: type[DataSection] = TASKS[DEFAULT_TASK].Columns  # also of a task that there is none of
     try:
-        TASKS[content.get("task", DEFAULT_TASK)]
+        columns = TASKS[content.get("task", DEFAULT_TASK)].Columns
     except (ConfigError, TypeError) as error:
         problems.append(f"task: {error}")
+    data = content.get("data")
+    section: DataSection | None = None
+    if isinstance(data, Mapping):
+        try:
+            section = columns.model_validate(dict(data))
+        except ValidationError as error:
+            problems += explain(error, columns, prefix=("data",))
+        content["data"] = section or _PLACEHOLDER
     try:
-        placeholder = MethodOptions(name="placeholder")
-        recipe = Recipe.model_validate({**content, "method": placeholder})
+        recipe = Recipe.model_validate({**content, "method": MethodOptions(name="placeholder")})
     except ValidationError as error:
         problems += explain(error, Recipe)
     if problems or options is None:
@@ -70,14 +79,15 @@ def parse(content: Mapping[str, Any], origin: str = "the recipe") -> Recipe:
     return recipe.model_copy(update={"method": options})
 
 
-def load_data_section(values: Mapping[str, Any]) -> DataSection:
-    """A data section on its own, with paths relative to the working directory. Raises ConfigError."""
+def load_data_section(values: Mapping[str, Any], task: str = DEFAULT_TASK) -> DataSection:
+    """A task's data section on its own, with paths relative to the working directory. Raises ConfigError."""
     content = {"data": dict(values)}
     anchor_paths(content, Path.cwd())
+    columns: type[DataSection] = TASKS[task].Columns
     try:
-        return DataSection.model_validate(content["data"])
+        return columns.model_validate(content["data"])
     except ValidationError as error:
-        raise ConfigError(explain(error, DataSection, prefix=("data",))) from None
+        raise ConfigError(explain(error, columns, prefix=("data",))) from None
 
 
 def parse_set(assignments: Iterable[str]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, model_validator
 
@@ -48,7 +48,17 @@ class ModelSection(Section):
 
 
 class DataSection(Section):
-    """The labelled texts: either ``name`` or ``train_file`` and its siblings."""
+    """The rows: either ``name`` or ``train_file`` and its siblings. Each task adds keys of its own.
+
+    Attributes:
+        lists: the keys of columns whose cells may be lists; they are read as JSON.
+        numeric: whether the label is a number, so that whole ones and others are of one kind.
+        usual: pairs of text and label columns that are looked for where the section leaves them open.
+    """
+
+    lists: ClassVar[frozenset[str]] = frozenset()
+    numeric: ClassVar[bool] = False
+    usual: ClassVar[tuple[tuple[str, str], ...]] = ()
 
     name: str | None = Field(None, description="hub id, folder, or package:NAME/PATH", min_length=1)
     config: str | None = Field(None, description="configuration of a hub data set")
@@ -57,13 +67,7 @@ class DataSection(Section):
     validation_file: Files | None = Field(None, description=_FILES)
     test_file: Files | None = Field(None, description=_FILES)
     text: str = Field("text", description="column that holds the text")
-    label: str = Field("label", description="column that holds the label")
-    labels: list[str] | None = Field(
-        None,
-        description="label names, in the order of the model's outputs; where none of them is an integer, labels may be "
-        "integers that count from 0",
-        min_length=2,
-    )
+    label: str = Field("label", description="column that holds the truth about the text")
     slices: list[str] = Field([], description="columns whose values the evidence looks at one by one")
     keywords: list[str] = Field([], description="words; the evidence looks at the rows that hold each of them")
     group: str | None = Field(
@@ -114,8 +118,6 @@ class DataSection(Section):
             raise ValueError("'validation_fraction' and 'test_fraction' leave no row to train on")
         if any(not word.strip() for word in self.keywords):
             raise ValueError("'keywords' holds an empty word")
-        if self.labels is not None and len(set(self.labels)) < len(self.labels):
-            raise ValueError("'labels' names one label twice")
         return self
 
     @property
@@ -159,7 +161,9 @@ class TrainingSection(Section):
     save_total_limit: PositiveInt = Field(2, description="checkpoints kept besides the best one")
     load_best_model_at_end: bool = True
     metric_for_best_model: str | None = Field(None, description="an eval metric; chosen by the task if unset")
-    greater_is_better: bool | None = Field(None, description="false where the metric is a loss, else true, if unset")
+    greater_is_better: bool | None = Field(
+        None, description="false where the metric is a loss or an error, else true, if unset"
+    )
     early_stopping_patience: PositiveInt | None = Field(
         None, description="evaluations in a row without improvement after which training ends; never if unset"
     )
@@ -221,7 +225,7 @@ class Recipe(Section):
     )
     task: str = DEFAULT_TASK
     model: ModelSection
-    data: DataSection
+    data: SerializeAsAny[DataSection]
     method: SerializeAsAny[MethodOptions]
     training: TrainingSection = TrainingSection()
     evidence: EvidenceSection = EvidenceSection()

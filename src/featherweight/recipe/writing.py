@@ -10,7 +10,7 @@ import tomlkit
 
 from featherweight.recipe.paths import PATH_KEYS, each_name, relative
 from featherweight.recipe.sections import DEFAULT_METHOD, Recipe
-from featherweight.registry import METHODS
+from featherweight.registry import DEFAULT_TASK, METHODS, TASKS
 
 
 def dump(recipe: Recipe, reasons: Mapping[str, str], folder: Path) -> str:
@@ -38,7 +38,7 @@ def dump(recipe: Recipe, reasons: Mapping[str, str], folder: Path) -> str:
 
 
 def json_schema() -> dict[str, Any]:
-    """The recipe's JSON Schema, with one alternative for each registered method."""
+    """The recipe's JSON Schema, with one alternative for each registered method, and each task's own ``data``."""
     schema = Recipe.model_json_schema()
     definitions = schema["$defs"]
     alternatives = []
@@ -53,7 +53,25 @@ def json_schema() -> dict[str, Any]:
     del definitions["MethodOptions"]
     schema["properties"]["method"] = {"oneOf": alternatives}
     schema["required"] = [key for key in schema["required"] if key != "method"]
+    _add_tasks(schema)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "Featherweight recipe"}
+
+
+def _add_tasks(schema: dict[str, Any]) -> None:
+    """What ``data`` may hold, by what ``task`` says."""
+    schema["allOf"] = []
+    for name in sorted(TASKS):
+        columns = TASKS[name].Columns.model_json_schema(ref_template="#/$defs/{model}")
+        schema["$defs"].update(columns.pop("$defs", {}))
+        schema["$defs"][f"data-{name}"] = columns
+        asked: dict[str, Any] = {"properties": {"task": {"const": name}}}
+        if name != DEFAULT_TASK:
+            asked["required"] = ["task"]
+        then = {"properties": {"data": {"$ref": f"#/$defs/data-{name}"}}}
+        schema["allOf"].append({"if": asked, "then": then})
+    del schema["$defs"]["DataSection"]
+    schema["properties"]["data"] = {"type": "object"}
+    schema["properties"]["task"]["enum"] = sorted(TASKS)
 
 
 def _write_value(table: Any, key: str, value: Any, reason: str | None) -> None:

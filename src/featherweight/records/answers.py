@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from featherweight.records.rows import join
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,6 +37,11 @@ class Answers:
         return Answers({name: column[rows] for name, column in self.columns.items()})
 
 
+def joined(parts: Sequence[Answers]) -> Answers:
+    """The rows of all parts, one part after the other; there is at least one."""
+    return Answers({name: join([part.columns[name] for part in parts]) for name in parts[0].columns})
+
+
 @dataclass(frozen=True)
 class Likeness:
     """How alike two models answer the same rows.
@@ -45,6 +52,7 @@ class Likeness:
         of: what differs by them, such as "probability".
         decisions: what is decided, such as "labels".
         tolerance: a difference that rounding explains, where both compute the same in fp32.
+        scale: what a loss of the headline is measured in; 1 where that is a share.
     """
 
     agreement: float
@@ -52,6 +60,7 @@ class Likeness:
     of: str
     decisions: str
     tolerance: float
+    scale: float = 1.0
 
     @property
     def largest_difference(self) -> float:

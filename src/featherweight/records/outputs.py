@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from featherweight.records.rows import Ragged
+from featherweight.records.rows import Column, Ragged
 
 if TYPE_CHECKING:
     import torch
@@ -22,10 +22,12 @@ class Outputs:
     Attributes:
         values: shape (reads, width), on the model's device.
         ends: where each row's reads start, and where the last one's end: int64, shape (rows + 1,), on the processor.
+        seen: bool, shape (reads,), false for what had nothing to read, whose values are 0; None where all had.
     """
 
     values: torch.Tensor
     ends: torch.Tensor
+    seen: torch.Tensor | None = None
 
     @classmethod
     def one_each(cls, values: torch.Tensor) -> Outputs:
@@ -54,3 +56,15 @@ class Outputs:
         places = Ragged(np.arange(ends[-1]), ends)[rows]
         index = torch.from_numpy(places.values).to(self.values.device)
         return Outputs(self.values[index], torch.from_numpy(places.offsets))
+
+    def column(self, ragged: bool) -> Column:
+        """The values on the processor, in fp32, NaN for what had nothing to read.
+
+        Args:
+            ragged: whether a row may have any number of reads; else each has one, and the result a row for each.
+        """
+        values = self.values.detach().float()
+        if self.seen is not None:
+            values = values.masked_fill(~self.seen[:, None], float("nan"))
+        found = values.cpu().numpy()
+        return Ragged(found, self.ends.numpy()) if ragged else found

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from featherweight.records.grouping import group_names
+from featherweight.records.questions import Question, Tokens
 
 if TYPE_CHECKING:
     import datasets
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _BATCH_ROWS = 10_000
+UNSEEN = -1  # among reads: what was cut off, for which no token answers
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,12 @@ class Ragged:
 def numbers_of(column: Column) -> NDArray[Any]:
     """All numbers of a column, whichever row they are of."""
     return column.values if isinstance(column, Ragged) else column
+
+
+def join(parts: Sequence[Column]) -> Column:
+    """The rows of all parts, one part after the other; there is at least one."""
+    ragged = [part for part in parts if isinstance(part, Ragged)]
+    return Ragged.joined(ragged) if ragged else np.concatenate([numbers_of(part) for part in parts])
 
 
 def equal(one: Column, other: Column) -> bool:
@@ -174,39 +182,42 @@ class Rows:
 
 @dataclass(frozen=True)
 class Examples:
-    """One split as a task sees it: texts on disk, labels as class indices in memory.
+    """One split as a task sees it: texts on disk, the truth about them in memory.
 
     Attributes:
         name: ``train``, ``validation`` or ``test``.
         texts: rows with the string column ``text``, and ``column:NAME`` for each column that the recipe slices or
             groups by.
         text_column: what the source calls that column.
-        labels: int64, shape (rows,).
+        truth: as the kind of answer has it, such as class indices; one entry a row, or ragged.
         ids: int64, shape (rows,), the row's number in its source, counted from 0.
         dropped: how many rows of the source are left out because their text is empty or only white space.
         origin: what messages and the report call the source.
         fingerprint: of the source.
         skipped: how many rows of the source are left out because they can't be read.
-        reading: how the labels were read, where a person has to be told.
+        reading: how the truth was read, where a person has to be told.
+        words: where in its text each row's words are, int32, shape (words, 2); None where rows are answered whole.
     """
 
     name: str
     texts: Rows
     text_column: str
-    labels: NDArray[np.int64]
+    truth: Column
     ids: NDArray[np.int64]
     dropped: int
     origin: str
     fingerprint: str
     skipped: int = 0
     reading: str | None = None
+    words: Ragged | None = None
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.ids)
 
     def select(self, rows: NDArray[np.int64], **changes: Any) -> Examples:
         """Some of the rows, in ascending order, with other fields changed by name."""
-        parts = {"texts": self.texts.select(rows), "labels": self.labels[rows], "ids": self.ids[rows]}
+        parts = {"texts": self.texts.select(rows), "truth": self.truth[rows], "ids": self.ids[rows]}
+        parts |= {} if self.words is None else {"words": self.words[rows]}
         return replace(self, **{**parts, **changes})
 
     def text(self, index: int) -> str:
@@ -215,6 +226,14 @@ class Examples:
     def all_texts(self) -> Iterator[str]:
         """Every text in order, few in memory at a time."""
         return self.texts.values("text")
+
+    def questions(self) -> Iterator[Question]:
+        """Every row as a model is asked about it."""
+        if self.words is None:
+            yield from map(Question, self.all_texts())
+            return
+        for row, text in enumerate(self.all_texts()):
+            yield Question(text, self.words.row(row).tolist())
 
     def column(self, name: str) -> list[str]:
         """The values of a column that was kept beside the text."""
@@ -231,10 +250,10 @@ class Encoding:
 
     Attributes:
         tokens: int32; a row's tokens, never none.
-        targets: one entry for each thing that the loss is about: a row, where they are an array, or each of some
-            things within a row, such as its reads.
-        reads: int64; the places in a row, counted from its first token, that the head reads. None where it reads one,
-            found by the model's own head.
+        targets: the truth: one entry for each thing that the loss is about: a row, where they are an array, or each of
+            its reads.
+        reads: int64; the places in a row, counted from its first token, that the head reads, and :data:`UNSEEN` where
+            it has nothing to read. None where it reads one, found by the model's own head.
         kinds: int64; for each token which of the row's texts it is of (``token_type_ids``). None where a row is one
             text.
         cut: how many rows were cut at the maximal length.
@@ -255,6 +274,12 @@ class Encoding:
         """Rows that are only to be answered."""
         return cls(tokens, np.zeros(len(tokens), dtype=np.int64), reads, kinds)
 
+    @classmethod
+    def asked(cls, rows: Sequence[Tokens]) -> Encoding:
+        """Rows that are in memory, only to be answered."""
+        reads = [row.reads for row in rows if row.reads is not None]
+        return cls.unlabelled(Ragged.of([row.ids for row in rows], np.int32), Ragged.of(reads) if reads else None)
+
     def __len__(self) -> int:
         return len(self.tokens)
 
@@ -265,4 +290,4 @@ class Encoding:
 
     def items(self, rows: NDArray[np.int64]) -> int:
         """How many things the loss of these rows is about, which their mean loss is a mean over."""
-        return int(self.targets.lengths_of(rows).sum()) if isinstance(self.targets, Ragged) else len(rows)
+        return len(rows) if self.reads is None else int(np.count_nonzero(self.reads[rows].values != UNSEEN))

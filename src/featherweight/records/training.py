@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+
+from featherweight.records.outcome import TrainingCost
 
 
 @dataclass(frozen=True)
@@ -22,4 +24,4 @@ class TrainingResult:
     epochs: list[EpochRecord]
     best_step: int
     steps: int
-    metrics: dict[str, float] = field(default_factory=dict)
+    metrics: TrainingCost

@@ -7,7 +7,7 @@ in the group named after the table. Looking a name up imports its module and not
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -21,6 +21,24 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return ``" (did you mean 'x'?)"`` for the closest known name, or an empty string."""
     close = difflib.get_close_matches(name, list(known), n=1)
     return f" (did you mean '{close[0]}'?)" if close else ""
+
+
+class _Deferred:
+    def __init__(self, target: str) -> None:
+        self._target = target
+
+    def __get__(self, instance: object, owner: type) -> Any:
+        return _imported(self._target)
+
+
+def deferred(target: str) -> Any:
+    """A class's attribute that is imported where it is asked for: ``"module:attribute"``."""
+    return _Deferred(target)
+
+
+def _imported(target: str) -> Any:
+    module, _, attribute = target.partition(":")
+    return getattr(import_module(module), attribute)
 
 
 class Registry(Mapping[str, Any]):
@@ -41,6 +59,16 @@ class Registry(Mapping[str, Any]):
     def _targets(self) -> dict[str, str]:
         return {point.name: point.value for point in entry_points(group=self.group)} | self._builtin
 
+    def for_kind(self, own: Sequence[str], kind: str) -> list[str]:
+        """The names that a kind of answer has of its own, and those that third parties registered for it: such a
+        component says with ``answers`` which kinds it is for."""
+        others = (name for name in self._targets if name not in self._builtin and name not in own)
+        return [*own, *(name for name in others if kind in getattr(self[name], "answers", ()))]
+
+    def __contains__(self, name: object) -> bool:
+        """Without importing anything."""
+        return name in self._targets
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._targets)
 
@@ -58,8 +86,7 @@ class Registry(Mapping[str, Any]):
             if advice := elsewhere.value(self.kind, name):
                 raise ConfigError(f"{name!r} {advice}; known: {known}")
             raise ConfigError(f"no {self.kind} is named {name!r}{did_you_mean(name, self._targets)}; known: {known}")
-        module, _, attribute = self._targets[name].partition(":")
-        return getattr(import_module(module), attribute)
+        return _imported(self._targets[name])
 
 
 DEFAULT_TASK = (
@@ -69,7 +96,11 @@ DEFAULT_TASK = (
 TASKS = Registry(
     "task",
     "featherweight.tasks",
-    {DEFAULT_TASK: "featherweight.tasks.sequence_classification:SequenceClassification"},
+    {
+        DEFAULT_TASK: "featherweight.tasks.sequence_classification:SequenceClassification",
+        "regression": "featherweight.tasks.regression:Regression",
+        "token-classification": "featherweight.tasks.token_classification:TokenClassification",
+    },
 )
 
 METHODS = Registry(
@@ -82,7 +113,16 @@ METHODS = Registry(
     },
 )
 
-ANSWERS = Registry("kind of answer", "featherweight.answers", {"label": "featherweight.answers.label:Label"})
+ANSWERS = Registry(
+    "kind of answer",
+    "featherweight.answers",
+    {
+        "label": "featherweight.answers.label:Label",
+        "number": "featherweight.answers.number:Number",
+        "tags": "featherweight.answers.tags:Tags",
+        "plain-tags": "featherweight.answers.tags:PlainTags",
+    },
+)
 
 FORMATS = Registry(
     "data format",
@@ -92,16 +132,41 @@ FORMATS = Registry(
         "tsv": "featherweight.sources.formats.delimited:Tsv",
         "jsonl": "featherweight.sources.formats.json_lines:JsonLines",
         "parquet": "featherweight.sources.formats.parquet:Parquet",
+        "conll": "featherweight.sources.formats.conll:Conll",
     },
 )
+
+STATISTICS = Registry("statistic", "featherweight.statistics", {})  # third parties'; a kind of answer has its own
 
 BASELINES = Registry(
     "baseline",
     "featherweight.baselines",
     {
-        "majority": "featherweight.evidence.baselines:Majority",
-        "tfidf-logistic-regression": "featherweight.evidence.baselines:TfidfLogisticRegression",
-        "linear-probe": "featherweight.evidence.baselines:LinearProbe",
+        "majority": "featherweight.evidence.baselines.labels:Majority",
+        "tfidf-logistic-regression": "featherweight.evidence.baselines.labels:TfidfLogisticRegression",
+        "linear-probe": "featherweight.evidence.baselines.labels:LinearProbe",
+        "mean": "featherweight.evidence.baselines.numbers:Mean",
+        "tfidf-ridge": "featherweight.evidence.baselines.numbers:TfidfRidge",
+        "ridge-probe": "featherweight.evidence.baselines.numbers:RidgeProbe",
+        "commonest-tag": "featherweight.evidence.baselines.tags:CommonestTag",
+        "token-probe": "featherweight.evidence.baselines.tags:TokenProbe",
+    },
+)
+
+CHECKS = Registry(
+    "check of data",
+    "featherweight.checks",
+    {
+        "one-sided": "featherweight.evidence.data.one_sided:OneSided",
+        "unknown-labels": "featherweight.evidence.data.unknown_labels:UnknownLabels",
+        "twins": "featherweight.evidence.data.twins:Twins",
+        "shared-groups": "featherweight.evidence.data.shared_groups:SharedGroups",
+        "conflicting-labels": "featherweight.evidence.data.conflicts:ConflictingLabels",
+        "unknown-tags": "featherweight.evidence.data.unknown_tags:UnknownTags",
+        "conflicting-tags": "featherweight.evidence.data.conflicting_tags:ConflictingTags",
+        "conflicting-numbers": "featherweight.evidence.data.conflicting_numbers:ConflictingNumbers",
+        "giveaways": "featherweight.evidence.data.giveaways:Giveaways",
+        "suspected-label-errors": "featherweight.evidence.data.label_issues:SuspectedLabelErrors",
     },
 )
 
@@ -113,6 +178,10 @@ EXHIBITS = Registry(
         "confusion": "featherweight.evidence.exhibits.confusion:Confusion",
         "where": "featherweight.evidence.exhibits.where:Where",
         "examples": "featherweight.evidence.exhibits.examples:Examples",
+        "residuals": "featherweight.evidence.exhibits.residuals:Residuals",
+        "errors": "featherweight.evidence.exhibits.errors:Errors",
+        "entity-errors": "featherweight.evidence.exhibits.entity_errors:EntityErrors",
+        "marked-examples": "featherweight.evidence.exhibits.marked_examples:MarkedExamples",
     },
 )
 

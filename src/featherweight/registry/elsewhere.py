@@ -185,9 +185,10 @@ VALUES: Mapping[str, Mapping[str, str]] = {
     "task": {
         "text-classification": "is called sequence-classification",
         "sentiment-analysis": "is sequence-classification",
+        "ner": "is token-classification",
         **dict.fromkeys(
             [
-                "multi-label-classification", "token-classification", "ner", "regression", "sentence-similarity",
+                "multi-label-classification", "sentence-similarity",
                 "causal-lm", "text-generation", "sft", "seq2seq-lm", "summarization", "translation",
                 "question-answering", "preference", "dpo", "multiple-choice",
             ],

@@ -6,63 +6,42 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
+from featherweight.answers import kind_of
+from featherweight.evidence.data.checks import checks_of
 from featherweight.records import parts
 from featherweight.report import tables
 from featherweight.runs.directory import RunDirectory
 
-_SUSPECTS = "Suspected label errors: {suspects:,} of {rows:,} {split} rows looked at, the most suspect first"
 _REPEATS = ("exactly_repeated_texts", "repeated_texts", "nearly_repeated_texts")
+_MOST_DESCRIBED = 6
 
 
 def data(run: RunDirectory, metrics: Mapping[str, Any]) -> list[parts.Part]:
-    checks = metrics["data_checks"]
-    rows = []
-    for name, one in checks["splits"].items():
-        shares = ", ".join(f"{label} {share:.1%}" for label, share in list(one["label_shares"].items())[:6])
-        cut = metrics["truncation"].get(name, {"rows": 0, "share": 0.0})
-        words = one["words"]
-        rows.append(
-            parts.row(
-                name,
-                f"{one['rows']:,}",
-                shares,
-                f"{words['median']:g}",
-                f"{words['longest']:,}",
-                f"{cut['rows']:,} ({cut['share']:.1%} of tokens)",
-                f"{metrics['dropped_empty_rows'][name]:,}",
-                f"{metrics.get('skipped_bad_rows', {}).get(name, 0):,}",
-                *(f"{one[key]:,}" for key in _REPEATS),
-            )
-        )
-    columns = ["split", "rows", "labels", "median words", "longest", "cut", "empty", "unreadable"]
+    """The splits, and what the checks of this kind of answer found."""
+    kind, found = kind_of(metrics), metrics["data_checks"]
+    rows = [_split(name, one, metrics) for name, one in found["splits"].items()]
+    columns = ["split", "rows", f"{kind.described.column}s", "median words", "longest", "cut", "empty", "unreadable"]
     made = [parts.table("Splits", [*columns, "repeats", "but for form", "nearly"], rows, "wordy")]
-    if checks["twins"]:
-        twins = [
-            parts.row(name, f"{one['rows']:,}", *(f"{one[key]:,}" for key in ("exact", "normalised", "near")))
-            for name, one in checks["twins"].items()
-        ]
-        made.append(
-            parts.table(
-                "Rows that also stand in train; each sense includes the stricter",
-                ["split", "rows", "to the byte", "but for form", "nearly"],
-                twins,
-            )
-        )
-    lists = [
-        ("Same text, different labels", checks["conflicting_labels"]["examples"], "label"),
-        (
-            _SUSPECTS.format(**checks["suspected_label_errors"]),
-            checks["suspected_label_errors"]["examples"][:20],
-            "suggested",
-        ),
-    ]
-    for caption, found, other in lists:
-        shown = [parts.row(str(one["row"]), one["text"], one["label"], one[other]) for one in found]
-        names = ["row", "text", "label", other]
-        if other == "label":
-            shown, names = [{**one, "cells": one["cells"][:2]} for one in shown], names[:3]
-        made += [parts.table(caption, names, shown, "wordy")] if shown else []
-    return made
+    return [*made, *(part for one in checks_of(kind) for part in one.show(found))]
+
+
+def _split(name: str, one: Mapping[str, Any], metrics: Mapping[str, Any]) -> dict[str, Any]:
+    how = kind_of(metrics).described
+    form = "{:.1%}" if how.shares else how.form
+    figures = list(one[how.key].items())[:_MOST_DESCRIBED]
+    cut = metrics["truncation"].get(name, {"rows": 0, "share": 0.0})
+    words = one["words"]
+    return parts.row(
+        name,
+        f"{one['rows']:,}",
+        ", ".join(f"{what} {form.format(figure)}" for what, figure in figures),
+        f"{words['median']:g}",
+        f"{words['longest']:,}",
+        f"{cut['rows']:,} ({cut['share']:.1%} of tokens)",
+        f"{metrics['dropped_empty_rows'][name]:,}",
+        f"{metrics.get('skipped_bad_rows', {}).get(name, 0):,}",
+        *(f"{one[key]:,}" for key in _REPEATS),
+    )
 
 
 def recipe(run: RunDirectory, metrics: Mapping[str, Any]) -> list[parts.Part]:
@@ -132,8 +111,8 @@ def _survived(found: Mapping[str, Any] | None) -> dict[str, str]:
         rows[f"resumed ({index})"] = f"after step {one['step']}" + (f", not bit-exact: {changed}" if changed else "")
     if "largest_difference" in found["gate"]:
         rows["read back before publishing"] = (
-            f"{found['gate']['rows']} rows answered by what was written, probabilities within "
-            f"{found['gate']['largest_difference']:.1e}"
+            f"{found['gate']['rows']} rows answered by what was written, a {found['gate'].get('of', 'probability')} "
+            f"within {found['gate']['largest_difference']:.1e}"
         )
     return rows
 

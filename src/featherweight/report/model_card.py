@@ -9,23 +9,23 @@ from typing import Any
 
 import yaml
 
-from featherweight.answers import kind_of
+from featherweight.answers import Answer, kind_of, statistics_of
+from featherweight.evidence.exhibits import exhibits_of
 from featherweight.recipe import PACKAGE_PREFIX, Recipe
 from featherweight.records.runs import rungs
-from featherweight.registry import EXHIBITS
 from featherweight.report.tables import cautions, comparison_sentence
 from featherweight.runs.directory import FACTS
 from featherweight.sources.models import ModelSource
 from featherweight.storage.names import printable
+from featherweight.tasks import Task
+from featherweight.tasks.loading import FOLDER, Loading
 
 _MOST_NAMED = 20
 # Where the hub's cache keeps a snapshot of OWNER/NAME.
 _SNAPSHOT = re.compile(r"models--([^/]+?)--([^/]+)/snapshots/[0-9a-f]{40}/?$")
 
 
-def model_card(
-    recipe: Recipe, source: ModelSource, labels: list[str], metrics: Mapping[str, Any], artefact: str
-) -> str:
+def model_card(recipe: Recipe, source: ModelSource, task: Task, metrics: Mapping[str, Any], artefact: str) -> str:
     """Markdown with a YAML header. It is made to be published: no path of this machine is in it.
 
     Args:
@@ -33,11 +33,11 @@ def model_card(
         metrics: content of ``metrics.json``.
         artefact: ``adapter`` or ``model``.
     """
-    sentences = [EXHIBITS[name]().sentence(metrics) for name in kind_of(metrics).exhibits]
+    sentences = [one.sentence(metrics) for one in exhibits_of(kind_of(metrics))]
     data = _public_data(recipe)
     lines = [
         "---",
-        *yaml.safe_dump(_metadata(recipe, source, metrics, artefact), sort_keys=False).splitlines(),
+        *yaml.safe_dump(_metadata(recipe, source, task, metrics, artefact), sort_keys=False).splitlines(),
         "---",
         "",
         f"# {inline(recipe.name)}",
@@ -53,27 +53,29 @@ def model_card(
         "",
         *(f"- Take care: {inline(line)}" for line in cautions(metrics)),
         "",
-        _named(labels),
+        introduction(task.answer),
         "",
         "## Load it",
         "",
         "```python",
-        *_loading(source, labels, artefact, metrics["pad_token_id"]),
+        *_loading(source, task.loading(), artefact, metrics["pad_token_id"]),
         "```",
         "",
     ]
     return "\n".join(lines)
 
 
-def _named(labels: list[str]) -> str:
-    shown = f"Labels: {', '.join(inline(label) for label in labels[:_MOST_NAMED])}"
-    more = len(labels) - _MOST_NAMED
+def introduction(kind: Answer) -> str:
+    """What is answered, in a line: in full, or the first of much."""
+    title, names = kind.introduction()
+    shown = f"{title}: {', '.join(map(inline, names[:_MOST_NAMED]))}"
+    more = len(names) - _MOST_NAMED
     return f"{shown}." if more <= 0 else f"{shown} and {more:,} more, all of them in `{FACTS}`."
 
 
 def _figures(metrics: Mapping[str, Any]) -> list[str]:
     """Every rung by every metric, the cheapest first."""
-    shown = [one for one in kind_of(metrics).statistics if one.in_evaluations]
+    shown = [one for one in statistics_of(kind_of(metrics)) if one.in_evaluations]
     rows = {name: [one[f"eval_{of.name}"] for of in shown] for name, one in rungs(metrics).items()}
     return [
         f"| | {' | '.join(one.title for one in shown)} |",
@@ -82,14 +84,16 @@ def _figures(metrics: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _metadata(recipe: Recipe, source: ModelSource, metrics: Mapping[str, Any], artefact: str) -> dict[str, Any]:
+def _metadata(
+    recipe: Recipe, source: ModelSource, task: Task, metrics: Mapping[str, Any], artefact: str
+) -> dict[str, Any]:
     """The hub's metadata, to be written by a YAML library: names are the user's."""
     data, hub_id = _public_data(recipe), _hub_id(source)
     base = {"base_model": hub_id, "base_model_relation": "adapter" if artefact == "adapter" else "finetune"}
     tuned = metrics["tuned"]
     return {
         "library_name": "peft" if artefact == "adapter" else "transformers",
-        "pipeline_tag": "text-classification",
+        "pipeline_tag": task.hub_tag,
         **(base if hub_id else {}),
         "tags": ["featherweight", recipe.method.name],
         "model-index": [
@@ -97,7 +101,7 @@ def _metadata(recipe: Recipe, source: ModelSource, metrics: Mapping[str, Any], a
                 "name": recipe.name,
                 "results": [
                     {
-                        "task": {"type": "text-classification"},
+                        "task": {"type": task.hub_tag},
                         "dataset": {
                             "name": data,
                             "type": data if recipe.data.name == data else "local",
@@ -109,7 +113,7 @@ def _metadata(recipe: Recipe, source: ModelSource, metrics: Mapping[str, Any], a
                                 **({} if one.hub == one.name else {"name": one.title}),
                                 "value": tuned[f"eval_{one.name}"],
                             }
-                            for one in kind_of(metrics).statistics
+                            for one in statistics_of(kind_of(metrics))
                             if one.hub
                         ],
                     }
@@ -136,28 +140,35 @@ def _hub_id(source: ModelSource) -> str | None:
     return "/".join(found.groups()) if found else None
 
 
-def _loading(source: ModelSource, labels: list[str], artefact: str, pad_token_id: int) -> list[str]:
+def _loading(source: ModelSource, loading: Loading, artefact: str, pad_token_id: int) -> list[str]:
     """Stock transformers and PEFT, nothing of ours."""
+    after = ["", *loading.after] if loading.after else []
     if artefact == "model":
-        return [
-            "from transformers import AutoModelForSequenceClassification, AutoTokenizer",
-            "",
-            'model = AutoModelForSequenceClassification.from_pretrained("path/to/this/folder")',
-            'tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")',
-        ]
+        return [*whole_model(loading), *after]
     imports, classes, where = _base_of(source)
     gguf = f', gguf_file={source.gguf.name!r}, dtype="float32"' if source.gguf else ""
     return [
         *imports,
         f"from peft import {classes}",
-        "from transformers import AutoModelForSequenceClassification, AutoTokenizer",
+        f"from transformers import {loading.auto_class}, AutoTokenizer",
         "",
-        *_label_names(labels),
-        "base = AutoModelForSequenceClassification.from_pretrained(",
-        f"    {where}{gguf}, pad_token_id={pad_token_id}, **labels",
+        *loading.before,
+        f"base = {loading.auto_class}.from_pretrained(",
+        f"    {where}{gguf}, pad_token_id={pad_token_id}, {loading.options}",
         ")",
-        'model = PeftModel.from_pretrained(base, "path/to/this/folder").eval()',
-        'tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")',
+        f'model = PeftModel.from_pretrained(base, "{FOLDER}").eval()',
+        f'tokenizer = AutoTokenizer.from_pretrained("{FOLDER}")',
+        *after,
+    ]
+
+
+def whole_model(loading: Loading) -> list[str]:
+    """Lines that load a model that stands alone."""
+    return [
+        f"from transformers import {loading.auto_class}, AutoTokenizer",
+        "",
+        f'model = {loading.auto_class}.from_pretrained("{FOLDER}")',
+        f'tokenizer = AutoTokenizer.from_pretrained("{FOLDER}")',
     ]
 
 
@@ -180,21 +191,6 @@ def _base_of(source: ModelSource) -> tuple[list[str], str, str]:
     if source.gguf:
         return ["from os.path import dirname", ""], "PeftConfig, PeftModel", f"dirname({where})"
     return [], "PeftConfig, PeftModel", where
-
-
-def _label_names(labels: list[str]) -> list[str]:
-    """Code that gives the model its labels' names: in full, or read from beside the card where they are many."""
-    if len(labels) <= _MOST_NAMED:
-        id2label = {index: label for index, label in enumerate(labels)}  # noqa: C416 - reads as what it prints
-        label2id = {label: index for index, label in enumerate(labels)}
-        return [f"labels = dict(id2label={id2label!r}, label2id={label2id!r})"]
-    return [
-        "import json",
-        "from pathlib import Path",
-        "",
-        f'names = json.loads(Path("path/to/this/folder/{FACTS}").read_text(encoding="utf-8"))["labels"]',
-        "labels = dict(id2label=dict(enumerate(names)), label2id={name: index for index, name in enumerate(names)})",
-    ]
 
 
 def inline(text: str) -> str:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from featherweight.answers import headline_of, kind_of
+from featherweight.answers import headline_of, kind_of, statistics_of
+from featherweight.evidence.exhibits import exhibits_of
 from featherweight.records import parts
 from featherweight.records.parts import Intervals, Lines, Part, Series
 from featherweight.records.runs import untuned
-from featherweight.registry import EXHIBITS
 from featherweight.report import inputs, tables
 from featherweight.runs.directory import RunDirectory
 
@@ -21,7 +21,7 @@ _NOT_IN_TRAIN = {
 
 def of_run(run: RunDirectory, metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
     """All sections of one run: what every run has, the exhibits of its kind of answer, and what it was made from."""
-    exhibits = [EXHIBITS[name]() for name in kind_of(metrics).exhibits]
+    exhibits = exhibits_of(kind_of(metrics))
     made = [
         ("Baselines", _ladder(metrics)),
         ("Paired comparison", _paired(metrics)),
@@ -40,25 +40,13 @@ def of_several(
 ) -> list[dict[str, Any]]:
     """Sections of several runs side by side."""
     first, *_ = (metrics[str(run.path)] for run in runs)
-    shown = [one for one in kind_of(first).statistics if one.in_evaluations]
+    shown = [one for one in statistics_of(kind_of(first)) if one.in_evaluations]
     rungs = [(str(run.path), metrics[str(run.path)]["tuned"]) for run in runs]
     figures = [
         parts.row(one["run"], *(f"{one[f'eval_{of.name}']:.4f}" for of in shown), f"{one['trainable_parameters']:,}")
         for one in together["runs"]
     ]
     every = together["pairs"] if len(runs) > 2 else together["comparisons"]
-    pairs = [
-        parts.row(
-            f"{one['run']} against {one['against']}",
-            *parts.difference(one),
-            *("" if one[key] is None else f"{one[key]}" for key in ("fixed", "broken")),
-            f"{one['p_value']:.3g}",
-            f"{one['p_value_holm']:.3g}",
-            verdict=one["verdict"],
-        )
-        for one in every
-    ]
-    pair_columns = ["runs", "difference", "95 % interval", "fixed", "broken", "p", "p (Holm)", "verdict"]
     curves = [
         Series(
             str(run.path),
@@ -77,10 +65,27 @@ def of_several(
         ),
         parts.section(
             "Paired comparison",
-            [parts.table(f"Difference in {headline_of(first).title}, paired", pair_columns, pairs)],
+            [_pairs(f"Difference in {headline_of(first).title}, paired", every)],
         ),
         parts.section("Training", [parts.plots(loss)]),
     ]
+
+
+def _pairs(caption: str, every: Sequence[Mapping[str, Any]]) -> Part:
+    """A row for each two runs that are compared."""
+    rows = [
+        parts.row(
+            f"{one['run']} against {one['against']}",
+            *parts.difference(one),
+            *("" if one[key] is None else f"{one[key]}" for key in ("fixed", "broken")),
+            f"{one['p_value']:.3g}",
+            f"{one['p_value_holm']:.3g}",
+            verdict=one["verdict"],
+        )
+        for one in every
+    ]
+    columns = ["runs", "difference", "95 % interval", "fixed", "broken", "p", "p (Holm)", "verdict"]
+    return parts.table(caption, columns, rows)
 
 
 def of_curve(found: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -119,7 +124,7 @@ def of_curve(found: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _ladder(metrics: Mapping[str, Any]) -> list[Part]:
-    first, *others = (one for one in kind_of(metrics).statistics if one.in_evaluations)
+    first, *others = (one for one in statistics_of(kind_of(metrics)) if one.in_evaluations)
     rungs = tables.rungs(metrics)
     against = metrics["rungs"] | {untuned(metrics): metrics["comparison"]}
     rows = []
@@ -144,14 +149,14 @@ def _ladder(metrics: Mapping[str, Any]) -> list[Part]:
         parts.plots(_headline_plot(list(rungs.items()), metrics)),
         parts.text(
             "Time is that of fitting and answering; for the tuned model, of training with its evaluations. Memory "
-            "is what each added at its highest to what was resident before it. The linear probe is logistic "
-            "regression on what the untuned model's head reads, from at most 5,000 rows of train."
+            "is what each added at its highest to what was resident before it. The probe is a linear model on what "
+            "the untuned model's head reads, from at most 5,000 rows of train."
         ),
     ]
 
 
 def _paired(metrics: Mapping[str, Any]) -> list[Part]:
-    titles = {one.name: one.title for one in kind_of(metrics).statistics}
+    titles = {one.name: one.title for one in statistics_of(kind_of(metrics))}
     rows = [
         parts.row(
             titles[name],
@@ -164,24 +169,31 @@ def _paired(metrics: Mapping[str, Any]) -> list[Part]:
         )
         for name, one in metrics["paired"].items()
     ]
+    table = parts.table(
+        "Base and tuned on the same rows",
+        ["statistic", "base", "tuned", "difference", "95 % interval", "p", "p (Holm)", "verdict"],
+        rows,
+    )
+    tested = f"{_how_tested(metrics)}; the rest by permutation, with intervals by paired bootstrap. Holm's adjustment "
+    return [table, parts.text(f"{tested}is over this table."), *_power(metrics), *_not_in_train(metrics)]
+
+
+def _power(metrics: Mapping[str, Any]) -> list[Part]:
+    """What so many rows could have shown."""
     comparison = metrics["comparison"]
-    made = [
-        parts.table(
-            "Base and tuned on the same rows",
-            ["statistic", "base", "tuned", "difference", "95 % interval", "p", "p (Holm)", "verdict"],
-            rows,
-        ),
-        parts.text(
-            f"{_how_tested(metrics)}; the rest by permutation, with intervals by paired bootstrap. Holm's adjustment "
-            "is over this table."
-        ),
-    ]
-    if comparison["smallest_significant_difference"] is not None:
-        text = f"With {comparison['n']:,} rows, and as many changed answers as here, a net difference of at least "
-        text += f"{comparison['smallest_significant_difference']:.4f} is significant"
-        power = comparison["detectable_difference"]
-        made.append(parts.text(text + (f"; a true one of {power:.4f} is found 4 times in 5." if power else ".")))
+    if comparison["smallest_significant_difference"] is None:
+        return []
+    text = f"With {comparison['n']:,} rows, and as many changed answers as here, a net difference of at least "
+    text += f"{comparison['smallest_significant_difference']:.4f} is significant"
+    power = comparison["detectable_difference"]
+    return [parts.text(text + (f"; a true one of {power:.4f} is found 4 times in 5." if power else "."))]
+
+
+def _not_in_train(metrics: Mapping[str, Any]) -> list[Part]:
+    """The figures again on the rows that are not known from train."""
+    comparison = metrics["comparison"]
     figure = f"eval_{comparison['metric']}"
+    made = []
     for key, what in _NOT_IN_TRAIN.items():
         clean = metrics.get(key, {"rows": 0})
         if not 0 < clean["rows"] < comparison["n"]:
@@ -200,7 +212,7 @@ def _paired(metrics: Mapping[str, Any]) -> list[Part]:
 
 def _how_tested(metrics: Mapping[str, Any]) -> str:
     how = "McNemar's exact test" if metrics["comparison"]["test"].startswith("mcnemar") else "permutation"
-    return f"{headline_of(metrics).title.capitalize()} is tested by {how}"
+    return f"{headline_of(metrics).heading} is tested by {how}"
 
 
 def _training(run: RunDirectory, metrics: Mapping[str, Any]) -> list[Part]:
@@ -224,7 +236,7 @@ def _training(run: RunDirectory, metrics: Mapping[str, Any]) -> list[Part]:
     )
     by_epoch = Lines(
         f"Validation {first.title}",
-        f"{first.title.capitalize()} ends at {found[-1][1]:.4f}.",
+        f"{first.heading} ends at {found[-1][1]:.4f}.",
         [Series(first.title, found, 2, True)],
         "epoch",
         first.title,
@@ -239,4 +251,4 @@ def _headline_plot(rungs: Sequence[tuple[str, Mapping[str, Any]]], metrics: Mapp
     first = headline_of(metrics)
     rows = [(name, one[f"eval_{first.name}"], *one[f"eval_{first.name}_interval"]) for name, one in rungs]
     description = "; ".join(f"{name} {value:.4f} ({low:.4f} to {high:.4f})" for name, value, low, high in rows)
-    return Intervals(f"{first.title.capitalize()} with 95 % intervals", f"{description}.", rows, first.title)
+    return Intervals(f"{first.heading} with 95 % intervals", f"{description}.", rows, first.title)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Sized
 from pathlib import Path
 from typing import Any
 
-from featherweight.answers import Answer, headline, headline_of, kind_of
-from featherweight.records.parts import Column, shortened
+from featherweight.answers import Answer, Described, headline, headline_of, kind_of, statistics_of
+from featherweight.records.parts import Column
 from featherweight.records.runs import rungs as rungs_of
 from featherweight.records.runs import untuned
 from featherweight.report.fitted import FittedTable
@@ -23,20 +23,24 @@ CURVE = (
 _TIMES = ("eval_runtime", "eval_samples_per_second", "eval_steps_per_second")
 
 
-def label_shares(shares: Mapping[str, Mapping[str, float]], rows: Mapping[str, int]) -> FittedTable:
-    """One row a label, one column a split; where labels are many, the commonest, and the others together."""
-    columns = [Column("label", words=True), *(Column(f"{split} ({rows[split]:,} rows)") for split in shares)]
-    table = FittedTable("Label shares", columns)
-    labels = list(dict.fromkeys(label for parts in shares.values() for label in parts))
-    shown = labels
-    if len(labels) > MOST_LABELS:
-        table.title = f"Label shares: the {MOST_LABELS} commonest of {len(labels):,} labels"
-        shown = sorted(labels, key=lambda label: -next(iter(shares.values())).get(label, 0))[:MOST_LABELS]
-    for label in shown:
-        table.add_row(label, *(f"{parts.get(label, 0):.2%}" for parts in shares.values()))
-    if rest := set(labels) - set(shown):
-        others = (sum(parts.get(label, 0) for label in rest) for parts in shares.values())
-        table.add_row(f"({len(rest):,} others)", *(f"{share:.2%}" for share in others))
+def described(how: Described, found: Mapping[str, Mapping[str, float]], splits: Mapping[str, Sized]) -> FittedTable:
+    """What the truth of each split is like, one column a split; of many shares the commonest, and the others
+    together."""
+    columns = [
+        Column(how.column, words=True),
+        *(Column(f"{split} ({len(splits[split]):,} rows)") for split in found),
+    ]
+    table = FittedTable(how.title, columns)
+    names = list(dict.fromkeys(name for parts in found.values() for name in parts))
+    shown = names
+    if how.shares and len(names) > MOST_LABELS:
+        table.title = f"{how.title}: the {MOST_LABELS} commonest of {len(names):,} {how.column}s"
+        shown = sorted(names, key=lambda name: -next(iter(found.values())).get(name, 0))[:MOST_LABELS]
+    for name in shown:
+        table.add_row(name, *(how.form.format(parts.get(name, 0)) for parts in found.values()))
+    if rest := set(names) - set(shown):
+        others = (sum(parts.get(name, 0) for name in rest) for parts in found.values())
+        table.add_row(f"({len(rest):,} others)", *(how.form.format(share) for share in others))
     return table
 
 
@@ -64,7 +68,7 @@ def evaluations(columns: Mapping[str, Mapping[str, float]], first: Statistic) ->
 
 def measured(name: str, metrics: Mapping[str, Any], kind: Answer) -> FittedTable:
     """One model's evaluation, with the headline's interval and what the headline hides."""
-    first, *others = (f"eval_{one.name}" for one in kind.statistics if one.in_evaluations)
+    first, *others = (f"eval_{one.name}" for one in statistics_of(kind) if one.in_evaluations)
     table = FittedTable("Evaluation", [Column("", words=True), Column(name)])
     for row in ("eval_loss", first, f"{first}_interval", *others, *_TIMES):
         value = metrics[row]
@@ -72,27 +76,15 @@ def measured(name: str, metrics: Mapping[str, Any], kind: Answer) -> FittedTable
     return table
 
 
-def by_label(labels: Mapping[str, Mapping[str, float]]) -> FittedTable:
-    """Precision, recall and F1 of each label that has rows or answers; the worst ones where there are many."""
-    columns = [Column("label", words=True), *map(Column, ("precision", "recall", "F1", "rows"))]
-    shown = sorted(labels, key=lambda name: labels[name]["f1"])[:_MOST_LISTED]
-    some = f", the worst {len(shown)} of {len(labels)} by F1" if len(shown) < len(labels) else ""
-    table = FittedTable(f"By label{some}", columns)
-    for name in (name for name in labels if name in shown):
-        one = labels[name]
-        table.add_row(name, *(f"{one[part]:.4f}" for part in ("precision", "recall", "f1")), f"{one['support']:,}")
-    return table
-
-
 def ladder(metrics: Mapping[str, Any]) -> FittedTable:
     """Baselines, base and tuned, with the headline's interval and what each took."""
-    first, *others = (one for one in kind_of(metrics).statistics if one.in_evaluations)
+    first, *others = (one for one in statistics_of(kind_of(metrics)) if one.in_evaluations)
     columns = [
         Column("model", words=True), Column(first.title), Column("95 % interval", 2),
         *(Column(one.title, 1 if index == 0 else 4 + index) for index, one in enumerate(others)),
         Column("time", 3), Column("memory", 4),
     ]  # fmt: skip
-    table = FittedTable(f"{first.title.capitalize()} on {metrics['evaluated_split']}, cheapest first", columns)
+    table = FittedTable(f"{first.heading} on {metrics['evaluated_split']}, cheapest first", columns)
     for name, rung in rungs(metrics).items():
         low, high = rung[f"eval_{first.name}_interval"]
         table.add_row(
@@ -186,20 +178,20 @@ def comparison_sentence(metrics: Mapping[str, Any]) -> str:
     low, high = comparison["confidence_interval"]
     test = _TESTS[comparison["test"]]
     changed = comparison["fixed"] is not None
-    examples = f"{comparison['fixed']} examples fixed, {comparison['broken']} broken " if changed else ""
+    how = f"{test} p = {comparison['p_value']:.3g}"
+    how = f"); {comparison['fixed']} examples fixed, {comparison['broken']} broken ({how}" if changed else f"; {how}"
     least = comparison["smallest_significant_difference"]
     sight = f" Differences under {least:.4f} could not have been told from chance." if least is not None else ""
     return (
         f"Against the {untuned(metrics)} {headline_of(metrics).title} changes by {comparison['difference']:+.4f} "
-        f"({comparison['confidence']:.0%} interval {low:+.4f} to {high:+.4f}, n = {comparison['n']:,}); "
-        f"{examples}({test} p = {comparison['p_value']:.3g})."
+        f"({comparison['confidence']:.0%} interval {low:+.4f} to {high:+.4f}, n = {comparison['n']:,}{how})."
         f"{sight}"
     )
 
 
 def learning_curve(found: Mapping[str, Any]) -> FittedTable:
-    """Accuracy by rows of train: measured, by the fitted curve, and what more rows would bring by it."""
-    title = f"Accuracy on {found['evaluated_split']} by rows of train ({found['method']})"
+    """The headline by rows of train: measured, by the fitted curve, and what more rows would bring by it."""
+    title = f"{headline_of(found).heading} on {found['evaluated_split']} by rows of train ({found['method']})"
     table = FittedTable(title, CURVE)
     for row in curve_rows(found):
         table.add_row(*row)
@@ -216,20 +208,9 @@ def curve_rows(found: Mapping[str, Any]) -> list[list[str]]:
     ]  # fmt: skip
 
 
-def suspects(rows: Sequence[Mapping[str, Any]]) -> FittedTable:
-    """Labels that are likely wrong."""
-    table = FittedTable(
-        "Suspected label errors, most suspect first",
-        [Column("row"), Column("text", words=True), Column("label", words=True), Column("suggested", words=True)],
-    )
-    for row in rows:
-        table.add_row(str(row["row"]), shortened(row["text"]), row["label"], row["suggested"])
-    return table
-
-
 def runs(rows: Sequence[Mapping[str, Any]], kind: Answer) -> FittedTable:
     """Figures of several runs."""
-    shown = [one for one in kind.statistics if one.hub]
+    shown = [one for one in statistics_of(kind) if one.hub]
     leaving = [Column(one.title, 2 * index - 1 if index else 0) for index, one in enumerate(shown)]
     table = FittedTable("Runs", [Column("run", words=True), *leaving, Column("trainable parameters", 2)])
     for row in rows:

@@ -9,7 +9,7 @@ import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from featherweight.errors import ConfigError, Interrupted, ModelError, ResourceError
 from featherweight.registry import did_you_mean
@@ -17,7 +17,7 @@ from featherweight.runs.predictions import Predictions
 from featherweight.storage.names import beside
 from featherweight.storage.whole import NEW, empty_folder, new_folder, tidy, write_file, write_folder, writing
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Final = 1
 FACTS = "featherweight.json"
 RECORDED_PACKAGES = ("featherweight", "torch", "transformers", "peft", "accelerate", "datasets", "tokenizers", "numpy")
 

@@ -7,16 +7,18 @@ import json
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from typing import Annotated, Any
+from typing import Any
 
 from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from featherweight import __version__
-from featherweight.errors import FeatherweightError
+from featherweight.errors import DataError, FeatherweightError
+from featherweight.records.questions import Question
+from featherweight.registry import ANSWERS
 from featherweight.serving import page, strict_json
 from featherweight.serving.batching import Batcher, Draining, Overloaded
 from featherweight.serving.catalogue import Catalogue, Served, is_name
@@ -32,7 +34,7 @@ from featherweight.serving.guards import (
 )
 from featherweight.serving.metrics import Metrics
 from featherweight.serving.settings import Settings
-from featherweight.sources import cells
+from featherweight.tasks import Task
 
 _PREDICT = "/v1/predict"
 
@@ -41,32 +43,30 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
-def _require_text(value: Any) -> Any:
-    if not isinstance(value, str):
-        raise ValueError(f"a text was expected, not {cells.not_a_text(value)}")
-    return value
+def _replies() -> Any:
+    """The schema of a reply of each kind of answer."""
+    truncated = {"type": "boolean", "description": "true, and only there, where the model saw the beginning alone"}
+    schemas = (ANSWERS[name].reply_schema for name in ANSWERS)
+    return [{**one, "properties": {**one["properties"], "truncated": truncated}} for one in schemas]
 
 
 class PredictRequest(_Strict):
-    texts: list[Annotated[str, BeforeValidator(_require_text)]] = Field(
-        min_length=1, description="what to classify", examples=[["A text to classify."]]
+    texts: list[Any] = Field(
+        min_length=1,
+        description="what to answer: texts, or what else the model's task takes, such as the words of a text",
+        examples=[["A text to classify."]],
     )
     model: str | None = Field(None, description="a name of `/v1/models`; may be left out where there is one run")
 
 
-class Prediction(BaseModel):
-    label: str
-    probabilities: dict[str, float]
-    truncated: bool | None = Field(None, description="true, and only there, where the model saw the beginning alone")
-
-
 class Predictions(BaseModel):
-    predictions: list[Prediction]
+    predictions: list[dict[str, Any]] = Field(json_schema_extra={"items": {"anyOf": _replies()}})
 
 
 class Model(BaseModel):
     name: str
-    labels: list[str]
+    task: str
+    labels: list[str] = Field(description="what its answers may be, where that is a list of names")
     max_length: int = Field(description="tokens after which a text is cut")
     base: str | None = Field(description="the name of its untuned model, where that is served beside it")
 
@@ -185,7 +185,8 @@ def _add_models(app: FastAPI, catalogue: Catalogue, batcher: Batcher, settings: 
             models=[
                 Model(
                     name=one.name,
-                    labels=list(one.labels),
+                    task=one.task.name,
+                    labels=list(one.task.answer.possible),
                     max_length=one.backend.max_length(one.key),
                     base=bases.get(one.name),
                 )
@@ -197,17 +198,16 @@ def _add_models(app: FastAPI, catalogue: Catalogue, batcher: Batcher, settings: 
 
     @app.post(_PREDICT, response_model=Predictions, responses=refusals)
     async def predict(asked: PredictRequest, request: Request) -> Any:
-        """Label and probabilities of each text, in order."""
+        """The model's answer to each text, in order."""
         if len(asked.texts) > settings.max_texts:
             raise HTTPException(
                 422, f"texts: {len(asked.texts)} are more than {settings.max_texts}; send them in parts"
             )
-        if any(len(text) > settings.max_text_characters for text in asked.texts):
-            raise HTTPException(422, f"texts: one has more than {settings.max_text_characters:,} characters")
         served = _take(catalogue, asked.model)
         request.state.model, request.state.texts = served.name, len(asked.texts)
         try:
-            predictions = await _unless_gone(request, batcher.predict(served, asked.texts), settings.timeout)
+            questions = asked_of(served.task, asked.texts, settings.max_text_characters)
+            predictions = await _unless_gone(request, batcher.predict(served, questions), settings.timeout)
         except Overloaded as error:
             raise HTTPException(429, str(error), {"retry-after": str(error.retry_after)}) from None
         except (Draining, TimeoutError) as error:
@@ -216,6 +216,19 @@ def _add_models(app: FastAPI, catalogue: Catalogue, batcher: Batcher, settings: 
         finally:
             catalogue.give_back(served)
         return Response(json.dumps({"predictions": predictions}, ensure_ascii=False), media_type="application/json")
+
+
+def asked_of(task: Task, given: list[Any], most: int) -> list[Question]:
+    """What a request asks. A text is looked at where it stands, so that a client finds it."""
+    found = []
+    for place, one in enumerate(given):
+        try:
+            found += task.questions([one])
+        except DataError as error:
+            raise HTTPException(422, f"body.texts.{place}: {error}") from None
+        if len(found[-1].text) > most:
+            raise HTTPException(422, f"texts: one has more than {most:,} characters")
+    return found
 
 
 def _take(catalogue: Catalogue, name: str | None) -> Served:

@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 from math import ceil
 from typing import Any
 
-from featherweight.inference.backends import Prepared, estimated_tokens
+from featherweight.inference.backends import Ready, estimated_tokens
+from featherweight.records.questions import Question
 from featherweight.serving.catalogue import Catalogue, Served
 from featherweight.serving.metrics import Metrics
 
@@ -42,22 +43,22 @@ class Draining(Exception):
 @dataclass(eq=False)
 class _Request:
     served: Served
-    texts: Sequence[str]
+    asked: Sequence[Question]
     cost: int  # estimated tokens
     future: asyncio.Future[list[dict[str, Any]]]
     answers: list[Any] = field(default_factory=list)
     missing: int = 0
 
     def __post_init__(self) -> None:
-        self.answers = [None] * len(self.texts)
-        self.missing = len(self.texts)
+        self.answers = [None] * len(self.asked)
+        self.missing = len(self.asked)
 
 
 @dataclass(frozen=True)
 class _Item:
     request: _Request
     index: int
-    prepared: Prepared
+    ready: Ready
 
 
 class Batcher:
@@ -104,8 +105,8 @@ class Batcher:
         self._shedding = self._shedding and self._waiting > _FREE_AGAIN * self.max_waiting_tokens
         return self._shedding
 
-    async def predict(self, served: Served, texts: Sequence[str]) -> list[dict[str, Any]]:
-        """The predictions for ``texts``, in their order. Cancelling it takes the texts out of the queue.
+    async def predict(self, served: Served, asked: Sequence[Question]) -> list[dict[str, Any]]:
+        """The predictions for what is asked, in its order. Cancelling it takes the questions out of the queue.
 
         Raises:
             Overloaded: the queue is full.
@@ -114,11 +115,11 @@ class Batcher:
         if self.draining:
             raise Draining("the server is shutting down")
         longest = served.backend.max_length(served.key)
-        cost = sum(estimated_tokens(text, longest) for text in texts)
+        cost = sum(estimated_tokens(one.text, longest) for one in asked)
         if self._waiting and self._waiting + cost > self.max_waiting_tokens:
             self._shedding = True
             raise Overloaded(self.retry_after)
-        request = _Request(served, texts, cost, self._loop.create_future())
+        request = _Request(served, asked, cost, self._loop.create_future())
         self._waiting += cost
         self._idle.clear()
         with self._changed:
@@ -159,7 +160,7 @@ class Batcher:
 
     def _pull(self) -> list[_Request]:
         """Requests to make ready, in the order of arrival; those whose client left are skipped."""
-        room = _READ_AHEAD * self.token_budget - sum(item.prepared.cost for item in self._ready)
+        room = _READ_AHEAD * self.token_budget - sum(item.ready.cost for item in self._ready)
         fresh = []
         while self._incoming and room > 0:
             request = self._incoming.popleft()
@@ -173,15 +174,15 @@ class Batcher:
         together: dict[str, list[_Request]] = {}
         for request in requests:
             together.setdefault(request.served.key, []).append(request)
-        made: dict[_Request, list[Prepared]] = {}
+        made: dict[_Request, list[Ready]] = {}
         for members in together.values():
             served = members[0].served
             try:
-                rows = iter(served.backend.prepare(served.key, [text for one in members for text in one.texts]))
+                rows = iter(served.backend.prepare(served.key, [question for one in members for question in one.asked]))
             except Exception as error:  # noqa: BLE001 - whatever it is, the next request must be answered
                 self._fail(members, error)
                 continue
-            made |= {one: [next(rows) for _ in one.texts] for one in members}
+            made |= {one: [next(rows) for _ in one.asked] for one in members}
         for request in requests:
             self._ready.extend(_Item(request, index, one) for index, one in enumerate(made.get(request, ())))
 
@@ -194,11 +195,11 @@ class Batcher:
             if item.request.future.done():
                 continue
             fits = not batch or (
-                item.prepared.cost <= room and item.request.served.backend is batch[0].request.served.backend
+                item.ready.cost <= room and item.request.served.backend is batch[0].request.served.backend
             )
             if fits:
                 batch.append(item)
-                room -= item.prepared.cost
+                room -= item.ready.cost
             else:
                 left.append(item)
         self._ready = left
@@ -208,7 +209,7 @@ class Batcher:
         backend = batch[0].request.served.backend
         began = time.perf_counter()
         try:
-            answers = backend.answer([item.request.served.key for item in batch], [item.prepared for item in batch])
+            answers = backend.answer([item.request.served.key for item in batch], [item.ready for item in batch])
         except Exception as error:  # noqa: BLE001 - as above
             if len(batch) == 1:
                 self._fail([batch[0].request], error)
@@ -217,8 +218,8 @@ class Batcher:
                     if not item.request.future.done():
                         self._run([item])
             return
-        tokens = sum(item.prepared.cost for item in batch)
-        speed = sum(item.request.cost / len(item.request.texts) for item in batch) / (time.perf_counter() - began)
+        tokens = sum(item.ready.cost for item in batch)
+        speed = sum(item.request.cost / len(item.request.asked) for item in batch) / (time.perf_counter() - began)
         self._speed = _REMEMBERED * self._speed + (1 - _REMEMBERED) * speed if self._speed else speed
         self.metrics.batch(len(batch), tokens, time.perf_counter() - began)
         done = []

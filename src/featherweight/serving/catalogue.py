@@ -11,17 +11,17 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
-from featherweight.answers import Answer
 from featherweight.engine.hardware import give_back_freed_memory
 from featherweight.engine.running.many_adapters import AdapterWeights
 from featherweight.errors import ConfigError, ModelError
-from featherweight.inference.backends import Backend, OwnModel
+from featherweight.inference.backends import Answerer, OwnModel
 from featherweight.inference.loading import LoadedModel, Origin, load_tuned, load_untuned, origin_of
 from featherweight.inference.predictor import Predictor, load_predictor
 from featherweight.inference.shared_base import SharedBase, untuned_heads, weights_of
 from featherweight.inference.torch_backend import TorchBackend
 from featherweight.sources.models import ModelSource
 from featherweight.storage.cache import file_hash, key_of
+from featherweight.tasks import Task
 
 BASE = "@base"  # behind a run's name: its untuned model, as the run measured it
 _log = logging.getLogger("featherweight.serving")
@@ -36,7 +36,6 @@ class Served:
     Attributes:
         name: what clients call it.
         key: what its backend calls it, never given twice.
-        labels: in the order of the probabilities.
         base_of: the run whose untuned model this is; None for a run itself.
         in_use: requests that wait for it; it stays in memory until there are none.
         unloaded: nobody new may ask for it.
@@ -44,11 +43,14 @@ class Served:
 
     name: str
     key: str
-    backend: Backend
-    labels: tuple[str, ...]
+    backend: Answerer
     base_of: str | None = None
     in_use: int = 0
     unloaded: bool = False
+
+    @property
+    def task(self) -> Task:
+        return self.backend.task(self.key)
 
 
 def is_name(name: str) -> bool:
@@ -145,20 +147,20 @@ class Catalogue:
         origin = origin_of(path, self._base_model)
         if origin is None:
             predictor = load_predictor(path)
-            return [Served(name, name, OwnModel(predictor), _labels(predictor.kind))]
+            return [Served(name, name, OwnModel(predictor))]
         _seed(origin)
         loaded = load_tuned(path, origin)
         weights = weights_of(loaded) if origin.is_adapter else None
         place = self._place(path, origin, loaded) if weights or origin.run else None
-        key, labels = f"{name}#{next(self._numbers)}", _labels(loaded.task.answer)
+        key = f"{name}#{next(self._numbers)}"
         if place and weights and place.base.is_under(loaded, weights):
             place.base.add(key, loaded, weights)
-            made = [Served(name, key, place.base, labels)]
+            made = [Served(name, key, place.base)]
         else:
-            made = [Served(name, key, OwnModel(Predictor(TorchBackend(loaded))), labels)]
+            made = [Served(name, key, OwnModel(Predictor(TorchBackend(loaded))))]
         if place and origin.run:
             place.base.add(key + BASE, loaded, place.heads)
-            made.append(Served(name + BASE, key + BASE, place.base, labels, base_of=name))
+            made.append(Served(name + BASE, key + BASE, place.base, base_of=name))
         if place and any(one.backend is place.base for one in made):
             self._bases[place.key] = place.base
         return made
@@ -166,7 +168,7 @@ class Catalogue:
     def _place(self, path: str, origin: Origin, loaded: LoadedModel) -> _Place | None:
         """Where a run or an adapter stands; None where a run that needs no base has lost it."""
         try:
-            key = _key(origin.base)
+            key = _key(origin.base, loaded.task)
             base = self._bases.get(key)
             if base is not None and origin.is_adapter:
                 return _Place(key, base, untuned_heads(loaded))
@@ -179,11 +181,6 @@ class Catalogue:
             return None
         heads = untuned_heads(untuned)
         return _Place(key, base or SharedBase(untuned), heads)
-
-
-def _labels(kind: Answer) -> tuple[str, ...]:
-    """What the answers may be, where that is a list of names."""
-    return tuple(kind.facts().get("labels", ()))
 
 
 @dataclass(frozen=True)
@@ -200,10 +197,10 @@ class _Place:
     heads: AdapterWeights
 
 
-def _key(source: ModelSource) -> str:
-    """One for all models of the same weights, configuration and tokenizer."""
+def _key(source: ModelSource, task: Task) -> str:
+    """One for all models of the same weights, configuration and tokenizer, with the same kind of head."""
     others = sorted(path for end in ("json", "txt", "model") for path in source.folder.glob(f"*.{end}"))
-    return key_of(source.fingerprint, {path.name: file_hash(path) for path in others})
+    return key_of(source.fingerprint, task.head().kind, {path.name: file_hash(path) for path in others})
 
 
 def _seed(origin: Origin) -> None:

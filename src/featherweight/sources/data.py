@@ -17,12 +17,41 @@ from featherweight.errors import DataError
 from featherweight.recipe import DataSection
 from featherweight.records.rows import Split
 from featherweight.sources import cells, data_files, hub, row_store
+from featherweight.sources.formats import Reading, opened
 from featherweight.storage.cache import cached, file_hash, key_of
 
 if TYPE_CHECKING:
     import datasets
 
 _READING = 2  # goes up where the same bytes are read as other rows
+
+
+def found(section: DataSection) -> DataSection:
+    """The section with its columns, where it leaves them open and the data has others that are usual for the task.
+
+    Raises:
+        ConfigError: the section names something that isn't there.
+        DataError: a file can't be read exactly.
+    """
+    if not section.usual or section.model_fields_set & {"text", "label"}:
+        return section
+    columns = _columns(section)
+    pair = next((pair for pair in section.usual if set(pair) <= set(columns)), None)
+    return section if pair is None else section.model_copy(update=dict(zip(("text", "label"), pair, strict=True)))
+
+
+def _columns(section: DataSection) -> list[str]:
+    """The columns of the first row of train, or of the first split that there is."""
+    files = data_files.of(section)
+    if files is not None:
+        path = next(iter(files.values()))[0]
+        data_files.require_regular(path)
+        how = Reading(section.encoding, lambda error: None, section.delimiter)
+        with opened(path) as (reader, stream):
+            return list(next((row for _, row in reader.read(stream, str(path), how)), {}))
+    assert section.name is not None
+    splits = hub.load_dataset(section.name, section.config, section.revision)
+    return list(next(iter(splits.values()))[0].column_names)
 
 
 def load(section: DataSection) -> dict[str, Split]:
@@ -36,9 +65,9 @@ def load(section: DataSection) -> dict[str, Split]:
         DataError: a file can't be read exactly.
         ModelError: the hub can't be reached or refuses.
     """
-    found = data_files.of(section)
-    if found is not None:
-        return {name: load_files(paths, section, name) for name, paths in found.items()}
+    files = data_files.of(section)
+    if files is not None:
+        return {name: load_files(paths, section, name) for name, paths in files.items()}
     assert section.name is not None
     return {
         name: _of_hub(Split(name, rows, f"{section.name} ({name})", revision), section)
@@ -56,7 +85,8 @@ def load_files(paths: Sequence[Path], section: DataSection, name: str) -> Split:
     except OSError as error:
         raise DataError(f"{error.filename}: can't be read: {error.strerror}") from None
     may_lack_label = name == "test"
-    how = (section.encoding, section.delimiter, section.skip_bad_rows, section.filter, may_lack_label)
+    kinds = ((sorted(section.lists),) if section.lists else ()) + (("numeric",) if section.numeric else ())
+    how = (section.encoding, section.delimiter, section.skip_bad_rows, section.filter, may_lack_label, *kinds)
     endings = ["".join(path.suffixes[-2:]).lower() for path in paths]
     key = key_of(_READING, hashes, endings, row_store.asked_columns(section), how)
     folder = cached("rows", key, partial(row_store.build, paths, section, may_lack_label=may_lack_label))
@@ -74,8 +104,10 @@ def _of_hub(split: Split, section: DataSection) -> Split:
     if split.name == "test" and section.label not in rows.column_names:
         rows = rows.add_column(section.label, [None] * len(rows))
     row_store.require_columns(rows.column_names, row_store.asked_columns(section), split.origin)
-    cells.require_texts(*_first_value(rows, section.text), split.origin, section.text, row_store.TEXT_FIX)
-    cells.require_labels(*_first_value(rows, section.label), split.origin, section.label)
+    if "text" not in section.lists:
+        cells.require_texts(*_first_value(rows, section.text), split.origin, section.text, row_store.TEXT_FIX)
+    if "label" not in section.lists:
+        cells.require_labels(*_first_value(rows, section.label), split.origin, section.label)
     if section.filter:
         columns = list(section.filter)
         rows = rows.filter(

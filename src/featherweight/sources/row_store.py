@@ -133,7 +133,7 @@ class _Rows:
     def require_one_kind_of_label(self, origin: str) -> None:
         """Raises DataError where labels are texts here and numbers there."""
         kinds = {cells.LABEL_KINDS[kind]: seen for kind, seen in self._label_kinds.items()}
-        if len(kinds) > 1:
+        if len(kinds) > 1 and not (self._section.numeric and set(kinds) <= {"integer", "number"}):
             table = "; ".join(
                 f"{kind}: {count} rows, first in row {row}" for kind, (count, row) in sorted(kinds.items())
             )
@@ -157,8 +157,10 @@ class _Rows:
 
         text, label = self._section.text, self._section.label
         values = {name: [row.get(name) for row in rows] for name in self._columns}
-        cells.require_texts(values[text], numbers, origin, text, TEXT_FIX)
-        cells.require_labels(values[label], numbers, origin, label)
+        if "text" not in self._section.lists:
+            cells.require_texts(values[text], numbers, origin, text, TEXT_FIX)
+        if "label" not in self._section.lists:
+            cells.require_labels(values[label], numbers, origin, label)
         counted = [before + number for number in numbers]
         values[label] = cells.without_nan(values[label])
         self._count_labels(values[label], counted)

@@ -76,6 +76,7 @@ class Statistic:
         less_is_better: whether a smaller value is the better one.
         hub: what the hub's metadata calls it; empty where the card leaves it out.
         in_evaluations: whether each evaluation has it; else it is computed where two models are compared.
+        answers: of a third party's, the kinds of answer that it measures.
     """
 
     name: str
@@ -84,6 +85,12 @@ class Statistic:
     less_is_better: bool = False
     hub: str = ""
     in_evaluations: bool = True
+    answers: tuple[str, ...] = ()
+
+    @property
+    def heading(self) -> str:
+        """The title as a sentence begins with it."""
+        return self.title[:1].upper() + self.title[1:]
 
 
 def mean_of(values: NDArray[Any]) -> Additive:

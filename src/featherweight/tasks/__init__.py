@@ -5,94 +5,116 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
-from featherweight.answers import Answer
-from featherweight.recipe import DataSection, ModelSection
+from featherweight.answers import Answer, kind_of
 from featherweight.records.outputs import Outputs
-from featherweight.records.rows import Column, Encoding, Examples, Split
-from featherweight.sources.models import ModelSource
+from featherweight.records.questions import Question
+from featherweight.records.rows import Encoding, Examples, Split
+from featherweight.registry import DEFAULT_TASK, TASKS
+from featherweight.tasks.heads import HeadPlan
+from featherweight.tasks.loading import Loading
 
 if TYPE_CHECKING:
     import torch
 
+    from featherweight.recipe import DataSection
+
 
 class Task(Protocol):
-    """What workflow and inference ask of a task; the engine asks for ``answer``, ``loss`` and ``answers`` alone.
+    """What workflow and inference ask of a task; the engine asks for ``answer`` and ``loss`` alone.
 
     Attributes:
         name: in ``TASKS``.
-        auto_class: the class of transformers that loads its models.
         peft_task_type: what PEFT calls it.
-        answers_with: the kind of its answers.
+        hub_tag: what the hub calls it (``pipeline_tag``).
+        reads_tokens: whether the head answers for several tokens of a row, which the encoding names; else once a row.
+        Columns: the ``[data]`` section, with the task's own keys.
+        answer: the kind of its answers, with what it knows of the data.
     """
 
     name: ClassVar[str]
-    auto_class: ClassVar[str]
     peft_task_type: ClassVar[str]
-    answers_with: ClassVar[type[Answer]]
-
-    def __init__(self, labels: Sequence[str]) -> None: ...
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """Names of the model's outputs, in their order."""
-        ...
+    hub_tag: ClassVar[str]
+    reads_tokens: ClassVar[bool]
+    Columns: ClassVar[type[DataSection]]
 
     @property
-    def answer(self) -> Answer:
-        """The kind of its answers, with what it knows of the data."""
-        ...
+    def answer(self) -> Answer: ...
 
     @classmethod
-    def prepare(cls, splits: Mapping[str, Split], section: DataSection, seed: int) -> tuple[Self, dict[str, Examples]]:
+    def prepare(
+        cls, splits: Mapping[str, Split], section: DataSection, seed: int
+    ) -> tuple[Self, Mapping[str, Examples]]:
         """The task as the data makes it, and ``train``, ``validation`` and, where there is one, ``test``. Raises
         DataError that names the file, the row and the fix."""
         ...
 
     @classmethod
-    def measure_only(cls, split: Split, section: DataSection, labels: Sequence[str]) -> Examples:
-        """One split, for measuring a model that has its outputs already."""
+    def of_answer(cls, answer: Answer) -> Self:
+        """The task of a model that is known to answer so."""
         ...
 
     @classmethod
-    def labels_of(cls, split: Split, section: DataSection) -> tuple[str, ...]:
-        """The names that a split makes up."""
+    def of_split(cls, split: Split, section: DataSection) -> Self:
+        """The task as one split alone makes it. Raises DataError."""
         ...
 
-    @staticmethod
-    def has_head(config: Any) -> bool:
-        """Whether a stored model was trained for this task, going by its configuration."""
+    @classmethod
+    def of_model(cls, config: Any) -> Self | None:
+        """The task that a stored model was trained for, going by its configuration; None where it is another."""
         ...
 
-    def load_model(self, source: ModelSource, section: ModelSection) -> tuple[Any, Any, list[str]]:
-        """The model in fp32 and evaluation mode, its tokenizer, and the dotted names of the modules that are fresh."""
+    def named_by(self, section: DataSection, model: str) -> Self:
+        """The same, with its answers called what the data calls them. Raises ConfigError where ``model`` can't have
+        answers of these names."""
         ...
 
-    def mend_head(self, model: Any, head: Sequence[str]) -> list[str]:
-        """Draw modules of the head afresh that are not usable; their names."""
+    @classmethod
+    def going_on(cls, section: DataSection, known: Mapping[str, Any], adapter: str) -> DataSection:
+        """The section of training that goes on from an adapter, whose ``featherweight.json`` says ``known``. Raises
+        ConfigError where the section asks for other answers, or nobody says what the adapter's are."""
         ...
 
-    def max_length(
-        self, tokenizer: Any, model: Any, configured: int | None, *, tried: bool = False
-    ) -> tuple[int, str | None]:
-        """Tokens after which texts are cut, and why."""
+    def read(self, split: Split, section: DataSection) -> Examples:
+        """One split, for measuring a model that answers already. Raises DataError."""
+        ...
+
+    @classmethod
+    def glance(cls, splits: Mapping[str, Split], section: DataSection) -> tuple[Self, Mapping[str, Examples]]:
+        """Every row of every split as it is, for a look at what is wrong with them: nothing is left out."""
+        ...
+
+    def settled(self, section: DataSection) -> DataSection:
+        """The section with what the data says of keys that it leaves open."""
+        ...
+
+    def questions(self, given: Sequence[Any]) -> list[Question]:
+        """What a predictor is given, as the model is asked it. Raises DataError where one is nothing to ask."""
         ...
 
     def encode(self, examples: Examples, tokenizer: Any, max_length: int) -> Encoding:
         """One split as the engine sees it, tokenised once."""
         ...
 
-    def tokenise(self, texts: Sequence[str], tokenizer: Any, max_length: int) -> list[list[int]]:
-        """Token ids of each text of a predictor's input."""
+    def head(self) -> HeadPlan:
+        """The head that it needs."""
         ...
 
     def loss(self, outputs: Outputs, targets: torch.Tensor) -> torch.Tensor:
         """Summed over the rows' items, in fp32; see :class:`featherweight.engine.Task`."""
         ...
 
-    def answers(self, outputs: Outputs) -> Mapping[str, Column]:
-        """What is kept of the rows, by name."""
+    def loading(self) -> Loading:
+        """How stock libraries load and read it."""
         ...
 
-    def shares(self, examples: Examples) -> dict[str, float]:
-        """Share of each label in a split."""
-        ...
+
+def task_of(facts: Mapping[str, Any]) -> Task:
+    """The task that ``featherweight.json`` says. Raises KeyError where it does not say what is answered."""
+    task: type[Task] = TASKS[facts.get("task", DEFAULT_TASK)]
+    return task.of_answer(kind_of(facts).of_facts(facts))
+
+
+def stored_task(config: Any) -> Task | None:
+    """The task that a stored model was trained for; None where it has no head that any task knows."""
+    found = (TASKS[name].of_model(config) for name in TASKS)
+    return next((task for task in found if task is not None), None)

@@ -1,18 +1,112 @@
-"""The classification head of a model: which modules it is, whose labels it answers, and making it afresh."""
+"""The head of a model: which modules it is, what its outputs are called, loading it, and making it afresh."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from featherweight.errors import ConfigError
+from featherweight.errors import ConfigError, ModelError
+from featherweight.process.imports import importing_models
 from featherweight.tasks.reading.labels import listed
 
+if TYPE_CHECKING:
+    from featherweight.recipe import ModelSection
+    from featherweight.sources.models import ModelSource
 
-def is_trained(config: Any) -> bool:
-    """Whether the stored model was trained as a classifier, going by its configuration."""
+SEQUENCE, TOKEN = "ForSequenceClassification", "ForTokenClassification"  # how transformers' classes are called
+
+
+@dataclass(frozen=True)
+class HeadPlan:
+    """The head that a task needs. Whatever of it a checkpoint lacks is drawn afresh, trains whole and travels.
+
+    Attributes:
+        kind: the end of the name of the class of transformers that has it.
+        names: of its outputs, in their order; None where they have none.
+        width: how many outputs there are.
+        problem_type: what transformers is to compute as a loss, where it computes one.
+    """
+
+    kind: str
+    names: tuple[str, ...] | None
+    width: int
+    problem_type: str | None = None
+
+    @property
+    def auto_class(self) -> str:
+        """The class of transformers that loads it."""
+        return f"AutoModel{self.kind}"
+
+    def is_stored(self, config: Any) -> bool:
+        """Whether a stored model was trained with such a head, going by its configuration."""
+        return has_head(config, self.kind) and (config.num_labels == 1) == (self.width == 1)
+
+
+def has_head(config: Any, kind: str) -> bool:
+    """Whether a stored model has a head of this kind, going by its configuration."""
     architectures = getattr(config, "architectures", None) or [""]
-    return str(architectures[0]).endswith("ForSequenceClassification")
+    return str(architectures[0]).endswith(kind)
+
+
+@importing_models()
+def load(plan: HeadPlan, source: ModelSource, section: ModelSection) -> tuple[Any, Any, list[str]]:
+    """Load model and tokenizer with the right head, pad token and names of outputs.
+
+    Returns:
+        The model in fp32 and evaluation mode, its tokenizer, and the dotted names of the modules that are fresh and
+        must therefore travel with any adapter.
+
+    Raises:
+        ConfigError: the base model's trained head has other outputs than the data.
+        ModelError: the checkpoint can't be loaded, or lacks more than a head.
+    """
+    from featherweight.sources import models
+
+    tokenizer = models.load_tokenizer(source)
+    config = models.load_config(source)
+    text = config.get_text_config()  # of a model for images and texts, the part that reads texts
+    if tokenizer.pad_token is None:
+        # The head finds the last token that is not padding, and attention never sees padding, so any token does.
+        any_token = tokenizer.convert_ids_to_tokens(getattr(text, "pad_token_id", None) or 0)
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token or any_token
+    if plan.kind == TOKEN:
+        _space_before_words(tokenizer)
+    order = [] if section.head != "auto" or plan.names is None else _order(config, plan, source.name)
+    names = plan.names or [f"LABEL_{index}" for index in range(plan.width)]
+    _call(config, [names[index] for index in order] or names)
+    config.problem_type = plan.problem_type
+    config.pad_token_id = text.pad_token_id = tokenizer.pad_token_id
+    model, missing = models.load_model(source, plan.auto_class, config, ignore_mismatched_sizes=section.head != "auto")
+    head = modules(model)
+    if not head:
+        raise ModelError(
+            f"{source.name}: {config.model_type} has its head within the model that it stands on, where it is not "
+            "told apart; choose another architecture"
+        )
+    fresh = sorted({name.rpartition(".")[0] for name in missing})
+    if lost := [name for name in fresh if not within(name, [*head, "pooler"])]:
+        raise ModelError(f"{source.name}: the checkpoint lacks the weights of {lost[0]!r}; it is incomplete")
+    models.require_finite(model, source.name, apart_from=head)
+    if section.head != "auto":
+        initialise(model, head)
+    _reorder(model, order)
+    _call(model.config, names)
+    poolers = [name for name in fresh if not within(name, head)]
+    return model, tokenizer, sorted({*head, *poolers})
+
+
+def _space_before_words(tokenizer: Any) -> None:
+    """Byte-level tokenizers spell a word in a text otherwise than one at its start: words are given one by one, and
+    each is to be one in a text (``add_prefix_space``)."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return
+    part = backend.pre_tokenizer
+    for one in [part, *(part if type(part).__name__ == "Sequence" else [])]:
+        if getattr(one, "add_prefix_space", None) is False:
+            one.add_prefix_space = True
+    tokenizer.add_prefix_space = True
 
 
 def stored_labels(config: Any) -> list[str]:
@@ -20,20 +114,21 @@ def stored_labels(config: Any) -> list[str]:
     return [str(name) for _, name in sorted(config.id2label.items())]
 
 
-def answer(config: Any, labels: Iterable[str]) -> None:
-    """Let a configuration say which labels the head answers; the model that is made from it has as many outputs."""
+def _call(config: Any, labels: Iterable[str]) -> None:
+    """Let a configuration say what the head's outputs are called; a model that is made from it has as many outputs."""
     config.id2label = dict(enumerate(labels))
     config.label2id = {name: index for index, name in config.id2label.items()}
 
 
-def order(config: Any, labels: Sequence[str], model: str) -> list[int]:
-    """For each output of the stored head, which of ``labels`` it is; empty where there is none or it has no names.
+def _order(config: Any, plan: HeadPlan, model: str) -> list[int]:
+    """For each output of the stored head, which of the wanted names it is; empty where there is none or it has none.
 
     Raises:
-        ConfigError: the stored head has other labels.
+        ConfigError: the stored head has other names.
     """
-    if not is_trained(config):
+    if not has_head(config, plan.kind):
         return []
+    labels = plan.names or ()
     stored = stored_labels(config)
     generic = all(name == f"LABEL_{index}" for index, name in enumerate(stored))
     if generic and len(stored) == len(labels):
@@ -62,7 +157,7 @@ def within(name: str, modules: Iterable[str]) -> bool:
     return any(f".{module}." in f".{name}." for module in modules)
 
 
-def reorder(model: Any, order: Sequence[int]) -> None:
+def _reorder(model: Any, order: Sequence[int]) -> None:
     """Let output ``order[i]`` be what output ``i`` is now."""
     import torch
 

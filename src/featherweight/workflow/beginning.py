@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from featherweight.evidence.baselines import as_layer, fit_probe, probe_rows
+from featherweight.evidence.baselines import Probe
 from featherweight.process.signals import Stop
+from featherweight.records.rows import numbers_of
+from featherweight.registry import BASELINES
 from featherweight.report.console import Console
 from featherweight.tasks import heads
 from featherweight.workflow.preparing import Prepared
@@ -27,20 +29,20 @@ def begin_at_probe(prepared: Prepared, console: Console, stop: Stop) -> None:
 
     if prepared.recipe.model.head != "probe" or prepared.start is not None:
         return
-    model, classes = prepared.model, len(prepared.task.labels)
-    name = heads.output_layer(model, prepared.head, classes)
+    model, kind = prepared.model, prepared.task.answer
+    name = heads.output_layer(model, prepared.head, kind.width)
     if name is None:
         prepared.reasons["model.head"] = "drawn at random: no linear layer of this head gives the logits"
         return
     layer = model.get_submodule(name)
+    probe: type[Probe] = BASELINES[kind.probe]
     with stop.at_once("fitting the head"):
         console.begin("fitting the head")
-        rows = probe_rows(len(prepared.encodings["train"]), classes)
+        train = prepared.examples["train"]
+        rows = probe.rows(train, kind)
         read = frozen_features(prepared, [name], "train", rows, console, stop)
-        labels = prepared.examples["train"].labels[rows]
-        probe = fit_probe(read, labels, strength=STRENGTH, intercept=layer.bias is not None)
-        weight, bias = as_layer(probe, read.shape[1], classes)
-    if np.ptp(read @ weight.T, axis=0).max() < _NOTHING:  # and through a head of zeros no adapter has a gradient
+        weight, bias = probe.layer(read, train.truth[rows], kind, STRENGTH, layer.bias is not None)
+    if np.ptp(numbers_of(read) @ weight.T, axis=0).max() < _NOTHING:  # a head of zeros gives no adapter a gradient
         prepared.reasons["model.head"] = "drawn at random: a linear probe finds nothing in what this head reads"
         return
     with torch.no_grad():

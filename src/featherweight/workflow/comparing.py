@@ -40,10 +40,11 @@ def compare(
         sides.insert(
             0, ("its base model", directories[runs[0]].read_predictions("base", metrics[runs[0]]["evaluated_split"]))
         )
-    rows = several.against_first(sides, margin)
+    identities = {name: directory.read_environment()["identity"] for name, directory in directories.items()}
+    seed = identities[runs[0]].get(several.SEED, 0) if len(runs) == 1 else 0  # alone, a run says what its report says
+    rows = several.against_first(sides, margin, seed)
     pairs = several.every_pair(sides)
     figures = several.table(sides, metrics)
-    identities = {name: directory.read_environment()["identity"] for name, directory in directories.items()}
     kind = sides[0][1].kind
     seeds = several.over_seeds(figures, identities, kind)
     console.show(tables.runs(figures, kind), tables.comparisons(rows))

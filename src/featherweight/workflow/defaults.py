@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from featherweight.recipe import Recipe, TrainingSection
-from featherweight.registry import METHODS, TASKS
+from featherweight.registry import METHODS
 
 WARM_UP = 0.06
 HEAD_STEP = 0.2  # how far the head's first steps may move a logit
@@ -34,11 +34,13 @@ class Facts:
         rows: of train.
         width: of the model's hidden states.
         head_input: mean L1 norm of what the head reads; None where that is not known.
+        best: the metric that chooses the checkpoint for the kind of answer.
     """
 
     rows: int
     width: int
     head_input: float | None
+    best: str = "eval_loss"
 
 
 def choose_head(recipe: Recipe, is_fresh: bool) -> tuple[Recipe, dict[str, str]]:
@@ -54,8 +56,7 @@ def choose_head(recipe: Recipe, is_fresh: bool) -> tuple[Recipe, dict[str, str]]
 
 def choose(recipe: Recipe, facts: Facts) -> tuple[Recipe, dict[str, str]]:
     """The recipe with what it left open of the training, and the reason of each choice by dotted key."""
-    task = TASKS[recipe.task]
-    choices: dict[str, tuple[Any, str]] = {"metric_for_best_model": (task.answers_with.best, f"for {recipe.task}")}
+    choices: dict[str, tuple[Any, str]] = {"metric_for_best_model": (facts.best, f"for {recipe.task}")}
     if recipe.training.learning_rate is None:
         choices |= METHODS[recipe.method.name](recipe.method).rates(facts.width)
         choices |= {**_head(facts), **_length(recipe.training, facts)}

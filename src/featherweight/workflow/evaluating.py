@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from featherweight import recipe as recipes
 from featherweight.answers import evaluation_of, interval
 from featherweight.errors import ConfigError
+from featherweight.inference.facts import task_named
 from featherweight.inference.predictor import is_export, load_predictor
 from featherweight.recipe import DataSection, Recipe, TrainingSection
-from featherweight.records.answers import Evaluation
-from featherweight.records.rows import Examples
-from featherweight.registry import DEFAULT_TASK, TASKS, did_you_mean
+from featherweight.records.answers import Answers, Evaluation, joined
+from featherweight.records.rows import Examples, Split
+from featherweight.registry import TASKS, did_you_mean
 from featherweight.report import tables
 from featherweight.report.console import Console
+from featherweight.report.fitted import FittedTable
 from featherweight.runs.directory import RunDirectory
 from featherweight.sources import archives, data
 from featherweight.storage.names import beside
 from featherweight.tasks import Task
-from featherweight.tasks.reading.labels import listed
 from featherweight.tasks.reading.splits import HELD_OUT
 from featherweight.workflow.own_data import holds_train, read_own_data
 from featherweight.workflow.preparing import SELECTION_SPLIT
@@ -47,74 +50,95 @@ def evaluate(
         base_model: where an adapter's base model is on this machine; where the adapter says itself if None.
 
     Returns:
-        ``eval_*`` metrics with Wilson's interval for the accuracy; ``labels``, each with ``precision``, ``recall``,
-        ``f1`` and ``support``; the number of rows and the label shares. ``own_held_out_rows`` says whether these are
-        rows that the run held out, ``changed_since_run`` which of the run's data is not as it was.
+        ``eval_*`` metrics with the headline's interval; what the kind of answer has in detail, such as ``labels``, each
+        with ``precision``, ``recall``, ``f1`` and ``support``; the number of rows and what their truth is like.
+        ``own_held_out_rows`` says whether these are rows that the run held out, ``changed_since_run`` which of the
+        run's data is not as it was.
     """
     console = console or Console(quiet=True)
     directory = RunDirectory(archives.unpacked(target))
     recipe = recipes.load(directory.recipe) if directory.recipe.is_file() else None
-    task_class: type[Task] = TASKS[recipe.task if recipe else DEFAULT_TASK]
-    changed: list[str] = []
-    own = False
     if section is None:
-        examples, own, changed = _own(target, directory, recipe, split)
+        rows = _own(target, directory, recipe, split)
         model = _load(target, directory.path, None, base_model)
-        names = model.labels
     else:
-        splits = data.load(section)
-        split = split or next(name for name in (SELECTION_SPLIT, "test", "train") if name in splits)
-        if split not in splits:
-            raise ConfigError(f"--split {split}: the data has {', '.join(splits)}")
-        model = _load(target, directory.path, lambda: task_class.labels_of(splits[split], section), base_model)
-        names = _names(target, model.labels, section.labels)
-        examples = task_class.measure_only(splits[split], section, names)
-    for line in _said_of(examples, own, changed, holds_train(directory, examples)):
+        model, rows = _given(target, directory.path, data.found(section), split, base_model)
+    task, examples = model.task, rows.examples
+    for line in _said_of(rows, holds_train(directory, examples)):
         console.say(line)
-    evaluation = model.measure(examples, console)
-    task = task_class(names)
-    asked = task.answer, evaluation.answers, examples.labels
-    metrics = {**evaluation.metrics, **interval(*asked)}
-    details = task.answer.details(evaluation.answers, examples.labels)
-    shares = task.shares(examples)
-    called = examples.name if section is None else Path(examples.origin).name
-    console.show(
-        tables.label_shares({called: shares}, {called: len(examples)}),
-        tables.measured(target, metrics, task.answer),
-        tables.by_label(details["labels"]),
-    )
+    found = _measured(task, examples, model.measure(examples, console))
+    _show(target, examples.name if section is None else Path(examples.origin).name, examples, task, found, console)
     return {
         "model": target,
         "data": examples.origin,
         "split": examples.name,
-        "own_held_out_rows": own,
-        "changed_since_run": changed,
+        "own_held_out_rows": rows.own,
+        "changed_since_run": rows.changed,
+        **found,
+    }
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """What is measured on.
+
+    Attributes:
+        own: whether these are rows that the run held out.
+        changed: which of the run's data is not as it was.
+    """
+
+    examples: Examples
+    own: bool
+    changed: list[str]
+
+
+def _show(target: str, called: str, examples: Examples, task: Task, found: Mapping[str, Any], console: Console) -> None:
+    kind = task.answer
+    console.show(
+        tables.described(kind.described, {called: kind.describe(examples.truth)}, {called: examples}),
+        tables.measured(target, found, kind),
+        *map(FittedTable.of, kind.briefs(found)),
+    )
+
+
+def _split(section: DataSection, name: str | None) -> Split:
+    """The split of the data that is measured on."""
+    splits = data.load(section)
+    name = name or next(one for one in (SELECTION_SPLIT, "test", "train") if one in splits)
+    if name not in splits:
+        raise ConfigError(f"--split {name}: the data has {', '.join(splits)}")
+    return splits[name]
+
+
+def _measured(task: Task, examples: Examples, evaluation: Evaluation) -> dict[str, Any]:
+    """All figures of some rows."""
+    kind, asked = task.answer, (evaluation.answers, examples.truth)
+    return {
         "n": len(examples),
-        "label_shares": shares,
-        **metrics,
-        **details,
+        kind.described.key: kind.describe(examples.truth),
+        **evaluation.metrics,
+        **interval(kind, *asked),
+        **kind.details(*asked),
     }
 
 
 @dataclass(frozen=True)
 class _Model:
-    """Something that can be measured: the names of its outputs, and how."""
+    """Something that can be measured, and how."""
 
-    labels: Sequence[str]
+    task: Task
     measure: Callable[[Examples, Console], Evaluation]
 
 
-def _load(
-    target: str, folder: Path, fresh_labels: Callable[[], Sequence[str]] | None, base_model: str | None
-) -> _Model:
+def _load(target: str, folder: Path, fresh: Callable[[], Task] | None, base_model: str | None) -> _Model:
     if is_export(folder):
         return _export(folder, base_model)
     from featherweight.inference import loading
 
-    loaded = loading.load(target, fresh_labels, base_model)
+    loaded = loading.load(target, fresh, base_model)
 
     def measure(examples: Examples, console: Console) -> Evaluation:
-        from featherweight.engine import hardware
+        from featherweight.engine import Watch, hardware
         from featherweight.engine.running.evaluate import evaluate as run_over
 
         model = hardware.accelerator_for(TrainingSection()).prepare_model(loaded.model, evaluation_mode=True)
@@ -124,35 +148,46 @@ def _load(
             loaded.task.encode(examples, loaded.tokenizer, loaded.max_length),
             execution=loading.execution_of(loaded),
             batch_size=_BATCH_SIZE,
-            what="evaluating",
-            observer=console.observe,
+            watch=Watch("evaluating", console.observe),
         )
 
-    return _Model(loaded.task.labels, measure)
+    return _Model(loaded.task, measure)
 
 
 def _export(folder: Path, base_model: str | None) -> _Model:
     """What answers through the predictor alone, such as ONNX."""
     predictor = load_predictor(folder, base_model=base_model)
+    kind = predictor.kind
 
     def measure(examples: Examples, console: Console) -> Evaluation:
         console.begin("evaluating")
         started = time.perf_counter()
-        answers = predictor.answers(examples.all_texts())
+        found: list[Answers] = []
+        loss, items, done = 0.0, 0, 0
+        for questions, outputs in predictor.blocks(examples.questions()):
+            rows = np.arange(done, done + len(questions))
+            of_block, counted = kind.losses(outputs, examples.truth[rows])
+            loss, items, done = loss + of_block, items + counted, done + len(rows)
+            found.append(kind.of_outputs(outputs, {}))
         seconds = time.perf_counter() - started
-        loss = predictor.kind.loss(answers, examples.labels)
-        return evaluation_of(predictor.kind, answers, examples.labels, loss, seconds, _BATCH_SIZE)
+        return evaluation_of(kind, joined(found), examples.truth, loss / items, seconds, _BATCH_SIZE)
 
-    return _Model(predictor.kind.facts()["labels"], measure)
+    return _Model(predictor.task, measure)
 
 
-def _own(
-    target: str, directory: RunDirectory, recipe: Recipe | None, split: str | None
-) -> tuple[Examples, bool, list[str]]:
-    """The run's own rows, those that its figures are of unless another split is asked for.
+def _given(
+    target: str, folder: Path, section: DataSection, split: str | None, base_model: str | None
+) -> tuple[_Model, _Rows]:
+    """The model, and the rows as it answers them: ``labels`` of the section name its outputs."""
+    read = _split(section, split)
+    fresh: type[Task] = TASKS[task_named(target)]
+    model = _load(target, folder, lambda: fresh.of_split(read, section), base_model)
+    task = model.task.named_by(section, target)
+    return replace(model, task=task), _Rows(task.read(read, section), own=False, changed=[])
 
-    Besides whether these are the rows that it held out, and what of its data changed since.
-    """
+
+def _own(target: str, directory: RunDirectory, recipe: Recipe | None, split: str | None) -> _Rows:
+    """The run's own rows, those that its figures are of unless another split is asked for."""
     if recipe is None:
         near = did_you_mean(target, beside(Path(target)))
         raise ConfigError(f"{target} is no run{near}, so say what to measure it on: --data FILE")
@@ -162,30 +197,12 @@ def _own(
         raise ConfigError(f"--split {split}: the run has {', '.join(found.examples)}")
     examples = found.examples[split]
     if split in found.kept:
-        return examples, split != "train", found.changed
-    return replace(examples, origin=examples.origin.removesuffix(HELD_OUT)), False, found.changed
+        return _Rows(examples, split != "train", found.changed)
+    return _Rows(replace(examples, origin=examples.origin.removesuffix(HELD_OUT)), False, found.changed)
 
 
-def _names(target: str, outputs: Sequence[str], configured: Sequence[str] | None) -> tuple[str, ...]:
-    """What the model's outputs are called in the data: ``data.labels``, by name where these are the model's own names.
-
-    Raises ConfigError where they are neither the model's names nor as many new ones.
-    """
-    if configured is None:
-        return tuple(outputs)
-    spelt = {name.casefold(): name for name in configured}
-    own = [name.casefold() for name in outputs]
-    if sorted(spelt) == sorted(own):
-        return tuple(spelt[name] for name in own)
-    if len(configured) != len(outputs) or set(spelt) & set(own):
-        raise ConfigError(
-            f"data.labels: {target} answers {listed(list(map(repr, outputs)))}; give these names, or {len(outputs)} "
-            "wholly other ones in their order"
-        )
-    return tuple(configured)
-
-
-def _said_of(examples: Examples, own: bool, changed: Sequence[str], holds_rows_of_train: bool) -> list[str]:
+def _said_of(read: _Rows, holds_rows_of_train: bool) -> list[str]:
+    examples, own, changed = read.examples, read.own, read.changed
     lines = [f"{examples.name}: {examples.reading}"] if examples.reading else []
     if changed:
         rows = (

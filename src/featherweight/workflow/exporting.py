@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +14,7 @@ from featherweight.errors import ConfigError, DataError, Interrupted
 from featherweight.evidence import equivalence
 from featherweight.evidence.exhibits import fit_on_half
 from featherweight.export import Format, Subject
-from featherweight.process.signals import stop_on_signals
+from featherweight.process.signals import Stop, stop_on_signals
 from featherweight.recipe import Recipe
 from featherweight.records.rows import Examples
 from featherweight.registry import EXPORTS, METHODS
@@ -55,43 +58,81 @@ def export(
         DataError: the run's data is gone or has changed.
     """
     console = console or Console(quiet=True)
-    directory = RunDirectory(target)
-    directory.read_metrics()
-    recipe = recipes.load(directory.recipe)
-    exporter: Format = EXPORTS[format]()
-    exporter.require(directory.path / METHODS[recipe.method.name].artefact)
-    output = Path(output_dir or directory.path / "exports" / format)
+    job = _Job.of(RunDirectory(target), format, base_model, margin, min_agreement)
+    output = Path(output_dir or job.directory.path / "exports" / format)
     if output.exists() and not (output.is_dir() and not any(output.iterdir())):
         raise ConfigError(f"{output}: exists already; choose another --output-dir")
     with stop_on_signals(console.say) as stop:
-
-        def step(what: str) -> None:
-            if stop():
-                raise Interrupted("stopped while exporting; nothing was published")
-            console.begin(what)
-
-        examples = _validation(directory, recipe)
+        step = partial(_step, console, stop)
+        examples = _validation(job)
         with whole.writing(output):
             output.parent.mkdir(parents=True, exist_ok=True)
         with whole.writing(output), whole.new_folder(output) as folder:
-            step(f"writing {format}")  # first, for a model may be none that can be had in it
-            facts = _write(exporter, directory, recipe, folder, base_model)
-            step("answering the validation rows with the run")
-            answers = _Answers.of(str(directory.path), examples, base_model)
-            step("answering the same rows with the export")
-            exported = _Answers.of(str(folder), examples, base_model if format == "adapter" else None)
-            evidence = _prove(exporter, recipe, examples, answers, exported, margin, min_agreement)
-            evidence = {"format": format, "run": recipe.name, "size_bytes": _size(folder), **evidence}
-            evidence["batch_dependence"] = directory.read_metrics().get("batch_dependence")
-            if not exporter.is_exact:
-                facts |= _own_fit(exported, examples, recipe)
-            directory.write_json(folder / FACTS, {**facts, "export": evidence})
-            if format != "adapter":  # which has the run's own card, with the lines that load it
-                directory.write_text(folder / "README.md", export_card(evidence, facts["labels"]))
+            evidence = _fill(job, folder, examples, step)
             step(f"publishing {output}")
             _publish(folder, output)
     console.show(tables.key_values(f"{format}, as the run answers", _shown(evidence)))
     return {**evidence, "output": str(output)}
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What is exported, in which form, and what has to be shown of it; the names are those of :func:`export`."""
+
+    directory: RunDirectory
+    recipe: Recipe
+    format: str
+    exporter: Format
+    base_model: str | None
+    margin: float
+    min_agreement: float
+
+    @classmethod
+    def of(
+        cls, directory: RunDirectory, name: str, base_model: str | None, margin: float, min_agreement: float
+    ) -> _Job:
+        """Raises ConfigError where the run can't be had in this format."""
+        directory.read_metrics()
+        recipe = recipes.load(directory.recipe)
+        exporter: Format = EXPORTS[name]()
+        job = cls(directory, recipe, name, exporter, base_model, margin, min_agreement)
+        exporter.require(job.artefact)
+        return job
+
+    @property
+    def artefact(self) -> Path:
+        """What the run published."""
+        artefact: str = METHODS[self.recipe.method.name].artefact
+        return self.directory.path / artefact
+
+    def groups(self, examples: Examples) -> list[str | None] | None:
+        column = self.recipe.data.group
+        return examples.groups(column) if column else None
+
+
+def _step(console: Console, stop: Stop, what: str) -> None:
+    if stop():
+        raise Interrupted("stopped while exporting; nothing was published")
+    console.begin(what)
+
+
+def _fill(job: _Job, folder: Path, examples: Examples, step: Callable[[str], None]) -> dict[str, Any]:
+    """Write the export into the folder and prove it there; gives the evidence."""
+    step(f"writing {job.format}")  # first, for a model may be none that can be had in it
+    facts = _write(job, folder)
+    step("answering the validation rows with the run")
+    answers = _Answers.of(str(job.directory.path), examples, job.base_model)
+    step("answering the same rows with the export")
+    exported = _Answers.of(str(folder), examples, job.base_model if job.format == "adapter" else None)
+    proved = _prove(job, examples, answers, exported)
+    evidence = {"format": job.format, "run": job.recipe.name, "size_bytes": _size(folder), **proved}
+    evidence["batch_dependence"] = job.directory.read_metrics().get("batch_dependence")
+    if not job.exporter.is_exact:
+        facts |= _own_fit(job, examples, exported)
+    job.directory.write_json(folder / FACTS, {**facts, "export": evidence})
+    if job.format != "adapter":  # which has the run's own card, with the lines that load it
+        job.directory.write_text(folder / "README.md", export_card(evidence, exported.task))
+    return evidence
 
 
 class _Answers:
@@ -103,8 +144,8 @@ class _Answers:
     """
 
     def __init__(self, predictor: Predictor, examples: Examples) -> None:
-        self.kind = predictor.kind
-        self.answers, self.speed = equivalence.answer_and_time(predictor.answers, examples.all_texts())
+        self.task, self.kind = predictor.task, predictor.kind
+        self.answers, self.speed = equivalence.answer_and_time(predictor.answers, examples.questions())
 
     @classmethod
     def of(cls, name: str, examples: Examples, base_model: str | None) -> _Answers:
@@ -113,59 +154,45 @@ class _Answers:
         return cls(load_predictor(name, base_model=base_model), examples)
 
 
-def _validation(directory: RunDirectory, recipe: Recipe) -> Examples:
+def _validation(job: _Job) -> Examples:
     """The validation rows of the run, which it did not train on. Raises DataError where they can't be had again."""
-    own = read_own_data(directory, recipe)
+    own = read_own_data(job.directory, job.recipe)
     if SELECTION_SPLIT not in own.kept:
         raise DataError(
-            f"{', '.join(own.changed)} changed since {directory.path} was made, so an export can't be proved on rows "
-            "that the run held out; bring the data back as it was"
+            f"{', '.join(own.changed)} changed since {job.directory.path} was made, so an export can't be proved on "
+            "rows that the run held out; bring the data back as it was"
         )
     return own.examples[SELECTION_SPLIT]
 
 
-def _write(
-    exporter: Format, directory: RunDirectory, recipe: Recipe, folder: Path, base_model: str | None
-) -> dict[str, Any]:
+def _write(job: _Job, folder: Path) -> dict[str, Any]:
     """Fill the folder; gives what the export has to know of itself."""
     from featherweight.inference import loading
     from featherweight.sources.json_files import read_json
 
-    loaded = loading.load(str(directory.path), base_model=base_model)
-    artefact = directory.path / METHODS[recipe.method.name].artefact
-    facts = {"pad_token_id": loaded.tokenizer.pad_token_id, "thresholds": [], **read_json(artefact / FACTS)}
-    exporter.write(Subject(loaded.model, loaded.tokenizer, artefact, facts), folder)
-    directory.write_json(folder / FACTS, facts)
+    loaded = loading.load(str(job.directory.path), base_model=job.base_model)
+    lacking = {"pad_token_id": loaded.tokenizer.pad_token_id, **loaded.task.answer.unfitted}  # in facts of before
+    facts = {**lacking, **read_json(job.artefact / FACTS)}
+    job.exporter.write(Subject(loaded.model, loaded.tokenizer, job.artefact, facts), folder)
+    job.directory.write_json(folder / FACTS, facts)
     return facts
 
 
-def _prove(
-    exporter: Format,
-    recipe: Recipe,
-    examples: Examples,
-    answers: _Answers,
-    exported: _Answers,
-    margin: float,
-    min_agreement: float,
-) -> dict[str, Any]:
-    groups, pair = _groups(examples, recipe), (answers.answers, exported.answers)
+def _prove(job: _Job, examples: Examples, answers: _Answers, exported: _Answers) -> dict[str, Any]:
+    pair = answers.answers, exported.answers
     likeness = answers.kind.likeness(*pair)
-    evidence = equivalence.measure(answers.kind, *pair, examples.labels, likeness, groups)
-    if exporter.is_exact:
+    evidence = equivalence.measure(answers.kind, *pair, examples.truth, likeness, job.groups(examples))
+    if job.exporter.is_exact:
         equivalence.require_equal(evidence, likeness)
     else:
-        evidence |= {"margin": margin, "min_agreement": min_agreement}
+        evidence |= {"margin": job.margin, "min_agreement": job.min_agreement}
         equivalence.require_not_inferior(evidence, likeness)
     return {**evidence, "speed": {"run": answers.speed, "export": exported.speed}}
 
 
-def _groups(examples: Examples, recipe: Recipe) -> list[str | None] | None:
-    return examples.groups(recipe.data.group) if recipe.data.group else None
-
-
-def _own_fit(exported: _Answers, examples: Examples, recipe: Recipe) -> dict[str, Any]:
+def _own_fit(job: _Job, examples: Examples, exported: _Answers) -> dict[str, Any]:
     """Rounding moves answers, so what the run fitted to its own is fitted to these anew."""
-    asked = exported.answers, examples.labels, recipe.training.seed, _groups(examples, recipe)
+    asked = exported.answers, examples.truth, job.recipe.training.seed, job.groups(examples)
     found = fit_on_half(exported.kind, *asked)
     return {key: found[key] for key in exported.kind.unfitted}
 
@@ -182,15 +209,12 @@ def _size(folder: Path) -> int:
 
 
 def _shown(evidence: dict[str, Any]) -> dict[str, Any]:
-    speed, metric, title = evidence["speed"], evidence["comparison"]["metric"], headline_of(evidence).title
+    speed, metric, of = evidence["speed"], evidence["comparison"]["metric"], evidence["of"]
+    title = headline_of(evidence).title
     return {
         "rows": f"{evidence['n']:,}",
-        "same label": f"{evidence['agreement']:.4f}",
-        **{
-            f"greatest difference of a {key.split('_')[1]}": f"{value:.1e}"
-            for key, value in evidence.items()
-            if key.startswith("max_")
-        },
+        f"same {evidence['decisions']}": f"{evidence['agreement']:.4f}",
+        f"greatest difference of a {of}": f"{evidence[f'max_{of}_difference']:.1e}",
         f"{title} of the run": f"{evidence[metric]['run']:.4f}",
         f"{title} of the export": f"{evidence[metric]['export']:.4f}",
         "size": f"{evidence['size_bytes'] / 1e6:.1f} MB",

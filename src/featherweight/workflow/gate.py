@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from featherweight.errors import DivergedError, ModelError
 from featherweight.records.answers import Answers
+from featherweight.records.outcome import Gate
 from featherweight.records.rows import Encoding, equal, numbers_of
 from featherweight.tasks.heads import within
 
@@ -134,7 +135,7 @@ def require_other_answers(base: Answers, tuned: Answers) -> None:
         raise DivergedError("the tuned model answers exactly as the base model does, so nothing is published")
 
 
-def require_same_answers(folder: Path, encoding: Encoding, kept: Answers, rounded: bool = False) -> dict[str, float]:
+def require_same_answers(folder: Path, encoding: Encoding, kept: Answers, rounded: bool = False) -> Gate:
     """Load what was written as a user will, and hold its answers to those of the model in memory.
 
     Args:
@@ -166,7 +167,7 @@ def require_same_answers(folder: Path, encoding: Encoding, kept: Answers, rounde
             f"what was written answers differently from the tuned model in memory (a {likeness.of} by "
             f"{difference:.3g}), so nothing is published"
         )
-    return {"rows": len(rows), "largest_difference": difference}
+    return {"rows": len(rows), "of": likeness.of, "largest_difference": difference}
 
 
 def _answers(loaded: LoadedModel, encoding: Encoding, rows: NDArray[np.int64]) -> Answers:
@@ -182,7 +183,8 @@ def _answers(loaded: LoadedModel, encoding: Encoding, rows: NDArray[np.int64]) -
     kept = Kept(len(rows))
     with execution.answering(loaded.model):
         for chosen in by_tokens(encoding.lengths[rows]):
-            kept.add(chosen, loaded.task.answers(execution.outputs(loaded.model, encoding, rows[chosen])))
+            outputs = execution.outputs(loaded.model, encoding, rows[chosen]).column(loaded.task.reads_tokens)
+            kept.add(chosen, loaded.task.answer.of_outputs(outputs, {}).columns)
     return kept.answers()
 
 

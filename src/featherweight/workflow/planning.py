@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from featherweight.process.signals import stop_on_signals
 from featherweight.recipe import Recipe
@@ -14,6 +14,9 @@ from featherweight.report import tables
 from featherweight.report.console import Console
 from featherweight.workflow.laying import steps_within
 from featherweight.workflow.preparing import SELECTION_SPLIT, adapt, count_parameters, measure, prepare, trainer_for
+
+if TYPE_CHECKING:
+    from featherweight.engine.training.forecast import Forecast
 
 
 def plan(recipe: Recipe, *, console: Console | None = None) -> dict[str, Any]:
@@ -55,18 +58,22 @@ def plan(recipe: Recipe, *, console: Console | None = None) -> dict[str, Any]:
         "steps": found.steps,
         "tokens": found.tokens,
         "padding_avoided": found.padding_avoided if prepared.execution.describe()["batches"] == "packed" else 0.0,
-        "seconds": {
-            "preparing": prepare_seconds,
-            "training": found.train_seconds,
-            "evaluations": passes * evaluation_seconds,
-            "total": prepare_seconds + found.train_seconds + passes * evaluation_seconds,
-            "doubt": found.spread,
-        },
+        "seconds": _seconds(prepare_seconds, found, passes * evaluation_seconds),
         "peak_memory_bytes": found.peak_memory_bytes,
         "disk_bytes": disk_bytes(size_of(adapted.model), training.save_total_limit) + 4 * trainable,
     }
     console.show(tables.plan(result))
     return result
+
+
+def _seconds(preparing: float, found: Forecast, evaluations: float) -> dict[str, float]:
+    return {
+        "preparing": preparing,
+        "training": found.train_seconds,
+        "evaluations": evaluations,
+        "total": preparing + found.train_seconds + evaluations,
+        "doubt": found.spread,
+    }
 
 
 def _other_passes(encodings: Mapping[str, Encoding], validation: Encoding) -> float:

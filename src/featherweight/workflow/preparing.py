@@ -9,18 +9,18 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from featherweight import recipe as recipes
+from featherweight.answers import Answer, statistics_of
 from featherweight.errors import ConfigError
 from featherweight.evidence.data import checks
-from featherweight.evidence.data.checks import LabelledTexts
 from featherweight.evidence.data.duplicates import Fingerprints
 from featherweight.methods import Adapted
-from featherweight.recipe import Recipe, TrainingSection
+from featherweight.recipe import DataSection, Recipe, TrainingSection
 from featherweight.records.answers import Evaluation
-from featherweight.records.rows import Encoding, Examples
-from featherweight.registry import METHODS, TASKS
+from featherweight.records.outcome import TrunkCache
+from featherweight.records.rows import Column, Encoding, Examples
+from featherweight.registry import BASELINES, METHODS, TASKS
 from featherweight.report import tables
 from featherweight.report.console import Console
 from featherweight.runs.directory import package_versions
@@ -28,7 +28,8 @@ from featherweight.sources import data, models
 from featherweight.sources.models import ModelSource
 from featherweight.sources.trial_texts import Frame
 from featherweight.storage import cache
-from featherweight.tasks import Task
+from featherweight.tasks import Task, heads, task_of
+from featherweight.tasks.reading import lengths
 from featherweight.workflow import defaults
 from featherweight.workflow.starting import Start
 
@@ -65,14 +66,13 @@ class Prepared:
     accelerator: Any
     execution: Execution
     max_length: int
-    checked: dict[str, LabelledTexts]
     prints: dict[str, Fingerprints]
     start: Start | None = None
     adapted: Adapted | None = None
-    trunk: dict[str, Any] | None = None
+    trunk: TrunkCache | None = None
     dropped_twins: int = 0
     laid_steps: int | None = None
-    kept_features: tuple[Any, NDArray[np.float32]] | None = None
+    kept_features: tuple[Any, Column] | None = None
 
     @property
     def settings(self) -> TrainingSection:
@@ -131,48 +131,26 @@ class Prepared:
 def prepare(recipe: Recipe, console: Console) -> Prepared:
     """Read the data, load the model, tokenise; every choice that the recipe left open is made here, with its reason."""
     reasons: dict[str, str] = {}
-    _require_measured(recipe)
     source = models.find(recipe.model.name, recipe.model.revision)
     start = Start.of(recipe, source)
     if start is not None:
         recipe = start.settle(recipe, reasons)
     console.begin("reading the data")
+    given, recipe = recipe.data, recipe.model_copy(update={"data": data.found(recipe.data)})
     read = _read(recipe, console)
-    task, examples = read.task, read.examples
-    recipe, chosen = defaults.choose_head(recipe, start is None and not task.has_head(models.load_config(source)))
+    task = _as_it_answers(read.task, start, source, recipe)
+    is_fresh = start is None and not task.head().is_stored(models.load_config(source))
+    recipe, chosen = defaults.choose_head(recipe, is_fresh)
     reasons |= chosen
-
-    import transformers
-
-    from featherweight.engine import hardware
-    from featherweight.engine.running.execution import Execution
-
-    console.begin("loading the model")
-    seed = recipe.training.seed
-    accelerator = hardware.accelerator_for(recipe.training)
-    transformers.set_seed(seed)  # a fresh head is drawn while loading
-    model, tokenizer, head = task.load_model(source, recipe.model)
-    for name in task.mend_head(model, head):
-        reasons["model.head"] = f"{name} of the model was not usable (not finite, or all zero) and is drawn afresh"
-        console.say(f"model.head: {reasons['model.head']}")
+    loaded = _load(recipe, task, source, reasons, console)
     method = METHODS[recipe.method.name](recipe.method)
-    method.require_targets(model)
-    max_length, reason = task.max_length(tokenizer, model, recipe.data.max_length)
-    if reason:
-        reasons["data.max_length"] = reason
-    section = recipe.data.model_copy(update={"max_length": max_length, "labels": list(task.labels)})
-    if recipe.data.labels is None:
-        reasons["data.labels"] = "read from the data"
+    method.require_targets(loaded.model)
+    section, max_length = _settled(recipe, given, task, loaded, reasons)
     console.begin("tokenising")
-    encodings = {name: task.encode(one, tokenizer, max_length) for name, one in examples.items()}
-    # How it is run is proven in fp32: under 16 bits packed and padded logits differ by rounding, and prove nothing.
-    execution = Execution(model.to(accelerator.device), tokenizer.pad_token_id, seed, Frame.of(tokenizer))
-    model = accelerator.prepare_model(model, evaluation_mode=True)
-    _say_how(execution.describe(), console)
-    recipe, chosen = defaults.choose(recipe, _facts(recipe, model, head, encodings["train"], execution))
-    reasons |= chosen
-    if line := defaults.said(recipe, reasons):
-        console.say(line)
+    encodings = {name: task.encode(one, loaded.tokenizer, max_length) for name, one in read.examples.items()}
+    model, execution = _executed(loaded, task, recipe.training.seed, console)
+    facts = _facts(recipe, task, model, loaded.head, encodings["train"], execution)
+    recipe = _with_defaults(recipe, facts, reasons, console)
     return Prepared(
         recipe=recipe.model_copy(update={"data": section}),
         reasons=reasons,
@@ -181,21 +159,92 @@ def prepare(recipe: Recipe, console: Console) -> Prepared:
         source=source,
         model=model,
         without_weights=partial(models.without_weights, type(model), copy.deepcopy(model.config)),
-        tokenizer=tokenizer,
-        head=head,
-        examples=examples,
+        tokenizer=loaded.tokenizer,
+        head=loaded.head,
+        examples=read.examples,
         encodings=encodings,
-        accelerator=accelerator,
+        accelerator=loaded.accelerator,
         execution=execution,
         max_length=max_length,
-        checked=read.checked,
         prints=read.prints,
         dropped_twins=read.dropped_twins,
         start=start,
     )
 
 
-def _facts(recipe: Recipe, model: Any, head: list[str], train: Encoding, execution: Execution) -> defaults.Facts:
+def _as_it_answers(task: Task, start: Start | None, source: ModelSource, recipe: Recipe) -> Task:
+    """The task as what training starts from answers already. Outputs with names are matched by these; those without
+    have a scale, which a trained head keeps whatever the data's is."""
+    if task.head().names is not None:
+        return task
+    if start is not None:
+        return task_of(start.origin.known)
+    stored = type(task).of_model(models.load_config(source)) if recipe.model.head == "auto" else None
+    return task if stored is None else stored
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """The model as it comes, with a head that was drawn where it lacked one, and what goes with it."""
+
+    model: Any
+    tokenizer: Any
+    head: list[str]
+    accelerator: Any
+
+
+def _load(recipe: Recipe, task: Task, source: ModelSource, reasons: dict[str, str], console: Console) -> _Loaded:
+    import transformers
+
+    from featherweight.engine import hardware
+
+    console.begin("loading the model")
+    accelerator = hardware.accelerator_for(recipe.training)
+    transformers.set_seed(recipe.training.seed)  # a fresh head is drawn while loading
+    model, tokenizer, head = heads.load(task.head(), source, recipe.model)
+    for name in heads.mend(model, head):
+        reasons["model.head"] = f"{name} of the model was not usable (not finite, or all zero) and is drawn afresh"
+        console.say(f"model.head: {reasons['model.head']}")
+    return _Loaded(model, tokenizer, head, accelerator)
+
+
+def _settled(
+    recipe: Recipe, given: DataSection, task: Task, loaded: _Loaded, reasons: dict[str, str]
+) -> tuple[DataSection, int]:
+    """The data's section with what was read from the data, and after how many tokens texts are cut."""
+    max_length, reason = lengths.usable(loaded.tokenizer, loaded.model, recipe.data.max_length)
+    if reason:
+        reasons["data.max_length"] = reason
+    section = task.settled(recipe.data)
+    reasons |= {f"data.{key}": "read from the data" for key, value in section if value != getattr(given, key)}
+    return section.model_copy(update={"max_length": max_length}), max_length
+
+
+def _executed(loaded: _Loaded, task: Task, seed: int, console: Console) -> tuple[Any, Execution]:
+    """The model where it runs, and how it is run, which is proven in fp32: under 16 bits packed and padded logits
+    differ by rounding, and prove nothing."""
+    from featherweight.engine.running.execution import Execution
+
+    tokenizer, accelerator = loaded.tokenizer, loaded.accelerator
+    model = loaded.model.to(accelerator.device)
+    execution = Execution(model, tokenizer.pad_token_id, seed, Frame.of(tokenizer), task.reads_tokens)
+    prepared = accelerator.prepare_model(model, evaluation_mode=True)
+    _say_how(execution.describe(), console)
+    return prepared, execution
+
+
+def _with_defaults(recipe: Recipe, facts: defaults.Facts, reasons: dict[str, str], console: Console) -> Recipe:
+    """The recipe with what it left open of its training."""
+    recipe, chosen = defaults.choose(recipe, facts)
+    reasons |= chosen
+    if line := defaults.said(recipe, reasons):
+        console.say(line)
+    return recipe
+
+
+def _facts(
+    recipe: Recipe, task: Task, model: Any, head: list[str], train: Encoding, execution: Execution
+) -> defaults.Facts:
     from featherweight.engine.running.features import head_input_size
 
     size = None
@@ -203,7 +252,7 @@ def _facts(recipe: Recipe, model: Any, head: list[str], train: Encoding, executi
         rows = np.unique(np.linspace(0, len(train) - 1, _ROWS_LOOKED_AT).astype(int))
         size = head_input_size(model, head, train, rows, execution=execution)
     width = getattr(model.config.get_text_config(), "hidden_size", None) or _USUAL_WIDTH
-    return defaults.Facts(len(train), width, size)
+    return defaults.Facts(len(train), width, size, task.answer.best)
 
 
 def adapt(prepared: Prepared) -> Adapted:
@@ -216,7 +265,7 @@ def adapt(prepared: Prepared) -> Adapted:
         if prepared.start is None:
             adapted: Adapted = prepared.method.apply(prepared.model, prepared.task.peft_task_type, prepared.head)
         else:
-            has_head = prepared.task.has_head(models.load_config(prepared.source))
+            has_head = prepared.task.head().is_stored(models.load_config(prepared.source))
             adapted = prepared.start.load(prepared.model, [] if has_head else prepared.head)
             transformers.set_seed(seed)
         prepared.execution.adopt(adapted.model)
@@ -230,7 +279,6 @@ class _Read:
 
     task: Task
     examples: dict[str, Examples]
-    checked: dict[str, LabelledTexts]
     prints: dict[str, Fingerprints]
     dropped_twins: int
 
@@ -239,27 +287,28 @@ def _read(recipe: Recipe, console: Console) -> _Read:
     """Read every split, and refuse rows that are measured though they stand in train."""
     splits = data.load(recipe.data)
     task_class: type[Task] = TASKS[recipe.task]
-    task, examples = task_class.prepare(splits, recipe.data, recipe.training.seed)
+    task, read = task_class.prepare(splits, recipe.data, recipe.training.seed)
+    examples = dict(read)
     for name, split in splits.items():
         if name not in examples or examples[name].origin != split.origin:
             console.say(f"{name}: left out, for {split.origin} has no labels")
-    checked = {name: LabelledTexts.of(one, task.labels) for name, one in examples.items()}
-    prints = checks.fingerprint(checked)
+    kind = task.answer
+    _require_measured(recipe, kind)
+    prints = checks.fingerprint(examples)
     if not recipe.data.allow_leak:
-        checks.refuse_leaks(checked, prints, recipe.data.group)
+        checks.refuse_leaks(examples, prints, recipe.data.group)
     dropped = 0
     if recipe.data.drop_train_twins:
-        kept = checks.rows_without_twins(checked, prints)
+        kept = checks.rows_without_twins(kind, examples, prints)
         dropped = len(examples["train"]) - len(kept)
         examples["train"] = examples["train"].select(kept)
-        checked["train"] = LabelledTexts.of(examples["train"], task.labels)
         prints["train"] = prints["train"].select(kept)
         console.say(f"train: {dropped:,} rows left out because their text also stands in a held-out split")
-    console.show(tables.label_shares(shares(task, examples), {name: len(one) for name, one in examples.items()}))
+    console.show(tables.described(kind.described, described(kind, examples), examples))
     for one in examples.values():
         for line in _said_of(one):
             console.say(f"{one.name}: {line}")
-    return _Read(task, examples, checked, prints, dropped)
+    return _Read(task, examples, prints, dropped)
 
 
 def _say_how(chosen: Mapping[str, Any], console: Console) -> None:
@@ -282,19 +331,15 @@ def trainer_for(
     stop: Callable[[], bool],
 ) -> Trainer:
     """The engine's loop over the train split, as the recipe has it."""
-    from featherweight.engine.training.train import Trainer
+    from featherweight.engine.training.train import Hooks, Means, Trainer
 
     return Trainer(
         model,
         prepared.task,
         prepared.encodings["train"],
-        evaluate=evaluate_now,
         settings=prepared.settings,
-        execution=prepared.execution,
-        accelerator=prepared.accelerator,
-        checkpoints=checkpoints,
-        observer=observer,
-        stop=stop,
+        means=Means(prepared.accelerator, prepared.execution, checkpoints),
+        hooks=Hooks(evaluate_now, observer, stop),
         head=prepared.head,
     )
 
@@ -308,6 +353,7 @@ def measure(
     split: str = SELECTION_SPLIT,
 ) -> Evaluation:
     """Run the model, in whatever state it is, over a split."""
+    from featherweight.engine import Watch
     from featherweight.engine.running.evaluate import evaluate
 
     return evaluate(
@@ -316,9 +362,7 @@ def measure(
         prepared.encodings[split],
         execution=prepared.execution,
         batch_size=prepared.recipe.training.per_device_eval_batch_size,
-        what=what,
-        observer=console.observe,
-        stop=stop,
+        watch=Watch(what, console.observe, stop),
     )
 
 
@@ -328,9 +372,9 @@ def count_parameters(model: Any) -> tuple[int, int]:
     return sum(size for size, trains in sizes if trains), sum(size for size, _ in sizes)
 
 
-def shares(task: Task, examples: Mapping[str, Examples]) -> dict[str, dict[str, float]]:
-    """Share of each label in each split."""
-    return {name: task.shares(one) for name, one in examples.items()}
+def described(kind: Answer, examples: Mapping[str, Examples]) -> dict[str, dict[str, float]]:
+    """What the truth of each split is like."""
+    return {name: kind.describe(one.truth) for name, one in examples.items()}
 
 
 def _said_of(examples: Examples) -> Iterator[str]:
@@ -343,8 +387,13 @@ def _said_of(examples: Examples) -> Iterator[str]:
         yield f"{examples.dropped} rows left out because their text is empty"
 
 
-def _require_measured(recipe: Recipe) -> None:
-    name, kind = recipe.training.metric_for_best_model, TASKS[recipe.task].answers_with
-    known = ["eval_loss", *(f"eval_{one.name}" for one in kind.statistics if one.in_evaluations)]
+def _require_measured(recipe: Recipe, kind: Answer) -> None:
+    name = recipe.training.metric_for_best_model
+    known = ["eval_loss", *(f"eval_{one.name}" for one in statistics_of(kind) if one.in_evaluations)]
     if name is not None and name not in {*known, *(one.removeprefix("eval_") for one in known)}:
         raise ConfigError(f"training.metric_for_best_model: {name!r} is not measured; known: {', '.join(known)}")
+    own = BASELINES.for_kind(kind.baselines, kind.name)
+    if foreign := [name for name in recipe.evidence.baselines or [] if name not in own]:
+        raise ConfigError(
+            f"evidence.baselines: {foreign[0]!r} does not answer as {recipe.task} does; known: {', '.join(own)}"
+        )

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from featherweight.errors import Interrupted, ResourceError
+from featherweight.records.outcome import Gate, Reliability, Resume, TrainingCost
 from featherweight.report.console import Console
 from featherweight.runs.directory import RunDirectory
 
@@ -100,12 +101,12 @@ def changes(changed: Mapping[str, Any]) -> str:
     return "; ".join(f"{key} was {before}, is {now}" for key, (before, now) in changed.items())
 
 
-def reliability(directory: RunDirectory, resources: Mapping[str, float], gate: Mapping[str, float]) -> dict[str, Any]:
-    """What ``metrics.json`` says of saves, skipped steps, memory and resumes, from the run's own history."""
+def reliability(directory: RunDirectory, resources: TrainingCost, gate: Gate) -> Reliability:
+    """Saves, skipped steps, memory and resumes, from the run's own history."""
     history = directory.read_history()
     sizes = [event["bytes"] for event in history if event["event"] == "checkpoint"]
     parts = [event["micro_batch_rows"] for event in history if event["event"] == "out_of_memory"]
-    resumes = [
+    resumes: list[Resume] = [
         {"step": event["step"], "changed": event["changed"], "bit_exact": not event["changed"]}
         for event in history
         if event["event"] == "resume"
@@ -120,5 +121,5 @@ def reliability(directory: RunDirectory, resources: Mapping[str, float], gate: M
         "skipped_steps": [event["step"] for event in history if event["event"] == "skipped_step"],
         "micro_batch_rows": parts[-1] if parts else None,
         "resumes": resumes,
-        "gate": dict(gate),
+        "gate": gate,
     }

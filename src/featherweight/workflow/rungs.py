@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,8 @@ from featherweight.errors import Interrupted
 from featherweight.evidence.baselines import Baseline, Part
 from featherweight.process.signals import Stop
 from featherweight.records.answers import Answers, Evaluation
+from featherweight.records.outcome import BaselineFigures, Cost
+from featherweight.records.rows import Column
 from featherweight.registry import BASELINES
 from featherweight.report.console import Console
 from featherweight.runs.directory import RunDirectory
@@ -24,7 +26,7 @@ _LONGEST_REASON = 300  # characters
 
 def measure_baselines(
     prepared: Prepared, directory: RunDirectory, console: Console, stop: Stop
-) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+) -> tuple[dict[str, BaselineFigures], dict[str, str]]:
     """Fit each baseline on train, let it answer, and keep its answers.
 
     One that fails, whatever with, is said and left out: the run is about the model.
@@ -35,10 +37,11 @@ def measure_baselines(
     """
     splits = dict.fromkeys(["train", *prepared.measured_splits])
     parts = {split: frozen_part(prepared, split, console, stop) for split in splits}
+    kind = prepared.task.answer
     chosen = prepared.recipe.evidence.baselines
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, BaselineFigures] = {}
     left_out: dict[str, str] = {}
-    for name in BASELINES if chosen is None else chosen:
+    for name in BASELINES.for_kind(kind.baselines, kind.name) if chosen is None else chosen:
         console.begin(f"measuring the baseline {name}")
         try:
             answers, cost = _answers(prepared, BASELINES[name](), parts)
@@ -50,20 +53,18 @@ def measure_baselines(
             continue
         for split, one in answers.items():
             _keep(prepared, directory, name, split, one)
-        kind, truth = prepared.task.answer, prepared.examples[prepared.evaluated_split].labels
-        asked = kind, answers[prepared.evaluated_split], truth
-        found[name] = {**figures(*asked), **interval(*asked), "runtime": cost["seconds"], "cost": cost}
+        asked = kind, answers[prepared.evaluated_split], prepared.examples[prepared.evaluated_split].truth
+        measured = {**figures(*asked), **interval(*asked), "runtime": cost["seconds"], "cost": cost}
+        found[name] = cast(BaselineFigures, measured)
     return found, left_out
 
 
-def _answers(
-    prepared: Prepared, baseline: Baseline, parts: Mapping[str, Part]
-) -> tuple[dict[str, Answers], dict[str, Any]]:
+def _answers(prepared: Prepared, baseline: Baseline, parts: Mapping[str, Part]) -> tuple[dict[str, Answers], Cost]:
     """A baseline's answers to each measured split, and what fitting and answering took."""
     from featherweight.engine.cost import Meter
 
     with Meter() as meter:
-        baseline.fit(parts["train"], len(prepared.task.labels))
+        baseline.fit(parts["train"], prepared.task.answer)
         answers = {split: baseline.predict(parts[split]) for split in prepared.measured_splits}
     return answers, meter.cost()
 
@@ -82,7 +83,7 @@ def measure_model(
 def frozen_part(prepared: Prepared, split: str, console: Console, stop: Stop) -> Part:
     """A split whose frozen features are there for the asking. The model must not have been adapted yet."""
 
-    def compute(rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    def compute(rows: NDArray[np.int64]) -> Column:
         return frozen_features(prepared, prepared.head, split, rows, console, stop)
 
     return Part(prepared.examples[split], compute)
@@ -90,9 +91,10 @@ def frozen_part(prepared: Prepared, split: str, console: Console, stop: Stop) ->
 
 def frozen_features(
     prepared: Prepared, modules: Sequence[str], split: str, rows: NDArray[np.int64], console: Console, stop: Stop
-) -> NDArray[np.float32]:
+) -> Column:
     """What these modules of the untuned model's head read of some rows of a split; those of train are kept, as the head
     may begin on what the ladder's probe was fitted on."""
+    from featherweight.engine import Watch
     from featherweight.engine.running.features import features
 
     asked = (tuple(modules), rows.tobytes())
@@ -104,9 +106,7 @@ def frozen_features(
         prepared.encodings[split],
         rows,
         execution=prepared.execution,
-        what=f"reading the frozen features of {split}",
-        observer=console.observe,
-        stop=stop,
+        watch=Watch(f"reading the frozen features of {split}", console.observe, stop),
     )
     if split == "train":
         prepared.kept_features = (asked, found)
@@ -116,5 +116,5 @@ def frozen_features(
 def _keep(prepared: Prepared, directory: RunDirectory, name: str, split: str, answers: Answers) -> None:
     examples, group = prepared.examples[split], prepared.recipe.data.group
     groups = examples.groups(group) if group else None
-    kept = Predictions(examples.ids, prepared.task.answer, answers, examples.labels, groups)
+    kept = Predictions(examples.ids, prepared.task.answer, answers, examples.truth, groups)
     directory.write_predictions(name, split, kept)

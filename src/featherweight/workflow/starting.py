@@ -12,11 +12,12 @@ from featherweight.inference.loading import Origin, origin_of
 from featherweight.methods import Adapted
 from featherweight.methods.peft import adapters
 from featherweight.recipe import MethodOptions, Recipe
-from featherweight.registry import METHODS, did_you_mean
+from featherweight.records.outcome import StartedFrom
+from featherweight.registry import METHODS, TASKS, did_you_mean
 from featherweight.sources.models import ModelSource
 from featherweight.storage.cache import file_hash, key_of
 from featherweight.storage.names import beside
-from featherweight.tasks.reading.labels import listed
+from featherweight.tasks import Task
 
 
 @dataclass(frozen=True)
@@ -62,31 +63,26 @@ class Start:
         return cls(name, origin, key_of(*files), options)
 
     def settle(self, recipe: Recipe, reasons: dict[str, str]) -> Recipe:
-        """The recipe with the adapter's labels, in their order, its length and its kind of head, where it leaves them
-        open.
+        """The recipe with what the adapter answers, its length and its kind of head, where it leaves them open.
 
         Raises:
-            ConfigError: the recipe names other labels, or nobody says what the adapter's are.
+            ConfigError: the recipe asks for other answers, or nobody says what the adapter's are.
         """
-        labels = self.origin.known.get("labels") or recipe.data.labels
-        if labels is None:
+        task: type[Task] = TASKS[recipe.task]
+        known = self.origin.known
+        if known.get("task", recipe.task) != recipe.task:
             raise ConfigError(
-                f"model.adapter: {self.name} does not say what its labels are; name them in data.labels, in the order "
-                "of its outputs"
+                f"task: the adapter in model.adapter was tuned for {known['task']}, not for {recipe.task}"
             )
-        if recipe.data.labels not in (None, labels):
-            raise ConfigError(
-                f"data.labels: the adapter in model.adapter answers {listed(list(map(repr, labels)))}, in that order; "
-                "leave data.labels out, or begin without the adapter"
-            )
-        settled = {"labels": labels, "max_length": recipe.data.max_length or self.origin.known.get("max_length")}
-        reasons |= {f"data.{key}": "the adapter's" for key in settled if getattr(recipe.data, key) != settled[key]}
+        section = task.going_on(recipe.data, known, self.name)
+        section = section.model_copy(update={"max_length": recipe.data.max_length or known.get("max_length")})
+        reasons |= {f"data.{key}": "the adapter's" for key, value in section if value != getattr(recipe.data, key)}
         model = (
             recipe.model
             if self.origin.run is None
             else recipe.model.model_copy(update={"head": self.origin.run.model.head})
         )
-        return recipe.model_copy(update={"data": recipe.data.model_copy(update=settled), "model": model})
+        return recipe.model_copy(update={"data": section, "model": model})
 
     def load(self, model: Any, fresh: list[str]) -> Adapted:
         """Put the adapter on its base model, ready to train.
@@ -97,7 +93,7 @@ class Start:
         chosen = {key: (value, "the adapter's") for key, value in self.options.items()}
         return Adapted(adapters.load(model, self.origin.folder, fresh, trainable=True), chosen)
 
-    def describe(self) -> dict[str, str]:
+    def describe(self) -> StartedFrom:
         return {"adapter": self.name, "fingerprint": self.fingerprint}
 
 

@@ -64,59 +64,61 @@ class Shape(ctypes.Structure):
 
 
 @dataclass(frozen=True)
+class PackedRow:
+    """What attention works on.
+
+    Attributes:
+        starts: int64, shape (texts + 1,), where each text's tokens start.
+        firsts: int64, shape (texts,), index of each text's first weight.
+        reads: int64, shape (texts,), the one token of each text whose output is wanted, the others' being 0; all are
+            where there is none.
+        states: query, key and value, by the strides of ``shape``.
+    """
+
+    shape: Shape
+    starts: torch.Tensor
+    firsts: torch.Tensor
+    reads: torch.Tensor | None
+    states: Sequence[torch.Tensor]
+
+    @property
+    def tokens(self) -> int:
+        return int(self.states[0].shape[2])
+
+    def result(self) -> torch.Tensor:
+        """Where what is as the output is goes; (tokens, heads, size)."""
+        return _result(self.reads, self.tokens, self.shape.heads, self.shape.size)
+
+    def given(self) -> tuple[Any, ...]:
+        """The library's first arguments."""
+        return ctypes.byref(self.shape), *map(_pointer, (self.starts, self.firsts, self.reads, *self.states))
+
+
+@dataclass(frozen=True)
 class Kernels:
     """The loaded library. Tensors are fp32 on the processor and contiguous, where it does not say otherwise."""
 
     library: Any
 
-    def attention_forward(
-        self,
-        shape: Shape,
-        starts: torch.Tensor,
-        firsts: torch.Tensor,
-        reads: torch.Tensor | None,
-        states: Sequence[torch.Tensor],
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Attention of a packed row.
-
-        Args:
-            starts: int64, shape (texts + 1,), where each text's tokens start.
-            firsts: int64, shape (texts,), index of each text's first weight.
-            reads: int64, shape (texts,), the one token of each text whose output is wanted, the others' being 0; all
-                are where there is none.
-            states: query, key and value, by the strides of ``shape``.
-
-        Returns:
-            The output (tokens, heads, size) and the logarithms of the weights' sums (heads, tokens).
-        """
-        tokens = states[0].shape[2]
-        out = _result(reads, tokens, shape.heads, shape.size)
-        sums = torch.empty(shape.heads, tokens)
-        _check(
-            self.library.attention_forward(
-                ctypes.byref(shape), *map(_pointer, (starts, firsts, reads, *states, out, sums))
-            )
-        )
+    def attention_forward(self, row: PackedRow) -> tuple[torch.Tensor, torch.Tensor]:
+        """The output (tokens, heads, size) and the logarithms of the weights' sums (heads, tokens)."""
+        out, sums = row.result(), torch.empty(row.shape.heads, row.tokens)
+        _check(self.library.attention_forward(*row.given(), *map(_pointer, (out, sums))))
         return out, sums
 
     def attention_backward(
-        self,
-        shape: Shape,
-        starts: torch.Tensor,
-        firsts: torch.Tensor,
-        reads: torch.Tensor | None,
-        states: Sequence[torch.Tensor],
-        out: torch.Tensor,
-        sums: torch.Tensor,
-        gradient: torch.Tensor,
+        self, row: PackedRow, out: torch.Tensor, sums: torch.Tensor, gradient: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Gradients of query (tokens, heads, size), key and value (tokens, key-value heads, size)."""
-        tokens = states[0].shape[2]
-        kv_heads = shape.heads // shape.groups
-        d_q = _result(reads, tokens, shape.heads, shape.size)
-        d_k, d_v = (torch.empty(tokens, kv_heads, shape.size) for _ in range(2))
-        arguments = (starts, firsts, reads, *states, out, sums, gradient, d_q, d_k, d_v)
-        _check(self.library.attention_backward(ctypes.byref(shape), *map(_pointer, arguments)))
+        """Gradients of query (tokens, heads, size), key and value (tokens, key-value heads, size).
+
+        Args:
+            out: what :meth:`attention_forward` gave, as ``sums``.
+            gradient: of ``out``.
+        """
+        kv_heads = row.shape.heads // row.shape.groups
+        d_q = row.result()
+        d_k, d_v = (torch.empty(row.tokens, kv_heads, row.shape.size) for _ in range(2))
+        _check(self.library.attention_backward(*row.given(), *map(_pointer, (out, sums, gradient, d_q, d_k, d_v))))
         return d_q, d_k, d_v
 
     def drop(self, states: torch.Tensor, dropout: Dropout) -> torch.Tensor:

@@ -7,7 +7,7 @@ file is touched; outside of :func:`packed` it is transformers' own ``sdpa``.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -126,49 +126,77 @@ def attention(
         return sdpa_attention_forward(  # type: ignore[no-any-return]
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **options
         )
-    if unknown := [name for name, given in options.items() if given is not None and name not in _HARMLESS]:
-        raise UnsupportedAttention(f"its attention is more than the usual one ({unknown[0]})")
     size = value.shape[-1]
-    if size > query.shape[-1]:
-        raise UnsupportedAttention("its attention has values that are wider than its keys")
+    _require_usual(query.shape[-1], size, options)
     if size < query.shape[-1]:  # latent attention: what is added is 0, and is taken off again
         value = torch.nn.functional.pad(value, (0, query.shape[-1] - size))
     causal = options.get("is_causal")
-    causal = getattr(module, "is_causal", True) if causal is None else causal
-    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
-    mask = active.masks.draw(dropout) if dropout > 0 and active.masks.fast else None
-    compiled = kernels.usable(query, key, value)
-    if compiled is not None:
-        settings = _Settings(active, active.queries_of(module), causal, sliding_window or 0, scaling, mask, compiled)
-        result = _CompiledAttention.apply(query, key, value, settings)  # type: ignore[no-untyped-call]
-        return result[..., :size].unsqueeze(0), None
+    settings = _Settings(
+        row=active,
+        causal=getattr(module, "is_causal", True) if causal is None else causal,
+        window=sliding_window or 0,
+        scaling=query.shape[-1] ** -0.5 if scaling is None else scaling,
+        dropout=dropout,
+        mask=active.masks.draw(dropout) if dropout > 0 and active.masks.fast else None,
+    )
+    states, compiled = (query, key, value), kernels.usable(query, key, value)
+    if compiled is None:
+        result = _by_runs(*states, settings)
+    else:
+        result = _CompiledAttention.apply(*states, settings, active.queries_of(module), compiled)  # type: ignore[no-untyped-call]
+    return result[..., :size].unsqueeze(0), None
+
+
+def _require_usual(size: int, value_size: int, options: Mapping[str, Any]) -> None:
+    """Raises UnsupportedAttention for what the runs below would get wrong."""
+    if unknown := [name for name, given in options.items() if given is not None and name not in _HARMLESS]:
+        raise UnsupportedAttention(f"its attention is more than the usual one ({unknown[0]})")
+    if value_size > size:
+        raise UnsupportedAttention("its attention has values that are wider than its keys")
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """How the texts of a packed row attend; ``window`` is 0 where there is none."""
+
+    row: _Active
+    causal: bool
+    window: int
+    scaling: float
+    dropout: float
+    mask: Mask | None
+
+
+def _by_runs(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, settings: _Settings) -> torch.Tensor:
+    """All texts of a packed row by PyTorch's own operations, a run at a time; (tokens, heads, size)."""
     groups = query.shape[1] // key.shape[1]
     if groups > 1:
         key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
-    sizes = [run.tokens for run in active.runs]
-    parts = zip(*(torch.split(states[0], sizes, dim=1) for states in (query, key, value)), strict=True)
+    runs, causal, scaling = settings.row.runs, settings.causal, settings.scaling
+    parts = zip(*(torch.split(one[0], [run.tokens for run in runs], dim=1) for one in (query, key, value)), strict=True)
     weights = 0
     outputs = []
-    for run, part in zip(active.runs, parts, strict=True):
+    for run, part in zip(runs, parts, strict=True):
         # (heads, texts * length, size) seen as (texts, heads, length, size): views, nothing is copied.
         q, k, v = (states.unflatten(1, (run.texts, run.length)).transpose(0, 1) for states in part)
-        seen = _window(run.length, sliding_window, causal, query)
-        if mask is not None:
+        seen = _window(run.length, settings.window, causal, query)
+        if settings.mask is not None:
             shape = torch.Size((run.texts, query.shape[1], run.length, run.length))
-            factors = mask.factors(shape, query, start=weights)
+            factors = settings.mask.factors(shape, query, start=weights)
             weights += shape.numel()
             result = _DroppingAttention.apply(q, k, v, seen, causal, scaling, factors)  # type: ignore[no-untyped-call]
         else:
+            is_causal = causal and seen is None and run.length > 1
             result = torch.nn.functional.scaled_dot_product_attention(
-                q, k, v, seen, dropout, is_causal=causal and seen is None and run.length > 1, scale=scaling
+                q, k, v, seen, settings.dropout, is_causal=is_causal, scale=scaling
             )
         outputs.append(result.transpose(1, 2).flatten(0, 1))
-    return torch.cat(outputs)[..., :size].unsqueeze(0), None
+    return torch.cat(outputs)
 
 
-def _window(length: int, window: int | None, causal: bool, like: torch.Tensor) -> torch.Tensor | None:
+def _window(length: int, window: int, causal: bool, like: torch.Tensor) -> torch.Tensor | None:
     """Additive mask of a sliding window, (length, length), where it cuts anything off."""
-    if window is None or length <= window:
+    if window == 0 or length <= window:
         return None
     positions = torch.arange(length, device=like.device)
     behind = positions[:, None] - positions[None, :]
@@ -218,17 +246,6 @@ class _DroppingAttention(torch.autograd.Function):
         return torch.matmul(d_weights, key), torch.matmul(d_weights.transpose(2, 3), query), d_value, *(None,) * 4
 
 
-@dataclass(frozen=True)
-class _Settings:
-    row: _Active
-    queries: torch.Tensor | None
-    causal: bool
-    window: int
-    scaling: float
-    mask: Mask | None
-    compiled: kernels.Kernels
-
-
 class _CompiledAttention(torch.autograd.Function):
     """All texts of a packed row in one call; (tokens, heads, size)."""
 
@@ -239,6 +256,8 @@ class _CompiledAttention(torch.autograd.Function):
         key: torch.Tensor,
         value: torch.Tensor,
         settings: _Settings,
+        queries: torch.Tensor | None,
+        compiled: kernels.Kernels,
     ) -> torch.Tensor:
         states = [part if part.stride(-1) == 1 else part.contiguous() for part in (query, key, value)]
         row, heads = settings.row, query.shape[1]
@@ -251,18 +270,17 @@ class _CompiledAttention(torch.autograd.Function):
             threads=torch.get_num_threads(), scale=settings.scaling,
             dropout=settings.mask.compiled() if settings.mask else kernels.Dropout(),
         )  # fmt: skip
-        out, sums = settings.compiled.attention_forward(shape, starts, firsts, settings.queries, states)
+        out, sums = compiled.attention_forward(kernels.PackedRow(shape, starts, firsts, queries, states))
         ctx.save_for_backward(*states, starts, firsts, out, sums)
-        ctx.shape, ctx.queries, ctx.compiled = shape, settings.queries, settings.compiled
+        ctx.shape, ctx.queries, ctx.compiled = shape, queries, compiled
         return out
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[Any, ...]:
         *states, starts, firsts, out, sums = ctx.saved_tensors
-        gradients = ctx.compiled.attention_backward(
-            ctx.shape, starts, firsts, ctx.queries, states, out, sums, gradient.contiguous()
-        )
-        return *(part.transpose(0, 1).unsqueeze(0) for part in gradients), None
+        row = kernels.PackedRow(ctx.shape, starts, firsts, ctx.queries, states)
+        gradients = ctx.compiled.attention_backward(row, out, sums, gradient.contiguous())
+        return *(part.transpose(0, 1).unsqueeze(0) for part in gradients), *(None,) * 3
 
 
 def _mask(*arguments: Any, **options: Any) -> Any:

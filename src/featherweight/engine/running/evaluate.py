@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from featherweight.answers import evaluation_of
-from featherweight.engine import Observer, StopRequested, Task
+from featherweight.engine import Task, Watch
 from featherweight.engine.running.batches import targets_of
 from featherweight.engine.running.execution import Execution
 from featherweight.engine.running.finite import require_none_broken
@@ -30,9 +30,7 @@ def evaluate(
     *,
     execution: Execution,
     batch_size: int,
-    what: str,
-    observer: Observer,
-    stop: StopRequested = lambda: False,
+    watch: Watch,
 ) -> Evaluation:
     """Run ``model`` over every row, in batches of like length, and return results in the order of the rows.
 
@@ -40,10 +38,9 @@ def evaluate(
 
     Args:
         batch_size: the recipe's, which ``eval_steps_per_second`` counts in; what is run together is chosen by tokens.
-        what: names this evaluation in progress events.
 
     Raises:
-        Interrupted: ``stop`` said so between two batches.
+        Interrupted: a stop was asked for between two batches.
         DivergedError: answers are not finite, so that there is nothing to measure.
     """
     started = time.perf_counter()
@@ -51,18 +48,19 @@ def evaluate(
     kept = Kept(len(encoding))
     loss = 0.0
     done = broken = 0
+    ragged = encoding.reads is not None
     with execution.answering(model):
         for rows in by_tokens(encoding.lengths, execution.probe.token_budget):
-            if stop():
+            if watch.stop():
                 raise Interrupted("stopped while evaluating")
             outputs = execution.outputs(model, encoding, rows)
-            kept.add(rows, task.answers(outputs))
+            kept.add(rows, task.answer.of_outputs(outputs.column(ragged), {}).columns)
             of_batch = float(task.loss(outputs, targets_of(encoding, rows, device)))
             broken += max(_broken(outputs), int(not math.isfinite(of_batch)))
             loss += of_batch
             done += len(rows)
-            observer({"event": "evaluating", "what": what, "rows": done, "total": len(encoding)})
-    require_none_broken(broken, len(encoding), what)
+            watch.tell(done, len(encoding))
+    require_none_broken(broken, len(encoding), watch.what)
     seconds = time.perf_counter() - started
     loss /= encoding.items(np.arange(len(encoding)))
     return evaluation_of(task.answer, kept.answers(), encoding.targets, loss, seconds, batch_size)

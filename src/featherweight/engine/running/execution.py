@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,8 +22,9 @@ from featherweight.engine.running.packed import Packed
 from featherweight.engine.running.padded import Padded
 from featherweight.engine.running.trunk import CachedTrunk
 from featherweight.errors import ConfigError
+from featherweight.records.outcome import TrunkCache
 from featherweight.records.outputs import Outputs
-from featherweight.records.rows import Encoding
+from featherweight.records.rows import UNSEEN, Encoding
 from featherweight.sources.trial_texts import NO_FRAME, Frame
 
 
@@ -66,7 +68,7 @@ class Execution:
         dtype: str,
         observer: Observer,
         stop: StopRequested,
-    ) -> dict[str, Any]:
+    ) -> TrunkCache:
         """Run the frozen blocks once over ``encodings``, and from now on only those above.
 
         Returns:
@@ -127,7 +129,8 @@ class Execution:
         """What the head gives for the rows, in their order."""
         if (encoding.reads is not None) != self.reads_tokens:
             raise ValueError("the model was not tried on rows that are read as these are")
-        return self.forward(model, encoding, rows)
+        outputs = self.forward(model, encoding, rows)
+        return outputs if encoding.reads is None else without_unseen(outputs, encoding.reads[np.asarray(rows)].values)
 
     def groups(self, encoding: Encoding, rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
         """Which of ``rows`` :meth:`outputs` runs together, as places in it."""
@@ -155,3 +158,15 @@ class Execution:
             "token_budget": self.probe.token_budget,
             "token_budget_reason": self.probe.budget_reason,
         }
+
+
+def without_unseen(outputs: Outputs, reads: NDArray[np.int64]) -> Outputs:
+    """The same, with 0 where there was nothing to read.
+
+    Args:
+        reads: the places of all rows, end to end.
+    """
+    if (reads != UNSEEN).all():
+        return outputs
+    seen = torch.from_numpy(reads != UNSEEN).to(outputs.values.device)
+    return replace(outputs, values=torch.where(seen[:, None], outputs.values, 0), seen=seen)

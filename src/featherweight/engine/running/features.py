@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from statistics import fmean
 from typing import Any
 
@@ -11,13 +12,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from featherweight.engine import Observer, StopRequested
+from featherweight.engine import Watch
+from featherweight.engine.running.evaluate import Kept
 from featherweight.engine.running.execution import Execution
 from featherweight.engine.running.finite import require_none_broken
 from featherweight.errors import Interrupted
 from featherweight.records.batching import by_tokens
-from featherweight.records.rows import Encoding
+from featherweight.records.rows import UNSEEN, Column, Encoding, numbers_of
 from featherweight.tasks.heads import within
+
+_FEATURES = "features"
 
 
 def features(
@@ -27,42 +31,48 @@ def features(
     rows: NDArray[np.int64],
     *,
     execution: Execution,
-    what: str,
-    observer: Observer,
-    stop: StopRequested = lambda: False,
-) -> NDArray[np.float32]:
+    watch: Watch,
+) -> Column:
     """One pass over the rows, as the model runs them, that ends where the head begins.
 
     Args:
         head: names of the modules that are not part of the pretrained trunk, in the order in which they run.
         rows: of ``encoding``; int64, shape (rows,).
-        what: names this pass in progress events.
 
     Returns:
-        float32, shape (rows, hidden size), in the order of ``rows``, each up to a positive factor.
+        float32, shape (rows, hidden size), in the order of ``rows``, each up to a positive factor; where the encoding
+        says what is read, ragged, with NaN for what had nothing to read.
 
     Raises:
-        Interrupted: ``stop`` said so between two batches.
+        Interrupted: a stop was asked for between two batches.
         DivergedError: features are not finite.
     """
-    found: Any = None
+    found = Kept(len(rows))
     done = 0
+    ragged = encoding.reads is not None
     with _without_head(model, head), execution.answering(model):
         for chosen in by_tokens(encoding.lengths[rows]):
-            if stop():
-                raise Interrupted(f"stopped while {what}")
+            if watch.stop():
+                raise Interrupted(f"stopped while {watch.what}")
             for together in execution.groups(encoding, rows[chosen]):
                 places = chosen[together]
-                states = execution.outputs(model, encoding, rows[places]).values
-                # A head that picks its token itself was handed them all, and encoders' heads read the first.
-                states = states[:, 0] if states.dim() == 3 else states
-                if found is None:
-                    found = np.empty((len(rows), states.shape[-1]), dtype=np.float32)
-                found[places] = states.float().cpu().numpy()
+                outputs = execution.outputs(model, encoding, rows[places])
+                if outputs.values.dim() == 3:
+                    # A head that picks its token itself was handed them all, and encoders' heads read the first.
+                    outputs = replace(outputs, values=outputs.values[:, 0])
+                found.add(places, {_FEATURES: outputs.column(ragged)})
             done += len(chosen)
-            observer({"event": "evaluating", "what": what, "rows": done, "total": len(rows)})
-    require_none_broken(int((~np.isfinite(found).all(axis=1)).sum()), len(rows), what)
-    return np.asarray(found, dtype=np.float32)
+            watch.tell(done, len(rows))
+    features = found.answers().columns[_FEATURES]
+    require_none_broken(_not_finite(features, encoding, rows), len(rows), watch.what)
+    return features
+
+
+def _not_finite(features: Column, encoding: Encoding, rows: NDArray[np.int64]) -> int:
+    """How many features are not finite, of those that were read."""
+    finite = np.isfinite(numbers_of(features)).all(axis=1)
+    seen = True if encoding.reads is None else encoding.reads[rows].values != UNSEEN
+    return int((~finite & seen).sum())
 
 
 def head_input_size(

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, TypeVar
 
@@ -20,8 +20,9 @@ import torch
 from numpy.typing import NDArray
 
 from featherweight.engine.fast.lora import thin_product
-from featherweight.engine.running.execution import Execution
+from featherweight.engine.running.execution import Execution, without_unseen
 from featherweight.engine.running.packed import Packed
+from featherweight.records.outputs import Outputs
 from featherweight.records.rows import Encoding
 from featherweight.sources.trial_texts import NO_FRAME, Frame
 
@@ -41,7 +42,7 @@ class AdapterWeights:
 
     Attributes:
         updates: low-rank update of a linear layer, by the layer's dotted name in the base model.
-        heads: the adapter's own version of a whole module that reads one position a text, by dotted name.
+        heads: the adapter's own version of a whole module that sees only what is read, by dotted name.
     """
 
     updates: Mapping[str, Update]
@@ -54,12 +55,12 @@ class _Segments:
 
     Attributes:
         names: the adapter of each segment.
-        texts: bounds in texts, each of which has one token that is read.
+        reads: bounds in tokens that are read.
         tokens: bounds in tokens.
     """
 
     names: tuple[str, ...]
-    texts: NDArray[np.int64]
+    reads: NDArray[np.int64]
     tokens: NDArray[np.int64]
 
     def within(self, bounds: NDArray[np.int64], states: torch.Tensor) -> Iterator[tuple[str, int, int]]:
@@ -118,16 +119,15 @@ class _Linear(torch.nn.Module):
 
 
 class _ReadingLinear(_Linear):
-    """The same where the tokens that are read are there alone, one a text: in the head, and in the last block's short
-    part."""
+    """The same where the tokens that are read are there alone: in the head, and in the last block's short part."""
 
     @staticmethod
     def bounds(segments: _Segments) -> NDArray[np.int64]:
-        return segments.texts
+        return segments.reads
 
 
 class _Head(torch.nn.Module):
-    """A module that each adapter has a version of its own of. Its first argument has texts as first dimension."""
+    """A module that each adapter has a version of its own of. Its first argument has the reads as first dimension."""
 
     def __init__(self, original: torch.nn.Module) -> None:
         super().__init__()
@@ -140,7 +140,7 @@ class _Head(torch.nn.Module):
             return self.original(states, *more)  # type: ignore[no-any-return]
         parts = [
             self.versions.get(name, self.original)(states[start:end], *more)
-            for name, start, end in segments.within(segments.texts, states)
+            for name, start, end in segments.within(segments.reads, states)
         ]
         # Adapters may have unlike numbers of classes; whoever reads the logits knows how many are its own.
         width = max(part.shape[-1] for part in parts)
@@ -167,11 +167,12 @@ class MultiLora:
         model: a transformers model with a head, in evaluation mode, on its device; changed in place.
         pad_token_id: fills rows of unequal length where batches are padded.
         frame: what the tokenizer puts around every text.
+        reads_tokens: whether encodings say which tokens the head reads, and it is one that answers for each.
     """
 
-    def __init__(self, model: Any, pad_token_id: int, frame: Frame = NO_FRAME) -> None:
+    def __init__(self, model: Any, pad_token_id: int, frame: Frame = NO_FRAME, reads_tokens: bool = False) -> None:
         self.model = model
-        execution = Execution(model, pad_token_id, frame=frame)
+        execution = Execution(model, pad_token_id, frame=frame, reads_tokens=reads_tokens)
         execution.answer_for_good(model)
         forward = execution.forward
         if isinstance(forward, Packed):
@@ -196,43 +197,45 @@ class MultiLora:
                 module.versions.pop(name, None)
 
     @torch.no_grad()
-    def logits(self, encoding: Encoding, adapters: Sequence[str]) -> torch.Tensor:
-        """Logits of all rows, in their order.
+    def outputs(self, encoding: Encoding, adapters: Sequence[str]) -> Outputs:
+        """What the heads give for all rows, in their order.
 
         Args:
             adapters: whose answer each row wants.
 
         Returns:
-            (rows, most classes of any of these adapters); a row's columns behind its own classes are 0.
+            As wide as the widest of these adapters' heads; columns behind a row's own are 0.
         """
         asked = np.asarray(adapters)
         groups = self._forward.groups(encoding, np.arange(len(encoding)))
         if not isinstance(self._forward, Packed):
             groups = [group[asked[group] == name] for group in groups for name in np.unique(asked[group])]
-        logits = [self._together(encoding, group, asked[group]) for group in groups]
-        if len(logits) == 1:
-            return logits[0]
-        width = max(part.shape[1] for part in logits)
-        found = torch.cat([torch.nn.functional.pad(part, (0, width - part.shape[1])) for part in logits])
-        return found[torch.from_numpy(np.argsort(np.concatenate(groups))).to(found.device)]
+        parts = [self._together(encoding, group, asked[group]) for group in groups]
+        width = max(part.values.shape[1] for part in parts)
+        wide = [
+            replace(part, values=torch.nn.functional.pad(part.values, (0, width - part.values.shape[1])))
+            for part in parts
+        ]
+        found = Outputs.joined(wide)[np.argsort(np.concatenate(groups))]
+        return found if encoding.reads is None else without_unseen(found, encoding.reads.values)
 
-    def _together(self, encoding: Encoding, rows: NDArray[np.int64], adapters: NDArray[Any]) -> torch.Tensor:
-        """Logits of ``rows``, in their order, by one forward."""
+    def _together(self, encoding: Encoding, rows: NDArray[np.int64], adapters: NDArray[Any]) -> Outputs:
+        """What ``rows`` get, in their order, by one forward."""
         names, kind = np.unique(adapters, return_inverse=True)
         lengths = encoding.tokens.lengths_of(rows)
         order = np.lexsort((-lengths, kind))
-        texts = np.searchsorted(kind[order], np.arange(len(names) + 1))
-        ends = np.concatenate([[0], np.cumsum(lengths[order])])
-        tokens = ends[texts]
+        bounds = np.searchsorted(kind[order], np.arange(len(names) + 1))
+        count = np.ones_like(lengths) if encoding.reads is None else encoding.reads.lengths_of(rows)
+        tokens, reads = (np.concatenate([[0], np.cumsum(one[order])])[bounds] for one in (lengths, count))
         if isinstance(self._forward, Packed):
             tokens[-1] += self._forward.filler(int(tokens[-1]))
-            texts[-1] += self._forward.filler(int(texts[-1]))
-        token = _active.set(_Segments(tuple(names.tolist()), texts, tokens))
+            reads[-1] += self._forward.filler(int(reads[-1]))
+        token = _active.set(_Segments(tuple(names.tolist()), reads, tokens))
         try:
-            sorted_logits = self._forward(self.model, encoding, rows[order]).values
+            found = self._forward(self.model, encoding, rows[order])
         finally:
             _active.reset(token)
-        return sorted_logits[torch.from_numpy(np.argsort(order, kind="stable")).to(sorted_logits.device)]
+        return found[np.argsort(order, kind="stable")]
 
     def _linear(self, path: str) -> _Linear:
         """The layer at ``path``, exchanged if it is not yet."""

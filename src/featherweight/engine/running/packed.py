@@ -165,7 +165,7 @@ class Packed:
         starts = texts.offsets[:-1]
         if self.plan.reads == "given" and encoding.reads is not None:
             reads = encoding.reads[rows]
-            return Ragged(reads.values + np.repeat(starts, reads.lengths), reads.offsets)
+            return Ragged(np.maximum(reads.values, 0) + np.repeat(starts, reads.lengths), reads.offsets)
         one_each = np.arange(len(texts) + 1)
         if self.plan.reads == "first":
             return Ragged(starts, one_each)

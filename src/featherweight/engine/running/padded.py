@@ -70,6 +70,6 @@ class Padded:
         if logits.dim() != 3 or logits.shape[1] < batch.input_ids.shape[1]:
             raise ModelError(f"{model.config.model_type}: its head does not read every token of a text")
         reads = encoding.reads[rows]
-        places = reads.values + logits.shape[1] * np.repeat(np.arange(len(rows)), reads.lengths)
+        places = np.maximum(reads.values, 0) + logits.shape[1] * np.repeat(np.arange(len(rows)), reads.lengths)
         values = logits.flatten(0, 1)[torch.from_numpy(places).to(self.device)]
         return Outputs(values, torch.from_numpy(reads.offsets))

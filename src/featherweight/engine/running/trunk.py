@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from featherweight.engine import Watch
 from featherweight.engine.running.packed import Packed, block_list
 from featherweight.errors import ConfigError, Interrupted, ResourceError
 from featherweight.records.batching import by_tokens
@@ -74,8 +75,7 @@ class CachedTrunk:
                 for done, rows in self._run_trunk(model, encoding, target):
                     if stop():
                         raise Interrupted("stopped while running the frozen trunk")
-                    what = f"running the frozen trunk over {name}"
-                    observer({"event": "evaluating", "what": what, "rows": done, "total": rows})
+                    Watch(f"running the frozen trunk over {name}", observer).tell(done, rows)
                 target.flush()
 
             path = cached("trunk", key, build) / "states.bin"

@@ -15,7 +15,7 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,7 @@ from featherweight.engine.training.guard import Guard
 from featherweight.engine.training.loss_scale import LossScale
 from featherweight.engine.training.optimizer import build_optimizer, build_scheduler
 from featherweight.engine.training.schedule import Schedule
+from featherweight.engine.training.state import Progress, give_back, taken
 from featherweight.errors import Interrupted, ResourceError
 from featherweight.recipe import TrainingSection
 from featherweight.records.answers import Evaluation
@@ -39,33 +40,34 @@ from featherweight.records.rows import Encoding
 from featherweight.records.training import EpochRecord, TrainingResult
 
 
-@dataclass
-class Progress:
-    """Where a run stands, apart from its tensors. Everything here goes into a checkpoint.
+@dataclass(frozen=True)
+class Means:
+    """What training works with.
 
-    ``stalled`` counts the last evaluations that were not better than the best before them by more than
-    ``early_stopping_threshold``; ``micro_batch_parts`` is into how many parts each micro-batch is cut since memory ran
-    out; ``saves`` counts checkpoints, and ``save_seconds`` is what they took.
+    Attributes:
+        accelerator: device and precision.
+        execution: runs the model on rows.
+        checkpoints: where to save.
     """
 
-    step: int = 0
-    evaluated_step: int = 0
-    best_step: int | None = None
-    best_metric: float | None = None
-    stalled: int = 0
-    loss_sum: float = 0.0
-    loss_steps: int = 0
-    seconds: float = 0.0
-    micro_batch_parts: int = 1
-    saves: int = 0
-    save_seconds: float = 0.0
-    epochs: list[dict[str, Any]] = field(default_factory=list)
+    accelerator: Any
+    execution: Execution
+    checkpoints: Checkpoints
 
 
-def best_metric_name(settings: TrainingSection) -> str:
-    """``metric_for_best_model`` as the key that it has among an evaluation's metrics."""
-    name = settings.metric_for_best_model or "loss"
-    return name if name.startswith("eval_") else f"eval_{name}"
+@dataclass(frozen=True)
+class Hooks:
+    """What training calls on its way.
+
+    Attributes:
+        evaluate: measures the model on the validation split, in whatever state it is.
+        observer: is told of every logged step, evaluation and checkpoint.
+        stop: is asked between steps whether to stop.
+    """
+
+    evaluate: Callable[[], Evaluation]
+    observer: Observer
+    stop: StopRequested = lambda: False
 
 
 class Trainer:
@@ -75,13 +77,7 @@ class Trainer:
         model: what a method made ready; moved to the device here.
         task: gives the loss.
         train: rows to train on.
-        evaluate: measures the model on the validation split, in whatever state it is.
         settings: with ``learning_rate`` and ``metric_for_best_model`` set.
-        accelerator: device and precision.
-        checkpoints: where to save.
-        execution: runs the model on rows.
-        observer: is told of every logged step, evaluation and checkpoint.
-        stop: is asked between steps whether to stop.
         head: names of the modules that ``head_learning_rate`` is the rate of.
     """
 
@@ -91,24 +87,16 @@ class Trainer:
         task: Task,
         train: Encoding,
         *,
-        evaluate: Callable[[], Evaluation],
         settings: TrainingSection,
-        accelerator: Any,
-        checkpoints: Checkpoints,
-        execution: Execution,
-        observer: Observer,
-        stop: StopRequested = lambda: False,
+        means: Means,
+        hooks: Hooks,
         head: Sequence[str] = (),
     ) -> None:
         self.settings = settings
         self.task = task
         self.encoding = train
-        self.evaluate = evaluate
-        self.checkpoints = checkpoints
-        self.execution = execution
-        self.observer = observer
-        self.stop = stop
-        self.accelerator = accelerator
+        self.means = means
+        self.hooks = hooks
         self.schedule = Schedule(
             train.lengths,
             settings.per_device_train_batch_size,
@@ -120,11 +108,11 @@ class Trainer:
         self.total_steps = settings.max_steps if settings.max_steps > 0 else epochs_steps
         optimizer = build_optimizer(model, settings, head)
         self.scheduler = build_scheduler(optimizer, settings, self.total_steps)
-        self.model, self.optimizer = accelerator.prepare(model, optimizer)
+        self.model, self.optimizer = means.accelerator.prepare(model, optimizer)
         self.trained = {name: value for name, value in self.model.named_parameters() if value.requires_grad}
         self.progress = Progress()
         self.guard = Guard(settings)
-        self.scale = LossScale(accelerator.scaler)
+        self.scale = LossScale(means.accelerator.scaler)
         self._saved: tuple[int, int] | None = None
         self._logged_losses: list[float] = []
         self._logged_rows = 0
@@ -150,14 +138,14 @@ class Trainer:
                 self._save()
             if self.progress.step >= self.total_steps or self._has_stalled():
                 break
-            if self.stop():
+            if self.hooks.stop():
                 self._save()
                 raise Interrupted(f"stopped after step {self.progress.step} of {self.total_steps}")
             self._train_step()
         self.progress.seconds = time.perf_counter() - started
         best = self.progress.best_step
         if self.settings.load_best_model_at_end and best is not None and best != self.progress.step:
-            self.put_back(self.checkpoints.load(best).tensors["trainable"])
+            self.put_back(self.means.checkpoints.load(best).tensors["trainable"])
         self.model.eval()
         return self._result()
 
@@ -195,16 +183,16 @@ class Trainer:
         self._logged_rows += sum(map(len, batches))
         if not admitted:
             event = {"event": "skipped_step", "step": self.progress.step, "loss": repr(loss), "norm": repr(norm)}
-            self.observer(event | {"loss_scale": self.scale.value})
+            self.hooks.observer(event | {"loss_scale": self.scale.value})
         if self._logged_losses:
-            self.observer({"event": "stepping", **self._pace()})
+            self.hooks.observer({"event": "stepping", **self._pace()})
         if self.progress.step % self.settings.logging_steps == 0 or self.progress.step == self.total_steps:
             self._log(rate, norm)
 
     def _gradients(self, batches: list[NDArray[np.int64]]) -> float | None:
         """Add up the gradient of a step, and give its loss: the mean over all its items; None where memory ran out."""
-        device = self.accelerator.device
-        self.execution.start(self.progress.step)
+        device = self.means.accelerator.device
+        self.means.execution.start(self.progress.step)
         items = max(self.encoding.items(np.concatenate(batches)), 1)  # rows may have none
         parts = [
             part for one in batches for part in np.array_split(one, min(self.progress.micro_batch_parts, len(one)))
@@ -213,11 +201,11 @@ class Trainer:
         try:
             for index, indices in enumerate(parts):
                 last = index == len(parts) - 1
-                with contextlib.nullcontext() if last else self.accelerator.no_sync(self.model):
-                    with self.accelerator.autocast():
-                        outputs = self.execution.outputs(self.model, self.encoding, indices)
+                with contextlib.nullcontext() if last else self.means.accelerator.no_sync(self.model):
+                    with self.means.accelerator.autocast():
+                        outputs = self.means.execution.outputs(self.model, self.encoding, indices)
                     loss = self.task.loss(outputs, targets_of(self.encoding, indices, device)) / items
-                    self.accelerator.backward(loss)
+                    self.means.accelerator.backward(loss)
                 step_loss += loss.detach()
             return float(step_loss)
         except (RuntimeError, MemoryError) as error:
@@ -238,7 +226,7 @@ class Trainer:
             )
         self.progress.micro_batch_parts *= 2
         rows = -(-largest // self.progress.micro_batch_parts)
-        self.observer({"event": "out_of_memory", "step": self.progress.step, "micro_batch_rows": rows})
+        self.hooks.observer({"event": "out_of_memory", "step": self.progress.step, "micro_batch_rows": rows})
 
     def _clip(self) -> float:
         """Clip the gradient where that is asked for, and give its norm before."""
@@ -266,7 +254,7 @@ class Trainer:
         self.progress.loss_steps += len(losses)
         if rate is not None and losses:
             finite = norm if norm is not None and math.isfinite(norm) else None
-            self.observer({"event": "step", **self._pace(), "learning_rate": rate, "grad_norm": finite})
+            self.hooks.observer({"event": "step", **self._pace(), "learning_rate": rate, "grad_norm": finite})
         self._logged_losses, self._logged_rows, self._logged_at = [], 0, time.perf_counter()
 
     def _interval(self, strategy: str, every: int) -> int:
@@ -294,7 +282,7 @@ class Trainer:
         """
         self._log()
         try:
-            metrics = self.evaluate().metrics
+            metrics = self.hooks.evaluate().metrics
         except Interrupted:
             self._save()  # before the evaluation, which the resumed run makes first
             raise
@@ -305,28 +293,15 @@ class Trainer:
             training_loss=progress.loss_sum / max(progress.loss_steps, 1),
             metrics=metrics,
         )
-        progress.epochs.append(asdict(record))
-        progress.loss_sum, progress.loss_steps, progress.evaluated_step = 0.0, 0, progress.step
-        value, best = metrics[best_metric_name(self.settings)], progress.best_metric
-        improves = best is None or self._is_better(value, best)
-        is_enough = best is None or (improves and abs(value - best) > (self.settings.early_stopping_threshold or 0.0))
-        progress.stalled = 0 if is_enough else progress.stalled + 1
-        if improves:
-            progress.best_metric, progress.best_step = value, progress.step
+        progress.note(record, self.settings, self.task.answer)
         found = {**progress.epochs[-1], "is_best": progress.best_step == progress.step}
-        self.observer({"event": "evaluation", "answer": self.task.answer.name, **found})
+        self.hooks.observer({"event": "evaluation", "answer": self.task.answer.name, **found})
         self._save()
         self._logged_at = time.perf_counter()
 
     def _has_stalled(self) -> bool:
         patience = self.settings.early_stopping_patience
         return patience is not None and self.progress.stalled >= patience
-
-    def _is_better(self, value: float, best: float) -> bool:
-        greater = self.settings.greater_is_better
-        if greater is None:
-            greater = not best_metric_name(self.settings).endswith("loss")
-        return value > best if greater else value < best
 
     def _save(self) -> None:
         """Write a checkpoint, unless the last one says the same.
@@ -339,27 +314,18 @@ class Trainer:
             return
         self._log()
         started = time.perf_counter()
-        tensors = self._tensors()
+        tensors = taken(self.trained, self.optimizer)
         self.guard.require_finite(self.progress.step, (tensors["trainable"], tensors["optimizer"]))
         state = {"scheduler": self.scheduler.state_dict(), "guard": self.guard.state(), "scale": self.scale.state()}
         checkpoint = Checkpoint(self.progress.step, tensors, asdict(self.progress) | state)
-        self.checkpoints.save(checkpoint, self.progress.best_step)
+        self.means.checkpoints.save(checkpoint, self.progress.best_step)
         self._saved = point
         seconds = time.perf_counter() - started
         self.progress.saves += 1
         self.progress.save_seconds += seconds
-        self.observer(
+        self.hooks.observer(
             {"event": "checkpoint", "step": self.progress.step, "seconds": seconds, "bytes": checkpoint.bytes}
         )
-
-    def _tensors(self) -> dict[str, dict[str, torch.Tensor]]:
-        trainable = {name: value.detach().cpu().clone() for name, value in self.trained.items()}
-        moments = {
-            f"{index}.{key}": value.detach().cpu().clone()
-            for index, entries in self.optimizer.state_dict()["state"].items()
-            for key, value in entries.items()
-        }
-        return {"trainable": trainable, "optimizer": moments, "rng": randomness.capture()}
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         state = dict(checkpoint.state)
@@ -368,14 +334,7 @@ class Trainer:
         scheduler = state.pop("scheduler")
         self.scheduler.load_state_dict(scheduler)
         self.put_back(checkpoint.tensors["trainable"])
-        entries: dict[int, dict[str, torch.Tensor]] = {}
-        for name, value in checkpoint.tensors["optimizer"].items():
-            index, _, key = name.partition(".")
-            entries.setdefault(int(index), {})[key] = value
-        groups = self.optimizer.state_dict()["param_groups"]
-        for group, rate in zip(groups, scheduler["_last_lr"], strict=True):
-            group["lr"] = rate
-        self.optimizer.load_state_dict({"state": entries, "param_groups": groups})
+        give_back(checkpoint.tensors["optimizer"], self.optimizer, scheduler["_last_lr"])
         randomness.restore(checkpoint.tensors["rng"])
         self.progress = Progress(**state)
         self._saved = (checkpoint.step, self.progress.evaluated_step)

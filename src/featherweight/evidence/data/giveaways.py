@@ -2,18 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from featherweight.records.parts import Brief, Part
+from featherweight.records.rows import numbers_of
 from featherweight.statistics.proportions import wilson
+
+if TYPE_CHECKING:
+    from featherweight.evidence.data.checks import Look
 
 SURE = 0.95
 _LEAST_SHARE = 0.05  # of the label's rows that hold the word: rarer words explain little
 _MOST_SHOWN = 10
 _QUANTILES, _ROWS_PER_RANGE = 64, 20
+
+
+class Giveaways:
+    def find(self, look: Look) -> Mapping[str, Any]:
+        """``giveaways``: whether the texts look like an ``identifier``, ``words`` and ``columns`` that give the label
+        away."""
+        split = look.first
+        rows, texts = look.sample()
+        labels = numbers_of(split.truth)[rows]
+        columns: dict[str, float] = {}
+        for name in set(split.texts.column_names) - {"text"}:
+            accuracy = column(list(split.texts.select(rows).values(name)), labels, look.seed)
+            columns |= {name.removeprefix("column:"): accuracy} if accuracy is not None else {}
+        found = [{**one, "label": look.kind.possible[one["label"]]} for one in words(texts, labels)]
+        return {"giveaways": {"identifier": is_identifier(texts), "words": found, "columns": columns}}
+
+    def warnings(self, found: Mapping[str, Any]) -> list[str]:
+        giveaway = found["giveaways"]
+        lines = []
+        if giveaway["identifier"]:
+            lines.append("The texts look like identifiers, one word with a digit each; is it the right column?")
+        lines += [
+            f"A single word gives the label away: {one['share']:.1%} of the {one['rows']:,} rows with {one['word']!r} "
+            f"are {one['label']!r}."
+            for one in giveaway["words"][:3]
+        ]
+        lines += [
+            f"The column {name!r} alone gives the label of {accuracy:.1%} of rows."
+            for name, accuracy in giveaway["columns"].items()
+        ]
+        return lines
+
+    def show(self, found: Mapping[str, Any]) -> list[Part]:
+        return []
+
+    def brief(self, found: Mapping[str, Any]) -> list[Brief]:
+        return []
 
 
 def words(texts: Sequence[str], labels: NDArray[np.int64]) -> list[dict[str, Any]]:

@@ -2,17 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from featherweight.evidence.logistic import WordModel
+from featherweight.records import parts
+from featherweight.records.parts import Brief, Column, Part, shortened
+from featherweight.records.rows import numbers_of
+
+if TYPE_CHECKING:
+    from featherweight.evidence.data.checks import Look
 
 FOLDS = 5
 _MOST_ROWS = 20_000  # five word models on so many rows take some ten seconds
 _MOST_PROBABILITIES = 20_000_000
+_KEPT, _IN_REPORT, _IN_TERMINAL = 100, 20, 10
+_KEY = "suspected_label_errors"
+_SUSPECTS = "Suspected label errors: {suspects:,} of {rows:,} {split} rows looked at, the most suspect first"
+
+
+class SuspectedLabelErrors:
+    def find(self, look: Look) -> Mapping[str, Any]:
+        """``suspected_label_errors``: how many ``suspects`` among the ``rows`` of a ``split``, and the first."""
+        names, split = look.kind.possible, look.first
+        rows, texts = look.sample(most_rows(len(names)))
+        found = find(texts, numbers_of(split.truth)[rows], look.seed)
+        shown = [
+            look.shown(split, int(rows[one["row"]]), suggested=names[one["suggested"]], confidence=one["confidence"])
+            for one in found[:_KEPT]
+        ]
+        return {_KEY: {"split": split.name, "rows": len(rows), "suspects": len(found), "examples": shown}}
+
+    def warnings(self, found: Mapping[str, Any]) -> list[str]:
+        return []
+
+    def show(self, found: Mapping[str, Any]) -> list[Part]:
+        rows = [
+            parts.row(str(one["row"]), one["text"], one["label"], one["suggested"])
+            for one in found[_KEY]["examples"][:_IN_REPORT]
+        ]
+        columns = ["row", "text", "label", "suggested"]
+        return [parts.table(_SUSPECTS.format(**found[_KEY]), columns, rows, "wordy")] if rows else []
+
+    def brief(self, found: Mapping[str, Any]) -> list[Brief]:
+        columns = [Column("row"), *(Column(name, words=True) for name in ("text", "label", "suggested"))]
+        rows = [
+            [str(one["row"]), shortened(one["text"]), one["label"], one["suggested"]]
+            for one in found[_KEY]["examples"][:_IN_TERMINAL]
+        ]
+        return [Brief("Suspected label errors, most suspect first", columns, rows)] if rows else []
 
 
 def most_rows(classes: int) -> int:

@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from featherweight.errors import DataError
+from featherweight.records.parts import Brief, Part
+from featherweight.records.rows import Examples
 
 if TYPE_CHECKING:
-    from featherweight.evidence.data.checks import LabelledTexts
+    from featherweight.evidence.data.checks import Look
 
 _MOST_NAMED = 5
 
 
-def find(splits: Mapping[str, LabelledTexts], column: str) -> dict[str, dict[str, Any]]:
+def find(splits: Mapping[str, Examples], column: str) -> dict[str, dict[str, Any]]:
     """For each held-out split its ``rows``, how many are ``shared``, their ``ids``, and the ``groups`` (a few).
 
     Rows that were carved out of train share none, for whole groups were carved. A row without a group shares none.
@@ -37,7 +39,7 @@ def find(splits: Mapping[str, LabelledTexts], column: str) -> dict[str, dict[str
     return found
 
 
-def refuse(splits: Mapping[str, LabelledTexts], column: str, most: float) -> None:
+def refuse(splits: Mapping[str, Examples], column: str, most: float) -> None:
     """Raises DataError where all but the whole of a held-out split belongs to groups of train.
 
     Args:
@@ -52,11 +54,21 @@ def refuse(splits: Mapping[str, LabelledTexts], column: str, most: float) -> Non
             )
 
 
-def warnings(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """A sentence for each split that shares groups with train."""
-    return [
-        f"{one['shared']:,} of {one['rows']:,} {name} rows belong to groups that stand in train, such as "
-        f"{one['groups'][0]!r}; figures are given without them, too."
-        for name, one in found.items()
-        if one["shared"]
-    ]
+class SharedGroups:
+    def find(self, look: Look) -> Mapping[str, Any]:
+        """``shared_groups``: see :func:`find`; empty where rows have no groups."""
+        return {"shared_groups": find(look.splits, look.group) if look.group else {}}
+
+    def warnings(self, found: Mapping[str, Any]) -> list[str]:
+        return [
+            f"{one['shared']:,} of {one['rows']:,} {name} rows belong to groups that stand in train, such as "
+            f"{one['groups'][0]!r}; figures are given without them, too."
+            for name, one in found["shared_groups"].items()
+            if one["shared"]
+        ]
+
+    def show(self, found: Mapping[str, Any]) -> list[Part]:
+        return []
+
+    def brief(self, found: Mapping[str, Any]) -> list[Brief]:
+        return []

@@ -16,6 +16,7 @@ from featherweight.evidence.fitting import halves
 from featherweight.records.answers import Answers
 from featherweight.records.parts import Brief, Part
 from featherweight.records.rows import Examples
+from featherweight.registry import EXHIBITS
 
 MODELS = ("base", "tuned")
 
@@ -55,7 +56,7 @@ class Case:
 
     @property
     def truth(self) -> Any:
-        return self.examples.labels
+        return self.examples.truth
 
     @property
     def pair(self) -> tuple[Answers, Answers]:
@@ -85,6 +86,11 @@ def fit_on_half(
     is empty then."""
     first, second = halves(len(answers), seed, groups)
     return kind.fit((answers.select(first), truth[first]), (answers.select(second), truth[second]))
+
+
+def exhibits_of(kind: Answer | type[Answer]) -> list[Exhibit]:
+    """A kind's own exhibits, and those that third parties registered for it."""
+    return [EXHIBITS[name]() for name in EXHIBITS.for_kind(kind.exhibits, kind.name)]
 
 
 class Exhibit(Protocol):

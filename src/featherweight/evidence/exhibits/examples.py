@@ -24,7 +24,7 @@ class Examples:
         ``mistakes`` with those the tuned model is surest of. ``base`` and ``tuned`` are the probabilities of the true
         label."""
         examples, labels = case.examples, case.truth
-        names = case.kind.facts()["labels"]
+        names = case.kind.possible
         rows = np.arange(len(examples))
         before, after = (side[PROBABILITIES][rows, labels] for side in case.pair)
         base_right, tuned_right = (right(side, labels) for side in case.pair)

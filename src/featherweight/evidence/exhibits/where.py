@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, pairwise
 from typing import Any, ClassVar
@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from featherweight.answers import headline, headline_of
+from featherweight.answers import headline, headline_of, kind_of
 from featherweight.evidence.exhibits import Case
 from featherweight.records import parts
 from featherweight.records.parts import Brief, Column, Part
@@ -53,7 +53,7 @@ class Where:
         columns = ["slice", "rows", "base", "tuned", "difference", "95 % interval", "p (Holm)", "verdict"]
         by = f" by {own}" if (own := _own(metrics)) else ""
         caption = (
-            f"{headline_of(metrics).title.capitalize()} on {metrics['evaluated_split']}{by}, by length, by the columns "
+            f"{headline_of(metrics).heading} on {metrics['evaluated_split']}{by}, by length, by the columns "
             "and keywords asked for"
         )
         return [parts.table(caption, columns, rows), *([parts.text(left_out)] if left_out else [])]
@@ -63,10 +63,11 @@ class Where:
         found = of_truth(metrics)
         if len(found) <= MOST_LABELS:
             return []
-        columns = [Column("label", words=True), Column("rows", 1), Column("base"), Column("tuned")]
-        worst = sorted(found, key=lambda one: (one["tuned"], -one["rows"]))[:MOST_LABELS]
+        own = kind_of(metrics).described.column
+        columns = [Column(own, words=True), Column("rows", 1), Column("base"), Column("tuned")]
+        worst = sorted(found, key=_worst_first(metrics))[:MOST_LABELS]
         rows = [[one["value"], f"{one['rows']:,}", f"{one['base']:.4f}", f"{one['tuned']:.4f}"] for one in worst]
-        title = f"The {MOST_LABELS} of {len(found):,} labels with the lowest {headline_of(metrics).title}"
+        title = f"The {MOST_LABELS} of {len(found):,} {own}s with the worst {headline_of(metrics).title}"
         return [Brief(title, columns, rows)]
 
     def sentence(self, metrics: Mapping[str, Any]) -> str:
@@ -128,16 +129,23 @@ def of_truth(metrics: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 def shown_slices(metrics: Mapping[str, Any]) -> tuple[list[Mapping[str, Any]], str]:
     """The slices that a reader can take in, and what to say of those that are left out."""
+    kind = kind_of(metrics)
     every, labels = metrics["where"]["slices"], of_truth(metrics)
     if len(labels) <= 2 * _MOST_SLICES:
         return every, ""
     commonest = sorted(labels, key=lambda one: -one["rows"])[:_MOST_SLICES]
-    worst = sorted(labels, key=lambda one: (one["tuned"], -one["rows"]))[:_MOST_SLICES]
+    worst = sorted(labels, key=_worst_first(metrics))[:_MOST_SLICES]
     kept = [one for one in every if one["by"] != _own(metrics) or one in commonest or one in worst]
     return kept, (
-        f"Of the {len(labels):,} labels these are the {_MOST_SLICES} commonest and the {_MOST_SLICES} on which the "
-        "tuned model is least often right; metrics.json has them all."
+        f"Of the {len(labels):,} {kind.described.column}s these are the {_MOST_SLICES} commonest and the "
+        f"{_MOST_SLICES} with the worst {headline(kind).title} of the tuned model; metrics.json has them all."
     )
+
+
+def _worst_first(metrics: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], tuple[float, int]]:
+    """By the tuned model's headline; of equals the one with more rows."""
+    sign = -1 if headline_of(metrics).less_is_better else 1
+    return lambda one: (sign * one["tuned"], -one["rows"])
 
 
 def _own(metrics: Mapping[str, Any]) -> str | None:

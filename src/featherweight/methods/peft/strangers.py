@@ -23,6 +23,7 @@ _MAX_REPEATED_LAYERS = 1_024
 _SIZES = ("r", "init_r", "target_r", "num_virtual_tokens", "num_layers", "token_dim", "num_transformer_submodules")
 _NUMBERS = ("lora_alpha", "alpha", "lora_dropout", "scaling", "d_initial")
 _NAME_LISTS = ("target_modules", "exclude_modules", "feedforward_modules")
+_TABLES = ("rank_pattern", "alpha_pattern")
 _PLAIN = re.compile(r"[A-Za-z0-9_.-]+")
 _REACHES_OUT = {
     "megatron_config": "imports the module that 'megatron_core' names",
@@ -46,7 +47,7 @@ def check(config: Mapping[str, Any], path: Path, stored: Mapping[str, TensorInfo
         if isinstance(value, float) and not math.isfinite(value):
             raise ModelError(f"{path}: {key} is {value}; a finite number was expected")
     sizes = [(key, config.get(key)) for key in _SIZES]
-    patterns = {key: config.get(key) or {} for key in ("rank_pattern", "alpha_pattern")}
+    patterns = {key: config.get(key) or {} for key in _TABLES}
     for key, pattern in patterns.items():
         if not isinstance(pattern, dict):
             raise ModelError(f"{path}: {key} is {pattern!r}; a table from module names to numbers was expected")
@@ -76,21 +77,8 @@ def without_patterns(
     Raises:
         ModelError: a pattern is no regular expression, matches nothing, or takes too long to tell.
     """
-    from peft.utils.constants import DUMMY_TARGET_MODULES, INCLUDE_LINEAR_LAYERS_SHORTHAND
-
-    tables = {key: config.get(key) or {} for key in ("rank_pattern", "alpha_pattern")}
-    patterns = {
-        key: value
-        for key in _NAME_LISTS
-        if isinstance(value := config.get(key), str)
-        and value not in {INCLUDE_LINEAR_LAYERS_SHORTHAND, DUMMY_TARGET_MODULES}
-    } | {
-        # PEFT matches these at the end of a name.
-        f"{key}.{pattern}": rf"(?:.*\.)?(?:{pattern})"
-        for key, table in tables.items()
-        for pattern in table
-        if not _PLAIN.fullmatch(pattern)
-    }
+    tables = {key: config.get(key) or {} for key in _TABLES}
+    patterns = _patterns(config, tables)
     ends = tuple(f".{one}" for one in config.get("target_parameters") or ())
     adapted = [*modules, *(name for name in parameters if f".{name}".endswith(ends))]
     try:
@@ -115,6 +103,24 @@ def without_patterns(
                 expanded.setdefault(pattern, value)
         result[key] = expanded
     return result
+
+
+def _patterns(config: Mapping[str, Any], tables: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Every pattern of a configuration, by its key: a whole one, and those in the tables."""
+    from peft.utils.constants import DUMMY_TARGET_MODULES, INCLUDE_LINEAR_LAYERS_SHORTHAND
+
+    return {
+        key: value
+        for key in _NAME_LISTS
+        if isinstance(value := config.get(key), str)
+        and value not in {INCLUDE_LINEAR_LAYERS_SHORTHAND, DUMMY_TARGET_MODULES}
+    } | {
+        # PEFT matches these at the end of a name.
+        f"{key}.{pattern}": rf"(?:.*\.)?(?:{pattern})"
+        for key, table in tables.items()
+        for pattern in table
+        if not _PLAIN.fullmatch(pattern)
+    }
 
 
 def _check_kind(config: Mapping[str, Any], path: Path) -> None:

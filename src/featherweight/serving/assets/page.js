@@ -56,26 +56,57 @@ function boxes(model) {
   });
 }
 
-function card(name, prediction) {
-  const run = name.split("@")[0];
-  const made = element("div", undefined, name === run ? "card tuned" : "card");
-  made.append(element("h3", name === run ? run : `${run}, untuned`), element("p", prediction.label, "label"));
+// What a reply holds, and how that is shown: the first whose key is there; what nobody knows is shown as it came.
+const shown = { probabilities, value, entities };
+
+function probabilities(prediction) {
   const list = element("dl");
   const sorted = Object.entries(prediction.probabilities).sort((one, other) => other[1] - one[1]);
   for (const [label, probability] of sorted) {
     const bar = element("meter");
     Object.assign(bar, { min: 0, max: 1, value: probability });
     bar.setAttribute("aria-label", `${label} ${probability.toFixed(4)}`);
-    const value = element("dd", probability.toFixed(4));
-    value.append(bar);
-    list.append(element("dt", label), value);
+    const found = element("dd", probability.toFixed(4));
+    found.append(bar);
+    list.append(element("dt", label), found);
   }
-  made.append(list);
+  return [element("p", prediction.label, "label"), list];
+}
+
+function value(prediction) {
+  const ends = prediction.interval;
+  const made = [element("p", prediction.value.toPrecision(4), "label")];
+  if (ends) made.push(element("p", `${ends[0].toPrecision(4)} to ${ends[1].toPrecision(4)}`));
+  return made;
+}
+
+function entities(prediction, text) {
+  const characters = Array.from(text);  // as the server counts them
+  const marked = element("p", undefined, "marked");
+  let place = 0;
+  for (const one of prediction.entities) {
+    marked.append(characters.slice(place, one.start).join(""));
+    const mark = element("mark", characters.slice(one.start, one.end).join(""));
+    mark.append(element("small", `${one.entity_group} ${one.score.toFixed(2)}`));
+    marked.append(mark);
+    place = one.end;
+  }
+  marked.append(characters.slice(place).join(""));
+  marked.dir = "auto";
+  return [marked];
+}
+
+function card(name, prediction, text) {
+  const run = name.split("@")[0];
+  const made = element("div", undefined, name === run ? "card tuned" : "card");
+  const kind = Object.keys(shown).find((key) => key in prediction);
+  made.append(element("h3", name === run ? run : `${run}, untuned`));
+  made.append(...(kind ? shown[kind](prediction, text) : [element("pre", JSON.stringify(prediction, null, 1))]));
   if (prediction.truncated) made.append(element("p", "The text was cut: the model saw its beginning.", "note"));
   return made;
 }
 
-async function classify() {
+async function answer() {
   const texts = byId("text").value.split("\n").map((line) => line.trim()).filter(Boolean);
   const chosen = [...document.querySelectorAll("input[name=model]:checked")].map((box) => box.value);
   if (!texts.length) return say("Write a text first.", true);
@@ -90,7 +121,7 @@ async function classify() {
       const quote = element("blockquote", text);
       quote.dir = "auto";
       const cards = element("div", undefined, "cards");
-      cards.append(...chosen.map((name, number) => card(name, found[number].predictions[index])));
+      cards.append(...chosen.map((name, number) => card(name, found[number].predictions[index], text)));
       article.append(quote, cards);
       return article;
     }));
@@ -109,7 +140,7 @@ unlock.addEventListener("submit", (event) => {
 });
 ask.addEventListener("submit", (event) => {
   event.preventDefault();
-  classify();
+  answer();
 });
 byId("text").addEventListener("keydown", (event) => {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) ask.requestSubmit();

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featherweight.errors import DataError
+from featherweight.errors import ConfigError, DataError
 from featherweight.records.rows import Split
 
 if TYPE_CHECKING:
@@ -21,9 +21,11 @@ if TYPE_CHECKING:
 
 _UNLABELLED = "-1"  # what GLUE puts in the label column of a split whose labels are secret
 _MISSING = -1
+ROW = "__row__"  # the column with each row's number in its source
 _INTEGER = re.compile(r"[+-]?[0-9]{1,300}")
 _DECIMAL_INTEGER = re.compile(r"([+-]?[0-9]{1,300})\.0*")  # as pandas writes integers where one value is missing
 _MOST_SHOWN = 12
+_FOR_NUMBERS = 'for numbers there is task = "regression"'
 
 
 @dataclass(frozen=True)
@@ -68,9 +70,9 @@ class Reading:
 
 def row_ids(rows: datasets.Dataset) -> NDArray[np.int64]:
     """Each row's number in its source, counted from 0; int64, shape (rows,)."""
-    if "__row__" not in rows.column_names:
+    if ROW not in rows.column_names:
         return np.arange(len(rows), dtype=np.int64)
-    numbers = rows.select_columns("__row__").with_format("numpy")[:]["__row__"]
+    numbers = rows.select_columns(ROW).with_format("numpy")[:][ROW]
     return np.asarray(numbers, dtype=np.int64) - 1
 
 
@@ -115,12 +117,13 @@ def label_names(train: LabelColumn, configured: Sequence[str] | None, column: st
             raise DataError(
                 f"{train.split.origin}: the label column {column!r} has {len(train.values)} different values in "
                 f"{len(train.codes)} rows; is it the label? Set data.label"
+                + (f", or {_FOR_NUMBERS}" if all(map(_is_number, train.values)) else "")
             )
         whole = all(_is_integer(value) for value in train.values)
         if not whole and all(_is_number(value) for value in train.values):
             raise DataError(
                 f"{train.split.origin}: the label column {column!r} holds numbers such as {train.values[0]}, which "
-                "are no classes; classes are texts or integers"
+                f"are no classes; classes are texts or integers, and {_FOR_NUMBERS}"
             )
         names = sorted(train.values, key=int) if whole else sorted(train.values)
     rows = len(train.codes)
@@ -172,6 +175,25 @@ def read_as(labels: LabelColumn, names: Sequence[str], column: str, *, ordered: 
         f"{labels.split.origin}: row {labels.first_row(unknown)}: the label {unknown!r} is none of "
         f"{listed(list(map(repr, names)))}; the column {column!r} holds {describe_counts(labels.counts)}; {fix}"
     )
+
+
+def called(outputs: Sequence[str], configured: Sequence[str] | None, model: str) -> tuple[str, ...]:
+    """What a model's outputs are called in the data: ``data.labels``, by name where these are the model's own names.
+
+    Raises ConfigError where they are neither the model's names nor as many new ones.
+    """
+    if configured is None:
+        return tuple(outputs)
+    spelt = {name.casefold(): name for name in configured}
+    own = [name.casefold() for name in outputs]
+    if sorted(spelt) == sorted(own):
+        return tuple(spelt[name] for name in own)
+    if len(configured) != len(outputs) or set(spelt) & set(own):
+        raise ConfigError(
+            f"data.labels: {model} answers {listed(list(map(repr, outputs)))}; give these names, or {len(outputs)} "
+            "wholly other ones in their order"
+        )
+    return tuple(configured)
 
 
 def class_indices(labels: LabelColumn, reading: Reading) -> NDArray[np.int64]:

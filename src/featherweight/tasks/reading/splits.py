@@ -2,28 +2,72 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from featherweight.answers import Answer
 from featherweight.errors import DataError
 from featherweight.records.grouping import in_random_order, units_of
-from featherweight.records.rows import Examples
+from featherweight.records.rows import Examples, Split
+
+if TYPE_CHECKING:
+    from featherweight.recipe import DataSection
 
 HELD_OUT = " (held out)"  # after the name of the file that a split was carved from
 _NEAR = 2  # a split has at least a half of the rows that were asked for, and at most twice as many
 
 
+def require_train(splits: Mapping[str, Split]) -> None:
+    if "train" not in splits:
+        raise DataError(f"{next(iter(splits.values())).origin}: there is no train split; set data.train_file")
+
+
+def require_labelled(splits: Mapping[str, Split], unlabelled: Sequence[str], section: DataSection) -> None:
+    """Raises DataError where a split that is trained on or chooses is unlabelled; test may be."""
+    for name in ("train", "validation"):
+        if name in unlabelled:
+            raise DataError(
+                f"{splits[name].origin}: the {name} split is unlabelled (every label in {section.label!r} is "
+                "missing or -1); give labelled rows"
+            )
+
+
+def complete(examples: Mapping[str, Examples], kind: Answer, section: DataSection, seed: int) -> dict[str, Examples]:
+    """The splits with a validation split that is carved out of train where there is none, and a test split where that
+    is asked for; then sampled as the section says.
+
+    Args:
+        seed: of the sample of train.
+    """
+    found = dict(examples)
+    whole = len(found["train"]) + found["train"].dropped
+    if "validation" not in found:
+        found |= carve(
+            found["train"], "validation", section.validation_fraction, section.split_seed, kind, section.group
+        )
+    if "test" not in found and section.test_fraction is not None:
+        share = section.test_fraction * whole / len(found["train"])  # of what validation left
+        found |= carve(found["train"], "test", share, section.split_seed, kind, section.group)
+    for name, split in found.items():
+        if name == "train":
+            found[name] = sample(split, section.max_train_samples, seed, section.group)
+        else:
+            found[name] = sample(split, section.max_eval_samples, section.split_seed)
+    return found
+
+
 def carve(
-    train: Examples, name: str, fraction: float, seed: int, classes: Sequence[str], group: str | None = None
+    train: Examples, name: str, fraction: float, seed: int, kind: Answer, group: str | None = None
 ) -> dict[str, Examples]:
-    """Hold out the same share of every class, chosen by the seed; where rows have groups, whole groups.
+    """Hold out the same share of every class, or other part of the data, chosen by the seed; where rows have groups,
+    whole groups.
 
     Args:
         name: of the split that is held out.
-        classes: names of the labels.
+        kind: of answer, which says what parts there are.
         group: the column whose equal values keep rows together; shares are then as near as groups allow.
 
     Returns:
@@ -33,9 +77,9 @@ def carve(
         DataError: a class has too few rows, or a group too many, to be on both sides.
     """
     if group is None:
-        chosen = _by_row(train, name, fraction, seed, classes)
+        chosen = _by_row(train, name, fraction, seed, kind)
     else:
-        chosen = _Groups(train, name, fraction, classes, group).choose(seed)
+        chosen = _Groups(train, name, fraction, kind, group).choose(seed)
     rest = np.setdiff1d(np.arange(len(train)), chosen)
     held_out = {"name": name, "dropped": 0, "skipped": 0, "reading": None, "origin": train.origin + HELD_OUT}
     return {"train": train.select(rest), name: train.select(chosen, **held_out)}
@@ -58,15 +102,16 @@ def _wanted(labels: NDArray[np.int64], fraction: float, classes: int) -> NDArray
     return np.where(counts > 0, np.maximum(np.round(fraction * counts), 1), 0).astype(np.int64)
 
 
-def _by_row(train: Examples, name: str, fraction: float, seed: int, classes: Sequence[str]) -> NDArray[np.int64]:
+def _by_row(train: Examples, name: str, fraction: float, seed: int, kind: Answer) -> NDArray[np.int64]:
     generator = np.random.default_rng(seed)
-    wanted = _wanted(train.labels, fraction, len(classes))
+    labels, classes = kind.strata(train.truth)
+    wanted = _wanted(labels, fraction, len(classes))
     held_out = []
-    for label in np.unique(train.labels):
-        members = generator.permutation(np.flatnonzero(train.labels == label))
+    for label in np.unique(labels):
+        members = generator.permutation(np.flatnonzero(labels == label))
         if wanted[label] >= len(members):
             raise DataError(
-                f"{train.origin}: the class {classes[label]!r} with {len(members)} row can't be divided into train and "
+                f"{train.origin}: {classes[label]} with {len(members)} row can't be divided into train and "
                 f"{name}; set data.{name}_file, or add rows"
             )
         held_out.append(members[: wanted[label]])
@@ -76,11 +121,13 @@ def _by_row(train: Examples, name: str, fraction: float, seed: int, classes: Seq
 class _Groups:
     """Whole groups for a split: drawn at random, and taken where that brings the classes nearer to their shares."""
 
-    def __init__(self, train: Examples, name: str, fraction: float, classes: Sequence[str], group: str) -> None:
+    def __init__(self, train: Examples, name: str, fraction: float, kind: Answer, group: str) -> None:
         from scipy import sparse
 
-        self.where, self.name, self.fraction, self.classes, self.group = train.origin, name, fraction, classes, group
-        self.groups, self.labels = train.groups(group), train.labels
+        self.where, self.name, self.fraction, self.group = train.origin, name, fraction, group
+        self.groups = train.groups(group)
+        self.labels, self.classes = kind.strata(train.truth)
+        classes = self.classes
         self.units = units_of(self.groups)
         self.rows = np.bincount(self.labels, minlength=len(classes))
         self.wanted = _wanted(self.labels, fraction, len(classes))
@@ -135,7 +182,7 @@ class _Groups:
         if not found:
             raise DataError(
                 f"{self.where}: no group of {self.group!r} can be held out so that train and {self.name} both "
-                f"have rows of the class {self.classes[label]!r}; set data.{self.name}_file, or another data.group"
+                f"have rows of {self.classes[label]}; set data.{self.name}_file, or another data.group"
             )
         self._take(max(found, key=lambda unit: self._gain(unit, self.wanted)))
 
@@ -173,7 +220,7 @@ class _Groups:
         parts = [("rows", self.sizes, np.arange(len(self.sizes)), int(self.wanted.sum()))]
         for label in map(int, np.flatnonzero(self.rows)):
             cells = slice(*columns.indptr[label : label + 2])
-            what = f"rows of the class {self.classes[label]!r}"
+            what = f"rows of {self.classes[label]}"
             parts.append((what, columns.data[cells], columns.indices[cells], int(self.wanted[label])))
         for what, counts, units, wanted in parts:
             most, rows = int(counts.max()), int(counts.sum())

@@ -1,4 +1,4 @@
-"""From texts to token ids, as the model's own tokenizer makes them, in batches that bound the memory.
+"""From questions to token ids, as the model's own tokenizer makes them, in batches that bound the memory.
 
 Texts are tokenised whole and cut here. Cutting inside the tokenizer gives the same ids, but keeps what is cut off in
 pieces of ``max_length`` tokens that hold one another, so that a long document costs the square of its length.
@@ -9,14 +9,17 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from featherweight.errors import ModelError
+from featherweight.records.questions import Question, Tokens
+from featherweight.records.rows import UNSEEN, Ragged
 from featherweight.sources.panics import no_panics
 from featherweight.storage.cache import file_hash, key_of
 
@@ -24,40 +27,45 @@ _BATCH_ROWS = 4_096
 _BATCH_CHARACTERS = 1 << 20  # of which a tokenizer makes some 100 bytes each while it works
 
 
-def encode(texts: Sequence[str], tokenizer: Any, max_length: int) -> tuple[list[list[int]], list[int]]:
-    """Token ids of each text with the model's special tokens, none empty, and how many tokens were cut off each.
+def encode(asked: Sequence[Question], tokenizer: Any, max_length: int) -> list[Tokens]:
+    """Token ids of each question with the model's special tokens, none empty. Where questions have words, those are
+    what is tokenised, one by one (``is_split_into_words``), and the first token of each is the one that is read.
 
     Args:
-        max_length: the most tokens of a text, special ones among them; more than these are.
+        max_length: the most tokens of a row, special ones among them; more than these are cut off.
     """
-    whole = _whole(tokenizer)
-    ids: list[list[int]] = []
-    lost: list[int] = []
-    for batch in batches(texts):
+    found: list[Tokens] = []
+    for batch in batches(asked):
+        by_word = batch[0].words is not None
+        given = [one.spelt() for one in batch] if by_word else [one.text for one in batch]
         with no_panics():
-            encoded = whole(batch)
-        for one in encoded:
-            found = one.ids  # made anew at each reading
-            kept = found if len(found) <= max_length else _cut(one, max_length, tokenizer.truncation_side)
-            ids.append(kept or [tokenizer.pad_token_id])
-            lost.append(len(found) - len(kept))
-    return ids, lost
+            encoded = _whole(tokenizer, by_word)(given)
+        for one, question in zip(encoded, batch, strict=True):
+            found.append(_tokens(one, question, tokenizer, max_length))
+    return found
 
 
-def write(texts: Iterable[str], tokenizer: Any, max_length: int, folder: Path) -> None:
+def write(asked: Iterable[Question], tokenizer: Any, max_length: int, folder: Path) -> None:
     """Tokenise into ``tokens.bin`` (int32, end to end), ``offsets.npy`` (int64, shape (rows + 1,)) and
-    ``truncated.npy`` (int64: rows that were cut, tokens that were cut off in all)."""
+    ``truncated.npy`` (int64: rows that were cut, tokens that were cut off in all); where questions have words, the
+    place of the token that is read for each into ``reads.npy`` (int32) and ``words.npy`` (offsets)."""
     lengths: list[NDArray[np.int64]] = [np.zeros(1, dtype=np.int64)]
+    reads: list[Sequence[int]] = []
     truncated = cut_off = 0
     with (folder / "tokens.bin").open("wb") as stream:
-        for batch in batches(texts):
-            ids, lost = encode(batch, tokenizer, max_length)
-            truncated, cut_off = truncated + sum(map(bool, lost)), cut_off + sum(lost)
-            lengths.append(np.asarray([len(row) for row in ids], dtype=np.int64))
-            for row in ids:
-                stream.write(np.asarray(row, dtype=np.int32).tobytes())
+        for batch in batches(asked):
+            rows = encode(batch, tokenizer, max_length)
+            truncated, cut_off = truncated + sum(row.lost > 0 for row in rows), cut_off + sum(row.lost for row in rows)
+            lengths.append(np.asarray([len(row.ids) for row in rows], dtype=np.int64))
+            reads += [row.reads for row in rows if row.reads is not None]
+            for row in rows:
+                stream.write(np.asarray(row.ids, dtype=np.int32).tobytes())
     np.save(folder / "offsets.npy", np.cumsum(np.concatenate(lengths)))
     np.save(folder / "truncated.npy", np.asarray([truncated, cut_off], dtype=np.int64))
+    if reads:
+        words = Ragged.of(reads, np.int32)
+        np.save(folder / "reads.npy", words.values)
+        np.save(folder / "words.npy", words.offsets)
 
 
 def identity(tokenizer: Any) -> str:
@@ -70,13 +78,13 @@ def identity(tokenizer: Any) -> str:
     return key_of({key: value for key, value in content.items() if key not in {"truncation", "padding"}})
 
 
-def batches(texts: Iterable[str]) -> Iterator[list[str]]:
-    """Texts in order, few enough and short enough together for the memory that tokenising takes."""
-    batch: list[str] = []
+def batches(asked: Iterable[Question]) -> Iterator[list[Question]]:
+    """Questions in order, few enough and short enough together for the memory that tokenising takes."""
+    batch: list[Question] = []
     characters = 0
-    for text in texts:
-        batch.append(text)
-        characters += len(text)
+    for one in asked:
+        batch.append(one)
+        characters += len(one.text)
         if len(batch) >= _BATCH_ROWS or characters >= _BATCH_CHARACTERS:
             yield batch
             batch, characters = [], 0
@@ -84,22 +92,50 @@ def batches(texts: Iterable[str]) -> Iterator[list[str]]:
         yield batch
 
 
+@dataclass(frozen=True)
+class FileTokenizer:
+    """A ``tokenizer.json`` alone, where transformers is not installed: as much of its tokenizers as is asked for here.
+
+    Attributes:
+        backend_tokenizer: of the library ``tokenizers``.
+        pad_token_id: what a text without any token becomes.
+        truncation_side: which end of a long text goes.
+    """
+
+    backend_tokenizer: Any
+    pad_token_id: int
+    truncation_side: str = "right"
+    split_special_tokens: bool = False
+    is_fast: ClassVar[bool] = True
+
+
 class _Encoded(Protocol):
-    """One text as the fast backend encodes it."""
+    """One row as the fast backend encodes it."""
 
     ids: list[int]
     special_tokens_mask: list[int]
+    word_ids: list[int | None]
 
 
 @dataclass
 class _InPython:
     ids: list[int]
     special_tokens_mask: list[int]
+    word_ids: list[int | None] = field(default_factory=list)
 
 
-def _whole(tokenizer: Any) -> Callable[[list[str]], Sequence[_Encoded]]:
-    """What encodes texts as ``tokenizer(texts)`` does, and cuts and pads nothing."""
+def _whole(tokenizer: Any, by_word: bool) -> Callable[[list[Any]], Sequence[_Encoded]]:
+    """What encodes rows as ``tokenizer(rows)`` does, and cuts and pads nothing.
+
+    Args:
+        by_word: rows are lists of words.
+    """
     if not tokenizer.is_fast:
+        if by_word:
+            raise ModelError(
+                f"{type(tokenizer).__name__} runs in Python alone and does not say which token is of which word; "
+                "choose a model with a fast tokenizer"
+            )
         return partial(_in_python, tokenizer)
     backend = tokenizer.backend_tokenizer
     if backend.truncation is not None:
@@ -108,6 +144,8 @@ def _whole(tokenizer: Any) -> Callable[[list[str]], Sequence[_Encoded]]:
         backend.no_padding()
     if backend.encode_special_tokens != tokenizer.split_special_tokens:
         backend.encode_special_tokens = tokenizer.split_special_tokens
+    if by_word:  # the fast way does not say which word a token is of
+        return partial(backend.encode_batch, is_pretokenized=True)
     return backend.encode_batch_fast  # type: ignore[no-any-return]
 
 
@@ -117,10 +155,29 @@ def _in_python(tokenizer: Any, texts: list[str]) -> list[_Encoded]:
     return [_InPython(*one) for one in zip(encoded["input_ids"], encoded["special_tokens_mask"], strict=True)]
 
 
-def _cut(encoded: _Encoded, max_length: int, side: str) -> list[int]:
-    """``max_length`` of the ids: the special tokens that were put around the text, and one side of the text."""
-    ids = np.asarray(encoded.ids)
+def _tokens(encoded: _Encoded, asked: Question, tokenizer: Any, max_length: int) -> Tokens:
+    """A row cut at ``max_length``."""
+    ids = encoded.ids  # made anew at each reading, as the others are
+    lost = max(len(ids) - max_length, 0)
+    kept = _kept(encoded, len(ids), lost, tokenizer.truncation_side) if lost else range(len(ids))
+    if lost:
+        ids = [ids[place] for place in kept]
+    reads = None if asked.words is None else _first_of_each(encoded.word_ids, kept, len(asked.words))
+    return Tokens(ids or [tokenizer.pad_token_id], reads, lost)
+
+
+def _kept(encoded: _Encoded, length: int, excess: int, side: str) -> list[int]:
+    """Places of the tokens that stay: the special ones that were put around the text, and one side of the text."""
     text = np.flatnonzero(np.asarray(encoded.special_tokens_mask) == 0)
-    excess = len(ids) - max_length
     gone = text[:excess] if side == "left" else text[-excess:]
-    return [int(one) for one in np.delete(ids, gone)]
+    return np.delete(np.arange(length), gone).tolist()
+
+
+def _first_of_each(words: Sequence[int | None], kept: Sequence[int], count: int) -> list[int]:
+    """For each of so many words its first token among those kept."""
+    reads = [UNSEEN] * count
+    for place, token in enumerate(kept):
+        word = words[token]
+        if word is not None and reads[word] == UNSEEN:
+            reads[word] = place
+    return reads

@@ -1,56 +1,29 @@
-"""Cheap rivals that tuning has to beat. A baseline is one class here and one line in the ``BASELINES`` table."""
+"""Rivals that answer with a label."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from featherweight.answers import Answer
 from featherweight.answers.label import PROBABILITIES
 from featherweight.evidence import logistic
-from featherweight.evidence.logistic import LONGEST_TEXT, MOST_JOINT_SCORES, MOST_JOINT_WEIGHTS, WordModel
+from featherweight.evidence.baselines import MOST_PROBE_ROWS, SEED, Part, readable, sample
+from featherweight.evidence.logistic import MOST_JOINT_SCORES, MOST_JOINT_WEIGHTS, WordModel
 from featherweight.records.answers import Answers
-from featherweight.records.rows import Examples
+from featherweight.records.rows import Column, Examples, numbers_of
 
-_MOST_ROWS = 100_000  # the word model is as good as it gets long before, and its memory grows with the rows,
-_MOST_CHARACTERS = 50_000_000  # with the text,
-_MOST_ROW_CLASSES = 100_000_000  # and its time with rows times classes
-MOST_PROBE_ROWS = 5_000  # each costs a pass through the model
-_SEED = 0
-
-
-@dataclass(frozen=True)
-class Part:
-    """One split as a baseline sees it.
-
-    Attributes:
-        features: what the untuned model's head reads of the rows asked for; float32, shape (rows, hidden size). Each
-            call runs the model.
-    """
-
-    examples: Examples
-    features: Callable[[NDArray[np.int64]], NDArray[np.float32]]
-
-    def all_features(self) -> NDArray[np.float32]:
-        return self.features(np.arange(len(self.examples)))
-
-
-class Baseline(Protocol):
-    """Fits on train and answers any split."""
-
-    def fit(self, train: Part, classes: int) -> None: ...
-
-    def predict(self, part: Part) -> Answers: ...
+_MOST_ROW_CLASSES = 100_000_000  # the word model's time grows with rows times classes
+_STRENGTH = 0.1
 
 
 class Majority:
     """Always answers the commonest label of train, with train's shares as probabilities."""
 
-    def fit(self, train: Part, classes: int) -> None:
-        self.shares = np.bincount(train.examples.labels, minlength=classes) / len(train.examples)
+    def fit(self, train: Part, kind: Answer) -> None:
+        self.shares = np.bincount(numbers_of(train.examples.truth), minlength=kind.width) / len(train.examples)
 
     def predict(self, part: Part) -> Answers:
         return Answers({PROBABILITIES: np.tile(self.shares.astype(np.float32), (len(part.examples), 1))})
@@ -59,15 +32,15 @@ class Majority:
 class TfidfLogisticRegression:
     """Words and word pairs, weighted by TF-IDF, under logistic regression: seconds on a laptop."""
 
-    def fit(self, train: Part, classes: int) -> None:
-        self.classes = classes
+    def fit(self, train: Part, kind: Answer) -> None:
+        self.classes = kind.width
         self.wordless: Majority | None = None
-        chosen = train.examples.select(_readable(train.examples, classes))
+        chosen = train.examples.select(readable(train.examples, max(_MOST_ROW_CLASSES // kind.width, 1)))
         try:
-            self.model = WordModel(strength=10.0).fit(list(chosen.all_texts()), chosen.labels)
+            self.model = WordModel(strength=10.0).fit(list(chosen.all_texts()), numbers_of(chosen.truth))
         except ValueError:  # no word at all
             self.wordless = Majority()
-            self.wordless.fit(train, classes)
+            self.wordless.fit(train, kind)
 
     def predict(self, part: Part) -> Answers:
         if self.wordless:
@@ -84,23 +57,30 @@ class LinearProbe:
     It costs one pass over train, of which it takes at most 5,000 rows, drawn by a fixed seed.
     """
 
-    def fit(self, train: Part, classes: int) -> None:
-        self.classes = classes
-        rows = probe_rows(len(train.examples), classes)
-        self.model = fit_probe(train.features(rows), train.examples.labels[rows])
+    def fit(self, train: Part, kind: Answer) -> None:
+        self.classes = kind.width
+        rows = self.rows(train.examples, kind)
+        self.model = fit_probe(numbers_of(train.features(rows)), numbers_of(train.examples.truth)[rows])
 
     def predict(self, part: Part) -> Answers:
-        found = self.model.predict_proba(part.all_features())
+        found = self.model.predict_proba(numbers_of(part.all_features()))
         return Answers({PROBABILITIES: _spread(found, self.model.classes_, self.classes)})
 
+    @staticmethod
+    def rows(train: Examples, kind: Answer) -> NDArray[np.int64]:
+        return sample(len(train), min(MOST_PROBE_ROWS, MOST_JOINT_SCORES // kind.width))
 
-def probe_rows(rows: int, classes: int) -> NDArray[np.int64]:
-    """The rows of train that a probe is fitted on."""
-    return _sample(rows, min(MOST_PROBE_ROWS, MOST_JOINT_SCORES // classes))
+    @classmethod
+    def layer(
+        cls, features: Column, truth: Column, kind: Answer, strength: float = _STRENGTH, intercept: bool = True
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        read = numbers_of(features)
+        probe = fit_probe(read, numbers_of(truth), strength=strength, intercept=intercept)
+        return as_layer(probe, read.shape[1], kind.width)
 
 
 def fit_probe(
-    features: NDArray[np.float32], labels: NDArray[np.int64], *, strength: float = 0.1, intercept: bool = True
+    features: NDArray[np.float32], labels: NDArray[np.int64], *, strength: float = _STRENGTH, intercept: bool = True
 ) -> Any:
     """Logistic regression on standardised features, on as many of their principal components as memory allows.
 
@@ -115,7 +95,7 @@ def fit_probe(
     from sklearn.preprocessing import StandardScaler
 
     most = MOST_JOINT_WEIGHTS // len(np.unique(labels))
-    narrowing = [PCA(min(most, len(features)), random_state=_SEED)] if intercept and features.shape[1] > most else []
+    narrowing = [PCA(min(most, len(features)), random_state=SEED)] if intercept and features.shape[1] > most else []
     prepared = make_pipeline(StandardScaler(with_mean=intercept), *narrowing)
     return make_pipeline(prepared, logistic.fit(prepared.fit_transform(features), labels, strength, intercept))
 
@@ -144,16 +124,3 @@ def _spread(probabilities: Any, classes: NDArray[np.int64], count: int) -> NDArr
     spread = np.zeros((len(probabilities), count), dtype=np.float32)
     spread[:, classes] = probabilities
     return spread
-
-
-def _readable(examples: Examples, classes: int) -> NDArray[np.int64]:
-    """The rows that the word model is fitted on: all, or as many as its memory and time allow."""
-    rows = _sample(len(examples), min(_MOST_ROWS, max(_MOST_ROW_CLASSES // classes, 1)))
-    characters = sum(min(len(text), LONGEST_TEXT) for text in examples.select(rows).all_texts())
-    return rows[_sample(len(rows), len(rows) * _MOST_CHARACTERS // max(characters, 1))]
-
-
-def _sample(rows: int, most: int) -> NDArray[np.int64]:
-    if rows <= most:
-        return np.arange(rows)
-    return np.sort(np.random.default_rng(_SEED).choice(rows, most, replace=False))

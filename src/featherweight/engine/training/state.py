@@ -1,0 +1,90 @@
+"""Where training stands, and the tensors that a checkpoint holds of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+
+from featherweight.answers import Answer, statistics_of
+from featherweight.engine.training import randomness
+from featherweight.recipe import TrainingSection
+from featherweight.records.training import EpochRecord
+
+
+@dataclass
+class Progress:
+    """Where a run stands, apart from its tensors. Everything here goes into a checkpoint.
+
+    ``stalled`` counts the last evaluations that were not better than the best before them by more than
+    ``early_stopping_threshold``; ``micro_batch_parts`` is into how many parts each micro-batch is cut since memory ran
+    out; ``saves`` counts checkpoints, and ``save_seconds`` is what they took.
+    """
+
+    step: int = 0
+    evaluated_step: int = 0
+    best_step: int | None = None
+    best_metric: float | None = None
+    stalled: int = 0
+    loss_sum: float = 0.0
+    loss_steps: int = 0
+    seconds: float = 0.0
+    micro_batch_parts: int = 1
+    saves: int = 0
+    save_seconds: float = 0.0
+    epochs: list[dict[str, Any]] = field(default_factory=list)
+
+    def note(self, record: EpochRecord, settings: TrainingSection, kind: Answer) -> None:
+        """An evaluation at this step: whether it is the best so far, and whether it is enough of a gain.
+
+        Args:
+            kind: of answer, which knows of which figures less is better.
+        """
+        self.epochs.append(asdict(record))
+        self.loss_sum, self.loss_steps, self.evaluated_step = 0.0, 0, self.step
+        value, best = record.metrics[best_metric_name(settings)], self.best_metric
+        improves = best is None or _is_better(value, best, settings, kind)
+        is_enough = best is None or (improves and abs(value - best) > (settings.early_stopping_threshold or 0.0))
+        self.stalled = 0 if is_enough else self.stalled + 1
+        if improves:
+            self.best_metric, self.best_step = value, self.step
+
+
+def best_metric_name(settings: TrainingSection) -> str:
+    """``metric_for_best_model`` as the key that it has among an evaluation's metrics."""
+    name = settings.metric_for_best_model or "loss"
+    return name if name.startswith("eval_") else f"eval_{name}"
+
+
+def _is_better(value: float, best: float, settings: TrainingSection, kind: Answer) -> bool:
+    greater = settings.greater_is_better
+    if greater is None:
+        name = best_metric_name(settings)
+        lesser = {f"eval_{one.name}" for one in statistics_of(kind) if one.less_is_better}
+        greater = not (name.endswith("loss") or name in lesser)
+    return value > best if greater else value < best
+
+
+def taken(trained: Mapping[str, torch.Tensor], optimizer: Any) -> dict[str, dict[str, torch.Tensor]]:
+    """Copies of what trains, of the optimizer's moments and of the random states."""
+    moments = {
+        f"{index}.{key}": value.detach().cpu().clone()
+        for index, entries in optimizer.state_dict()["state"].items()
+        for key, value in entries.items()
+    }
+    trainable = {name: value.detach().cpu().clone() for name, value in trained.items()}
+    return {"trainable": trainable, "optimizer": moments, "rng": randomness.capture()}
+
+
+def give_back(moments: Mapping[str, torch.Tensor], optimizer: Any, rates: Sequence[float]) -> None:
+    """Give an optimizer its moments, as :func:`taken` has them, and each of its groups its rate."""
+    entries: dict[int, dict[str, torch.Tensor]] = {}
+    for name, value in moments.items():
+        index, _, key = name.partition(".")
+        entries.setdefault(int(index), {})[key] = value
+    groups = optimizer.state_dict()["param_groups"]
+    for group, rate in zip(groups, rates, strict=True):
+        group["lr"] = rate
+    optimizer.load_state_dict({"state": entries, "param_groups": groups})

@@ -1,0 +1,88 @@
+"""Cheap rivals that tuning has to beat, a file for each kind of answer. A baseline is one class and one line in the
+``BASELINES`` table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featherweight.answers import Answer
+from featherweight.evidence.words import LONGEST_TEXT
+from featherweight.records.answers import Answers
+from featherweight.records.rows import Column, Examples, Ragged
+
+_MOST_ROWS = 100_000  # a word model is as good as it gets long before, and its memory grows with the rows,
+_MOST_CHARACTERS = 50_000_000  # and with the text
+MOST_PROBE_ROWS = 5_000  # each costs a pass through the model
+SEED = 0
+
+
+@dataclass(frozen=True)
+class Part:
+    """One split as a baseline sees it.
+
+    Attributes:
+        features: what the untuned model's head reads of the rows asked for; float32, shape (rows, hidden size), or
+            ragged with one for each read. Each call runs the model.
+    """
+
+    examples: Examples
+    features: Callable[[NDArray[np.int64]], Column]
+
+    def all_features(self) -> Column:
+        return self.features(np.arange(len(self.examples)))
+
+
+class Baseline(Protocol):
+    """Fits on train and answers any split."""
+
+    def fit(self, train: Part, kind: Answer) -> None: ...
+
+    def predict(self, part: Part) -> Answers: ...
+
+
+class Probe(Baseline, Protocol):
+    """A baseline on what the untuned model's head reads, linear, so that the output layer of a head can begin at it."""
+
+    @staticmethod
+    def rows(train: Examples, kind: Answer) -> NDArray[np.int64]:
+        """The rows of train that it is fitted on."""
+        ...
+
+    @classmethod
+    def layer(
+        cls, features: Column, truth: Column, kind: Answer, strength: float = ..., intercept: bool = ...
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Weights, shape (width, hidden size), and biases, (width,), of a linear layer that answers as the fitted probe
+        does.
+
+        Args:
+            strength: the inverse of how much it is regularised.
+            intercept: False for a layer that has no biases.
+        """
+        ...
+
+
+def through(features: Column, weight: NDArray[np.float32], bias: NDArray[np.float32]) -> Column:
+    """What a linear layer gives for features."""
+    if isinstance(features, Ragged):
+        return Ragged(features.values @ weight.T + bias, features.offsets)
+    return np.asarray(features @ weight.T + bias)
+
+
+def readable(examples: Examples, most: int = _MOST_ROWS) -> NDArray[np.int64]:
+    """The rows that a word model is fitted on: all, or as many as its memory and time allow."""
+    rows = sample(len(examples), min(_MOST_ROWS, most))
+    characters = sum(min(len(text), LONGEST_TEXT) for text in examples.select(rows).all_texts())
+    return rows[sample(len(rows), len(rows) * _MOST_CHARACTERS // max(characters, 1))]
+
+
+def sample(rows: int, most: int) -> NDArray[np.int64]:
+    """So many of the rows, always the same; ascending."""
+    if rows <= most:
+        return np.arange(rows)
+    return np.sort(np.random.default_rng(SEED).choice(rows, most, replace=False))

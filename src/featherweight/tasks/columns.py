@@ -1,0 +1,65 @@
+"""The ``[data]`` section of each built-in task: what is common, and keys of its own.
+
+Apart from the tasks, which answer where pydantic is not installed.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from pydantic import Field, model_validator
+
+from featherweight.recipe import DataSection
+
+
+class LabelColumns(DataSection):
+    """The labelled texts: either ``name`` or ``train_file`` and its siblings."""
+
+    label: str = Field("label", description="column that holds the label")
+    labels: list[str] | None = Field(
+        None,
+        description="label names, in the order of the model's outputs; where none of them is an integer, labels may be "
+        "integers that count from 0",
+        min_length=2,
+    )
+
+    @model_validator(mode="after")
+    def _each_label_once(self) -> LabelColumns:
+        if self.labels is not None and len(set(self.labels)) < len(self.labels):
+            raise ValueError("'labels' names one label twice")
+        return self
+
+
+class NumberColumns(DataSection):
+    """Texts with a number each: either ``name`` or ``train_file`` and its siblings."""
+
+    numeric: ClassVar[bool] = True
+    label: str = Field("label", description="column that holds the number")
+
+
+class TagColumns(DataSection):
+    """Words with a tag each, or texts with entities: either ``name`` or ``train_file`` and its siblings."""
+
+    lists: ClassVar[frozenset[str]] = frozenset({"text", "label"})
+    usual: ClassVar[tuple[tuple[str, str], ...]] = (
+        ("tokens", "ner_tags"),
+        ("tokens", "tags"),
+        ("tokens", "pos_tags"),
+        ("words", "tags"),
+        ("text", "entities"),
+        ("text", "spans"),
+        ("text", "label"),
+    )
+    text: str = Field("tokens", description="column that holds the words, or the text; known names are found")
+    label: str = Field(
+        "ner_tags", description="column that holds the words' tags, or entities by their characters; likewise"
+    )
+    labels: list[str] | None = Field(
+        None, description="every tag, in IOB2 where they make up entities; those of the data if unset", min_length=1
+    )
+
+    @model_validator(mode="after")
+    def _each_tag_once(self) -> TagColumns:
+        if self.labels is not None and len(set(self.labels)) < len(self.labels):
+            raise ValueError("'labels' names one tag twice")
+        return self

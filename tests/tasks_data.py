@@ -1,0 +1,93 @@
+"""Small data for each task, by the task's name. A new task gets a line here, and with it every contract test."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import tiny
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Rows that a task can be tried on.
+
+    Attributes:
+        task: its name.
+        kind: name of its answers, as these rows make them.
+        rows: so many of them, all of which differ.
+        text: the column that a predictor is asked about.
+        data: further keys of the recipe's section.
+    """
+
+    task: str
+    kind: str
+    rows: Callable[[int], list[Row]]
+    text: str = "text"
+    data: dict[str, Any] = field(default_factory=dict)
+
+    def save(self, folder: Path, count: int) -> Path:
+        return tiny.save_jsonl(folder / f"{self.task}-{self.kind}.jsonl", self.rows(count))
+
+
+def _distinct(count: int, make: Callable[[random.Random, int], tuple[list[str], Row]]) -> list[Row]:
+    """Rows of 2 to 6 words, none of them twice."""
+    draw, found, seen = random.Random(0), list[Row](), set[tuple[str, ...]]()
+    while len(found) < count:
+        words, row = make(draw, len(found))
+        if tuple(words) not in seen:
+            seen.add(tuple(words))
+            found.append(row)
+    return found
+
+
+def _words(draw: random.Random, telling: str) -> list[str]:
+    words = [*draw.choices(tiny.PLAIN, k=draw.randint(1, 4)), telling]
+    draw.shuffle(words)
+    return words
+
+
+def _labelled(draw: random.Random, index: int) -> tuple[list[str], Row]:
+    words = _words(draw, draw.choice(tiny.GOOD if index % 2 else tiny.BAD))
+    return words, {"text": " ".join(words), "label": ("neg", "pos")[index % 2]}
+
+
+def _numbered(draw: random.Random, index: int) -> tuple[list[str], Row]:
+    strength = index % len(tiny.GOOD)
+    words = _words(draw, tiny.GOOD[strength])
+    return words, {"text": " ".join(words), "label": 10.0 + 2.5 * strength + draw.random()}
+
+
+def _ranked(draw: random.Random, index: int) -> tuple[list[str], Row]:
+    words = _words(draw, tiny.GOOD[index % 5])
+    return words, {"text": " ".join(words), "label": index % 5 + 1}
+
+
+def _tagged(names: Callable[[str], str]) -> Callable[[random.Random, int], tuple[list[str], Row]]:
+    def make(draw: random.Random, index: int) -> tuple[list[str], Row]:
+        words = [*_words(draw, draw.choice(tiny.GOOD if index % 2 else tiny.BAD)), draw.choice(tiny.PLAIN)]
+        return words, {"tokens": words, "ner_tags": [names(word) for word in words]}
+
+    return make
+
+
+def _entity(word: str) -> str:
+    return "B-GOOD" if word in tiny.GOOD else "B-BAD" if word in tiny.BAD else "O"
+
+
+def _part_of_speech(word: str) -> str:
+    return "ADJ" if word in tiny.GOOD + tiny.BAD else "NOUN"
+
+
+SAMPLES = [
+    Sample("sequence-classification", "label", lambda count: _distinct(count, _labelled)),
+    Sample("regression", "number", lambda count: _distinct(count, _numbered)),
+    Sample("token-classification", "tags", lambda count: _distinct(count, _tagged(_entity)), "tokens"),
+    Sample("token-classification", "plain-tags", lambda count: _distinct(count, _tagged(_part_of_speech)), "tokens"),
+    Sample("ordinal-regression", "ordinal", lambda count: _distinct(count, _ranked)),  # that of tests/package
+]
