@@ -223,15 +223,49 @@ def minutes() -> str:
         return f"{known[-1][2]:.4f} ({known[-1][1]:,})" if known else ""
 
     marks = sorted({math.ceil(at) for arm in ("defaults", "stock") for at, _, _ in curves[arm]})
-    (last,) = curves["defaults"][-1:]
+    (last,), (limited,) = curves["defaults"][-1:], curves["limited"]
     return "\n".join(
         [
             "| minutes of training, up to | defaults: accuracy (steps) | the stock script at the same recipe |",
             "|---|---|---|",
             *(f"| {at} | {cell('defaults', at)} | {cell('stock', at)} |" for at in marks),
             "",
-            f"The defaults end after {last[0]:.1f} minutes at {last[2]:.4f}. `python benchmarks/minutes.py`, on "
-            f"{_machine(found)}, {found['date']}.",
+            f"The defaults end after {last[0]:.1f} minutes at {last[2]:.4f}; with `training.time_limit = "
+            f'"{found["minutes"]:g} min"` a run ends after {limited[0]:.1f} at {limited[2]:.4f}. One seed: '
+            f"others end up to 0.01 higher. `python benchmarks/minutes.py`, on {_machine(found)}, {found['date']}.",
+            "",
+        ]
+    )
+
+
+_NAMES = {
+    "tweets": "VADER, tweets", "films": "VADER, sentences of film reviews", "snips": "SNIPS, slots",
+    "wnut": "WNUT-17, entities",
+}  # fmt: skip
+
+
+def tasks() -> str:
+    """Regression and token classification on public data, from ``benchmarks/tasks.py``."""
+    found = json.loads((BENCHMARKS / "tasks.json").read_text(encoding="utf-8"))
+    lines = []
+    for task in dict.fromkeys(one["task"] for one in found["sets"].values()):
+        sets = {name: one for name, one in found["sets"].items() if one["task"] == task}
+        figures = list(next(iter(sets.values()))["figures"]["tuned"])
+        lines += [
+            f"| {task}: test rows | model | {' | '.join(figures)} |",
+            f"|---|---|{'---|' * len(figures)}",
+        ]
+        for name, one in sets.items():
+            for rung, values in one["figures"].items():
+                shown = " | ".join(f"{values[figure]:.4f}" for figure in figures)
+                lines.append(f"| {_NAMES[name]} | {rung} | {shown} |")
+        lines.append("")
+    minutes = (f"{_NAMES[name]} {one['train_seconds'] / 60:.1f}" for name, one in found["sets"].items())
+    return "\n".join(
+        [
+            *lines,
+            f"Minutes of training with its evaluations: {', '.join(minutes)}. MiniLM-L6, the defaults, one seed; "
+            f"`python benchmarks/tasks.py`, on {_machine(found)}, {found['date']}.",
             "",
         ]
     )

@@ -11,6 +11,7 @@ from featherweight import recipe
 sys.path.insert(0, str(Path(__file__).parent))
 import architectures
 import figures
+import metrics_schema
 import reliability
 
 ROOT = Path(__file__).parent.parent
@@ -25,17 +26,18 @@ def main() -> None:
 
 def generated() -> dict[Path, str]:
     """File to content."""
-    schema = json.dumps(recipe.json_schema(), indent=2) + "\n"
+    schemas = {"recipe.schema.json": recipe.json_schema(), "metrics.schema.json": metrics_schema.schema()}
     filled = {
         "architectures.md": architectures.table(),
         "performance.md": figures.training() + "\n" + figures.plan() + figures.scale(),
-        "defaults.md": figures.defaults(),
+        "defaults.md": figures.defaults() + "\n" + figures.minutes(),
+        "tasks.md": figures.tasks(),
         "reliability.md": reliability.table() + "\n" + reliability.figures(),
         "evidence.md": figures.evidence(),
         "export.md": figures.predictor(),
         "serving.md": figures.server(),
     }
-    return {DOCS / "recipe.schema.json": schema} | {
+    return {DOCS / name: json.dumps(schema, indent=2) + "\n" for name, schema in schemas.items()} | {
         DOCS / name: _filled(DOCS / name, content) for name, content in filled.items()
     }
 
