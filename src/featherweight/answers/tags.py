@@ -37,6 +37,7 @@ class _Words:
 
     names: tuple[str, ...]
     unsaid: int
+    best: ClassVar[str] = "eval_loss"
     known: ClassVar[Mapping[str, Check]] = {"labels": (are_names, "a list of names, each once")}
     unfitted: ClassVar[Mapping[str, Any]] = {}
     probe: ClassVar[str] = "token-probe"
@@ -119,6 +120,10 @@ class _Words:
 
     def fit(self, fitting: tuple[Answers, Ragged], reporting: tuple[Answers, Ragged]) -> dict[str, Any]:
         return {}
+
+    def said(self, truth: Ragged, row: int) -> str:
+        """The tags of a row."""
+        return " ".join(self.names[one] for one in truth.row(row))
 
     def losses(self, outputs: Column, truth: Ragged) -> tuple[float, int]:
         """Cross-entropy in nats of the words that the model sees."""
@@ -226,7 +231,6 @@ class Tags(_Words):
     """
 
     name: ClassVar[str] = "tags"
-    best: ClassVar[str] = "eval_loss"
     exhibits: ClassVar[tuple[str, ...]] = ("entity-errors", "where", "marked-examples")
     described: ClassVar[Described] = Described("entity_shares", "Entities by type", "type", "{:.2%}")
     statistics: ClassVar[tuple[Statistic, ...]] = (
@@ -315,10 +319,6 @@ class Tags(_Words):
         counts = np.bincount(entities.find(truth).types, minlength=len(self.types))
         return {name: float(ratio(count, counts.sum())) for name, count in zip(self.types, counts, strict=True)}
 
-    def said(self, truth: Ragged, row: int) -> str:
-        """The tags of a row."""
-        return " ".join(self.names[one] for one in truth.row(row))
-
     def strata(self, truth: Ragged) -> tuple[NDArray[np.int64], Sequence[str]]:
         """The rows by the rarest type of entity in them; types of few rows count with those that have none."""
         found = entities.find(truth)
@@ -376,7 +376,6 @@ class PlainTags(_Words):
     """
 
     name: ClassVar[str] = "plain-tags"
-    best: ClassVar[str] = "eval_loss"
     exhibits: ClassVar[tuple[str, ...]] = ("where", "marked-examples")
     described: ClassVar[Described] = Described("tag_shares", "Tags", "tag", "{:.2%}")
     statistics: ClassVar[tuple[Statistic, ...]] = (
@@ -451,9 +450,6 @@ class PlainTags(_Words):
         """The share of each tag among the words."""
         counts = np.bincount(truth.values, minlength=len(self.names))
         return {name: float(ratio(count, counts.sum())) for name, count in zip(self.names, counts, strict=True)}
-
-    def said(self, truth: Ragged, row: int) -> str:
-        return " ".join(self.names[one] for one in truth.row(row))
 
     def strata(self, truth: Ragged) -> tuple[NDArray[np.int64], Sequence[str]]:
         """All rows are alike."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from featherweight.answers import Answer
 from featherweight.answers.label import Label
-from featherweight.errors import ConfigError, DataError
+from featherweight.errors import DataError
 from featherweight.records.outputs import Outputs
 from featherweight.records.questions import Question
 from featherweight.records.rows import Encoding, Examples, Rows, Split
@@ -23,8 +23,9 @@ from featherweight.tasks.reading.labels import (
     as_text,
     called,
     class_indices,
+    given,
+    going_on,
     label_names,
-    listed,
     read_as,
     read_label_column,
 )
@@ -65,11 +66,11 @@ class SequenceClassification:
         require_train(splits)
         columns = {name: _column(split, section) for name, split in splits.items()}
         require_labelled(splits, [name for name, column in columns.items() if column.is_unlabelled], section)
-        given = _given(section)
-        task = cls(label_names(columns["train"], given, section.label))
+        names = given(section)
+        task = cls(label_names(columns["train"], names, section.label))
         examples = {
             name: _examples(
-                column, read_as(column, task.answer.names, section.label, ordered=given is not None), section
+                column, read_as(column, task.answer.names, section.label, ordered=names is not None), section
             )
             for name, column in columns.items()
             if not column.is_unlabelled
@@ -83,7 +84,7 @@ class SequenceClassification:
     @classmethod
     def of_split(cls, split: Split, section: DataSection) -> SequenceClassification:
         """With the classes that its own labels make up."""
-        return cls(label_names(_column(split, section), _given(section), section.label))
+        return cls(label_names(_column(split, section), given(section), section.label))
 
     @classmethod
     def of_model(cls, config: Any) -> SequenceClassification | None:
@@ -93,23 +94,11 @@ class SequenceClassification:
 
     def named_by(self, section: DataSection, model: str) -> SequenceClassification:
         """With ``data.labels`` as names: by name where these are the model's own, else new ones in their order."""
-        return SequenceClassification(called(self.answer.names, _given(section), model))
+        return SequenceClassification(called(self.answer.names, given(section), model))
 
     @classmethod
     def going_on(cls, section: DataSection, known: Mapping[str, Any], adapter: str) -> DataSection:
-        given = _given(section)
-        labels = known.get("labels") or given
-        if labels is None:
-            raise ConfigError(
-                f"model.adapter: {adapter} does not say what its labels are; name them in data.labels, in the order "
-                "of its outputs"
-            )
-        if given not in (None, labels):
-            raise ConfigError(
-                f"data.labels: the adapter in model.adapter answers {listed(list(map(repr, labels)))}, in that order; "
-                "leave data.labels out, or begin without the adapter"
-            )
-        return section.model_copy(update={"labels": labels})
+        return going_on(section, known, adapter, "labels")
 
     @classmethod
     def glance(
@@ -160,13 +149,8 @@ if TYPE_CHECKING:
     _is_one: type[Task] = SequenceClassification
 
 
-def _given(section: DataSection) -> list[str] | None:
-    """The names that a person gives."""
-    return getattr(section, "labels", None)
-
-
 def _column(split: Split, section: DataSection) -> LabelColumn:
-    return read_label_column(split, section.label, _given(section))
+    return read_label_column(split, section.label, given(section))
 
 
 def _examples(labels: LabelColumn, reading: Reading, section: DataSection) -> Examples:

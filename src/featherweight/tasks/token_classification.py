@@ -10,7 +10,7 @@ import numpy as np
 from featherweight.answers import Answer
 from featherweight.answers.entities import tags_of, types_in
 from featherweight.answers.tags import PlainTags, Tags
-from featherweight.errors import ConfigError, DataError
+from featherweight.errors import DataError
 from featherweight.records.outputs import Outputs
 from featherweight.records.questions import Question
 from featherweight.records.rows import Encoding, Examples, Ragged, Rows, Split
@@ -18,7 +18,7 @@ from featherweight.registry import deferred
 from featherweight.tasks import heads, loading
 from featherweight.tasks.heads import HeadPlan
 from featherweight.tasks.reading import encoding, tags, words
-from featherweight.tasks.reading.labels import ROW, listed, row_ids
+from featherweight.tasks.reading.labels import ROW, given, going_on, listed, row_ids
 from featherweight.tasks.reading.questions import clean
 from featherweight.tasks.reading.splits import complete, require_labelled, require_train, sample
 from featherweight.tasks.reading.tags import TagColumn
@@ -59,7 +59,7 @@ class TokenClassification:
         columns = _columns(splits, section)
         require_labelled(splits, [name for name, column in columns.items() if column.is_unlabelled], section)
         labelled = {name: column for name, column in columns.items() if not column.is_unlabelled}
-        task = cls._of(labelled.values(), _given(section))
+        task = cls._of(labelled.values(), given(section))
         examples = {name: task._examples(column, section) for name, column in labelled.items()}
         return task, complete(examples, task.answer, section, seed)
 
@@ -71,7 +71,7 @@ class TokenClassification:
 
     @classmethod
     def of_split(cls, split: Split, section: DataSection) -> TokenClassification:
-        return cls._of([_column(split, section)], _given(section))
+        return cls._of([_column(split, section)], given(section))
 
     @classmethod
     def of_model(cls, config: Any) -> TokenClassification | None:
@@ -87,19 +87,7 @@ class TokenClassification:
 
     @classmethod
     def going_on(cls, section: DataSection, known: Mapping[str, Any], adapter: str) -> DataSection:
-        given = _given(section)
-        labels = known.get("labels") or given
-        if labels is None:
-            raise ConfigError(
-                f"model.adapter: {adapter} does not say what its tags are; name them in data.labels, in the order of "
-                "its outputs"
-            )
-        if given not in (None, labels):
-            raise ConfigError(
-                f"data.labels: the adapter in model.adapter answers {listed(list(map(repr, labels)))}, in that order; "
-                "leave data.labels out, or begin without the adapter"
-            )
-        return section.model_copy(update={"labels": labels})
+        return going_on(section, known, adapter, "tags")
 
     @classmethod
     def glance(
@@ -141,9 +129,9 @@ class TokenClassification:
         return loading.with_names(self.head())
 
     @classmethod
-    def _of(cls, columns: Iterable[TagColumn], given: Sequence[str] | None = None) -> TokenClassification:
+    def _of(cls, columns: Iterable[TagColumn], names: Sequence[str] | None = None) -> TokenClassification:
         """With the tags given, or else those of all splits, so that what is measured can be said."""
-        found = given or sorted({tag for column in columns for tag in column.tags})
+        found = names or sorted({tag for column in columns for tag in column.tags})
         if tags.are_entities(set(found)):
             return cls(Tags(tags_of(types_in(found))))
         return cls(PlainTags(found))
@@ -203,12 +191,6 @@ if TYPE_CHECKING:
     _is_one: type[Task] = TokenClassification
 
 
-def _given(section: DataSection) -> list[str] | None:
-    """The tags that the recipe names."""
-    found: list[str] | None = getattr(section, "labels", None)
-    return found
-
-
 def _columns(splits: Mapping[str, Split], section: DataSection) -> dict[str, TagColumn]:
     return {name: _column(split, section) for name, split in splits.items()}
 
@@ -217,16 +199,16 @@ def _column(split: Split, section: DataSection) -> TagColumn:
     return tags.read(split, section.text, section.label)
 
 
-def _question(given: Any) -> Question:
-    if isinstance(given, Mapping):
-        if set(given) == {"text"}:
-            return _question(given["text"])
-        if set(given) != {_TOKENS}:
+def _question(asked: Any) -> Question:
+    if isinstance(asked, Mapping):
+        if set(asked) == {"text"}:
+            return _question(asked["text"])
+        if set(asked) != {_TOKENS}:
             raise DataError('a text, a list of words, or {"tokens": [...]} was expected')
-        given = given[_TOKENS]
-    if isinstance(given, list):
-        text, spans = words.joined(list(map(clean, given)))
+        asked = asked[_TOKENS]
+    if isinstance(asked, list):
+        text, spans = words.joined(list(map(clean, asked)))
     else:
-        text = clean(given)
+        text = clean(asked)
         spans = words.of_text(text)
     return Question(text, spans or [(0, len(text))])  # a text without a word is one, which has no token

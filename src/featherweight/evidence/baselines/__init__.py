@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -72,6 +73,30 @@ def through(features: Column, weight: NDArray[np.float32], bias: NDArray[np.floa
     if isinstance(features, Ragged):
         return Ragged(features.values @ weight.T + bias, features.offsets)
     return np.asarray(features @ weight.T + bias)
+
+
+class LayerProbe(ABC):
+    """A probe that answers through its layer. It costs one pass over train, of which it takes at most 5,000 rows, drawn
+    by a fixed seed."""
+
+    def fit(self, train: Part, kind: Answer) -> None:
+        self._kind = kind
+        rows = self.rows(train.examples, kind)
+        self._weight, self._bias = self.layer(train.features(rows), train.examples.truth[rows], kind)
+
+    def predict(self, part: Part) -> Answers:
+        return self._kind.of_outputs(through(part.all_features(), self._weight, self._bias), {})
+
+    @staticmethod
+    def rows(train: Examples, kind: Answer) -> NDArray[np.int64]:
+        return sample(len(train), MOST_PROBE_ROWS)
+
+    @classmethod
+    @abstractmethod
+    def layer(
+        cls, features: Column, truth: Column, kind: Answer, strength: float = ..., intercept: bool = ...
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """See :class:`Probe`."""
 
 
 def readable(examples: Examples, most: int = _MOST_ROWS) -> NDArray[np.int64]:

@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from featherweight.answers import Answer
 from featherweight.answers.number import VALUE, Number
-from featherweight.evidence.baselines import MOST_PROBE_ROWS, Part, readable, sample
+from featherweight.evidence.baselines import LayerProbe, Part, readable
 from featherweight.evidence.words import Words
 from featherweight.records.answers import Answers
-from featherweight.records.rows import Column, Examples, numbers_of
+from featherweight.records.rows import Column, numbers_of
 
 _MOST_WORDS = 2_000_000
 _STRENGTH = 0.01  # the inverse of the penalty of the probe's weights
@@ -51,23 +51,8 @@ class TfidfRidge:
         return Answers({VALUE: np.concatenate([*map(self.model.predict, self.words.of(part.examples.all_texts()))])})
 
 
-class RidgeProbe:
-    """Ridge regression on what the untuned model's head reads: what the pretrained model knows already.
-
-    It costs one pass over train, of which it takes at most 5,000 rows, drawn by a fixed seed.
-    """
-
-    def fit(self, train: Part, kind: Answer) -> None:
-        self.kind = kind
-        rows = self.rows(train.examples, kind)
-        self.weight, self.bias = self.layer(train.features(rows), train.examples.truth[rows], kind)
-
-    def predict(self, part: Part) -> Answers:
-        return self.kind.of_outputs(numbers_of(part.all_features()) @ self.weight.T + self.bias, {})
-
-    @staticmethod
-    def rows(train: Examples, kind: Answer) -> NDArray[np.int64]:
-        return sample(len(train), MOST_PROBE_ROWS)
+class RidgeProbe(LayerProbe):
+    """Ridge regression on what the untuned model's head reads: what the pretrained model knows already."""
 
     @classmethod
     def layer(

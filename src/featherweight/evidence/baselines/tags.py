@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from featherweight.answers import Answer
 from featherweight.answers.tags import SCORES, TAGS
-from featherweight.evidence.baselines import MOST_PROBE_ROWS, SEED, Part, sample, through
+from featherweight.evidence.baselines import SEED, LayerProbe, Part
 from featherweight.evidence.baselines.labels import as_layer, fit_probe
 from featherweight.records.answers import Answers
-from featherweight.records.rows import Column, Examples, Ragged
+from featherweight.records.rows import Column, Ragged
 
 _STRENGTH = 0.1
 _MOST_WORDS = 50_000  # that a probe is fitted on
@@ -42,23 +42,8 @@ class CommonestTag:
         return Answers({TAGS: tags, SCORES: Ragged(scores, tags.offsets)})
 
 
-class TokenProbe:
-    """Logistic regression on what the untuned model's head reads of each word: what the pretrained model knows already.
-
-    It costs one pass over at most 5,000 rows of train, drawn by a fixed seed.
-    """
-
-    def fit(self, train: Part, kind: Answer) -> None:
-        self.kind = kind
-        rows = self.rows(train.examples, kind)
-        self.weight, self.bias = self.layer(train.features(rows), train.examples.truth[rows], kind)
-
-    def predict(self, part: Part) -> Answers:
-        return self.kind.of_outputs(through(part.all_features(), self.weight, self.bias), {})
-
-    @staticmethod
-    def rows(train: Examples, kind: Answer) -> NDArray[np.int64]:
-        return sample(len(train), MOST_PROBE_ROWS)
+class TokenProbe(LayerProbe):
+    """Logistic regression on what the untuned model's head reads of each word."""
 
     @classmethod
     def layer(

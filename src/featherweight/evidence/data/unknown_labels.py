@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,21 +15,27 @@ if TYPE_CHECKING:
     from featherweight.evidence.data.checks import Look
 
 
+def unknown(look: Look, names: Sequence[str]) -> dict[str, dict[str, int]]:
+    """For each held-out split that has any: by name, how often the truth is what train never has.
+
+    Args:
+        names: by number.
+    """
+    if "train" not in look.splits:
+        return {}
+    truth = {name: numbers_of(split.truth) for name, split in look.splits.items()}
+    others = {name: one[~np.isin(one, truth["train"])] for name, one in truth.items()}
+    return {
+        name: {names[one]: int(count) for one, count in zip(*np.unique(found, return_counts=True), strict=True)}
+        for name, found in others.items()
+        if len(found)
+    }
+
+
 class UnknownLabels:
     def find(self, look: Look) -> Mapping[str, Any]:
         """``unknown_labels``: for each held-out split that has any, the labels and their rows."""
-        if "train" not in look.splits:
-            return {"unknown_labels": {}}
-        labels = {name: numbers_of(split.truth) for name, split in look.splits.items()}
-        unknown = {name: one[~np.isin(one, labels["train"])] for name, one in labels.items()}
-        counts = {name: np.unique(one, return_counts=True) for name, one in unknown.items() if len(one)}
-        names = look.kind.possible
-        return {
-            "unknown_labels": {
-                name: {names[label]: int(rows) for label, rows in zip(*found, strict=True)}
-                for name, found in counts.items()
-            }
-        }
+        return {"unknown_labels": unknown(look, look.kind.possible)}
 
     def warnings(self, found: Mapping[str, Any]) -> list[str]:
         return [

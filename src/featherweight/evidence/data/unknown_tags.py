@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from featherweight.evidence.data.unknown_labels import unknown
 from featherweight.records.parts import Brief, Part
-from featherweight.records.rows import numbers_of
 from featherweight.tasks.reading.labels import listed
 
 if TYPE_CHECKING:
@@ -18,18 +16,7 @@ if TYPE_CHECKING:
 class UnknownTags:
     def find(self, look: Look) -> Mapping[str, Any]:
         """``unknown_tags``: for each held-out split that has any, the tags and how many words have them."""
-        if "train" not in look.splits:
-            return {"unknown_tags": {}}
-        tags = {name: numbers_of(split.truth) for name, split in look.splits.items()}
-        unknown = {name: one[~np.isin(one, tags["train"])] for name, one in tags.items()}
-        names = look.kind.facts()["labels"]
-        return {
-            "unknown_tags": {
-                name: {names[tag]: int(words) for tag, words in zip(*np.unique(one, return_counts=True), strict=True)}
-                for name, one in unknown.items()
-                if len(one)
-            }
-        }
+        return {"unknown_tags": unknown(look, look.kind.facts()["labels"])}
 
     def warnings(self, found: Mapping[str, Any]) -> list[str]:
         return [

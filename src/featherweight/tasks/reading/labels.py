@@ -6,7 +6,7 @@ import math
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,8 @@ from featherweight.records.rows import Split
 
 if TYPE_CHECKING:
     import datasets
+
+    from featherweight.recipe import DataSection
 
 _UNLABELLED = "-1"  # what GLUE puts in the label column of a split whose labels are secret
 _MISSING = -1
@@ -194,6 +196,36 @@ def called(outputs: Sequence[str], configured: Sequence[str] | None, model: str)
             "wholly other ones in their order"
         )
     return tuple(configured)
+
+
+def given(section: DataSection) -> list[str] | None:
+    """The names that a person gives in ``data.labels``."""
+    names: list[str] | None = getattr(section, "labels", None)
+    return names
+
+
+def going_on(section: DataSection, known: Mapping[str, Any], adapter: str, what: str) -> DataSection:
+    """The section with the names that an adapter answers.
+
+    Args:
+        known: the adapter's ``featherweight.json``.
+        what: the names are of, such as ``labels``.
+
+    Raises:
+        ConfigError: the section has other names, or nobody says what the adapter's are.
+    """
+    names = known.get("labels") or given(section)
+    if names is None:
+        raise ConfigError(
+            f"model.adapter: {adapter} does not say what its {what} are; name them in data.labels, in the order of "
+            "its outputs"
+        )
+    if given(section) not in (None, names):
+        raise ConfigError(
+            f"data.labels: the adapter in model.adapter answers {listed(list(map(repr, names)))}, in that order; "
+            "leave data.labels out, or begin without the adapter"
+        )
+    return section.model_copy(update={"labels": names})
 
 
 def class_indices(labels: LabelColumn, reading: Reading) -> NDArray[np.int64]:
