@@ -358,6 +358,9 @@ def test_inspect_data_shows_shares_lengths_and_repeats(cli: Cli, tmp_path: Path)
     assert found["splits"]["train"]["repeated_texts"] >= 1
     assert found["shared_texts"]["train and validation"] >= 1
     assert "a.csv" in cli("inspect", "data", "a.csv", "b.csv").stdout
+    refused = cli("inspect", "data", "a.csv", "--set", "training.seed=3")
+    assert refused.returncode == 2
+    assert "--set training: data is looked at by the keys of its own section" in refused.stderr
 
 
 def test_no_color_and_terminal(run: Path, tmp_path: Path) -> None:

@@ -185,6 +185,19 @@ def test_row_77_columns_of_another_task_are_recognised(columns: dict[str, Any], 
     refused("no column 'text'", named, train_file=str(path))
 
 
+def test_row_77_columns_of_another_task_are_recognised_where_the_label_is_missing_too(tmp_path: Path) -> None:
+    path = tiny.save_jsonl(tmp_path / "t.jsonl", [{"tokens": ["a"], "ner_tags": ["O"]}])
+    refused("no column 'label'", 'tokens and ner_tags are for task = "token-classification"', train_file=str(path))
+
+
+@pytest.mark.parametrize(("values", "told"), [(30, True), (12, False)])
+def test_row_77_many_integers_are_classes_that_may_be_a_scale(values: int, told: bool, tmp_path: Path) -> None:
+    rows = [{"text": f"text {index}", "label": index % values} for index in range(values * 4)]
+    _, examples = prepare(train_file=str(tiny.save_jsonl(tmp_path / "t.jsonl", rows)))
+    said = "the 30 different integers in 'label' are read as classes without an order; for numbers there is task ="
+    assert (said in (examples["train"].reading or "")) == told
+
+
 # Row 78: quoted TSV, dev files, unlabelled test files.
 
 ODD = [

@@ -169,6 +169,9 @@ def test_a_stopped_run_resumes_to_the_same_bytes(
         [(event["event"], event.get("step")) for event in RunDirectory(tmp_path / name).read_history()]
         for name in ("whole", "stopped")
     ]
+    saves = [sum(name == "checkpoint" for name, _ in one) for one in steps]
+    counted = [RunDirectory(tmp_path / name).read_metrics()["resources"]["saves"] for name in ("whole", "stopped")]
+    assert counted == saves, "the one before the stop as well"
     steps = [[entry for entry in one if entry[0] not in {"checkpoint", "resume"}] for one in steps]
     assert steps[0] == steps[1], "no step done twice or left out"
 

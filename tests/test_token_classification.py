@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
 import pytest
 import serving
 import stock
@@ -925,6 +928,22 @@ class TestAnswering:
         predictor = load_predictor(finished)
         asked = [*ASKED, *(" ".join(row["tokens"]) for row in rows(30, seed=4))]
         require_same_entities([predictor.predict([one])[0] for one in asked], predictor.predict(asked))
+
+    @pytest.mark.parametrize("ending", ["csv", "parquet"])
+    def test_a_list_of_words_in_a_cell_is_one_as_in_training(self, ending: str, finished: Path, tmp_path: Path) -> None:
+        words = ["the", "O'Neill-film", "great"]
+        table = pa.table({"tokens": [json.dumps(words), "the great film"]})
+        if ending == "csv":
+            pa_csv.write_csv(table, tmp_path / "in.csv")
+        else:
+            pq.write_table(table, tmp_path / "in.parquet")
+        predictor = load_predictor(finished)
+        target = tmp_path / "out.jsonl"
+        assert predictor.predict_file(tmp_path / f"in.{ending}", target, column="tokens") == 2
+        found = [json.loads(line) for line in target.read_text().splitlines()]
+        assert [row["tags"] for row in found] == [
+            predictor.predict([asked])[0]["tags"] for asked in (words, "the great film")
+        ]
 
     def test_a_text_a_list_and_tokens_are_one_question(self, finished: Path) -> None:
         replies = load_predictor(finished).predict(

@@ -158,7 +158,7 @@ def test_row_91_several_runs_are_better_worse_or_not_told_apart() -> None:
     )
     rare = {**rows[0], "verdict": "no-difference", "accuracy_verdict": "better", "p_value_holm": 0.001}
     assert of_several("a", [rare], Label) == (
-        "b is more often right than a (accuracy +0.4000), but never answers some labels."
+        "b is ahead of a in accuracy (+0.4000), but never answers some labels."
     )
 
 
@@ -178,12 +178,12 @@ def test_row_91_a_gain_that_gives_up_a_label_is_neither_better_nor_chance() -> N
         })  # fmt: skip
 
     assert against(guesses, always, guesses) == (
-        "The tuned model is more often right than the cheaper majority (accuracy 0.9900 against 0.5000), but never answers "
-        "some labels. The tuned model is more often right than the base model (accuracy 0.5000 before, 0.9900 after), but "
+        "The tuned model is ahead of the cheaper majority in accuracy (0.9900 against 0.5000), but never answers "
+        "some labels. The tuned model is ahead of the base model in accuracy (0.5000 before, 0.9900 after), but "
         "never answers some labels."
     )
     assert against(guesses, finds, always) == (
-        "The tuned model is less often right than the cheaper majority (accuracy 0.9600 against 0.9900), which never "
+        "The tuned model is behind the cheaper majority in accuracy (0.9600 against 0.9900), which never "
         "answers some labels. The tuned model is better than the base model (accuracy 0.5000 before, 0.9600 after)."
     )
 

@@ -64,6 +64,8 @@ def _inspect_data(arguments: Arguments) -> None:
         raise ConfigError(f"at most {len(FILE_KEYS)} files, taken as train, validation and test")
     keys = dict(zip(FILE_KEYS, arguments.files, strict=False))
     overrides = recipes.parse_set(arguments.assignments)
+    if foreign := sorted(set(overrides) - {"data"}):
+        raise ConfigError(f"--set {foreign[0]}: data is looked at by the keys of its own section, such as data.text")
     task = arguments.task or DEFAULT_TASK
     section = recipes.load_data_section({**keys, **overrides.get("data", {}), **reading_keys(arguments)}, task)
     console = console_for(arguments)

@@ -111,8 +111,8 @@ def _alone(pair: Mapping[str, Any]) -> str:
 def _withheld(one: str, other: str, pair: Mapping[str, Any], figures: str, kind: type[Answer]) -> str:
     title = headline_statistic(kind).title
     if _alone(pair) == "better":
-        return f"{one} is more often right than {other} ({title} {figures}), but {kind.reservation}"
-    return f"{one} is less often right than {other} ({title} {figures}), which {kind.reservation}"
+        return f"{one} is ahead of {other} in {title} ({figures}), but {kind.reservation}"
+    return f"{one} is behind {other} in {title} ({figures}), which {kind.reservation}"
 
 
 def _level_figures(one: float, other: float, pair: Mapping[str, Any], kind: type[Answer]) -> str:

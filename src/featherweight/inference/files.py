@@ -98,7 +98,7 @@ class _Source:
     def asked(self, cell: Any, number: int, task: Task) -> Question:
         """What a cell asks. Raises DataError, naming the row, where it is nothing to ask."""
         try:
-            (found,) = task.questions(["" if cell is None else cell])
+            (found,) = task.questions([_given_in(cell, task)])
         except DataError:
             cells.require_texts([cell], [number], self.name, self.column, _FIX)  # says what it is instead
             raise
@@ -119,6 +119,13 @@ class _Source:
             now = Path(self.name).stat()
             if (now.st_size, now.st_mtime_ns) != (self.state.st_size, self.state.st_mtime_ns):
                 raise DataError(f"{self.name}: changed while it was read; predict it again")
+
+
+def _given_in(cell: Any, task: Task) -> Any:
+    """What a cell gives a predictor, as training reads such a cell: a list of words may be spelled as JSON."""
+    if cell is None:
+        return ""
+    return (cells.parsed(cell) or "") if task.reads_tokens else cell
 
 
 @contextmanager
@@ -205,7 +212,7 @@ def _by_columns(predictor: Predictor, given: _Source, target: Format, output: st
             for batch in parquet.read_columns(file, given.name):
                 if batch.num_rows:
                     waiting.append(batch)
-                    yield from ("" if cell is None else cell for cell in batch.column(place).to_pylist())
+                    yield from (_given_in(cell, predictor.task) for cell in batch.column(place).to_pylist())
 
         answers = predictor.stream(asked())
         for first in answers:

@@ -7,6 +7,7 @@ in either are refused, with the task that would take them; nothing is turned int
 
 from __future__ import annotations
 
+import json
 import math
 import reprlib
 from collections.abc import Callable, Collection, Sequence
@@ -113,6 +114,20 @@ def without_nan(labels: list[Any]) -> list[Any]:
     if float not in set(map(type, labels)):
         return labels
     return [None if isinstance(label, float) and math.isnan(label) else label for label in labels]
+
+
+def parsed(cell: Any, begin: str = "[") -> Any:
+    """The list that a cell spells as JSON; the cell itself where it spells none, and None where it is empty.
+
+    Args:
+        begin: characters that such JSON begins with.
+    """
+    if isinstance(cell, str) and cell.startswith(tuple(begin)):
+        try:
+            return json.loads(cell)
+        except ValueError:
+            return cell
+    return cell if cell != "" else None
 
 
 def not_a_text(value: Any) -> str:

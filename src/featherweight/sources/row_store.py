@@ -75,7 +75,7 @@ def require_columns(found: Collection[str], asked: Mapping[str, str], origin: st
     """Raises DataError where a column that is asked for is not among those found."""
     for name, key in asked.items():
         if name not in found:
-            whose = cells.whose_columns(found) if key == "data.text" else ""
+            whose = cells.whose_columns(found) if key in {"data.text", "data.label"} else ""
             raise DataError(
                 f"{origin}: no column {name!r} for {key}{did_you_mean(name, found)}; "
                 f"the file has: {', '.join(map(repr, found))}{whose}"

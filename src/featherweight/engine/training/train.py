@@ -337,6 +337,7 @@ class Trainer:
         give_back(checkpoint.tensors["optimizer"], self.optimizer, scheduler["_last_lr"])
         randomness.restore(checkpoint.tensors["rng"])
         self.progress = Progress(**state)
+        self.progress.saves += 1  # its own, which it can't count
         self._saved = (checkpoint.step, self.progress.evaluated_step)
 
     @torch.no_grad()

@@ -28,6 +28,8 @@ _INTEGER = re.compile(r"[+-]?[0-9]{1,300}")
 _DECIMAL_INTEGER = re.compile(r"([+-]?[0-9]{1,300})\.0*")  # as pandas writes integers where one value is missing
 _MOST_SHOWN = 12
 _FOR_NUMBERS = 'for numbers there is task = "regression"'
+_MOST_INTEGERS = 20  # as names of classes, beyond which they may be a scale
+_NOT_A_SCALE = "the {} different integers in {!r} are read as classes without an order; {}"
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,7 @@ def label_names(train: LabelColumn, configured: Sequence[str] | None, column: st
     """
     names = configured or train.split.label_names
     if names is None:
-        if len(train.values) > max(20, len(train.codes) // 2):
+        if len(train.values) > max(_MOST_INTEGERS, len(train.codes) // 2):
             raise DataError(
                 f"{train.split.origin}: the label column {column!r} has {len(train.values)} different values in "
                 f"{len(train.codes)} rows; is it the label? Set data.label"
@@ -154,7 +156,8 @@ def read_as(labels: LabelColumn, names: Sequence[str], column: str, *, ordered: 
     classes = {name: index for index, name in enumerate(names)}
     values = set(labels.values)
     if values <= set(classes):
-        return Reading(classes)
+        is_scale = not ordered and len(names) > _MOST_INTEGERS and all(map(_is_integer, names))
+        return Reading(classes, _NOT_A_SCALE.format(len(names), column, _FOR_NUMBERS) if is_scale else None)
     declared = labels.split.label_names or ()
     folded = {name.casefold(): index for index, name in enumerate(names)}
     if values <= set(declared) and sorted(name.casefold() for name in declared) == sorted(folded):

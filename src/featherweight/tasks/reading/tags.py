@@ -5,7 +5,6 @@ IOB1, IOB2 and IOBES (BILOU) are told apart and read as IOB2.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import Any
 from featherweight.answers.entities import OUTSIDE
 from featherweight.errors import DataError
 from featherweight.records.rows import Split
+from featherweight.sources import cells
 from featherweight.tasks.reading import words as wording
 from featherweight.tasks.reading.labels import row_ids
 
@@ -113,7 +113,7 @@ def _class_names(split: Split, label: str) -> Sequence[str] | None:
 
 def _row(words: Any, tags: Any, names: Sequence[str] | None) -> tuple[TaggedRow, int]:
     """A row, and how many of its entities were widened to whole words. Raises ValueError."""
-    words, tags = _parsed(words), _parsed(tags, "[{")
+    words, tags = cells.parsed(words), cells.parsed(tags, "[{")
     if isinstance(words, list):
         if not all(isinstance(word, str) for word in words):
             raise ValueError("a list of words was expected")
@@ -129,20 +129,6 @@ def _row(words: Any, tags: Any, names: Sequence[str] | None) -> tuple[TaggedRow,
         return TaggedRow(words, spans, None), 0
     found, moved = _from_spans(tags, spans, len(words))
     return TaggedRow(words, spans, found), moved
-
-
-def _parsed(cell: Any, begin: str = "[") -> Any:
-    """What was kept as JSON.
-
-    Args:
-        begin: characters that such JSON begins with.
-    """
-    if isinstance(cell, str) and cell.startswith(tuple(begin)):
-        try:
-            return json.loads(cell)
-        except ValueError:
-            return cell
-    return cell if cell != "" else None
 
 
 def _tags(cell: Any, words: int, names: Sequence[str] | None) -> list[str] | None:
