@@ -248,7 +248,7 @@ class Answers:
 
     task = SequenceClassification(("neg", "pos"))
     fitted: Mapping[str, Any] = {}
-    text_column = None
+    text_columns = ()
     max_length = 512
 
     def __init__(self, meanwhile: Callable[[], object] = lambda: None) -> None:

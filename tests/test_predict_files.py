@@ -47,7 +47,7 @@ class Answers:
     """Answers by the text's length, and counts the texts that it was asked."""
 
     fitted: Mapping[str, Any] = {}
-    text_column = None
+    text_columns = ()
     max_length = 512
 
     def __init__(self, labels: Sequence[str] = ("neg", "pos")) -> None:

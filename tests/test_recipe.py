@@ -175,7 +175,7 @@ def test_row_96_every_key_of_training_arguments_is_ours_or_explained() -> None:
         ({"method": {"name": "dora"}}, "method.use_dora = true"),
         ({"method": {"name": "DoRA"}}, "method.use_dora = true"),
         ({"method": {"name": "adalora"}}, "is not supported yet"),
-        ({"data": {"name": "d", "text_pair": "b"}}, "pairs of texts are not read yet"),
+        ({"data": {"name": "d", "text_pair": "b"}}, "pairs of texts are two columns in data.text"),
         ({"learning_rate": 1e-3}, "did you mean 'training.learning_rate'?"),
         ({"training": {"lora_alpha": 8}}, "did you mean 'method.lora_alpha'?"),
     ],

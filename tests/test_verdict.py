@@ -157,9 +157,7 @@ def test_row_91_several_runs_are_better_worse_or_not_told_apart() -> None:
         "adjusted"
     )
     rare = {**rows[0], "verdict": "no-difference", "accuracy_verdict": "better", "p_value_holm": 0.001}
-    assert of_several("a", [rare], Label) == (
-        "b is ahead of a in accuracy (+0.4000), but never answers some labels."
-    )
+    assert of_several("a", [rare], Label) == ("b is ahead of a in accuracy (+0.4000), but never answers some labels.")
 
 
 def test_row_91_a_gain_that_gives_up_a_label_is_neither_better_nor_chance() -> None:

@@ -19,6 +19,9 @@ def add(commands: Any) -> None:
     parser.add_argument("run", metavar="RUN", help="a run, an export, or whatever `evaluate` takes")
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--text", action="append", help="a text; may be given again")
+    parser.add_argument(
+        "--text-pair", action="append", metavar="TEXT", help="the second text of each --text, for a model of pairs"
+    )
     source.add_argument(
         "--input", metavar="FILE", help="CSV, TSV, JSON, JSONL (also .gz) or Parquet; - reads JSONL from a pipe"
     )
@@ -39,13 +42,19 @@ def add(commands: Any) -> None:
     )
     parser.add_argument(
         "--column",
-        help="the column of --input that holds the text (default: the one that the run was tuned with, or else text)",
+        action="append",
+        help="the column of --input that holds the text, given twice for pairs (default: what the run was tuned with, "
+        "or else text)",
     )
 
 
 def _predict(arguments: Arguments) -> None:
     if arguments.text and arguments.output:
         raise ConfigError("--output goes with --input")
+    if arguments.text_pair and len(arguments.text_pair) != len(arguments.text or ()):
+        raise ConfigError("--text-pair: give one for each --text, in the same order")
+    if len(arguments.column or ()) > 2:
+        raise ConfigError("--column: a text has one column, and a pair has two")
     quiet_libraries()
     from featherweight import workflow
 
@@ -54,14 +63,20 @@ def _predict(arguments: Arguments) -> None:
     options["base_model"] = arguments.base_model
     if arguments.text:
         from featherweight.inference.predictor import load_predictor
+        from featherweight.records.questions import JOINT
 
         predictor = load_predictor(arguments.run, **options)
-        predictions = predictor.predict(arguments.text)
+        seconds = arguments.text_pair or [None] * len(arguments.text)
+        asked = [
+            one if other is None else {"text": one, "text_pair": other}
+            for one, other in zip(arguments.text, seconds, strict=True)
+        ]
+        predictions = predictor.predict(asked)
         if arguments.json:
             console.result({"predictions": predictions})
             return
-        for text, prediction in zip(arguments.text, predictions, strict=True):
-            print(f"{predictor.kind.line(prediction)}  {text}")
+        for one, other, prediction in zip(arguments.text, seconds, predictions, strict=True):
+            print(f"{predictor.kind.line(prediction)}  {one if other is None else one + JOINT + other}")
         return
     from featherweight.recipe import load_data_section
 

@@ -15,6 +15,7 @@ from featherweight.evidence.exhibits.examples import cut
 from featherweight.evidence.two_models import by_every_statistic, by_headline
 from featherweight.records.answers import Answers
 from featherweight.records.outcome import Figures, WithoutRows
+from featherweight.records.questions import JOINT
 
 _SHORT = 10, 80  # characters of a text that fits a line and says something
 _TRIED = 1000
@@ -49,11 +50,19 @@ def text_to_try(texts: Iterable[str]) -> str:
     """A row for people to ask about: the first that is short and plain, else the beginning of the first of all."""
     first = ""
     for text in islice(texts, _TRIED):
-        if _SHORT[0] <= len(text) <= _SHORT[1] and text.isprintable() and text == text.strip().lstrip("-"):
+        if _SHORT[0] <= len(text) <= _SHORT[1] and all(map(_is_plain, text.split(JOINT))):
             return text
         first = first or text
-    plain = " ".join("".join(char if char.isprintable() else " " for char in first).split())
-    return cut(plain.lstrip("- "), _SHORT[1])
+    parts = first.split(JOINT)
+    return JOINT.join(cut(_plain(part), _SHORT[1] // len(parts)) for part in parts)
+
+
+def _is_plain(text: str) -> bool:
+    return text.isprintable() and text == text.strip().lstrip("-")
+
+
+def _plain(text: str) -> str:
+    return " ".join("".join(char if char.isprintable() else " " for char in text).split()).lstrip("- ")
 
 
 def _without(case: Case, known: NDArray[np.bool_]) -> WithoutRows:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -10,21 +11,25 @@ import torch
 from tokenizers import Tokenizer
 
 from featherweight.engine.running.batches import collate
+from featherweight.engine.running.choosing import says_it_takes_kinds
 from featherweight.errors import ConfigError, first_line
 from featherweight.export import Subject
 from featherweight.export.merged import merge
 from featherweight.process.quiet import quiet
-from featherweight.sources.trial_texts import Frame
+from featherweight.records.questions import columns_of
+from featherweight.sources.trial_texts import Frame, with_kinds
 
 MODEL = "model.onnx"
 _OPSET = 17
 _TOLERANCE = 1e-3  # of logits; proved to be far less on the run's own rows
 _NEEDED = ("onnx", "onnxruntime")
 _INPUTS = ("input_ids", "attention_mask")
+_KINDS = "token_type_ids"
 
 
 class Onnx:
-    """``input_ids`` and ``attention_mask`` in, int64, (texts, tokens), padded on the right; ``logits`` out, float32."""
+    """``input_ids`` and ``attention_mask`` in, int64, (texts, tokens), padded on the right, with ``token_type_ids``
+    where the model was tuned on pairs and is told of them; ``logits`` out, float32."""
 
     is_exact: ClassVar[bool] = True
 
@@ -43,14 +48,15 @@ def require_packages() -> None:
 
 
 class _Logits(torch.nn.Module):
-    """What is traced: two tensors in, one out."""
+    """What is traced: tensors in, by the names of the inputs, and one out."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, inputs: Sequence[str]) -> None:
         super().__init__()
         self.model = model
+        self.inputs = inputs
 
-    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        return self.model(input_ids=input_ids, attention_mask=attention_mask).logits  # type: ignore[no-any-return]
+    def forward(self, *tensors: torch.Tensor) -> torch.Tensor:
+        return self.model(**dict(zip(self.inputs, tensors, strict=True))).logits  # type: ignore[no-any-return]
 
 
 def write_graph(subject: Subject, path: Path) -> None:
@@ -62,44 +68,51 @@ def write_graph(subject: Subject, path: Path) -> None:
     # As products and a softmax: the trace of PyTorch's fused attention looks for rows that see nothing, in two more
     # passes over all scores.
     model, frame = merge(subject.model), Frame.of(subject.tokenizer)
+    inputs = _inputs_of(subject, model)
     model.set_attn_implementation("eager")
     with quiet("torch.onnx"), torch.no_grad():  # it warns of branches on shapes; other shapes are tried below
         try:
             torch.onnx.export(
-                _Logits(model).eval(),
-                _batch(model, frame, [7, 5]),
+                _Logits(model, inputs).eval(),
+                tuple(_batch(model, frame, inputs, [7, 5]).values()),
                 str(path),
-                input_names=list(_INPUTS),
+                input_names=list(inputs),
                 output_names=["logits"],
-                dynamic_axes={**{name: {0: "texts", 1: "tokens"} for name in _INPUTS}, "logits": {0: "texts"}},
+                dynamic_axes={**{name: {0: "texts", 1: "tokens"} for name in inputs}, "logits": {0: "texts"}},
                 opset_version=_OPSET,
                 dynamo=False,
             )
             others = [1, 12, 4], [subject.facts["max_length"]]
-            same = all(_answers_alike(model, path, _batch(model, frame, lengths)) for lengths in others)
+            same = all(_answers_alike(model, path, _batch(model, frame, inputs, lengths)) for lengths in others)
         except Exception as error:
             raise _refused(model, f"can't be traced: {first_line(error)}") from error
     if not same:
         raise _refused(model, "is traced with branches that hold for the traced lengths alone")
 
 
-def _batch(model: Any, frame: Frame, lengths: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Texts of these lengths, or of what the frame has, padded on the right; two tensors (texts, tokens), int64."""
+def _inputs_of(subject: Subject, model: Any) -> tuple[str, ...]:
+    """What the graph takes."""
+    told = _KINDS in subject.tokenizer.model_input_names and says_it_takes_kinds(model)
+    return (*_INPUTS, _KINDS) if told and len(columns_of(subject.facts)) == 2 else _INPUTS
+
+
+def _batch(model: Any, frame: Frame, inputs: Sequence[str], lengths: list[int]) -> dict[str, torch.Tensor]:
+    """Texts of these lengths, or of what the frame has, padded on the right: for each input a tensor (texts, tokens),
+    int64."""
     texts = frame.texts(model, lengths)
     pad = model.config.get_text_config().pad_token_id or 0
-    batch = collate(texts, range(len(texts)), pad, torch.device("cpu"))
-    return batch.input_ids, batch.attention_mask
+    batch = collate(with_kinds(texts), range(len(texts)), pad, torch.device("cpu"))
+    return {name: getattr(batch, name) for name in inputs}
 
 
-def _answers_alike(model: Any, path: Path, batch: tuple[torch.Tensor, torch.Tensor]) -> bool:
+def _answers_alike(model: Any, path: Path, batch: Mapping[str, torch.Tensor]) -> bool:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    given = {name: tensor.numpy() for name, tensor in zip(_INPUTS, batch, strict=True)}
-    (logits,) = session.run(None, given)
-    expected = _Logits(model)(*batch)
+    (logits,) = session.run(None, {name: tensor.numpy() for name, tensor in batch.items()})
+    expected = model(**batch).logits
     return torch.allclose(torch.from_numpy(logits), expected, rtol=_TOLERANCE, atol=_TOLERANCE)
 
 

@@ -33,6 +33,8 @@ class Answerer(Protocol):
 
     def max_length(self, name: str) -> int: ...
 
+    def text_columns(self, name: str) -> tuple[str, ...]: ...
+
     def prepare(self, name: str, asked: Sequence[Question]) -> list[Ready]: ...
 
     def answer(self, names: Sequence[str], ready: Sequence[Ready]) -> list[dict[str, Any]]: ...
@@ -52,6 +54,9 @@ class OwnModel:
     def max_length(self, name: str) -> int:
         return self._predictor.backend.max_length
 
+    def text_columns(self, name: str) -> tuple[str, ...]:
+        return self._predictor.backend.text_columns
+
     def prepare(self, name: str, asked: Sequence[Question]) -> list[Ready]:
         return list(map(Ready, asked, self._predictor.backend.tokenise(asked)))
 
@@ -67,6 +72,6 @@ def prediction(reply: dict[str, Any], ready: Ready) -> dict[str, Any]:
     return reply | {"truncated": True} if ready.tokens.lost else reply
 
 
-def estimated_tokens(text: str, max_length: int) -> int:
+def estimated_tokens(characters: int, max_length: int) -> int:
     """A guess that needs no tokenizer, for how much is waiting."""
-    return min(len(text) // _CHARACTERS_PER_TOKEN + 2, max_length)
+    return min(characters // _CHARACTERS_PER_TOKEN + 2, max_length)

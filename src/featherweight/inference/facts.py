@@ -64,6 +64,11 @@ def _is_base(value: Any) -> bool:
     return isinstance(value, dict) and all(value.get(one) is None or isinstance(value[one], str) for one in names)
 
 
+def _is_one_or_two_names(value: Any) -> bool:
+    names = value if isinstance(value, list) and len(value) == 2 else [value]
+    return all(isinstance(name, str) for name in names)
+
+
 # Each key that is read: what it must be, and how that is said.
 _KEYS: dict[str, Check] = {
     "answer": (lambda value: isinstance(value, str), "the name of a kind of answer"),
@@ -71,6 +76,6 @@ _KEYS: dict[str, Check] = {
     "max_length": (lambda value: _is_whole(value, 1), "a whole number from 1"),
     "pad_token_id": (lambda value: _is_whole(value, 0), "a whole number from 0"),
     "equal_lengths": (lambda value: isinstance(value, bool), "true or false"),
-    "text_column": (lambda value: isinstance(value, str), "the name of a column"),
+    "text_column": (_is_one_or_two_names, "the name of a column, or two of them"),
     "base_model": (_is_base, "a table with name, revision and fingerprint"),
 }

@@ -33,17 +33,19 @@ _FIX = "mend the row, or set --column"
 Fill = Callable[[BinaryIO], int]
 
 
-def answer_file(predictor: Predictor, source: str, output: str, columns: Sequence[str], how: Reading) -> int:
+def answer_file(
+    predictor: Predictor, source: str, output: str, candidates: Sequence[tuple[str, ...]], how: Reading
+) -> int:
     """Stream a file's rows through a predictor into another file; see :meth:`Predictor.predict_file`.
 
     Args:
-        columns: which one holds the text: the first of these that the file begins with.
+        candidates: which column holds the text, or which two hold pairs: the first of these that the file begins with.
     """
     target: Format = FORMATS["jsonl"]() if output == "-" else format_of(output)
     if output != "-" and Path(output).exists() and not Path(output).is_file():
         raise ConfigError(f"{output}: not a regular file; name a file, or - for a pipe")
     with _opened(source, how) as given:
-        given.choose(columns)
+        given.choose(candidates)
         plan = _by_columns if given.format.keeps_types and target.keeps_types else _by_rows
         fill = plan(predictor, given, target, output)
         if output == "-":
@@ -65,7 +67,7 @@ class _Source:
 
     Attributes:
         name: for messages.
-        column: which one holds the text.
+        texts: the column of the texts, or the two of their pairs.
         state: when it was opened; None where nobody else can change it.
         columns: its columns, once it was read, where it has any without rows.
     """
@@ -74,16 +76,16 @@ class _Source:
     format: Format
     stream: BinaryIO
     how: Reading
-    column: str = ""
+    texts: tuple[str, ...] = ()
     state: os.stat_result | None = None
     columns: list[str] = field(default_factory=list)
 
-    def choose(self, columns: Sequence[str]) -> None:
-        first, *others = columns
+    def choose(self, candidates: Sequence[tuple[str, ...]]) -> None:
+        first, *others = candidates
         if others:
-            row: Row = next((row for _, row in self.rows()), {})
-            first = next((one for one in columns if one in row or one in self.columns), first)
-        self.column, self.how = first, replace(self.how, columns=(first,))
+            found = {*next((row for _, row in self.rows()), {}), *self.columns}
+            first = next((names for names in candidates if found.issuperset(names)), first)
+        self.texts, self.how = first, replace(self.how, columns=first)
 
     def rows(self) -> Iterator[tuple[int, Row]]:
         self.stream.seek(0)
@@ -91,24 +93,26 @@ class _Source:
         return self.format.read(self.stream, self.name, replace(self.how, on_columns=self.columns.extend))
 
     def question(self, row: Row, number: int, task: Task) -> Question:
-        if self.column not in row:
-            self.refuse_column(row, f"row {number}: ")
-        return self.asked(row[self.column], number, task)
+        self.require_columns(row, f"row {number}: ")
+        return self.asked([row[name] for name in self.texts], number, task)
 
-    def asked(self, cell: Any, number: int, task: Task) -> Question:
-        """What a cell asks. Raises DataError, naming the row, where it is nothing to ask."""
+    def asked(self, found: Sequence[Any], number: int, task: Task) -> Question:
+        """What the cells of a row's texts ask. Raises DataError, naming the row, where it is nothing to ask."""
         try:
-            (found,) = task.questions([_given_in(cell, task)])
+            (question,) = task.questions([_given_in(found, task)])
         except DataError:
-            cells.require_texts([cell], [number], self.name, self.column, _FIX)  # says what it is instead
+            for name, cell in zip(self.texts, found, strict=True):
+                cells.require_texts([cell], [number], self.name, name, _FIX)  # says what it is instead
             raise
-        return found
+        return question
 
-    def refuse_column(self, found: Collection[str], where: str = "") -> None:
-        has = f"it has {', '.join(map(repr, found))}" if found else "it has none"
-        raise DataError(
-            f"{self.name}: {where}no column {self.column!r}; {has}{cells.whose_columns(found)}; set --column"
-        )
+    def require_columns(self, found: Collection[str], where: str = "") -> None:
+        for name in self.texts:
+            if name not in found:
+                has = f"it has {', '.join(map(repr, found))}" if found else "it has none"
+                raise DataError(
+                    f"{self.name}: {where}no column {name!r}; {has}{cells.whose_columns(found)}; set --column"
+                )
 
     def refuse_clash(self, found: Collection[str], added: frozenset[str]) -> None:
         if clash := sorted(added.intersection(found)):
@@ -121,11 +125,12 @@ class _Source:
                 raise DataError(f"{self.name}: changed while it was read; predict it again")
 
 
-def _given_in(cell: Any, task: Task) -> Any:
-    """What a cell gives a predictor, as training reads such a cell: a list of words may be spelled as JSON."""
-    if cell is None:
-        return ""
-    return (cells.parsed(cell) or "") if task.reads_tokens else cell
+def _given_in(found: Sequence[Any], task: Task) -> Any:
+    """What a row's cells give a predictor, as training reads such cells: a list of words may be spelled as JSON."""
+    text, *pair = ("" if cell is None else cell for cell in found)
+    if pair:
+        return {"text": text, "text_pair": pair[0]}
+    return (cells.parsed(text) or "") if task.reads_tokens else text
 
 
 @contextmanager
@@ -155,8 +160,8 @@ def _by_rows(predictor: Predictor, given: _Source, target: Format, output: str) 
             given.refuse_clash(row, taken)
             writer.see(row)
         where = given.name
-        if given.columns and given.column not in given.columns:
-            given.refuse_column(given.columns)
+        if given.columns:
+            given.require_columns(given.columns)
         given.refuse_clash(given.columns, taken)
         writer.settle(given.columns, added)
     except NotHeldError as error:
@@ -191,16 +196,16 @@ def _by_columns(predictor: Predictor, given: _Source, target: Format, output: st
 
     file = parquet.open_columns(given.stream, given.name)
     names = unique(file.schema_arrow.names, given.name, given.how)
-    if given.column not in names:
-        given.refuse_column(names)
+    given.require_columns(names)
     fields = predictor.kind.fields(predictor.options)
     given.refuse_clash(names, frozenset(one.name for one in fields))
-    place = names.index(given.column)
+    places = [names.index(name) for name in given.texts]
     done = 0
     for batch in parquet.read_columns(file, given.name):
-        for cell in parquet.values(batch.column(place), given.column, given.name):
+        texts = (parquet.values(batch.column(names.index(name)), name, given.name) for name in given.texts)
+        for found in zip(*texts, strict=True):
             done += 1
-            given.asked(cell, done, predictor.task)
+            given.asked(found, done, predictor.task)
     schema = file.schema_arrow
     for one in fields:
         schema = schema.append(one)
@@ -212,7 +217,8 @@ def _by_columns(predictor: Predictor, given: _Source, target: Format, output: st
             for batch in parquet.read_columns(file, given.name):
                 if batch.num_rows:
                     waiting.append(batch)
-                    yield from (_given_in(cell, predictor.task) for cell in batch.column(place).to_pylist())
+                    texts = (batch.column(place).to_pylist() for place in places)
+                    yield from (_given_in(found, predictor.task) for found in zip(*texts, strict=True))
 
         answers = predictor.stream(asked())
         for first in answers:

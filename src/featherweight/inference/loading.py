@@ -15,6 +15,7 @@ from featherweight.inference.facts import read_facts
 from featherweight.methods.peft import adapters
 from featherweight.process.imports import importing_models
 from featherweight.recipe import ModelSection, Recipe
+from featherweight.records.questions import columns_of
 from featherweight.registry import METHODS
 from featherweight.runs.directory import FACTS, RunDirectory
 from featherweight.sources import archives, models
@@ -41,7 +42,7 @@ class LoadedModel:
         max_length: tokens after which texts are cut.
         head: dotted names of the modules that its own checkpoint may lack, and that tuning trains whole.
         fitted: on held-out rows, as the kind of answer has it; empty where nobody knows.
-        text_column: what the column with the text was called where it was tuned.
+        text_columns: what the column of the texts, or the two of their pairs, was called where it was tuned.
     """
 
     name: str
@@ -51,7 +52,7 @@ class LoadedModel:
     max_length: int
     head: Sequence[str] = ()
     fitted: Mapping[str, Any] = field(default_factory=dict)
-    text_column: str | None = None
+    text_columns: tuple[str, ...] = ()
 
 
 def facts(
@@ -60,14 +61,14 @@ def facts(
     max_length: int,
     pad_token_id: int,
     fitted: Mapping[str, Any],
-    text_column: str,
+    text_columns: Sequence[str],
     equal_lengths: bool,
 ) -> dict[str, Any]:
     """What a model needs to answer, beside what PEFT or transformers keeps: ``featherweight.json`` in its folder.
 
     Args:
         fitted: what the kind of answer fitted on held-out rows.
-        text_column: what the column with the text is called.
+        text_columns: what the column of the texts, or the two of their pairs, is called.
         equal_lengths: whether only texts of equal length may run together.
     """
     return {
@@ -78,7 +79,7 @@ def facts(
         "max_length": max_length,
         "pad_token_id": pad_token_id,
         "equal_lengths": equal_lengths,
-        "text_column": text_column,
+        "text_column": text_columns[0] if len(text_columns) == 1 else list(text_columns),
         **fitted,
         "base_model": {"name": source.name, "revision": source.revision, "fingerprint": source.fingerprint},
     }
@@ -195,8 +196,7 @@ def load_tuned(name: str, origin: Origin) -> LoadedModel:
     untuned = load_untuned(name, origin)
     fresh = [] if untuned.task.head().is_stored(models.load_config(origin.base)) else untuned.head
     model = adapters.load(untuned.model, origin.folder, fresh)
-    recipe = {"text_column": origin.run.data.text} if origin.run else {}  # which facts of before lack
-    return replace(untuned, model=model, **_beside(recipe | dict(origin.known)))
+    return replace(untuned, model=model, **_beside(_with_columns(origin)))
 
 
 @importing_models()
@@ -214,7 +214,13 @@ def load_untuned(name: str, origin: Origin) -> LoadedModel:
     else:
         model, tokenizer, head = _load_base(task, source, origin.folder)
     max_length, _ = lengths.usable(tokenizer, model, origin.known.get("max_length"), tried="max_length" in origin.known)
-    return LoadedModel(name, task, model, tokenizer, max_length, head)
+    columns = columns_of(_with_columns(origin))
+    return LoadedModel(name, task, model, tokenizer, max_length, head, text_columns=columns)
+
+
+def _with_columns(origin: Origin) -> dict[str, Any]:
+    """The facts, with the columns of the texts, which facts of before lack."""
+    return ({"text_column": origin.run.data.text} if origin.run else {}) | dict(origin.known)
 
 
 def execution_of(loaded: LoadedModel) -> Execution:
@@ -239,8 +245,8 @@ def _load_whole(name: str, folder: Path) -> LoadedModel:
 
 def _beside(known: Mapping[str, Any]) -> dict[str, Any]:
     """What ``featherweight.json`` has of answers that the model itself does not know."""
-    column = {key: known[key] for key in ("text_column",) if key in known}
-    return {"fitted": {key: known[key] for key in kind_of(known).unfitted if key in known}, **column}
+    fitted = {key: known[key] for key in kind_of(known).unfitted if key in known}
+    return {"fitted": fitted, "text_columns": columns_of(known)}
 
 
 def _load_base(task: Task, source: ModelSource, folder: Path) -> tuple[Any, Any, list[str]]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from featherweight.errors import ConfigError, ModelError, first_line
 from featherweight.inference.facts import read_facts
 from featherweight.records.batching import by_tokens, of_equal
-from featherweight.records.questions import Question, Tokens
+from featherweight.records.questions import Question, Tokens, columns_of
 from featherweight.records.rows import UNSEEN, Column, Encoding, Ragged
 from featherweight.runs.directory import FACTS
 from featherweight.tasks import Task, task_of
@@ -56,7 +56,7 @@ class OnnxBackend:
         except KeyError as error:
             raise ModelError(f"{folder / FACTS}: lacks {error.args[0]!r}; export it again") from None
         self.fitted: Mapping[str, Any] = facts
-        self.text_column: str | None = facts.get("text_column")
+        self.text_columns = columns_of(facts)
         self._tokenizing = threading.Lock()
         self._pad: int = facts["pad_token_id"]
         self._equal_lengths = bool(facts.get("equal_lengths"))
@@ -74,7 +74,8 @@ class OnnxBackend:
                 f"{folder / 'model.onnx'}: can't be loaded: {first_line(error)}; export it again"
             ) from None
         side = (found.truncation or {}).get("direction", "right")
-        self._tokenizer = FileTokenizer(found, self._pad, side)
+        self._inputs = [one.name for one in self._session.get_inputs()]
+        self._tokenizer = FileTokenizer(found, self._pad, side, model_input_names=self._inputs)
         (output,) = self._session.get_outputs()
         width, expected = output.shape[-1], self.task.answer.width
         if isinstance(width, int) and width != expected:
@@ -92,22 +93,24 @@ class OnnxBackend:
         for chosen in by_tokens(encoding.lengths, _TOKEN_BUDGET):
             for together in of_equal(encoding.lengths[chosen]) if self._equal_lengths else [slice(None)]:
                 members = chosen[together]
-                for row, logits in zip(members, self._run([rows[index].ids for index in members]), strict=True):
+                for row, logits in zip(members, self._run([rows[index] for index in members]), strict=True):
                     found[row] = logits
         if encoding.reads is None:
             return np.stack(found) if found else np.empty((0, self.task.answer.width), dtype=np.float32)
         read = [_read(logits, encoding.reads.row(row)) for row, logits in enumerate(found)]
         return Ragged(np.concatenate(read), encoding.reads.offsets)
 
-    def _run(self, rows: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+    def _run(self, rows: Sequence[Tokens]) -> NDArray[np.float32]:
         """Logits, shape (rows, width), or (rows, tokens, width)."""
-        shape = len(rows), max(len(row) for row in rows)
+        shape = len(rows), max(len(row.ids) for row in rows)
         input_ids = np.full(shape, self._pad, dtype=np.int64)
-        mask = np.zeros(shape, dtype=np.int64)
+        mask, kinds = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
         for index, row in enumerate(rows):
-            input_ids[index, : len(row)] = row
-            mask[index, : len(row)] = 1
-        (logits,) = self._session.run(None, {"input_ids": input_ids, "attention_mask": mask})
+            input_ids[index, : len(row.ids)] = row.ids
+            mask[index, : len(row.ids)] = 1
+            kinds[index, : len(row.kinds or ())] = row.kinds or ()
+        given = {"input_ids": input_ids, "attention_mask": mask, "token_type_ids": kinds}
+        (logits,) = self._session.run(None, {name: given[name] for name in self._inputs})
         return np.asarray(logits, dtype=np.float32)
 
 

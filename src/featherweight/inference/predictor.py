@@ -15,6 +15,7 @@ from featherweight.records.answers import Answers, joined
 from featherweight.records.questions import Question, Tokens
 from featherweight.records.rows import Column, Ragged
 from featherweight.tasks import Task
+from featherweight.tasks.reading.questions import require_fits
 
 _BLOCK = 32 * 32  # texts sorted by length together; bounds the memory of a stream
 
@@ -29,13 +30,14 @@ class Backend(Protocol):
     Attributes:
         task: of the model, which knows what is answered.
         fitted: on held-out rows, as the kind of answer has it; what was not fitted is None or missing.
-        text_column: what the column with the text was called where the model was tuned; None where nobody knows.
+        text_columns: what the column of the texts, or the two of their pairs, was called where the model was tuned;
+            none where nobody knows.
         max_length: tokens after which texts are cut.
     """
 
     task: Task
     fitted: Mapping[str, Any]
-    text_column: str | None
+    text_columns: tuple[str, ...]
     max_length: int
 
     def tokenise(self, asked: Sequence[Question]) -> list[Tokens]:
@@ -67,7 +69,8 @@ class Predictor:
         gives a list of one.
 
         Args:
-            asked: texts, or whatever else the task may be asked, such as the words of a text.
+            asked: texts, or whatever else the task may be asked, such as a pair, ``{"text": ..., "text_pair": ...}``,
+                or the words of a text.
 
         Raises:
             DataError: something that is no question is among them.
@@ -92,7 +95,9 @@ class Predictor:
             yield questions, self.backend.outputs(self.backend.tokenise(questions))
 
     def _question(self, given: Any) -> list[Question]:
-        return [given] if isinstance(given, Question) else self.task.questions([given])
+        if isinstance(given, Question):
+            return [given]
+        return [require_fits(one, self.backend.text_columns) for one in self.task.questions([given])]
 
     def _nothing(self) -> Column:
         values = np.empty((0, self.kind.width), dtype=np.float32)
@@ -103,7 +108,7 @@ class Predictor:
         source: str | Path,
         output: str | Path,
         *,
-        column: str | None = None,
+        column: str | Sequence[str] | None = None,
         encoding: str = "utf-8",
         delimiter: str | None = None,
     ) -> int:
@@ -112,7 +117,8 @@ class Predictor:
         Args:
             source: ``-`` reads JSONL from standard input.
             output: ``-`` writes JSONL to standard output.
-            column: which column holds the text; None is the one that the run was tuned with, or else ``text``.
+            column: which column holds the text, or which two hold pairs; None is what the run was tuned with, or else
+                ``text``, and ``text_pair``.
             encoding: of the source.
             delimiter: what separates the fields of CSV and TSV; found out if None.
 
@@ -126,9 +132,12 @@ class Predictor:
         from featherweight.inference.files import answer_file
         from featherweight.sources.formats import Reading
 
-        known = list(dict.fromkeys(filter(None, (self.backend.text_column, "text"))))
+        tuned_with = self.backend.text_columns
+        candidates = list(dict.fromkeys([tuned_with or ("text",), ("text", "text_pair")[: len(tuned_with) or 1]]))
+        if column:
+            candidates = [(column,) if isinstance(column, str) else tuple(column)]
         how = Reading(encoding, delimiter=delimiter)
-        return answer_file(self, str(source), str(output), [column] if column else known, how)
+        return answer_file(self, str(source), str(output), candidates, how)
 
 
 def is_export(name: str | Path) -> bool:

@@ -29,6 +29,7 @@ class _Voice:
 
     task: Task
     max_length: int
+    text_columns: tuple[str, ...]
 
 
 class SharedBase:
@@ -73,7 +74,7 @@ class SharedBase:
             {path: head.to(self._device) for path, head in weights.heads.items()},
         )
         with self._lock:
-            self._voices[name] = _Voice(loaded.task, loaded.max_length)
+            self._voices[name] = _Voice(loaded.task, loaded.max_length, loaded.text_columns)
             self._multi.add(name, placed)
 
     def remove(self, name: str) -> int:
@@ -88,6 +89,9 @@ class SharedBase:
 
     def max_length(self, name: str) -> int:
         return self._voices[name].max_length
+
+    def text_columns(self, name: str) -> tuple[str, ...]:
+        return self._voices[name].text_columns
 
     def prepare(self, name: str, asked: Sequence[Question]) -> list[Ready]:
         return list(map(Ready, asked, tokens.encode(asked, self._tokenizer, self.max_length(name))))

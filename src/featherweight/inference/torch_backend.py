@@ -35,7 +35,7 @@ class TorchBackend:
         self.loaded = replace(loaded, model=merge(loaded.model) if can_merge(loaded.model) else loaded.model)
         self.task = self.loaded.task
         self.fitted = self.loaded.fitted
-        self.text_column = self.loaded.text_column
+        self.text_columns = self.loaded.text_columns
         self.max_length = self.loaded.max_length
         if torch.cuda.is_available():
             self.loaded.model.to("cuda")

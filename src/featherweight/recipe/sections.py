@@ -15,6 +15,7 @@ from featherweight.recipe.values import (
     PositiveFloat,
     PositiveInt,
     Revision,
+    Texts,
 )
 from featherweight.registry import BASELINES, DEFAULT_TASK, did_you_mean
 from featherweight.storage.names import problem
@@ -53,12 +54,12 @@ class DataSection(Section):
     Attributes:
         lists: the keys of columns whose cells may be lists; they are read as JSON.
         numeric: whether the label is a number, so that whole ones and others are of one kind.
-        usual: pairs of text and label columns that are looked for where the section leaves them open.
+        usual: text and label columns that are looked for, in this order, where the section leaves them open.
     """
 
     lists: ClassVar[frozenset[str]] = frozenset()
     numeric: ClassVar[bool] = False
-    usual: ClassVar[tuple[tuple[str, str], ...]] = ()
+    usual: ClassVar[tuple[tuple[str | tuple[str, str], str], ...]] = ()
 
     name: str | None = Field(None, description="hub id, folder, or package:NAME/PATH", min_length=1)
     config: str | None = Field(None, description="configuration of a hub data set")
@@ -66,7 +67,9 @@ class DataSection(Section):
     train_file: Files | None = Field(None, description=_FILES)
     validation_file: Files | None = Field(None, description=_FILES)
     test_file: Files | None = Field(None, description=_FILES)
-    text: str = Field("text", description="column that holds the text")
+    text: Texts = Field(
+        "text", description="column that holds the text, or a list of two that hold pairs; known names are found"
+    )
     label: str = Field("label", description="column that holds the truth about the text")
     slices: list[str] = Field([], description="columns whose values the evidence looks at one by one")
     keywords: list[str] = Field([], description="words; the evidence looks at the rows that hold each of them")
@@ -112,13 +115,20 @@ class DataSection(Section):
             raise ValueError("give 'name' (hub id, folder or package file) or 'train_file'")
         if self.name is not None and files:
             raise ValueError(f"give either 'name' or '{files[0]}', not both")
-        if self.text in {*self.slices, self.group}:
+        if {*self.texts} & {*self.slices, self.group}:
             raise ValueError("'slices' and 'group' name columns beside the text")
+        if len(set(self.texts)) < len(self.texts):
+            raise ValueError("'text' names one column twice")
         if self.validation_fraction + (self.test_fraction or 0) >= 1:
             raise ValueError("'validation_fraction' and 'test_fraction' leave no row to train on")
         if any(not word.strip() for word in self.keywords):
             raise ValueError("'keywords' holds an empty word")
         return self
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The column of the texts, or the two columns of their pairs."""
+        return (self.text,) if isinstance(self.text, str) else tuple(self.text)
 
     @property
     def sources(self) -> list[str]:

@@ -22,6 +22,14 @@ def _require_files(value: Any) -> Any:
     return value
 
 
+def _require_texts(value: Any) -> Any:
+    names = value if isinstance(value, list) else [value]
+    pair = not isinstance(value, list) or len(value) == 2
+    if not pair or not all(isinstance(name, str) and name for name in names):
+        raise ValueError("the name of a column was expected, or a list of two where each row is a pair of texts")
+    return value
+
+
 def _require_delimiter(value: str) -> str:
     value = {"\\t": "\t", "tab": "\t"}.get(value, value)  # as they are written where a tab can't be
     if len(value) != 1 or value.isalnum() or value in '"\r\n\0 ':
@@ -57,5 +65,6 @@ def _require_duration(value: str) -> str:
 
 Duration = Annotated[str, AfterValidator(_require_duration)]
 Files = Annotated[str | list[str], BeforeValidator(_require_files)]
+Texts = Annotated[str | list[str], BeforeValidator(_require_texts)]
 Delimiter = Annotated[str, AfterValidator(_require_delimiter)]
 Encoding = Annotated[str, AfterValidator(_require_encoding)]

@@ -2,8 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+JOINT = " ⏎ "  # between the two texts of a pair, wherever they are read as one
+
+
+def columns_of(known: Mapping[str, Any]) -> tuple[str, ...]:
+    """The column of the texts that a model was tuned on, or the two of their pairs; none where nobody knows.
+
+    Args:
+        known: its ``featherweight.json``.
+    """
+    named = known.get("text_column")
+    return tuple(named) if isinstance(named, list) else () if named is None else (named,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,10 +27,17 @@ class Question:
         text: what people read of it.
         words: where its words are, which are answered one by one: first character and behind the last. None where the
             row is answered as a whole.
+        pair: the second text, where it is about two (``text_pair`` of tokenizers).
     """
 
     text: str
     words: Sequence[tuple[int, int]] | None = None
+    pair: str | None = None
+
+    @property
+    def characters(self) -> int:
+        """How long it is, all its texts together."""
+        return len(self.text) + len(self.pair or "")
 
     def spelt(self) -> list[str]:
         """Its words."""
@@ -32,9 +52,12 @@ class Tokens:
         ids: of its tokens, never none.
         reads: for each of its words the token that answers for it, counted from the first; -1 where it has none, as it
             was cut off. None where the row is answered as a whole.
+        kinds: for each token which of the two texts it is of, as the tokenizer says (``token_type_ids``). None where
+            the row is one text, or the model is not told.
         lost: how many tokens were cut off.
     """
 
     ids: Sequence[int]
     reads: Sequence[int] | None = None
+    kinds: Sequence[int] | None = None
     lost: int = 0

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from featherweight.records.grouping import group_names
-from featherweight.records.questions import Question, Tokens
+from featherweight.records.questions import JOINT, Question, Tokens
 
 if TYPE_CHECKING:
     import datasets
@@ -186,9 +186,9 @@ class Examples:
 
     Attributes:
         name: ``train``, ``validation`` or ``test``.
-        texts: rows with the string column ``text``, and ``column:NAME`` for each column that the recipe slices or
-            groups by.
-        text_column: what the source calls that column.
+        texts: rows with the string column ``text``, ``pair`` where each row is about two texts, and ``column:NAME``
+            for each column that the recipe slices or groups by.
+        text_columns: what the source calls the columns of texts.
         truth: as the kind of answer has it, such as class indices; one entry a row, or ragged.
         ids: int64, shape (rows,), the row's number in its source, counted from 0.
         dropped: how many rows of the source are left out because their text is empty or only white space.
@@ -201,7 +201,7 @@ class Examples:
 
     name: str
     texts: Rows
-    text_column: str
+    text_columns: tuple[str, ...]
     truth: Column
     ids: NDArray[np.int64]
     dropped: int
@@ -220,15 +220,30 @@ class Examples:
         parts |= {} if self.words is None else {"words": self.words[rows]}
         return replace(self, **{**parts, **changes})
 
+    @property
+    def are_pairs(self) -> bool:
+        return "pair" in self.texts.column_names
+
     def text(self, index: int) -> str:
-        return str(self.texts.value("text", index))
+        """What a row is about, a pair as one text; empty where it has none."""
+        names = ("text", "pair") if self.are_pairs else ("text",)
+        return JOINT.join(self.texts.value(name, index) or "" for name in names)
 
     def all_texts(self) -> Iterator[str]:
-        """Every text in order, few in memory at a time."""
-        return self.texts.values("text")
+        """The same of every row in order, few in memory at a time."""
+        if self.are_pairs:
+            return (JOINT.join((text or "", pair or "")) for text, pair in self._pairs())
+        return (text or "" for text in self.texts.values("text"))
+
+    def _pairs(self) -> Iterator[tuple[str, str]]:
+        for batch in self.texts.batches("text", "pair"):
+            yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
 
     def questions(self) -> Iterator[Question]:
         """Every row as a model is asked about it."""
+        if self.are_pairs:
+            yield from (Question(text, pair=pair) for text, pair in self._pairs())
+            return
         if self.words is None:
             yield from map(Question, self.all_texts())
             return
@@ -278,7 +293,12 @@ class Encoding:
     def asked(cls, rows: Sequence[Tokens]) -> Encoding:
         """Rows that are in memory, only to be answered."""
         reads = [row.reads for row in rows if row.reads is not None]
-        return cls.unlabelled(Ragged.of([row.ids for row in rows], np.int32), Ragged.of(reads) if reads else None)
+        kinds = [row.kinds or [0] * len(row.ids) for row in rows] if any(row.kinds for row in rows) else []
+        return cls.unlabelled(
+            Ragged.of([row.ids for row in rows], np.int32),
+            Ragged.of(reads) if reads else None,
+            Ragged.of(kinds) if kinds else None,
+        )
 
     def __len__(self) -> int:
         return len(self.tokens)

@@ -117,7 +117,7 @@ TRAINING_ARGUMENTS: Mapping[str, str] = {
     "skip_memory_metrics": "",
 }
 
-_PAIRS = "pairs of texts are not read yet; join the two columns into one"
+_PAIRS = 'pairs of texts are two columns in data.text, such as ["premise", "hypothesis"]'
 _TEXT = "the column that holds the text is data.text"
 
 # Keys of the transformers scripts, of TRL, PEFT and of other trainers, by the section where somebody would write them.

@@ -9,6 +9,7 @@ from typing import Any
 
 from featherweight.answers import Answer, Described, headline, headline_of, kind_of, statistics_of
 from featherweight.records.parts import Column
+from featherweight.records.questions import JOINT
 from featherweight.records.runs import rungs as rungs_of
 from featherweight.records.runs import untuned
 from featherweight.report.fitted import FittedTable
@@ -279,7 +280,9 @@ def plan(found: Mapping[str, Any]) -> FittedTable:
 def predict_command(run: Path, metrics: Mapping[str, Any]) -> str:
     """What a shell takes to ask the run about one of its own held-out rows."""
     text = metrics.get("text_to_try") or "A text to classify."
-    return f"featherweight predict {shlex.quote(str(run))} --text {shlex.quote(text)}"
+    one, is_pair, other = text.partition(JOINT)
+    second = f" --text-pair {shlex.quote(other)}" if is_pair else ""
+    return f"featherweight predict {shlex.quote(str(run))} --text {shlex.quote(one)}{second}"
 
 
 def command(line: str) -> Any:

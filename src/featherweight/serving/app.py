@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any
@@ -35,6 +35,7 @@ from featherweight.serving.guards import (
 from featherweight.serving.metrics import Metrics
 from featherweight.serving.settings import Settings
 from featherweight.tasks import Task
+from featherweight.tasks.reading.questions import require_fits
 
 _PREDICT = "/v1/predict"
 
@@ -53,7 +54,8 @@ def _replies() -> Any:
 class PredictRequest(_Strict):
     texts: list[Any] = Field(
         min_length=1,
-        description="what to answer: texts, or what else the model's task takes, such as the words of a text",
+        description="what to answer: texts, or what else the model takes, such as the words of a text, or a pair, "
+        '`{"text": ..., "text_pair": ...}`',
         examples=[["A text to classify."]],
     )
     model: str | None = Field(None, description="a name of `/v1/models`; may be left out where there is one run")
@@ -68,6 +70,7 @@ class Model(BaseModel):
     task: str
     labels: list[str] = Field(description="what its answers may be, where that is a list of names")
     max_length: int = Field(description="tokens after which a text is cut")
+    texts: list[str] = Field(description="the columns of the texts that it was tuned on: two for pairs")
     base: str | None = Field(description="the name of its untuned model, where that is served beside it")
 
 
@@ -188,6 +191,7 @@ def _add_models(app: FastAPI, catalogue: Catalogue, batcher: Batcher, settings: 
                     task=one.task.name,
                     labels=list(one.task.answer.possible),
                     max_length=one.backend.max_length(one.key),
+                    texts=list(one.backend.text_columns(one.key)),
                     base=bases.get(one.name),
                 )
                 for one in served
@@ -206,7 +210,9 @@ def _add_models(app: FastAPI, catalogue: Catalogue, batcher: Batcher, settings: 
         served = _take(catalogue, asked.model)
         request.state.model, request.state.texts = served.name, len(asked.texts)
         try:
-            questions = asked_of(served.task, asked.texts, settings.max_text_characters)
+            questions = asked_of(
+                served.task, asked.texts, settings.max_text_characters, served.backend.text_columns(served.key)
+            )
             predictions = await _unless_gone(request, batcher.predict(served, questions), settings.timeout)
         except Overloaded as error:
             raise HTTPException(429, str(error), {"retry-after": str(error.retry_after)}) from None
@@ -218,15 +224,20 @@ def _add_models(app: FastAPI, catalogue: Catalogue, batcher: Batcher, settings: 
         return Response(json.dumps({"predictions": predictions}, ensure_ascii=False), media_type="application/json")
 
 
-def asked_of(task: Task, given: list[Any], most: int) -> list[Question]:
-    """What a request asks. A text is looked at where it stands, so that a client finds it."""
-    found = []
+def asked_of(task: Task, given: list[Any], most: int, columns: Sequence[str] = ()) -> list[Question]:
+    """What a request asks. A text is looked at where it stands, so that a client finds it.
+
+    Args:
+        most: characters of a text, or of a pair.
+        columns: of the texts that the model was tuned on.
+    """
+    found: list[Question] = []
     for place, one in enumerate(given):
         try:
-            found += task.questions([one])
+            found += [require_fits(asked, columns) for asked in task.questions([one])]
         except DataError as error:
             raise HTTPException(422, f"body.texts.{place}: {error}") from None
-        if len(found[-1].text) > most:
+        if found[-1].characters > most:
             raise HTTPException(422, f"texts: one has more than {most:,} characters")
     return found
 

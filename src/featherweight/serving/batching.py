@@ -115,7 +115,7 @@ class Batcher:
         if self.draining:
             raise Draining("the server is shutting down")
         longest = served.backend.max_length(served.key)
-        cost = sum(estimated_tokens(one.text, longest) for one in asked)
+        cost = sum(estimated_tokens(one.characters, longest) for one in asked)
         if self._waiting and self._waiting + cost > self.max_waiting_tokens:
             self._shedding = True
             raise Overloaded(self.retry_after)

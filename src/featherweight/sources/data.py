@@ -33,11 +33,16 @@ def found(section: DataSection) -> DataSection:
         ConfigError: the section names something that isn't there.
         DataError: a file can't be read exactly.
     """
-    if not section.usual or section.model_fields_set & {"text", "label"}:
+    if not section.usual or section.model_fields_set >= {"text", "label"}:
         return section
     columns = _columns(section)
-    pair = next((pair for pair in section.usual if set(pair) <= set(columns)), None)
-    return section if pair is None else section.model_copy(update=dict(zip(("text", "label"), pair, strict=True)))
+    for text, label in section.usual:
+        usual = {"text": text if isinstance(text, str) else list(text), "label": label}
+        open_ = {key: value for key, value in usual.items() if key not in section.model_fields_set}
+        tried = section.model_copy(update=open_)
+        if {*tried.texts, tried.label} <= set(columns):
+            return tried
+    return section
 
 
 def _columns(section: DataSection) -> list[str]:
@@ -104,8 +109,8 @@ def _of_hub(split: Split, section: DataSection) -> Split:
     if split.name == "test" and section.label not in rows.column_names:
         rows = rows.add_column(section.label, [None] * len(rows))
     row_store.require_columns(rows.column_names, row_store.asked_columns(section), split.origin)
-    if "text" not in section.lists:
-        cells.require_texts(*_first_value(rows, section.text), split.origin, section.text, row_store.TEXT_FIX)
+    for text in section.texts if "text" not in section.lists else ():
+        cells.require_texts(*_first_value(rows, text), split.origin, text, row_store.TEXT_FIX)
     if "label" not in section.lists:
         cells.require_labels(*_first_value(rows, section.label), split.origin, section.label)
     if section.filter:

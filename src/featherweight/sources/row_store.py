@@ -27,7 +27,7 @@ def asked_columns(section: DataSection) -> dict[str, str]:
     """Each column that the section names, with the key that names it."""
     wanted = [("group", section.group)] if section.group else []
     wanted += [("slices", name) for name in section.slices] + [("filter", name) for name in section.filter]
-    wanted += [("label", section.label), ("text", section.text)]
+    wanted += [("label", section.label), *(("text", name) for name in section.texts)]
     return {name: f"data.{key}" for key, name in wanted}
 
 
@@ -155,9 +155,9 @@ class _Rows:
     def _write(self, numbers: list[int], rows: list[Row], before: int, origin: str) -> None:
         import pyarrow as pa
 
-        text, label = self._section.text, self._section.label
+        label = self._section.label
         values = {name: [row.get(name) for row in rows] for name in self._columns}
-        if "text" not in self._section.lists:
+        for text in self._section.texts if "text" not in self._section.lists else ():
             cells.require_texts(values[text], numbers, origin, text, TEXT_FIX)
         if "label" not in self._section.lists:
             cells.require_labels(values[label], numbers, origin, label)

@@ -11,11 +11,25 @@ from pydantic import Field, model_validator
 
 from featherweight.recipe import DataSection
 
+_PAIRS = (  # as the hub's data sets have them: NLI, GLUE, STS, SICK
+    ("premise", "hypothesis"),
+    ("sentence1", "sentence2"),
+    ("question1", "question2"),
+    ("sentence_A", "sentence_B"),
+    ("question", "sentence"),
+)
+_TEXTS = (("text", "text_pair"), "text", *_PAIRS)
+
 
 class LabelColumns(DataSection):
     """The labelled texts: either ``name`` or ``train_file`` and its siblings."""
 
-    label: str = Field("label", description="column that holds the label")
+    usual: ClassVar[tuple[tuple[str | tuple[str, str], str], ...]] = (
+        *((texts, "label") for texts in _TEXTS),
+        (("question1", "question2"), "is_duplicate"),
+        (("sentence_A", "sentence_B"), "entailment_label"),
+    )
+    label: str = Field("label", description="column that holds the label; known names are found")
     labels: list[str] | None = Field(
         None,
         description="label names, in the order of the model's outputs; where none of them is an integer, labels may be "
@@ -34,14 +48,18 @@ class NumberColumns(DataSection):
     """Texts with a number each: either ``name`` or ``train_file`` and its siblings."""
 
     numeric: ClassVar[bool] = True
-    label: str = Field("label", description="column that holds the number")
+    usual: ClassVar[tuple[tuple[str | tuple[str, str], str], ...]] = (
+        *((texts, label) for texts in _TEXTS for label in ("label", "score", "similarity_score")),
+        (("sentence_A", "sentence_B"), "relatedness_score"),
+    )
+    label: str = Field("label", description="column that holds the number; known names are found")
 
 
 class TagColumns(DataSection):
     """Words with a tag each, or texts with entities: either ``name`` or ``train_file`` and its siblings."""
 
     lists: ClassVar[frozenset[str]] = frozenset({"text", "label"})
-    usual: ClassVar[tuple[tuple[str, str], ...]] = (
+    usual: ClassVar[tuple[tuple[str | tuple[str, str], str], ...]] = (
         ("tokens", "ner_tags"),
         ("tokens", "tags"),
         ("tokens", "pos_tags"),

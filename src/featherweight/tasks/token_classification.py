@@ -162,7 +162,7 @@ class TokenClassification:
         return Examples(
             name=split.name,
             texts=Rows(pa.table(texts)),
-            text_column=section.text,
+            text_columns=section.texts,
             truth=truth,
             ids=row_ids(split.rows)[kept],
             dropped=len(column.rows) - len(keep),
@@ -196,7 +196,7 @@ def _columns(splits: Mapping[str, Split], section: DataSection) -> dict[str, Tag
 
 
 def _column(split: Split, section: DataSection) -> TagColumn:
-    return tags.read(split, section.text, section.label)
+    return tags.read(split, section.texts[0], section.label)
 
 
 def _question(asked: Any) -> Question:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ def predict_file(
     source: str | Path,
     output: str | Path,
     *,
-    column: str | None = None,
+    column: str | Sequence[str] | None = None,
     encoding: str = "utf-8",
     delimiter: str | None = None,
     calibrated: bool = False,

@@ -73,9 +73,9 @@ def write_artefact(
     task, source, tokenizer = prepared.task, prepared.source, prepared.tokenizer
     prepared.method.save(model, folder, source.name, source.revision)
     tokenizer.save_pretrained(str(folder))
-    text = prepared.recipe.data.text
+    texts = prepared.recipe.data.texts
     together = prepared.execution.equal_lengths
-    known = facts(task, source, prepared.max_length, tokenizer.pad_token_id, calibration, text, together)
+    known = facts(task, source, prepared.max_length, tokenizer.pad_token_id, calibration, texts, together)
     directory.write_json(folder / FACTS, known)
 
 

@@ -44,7 +44,7 @@ def choose(
         end = getattr(model.config, "eos_token_id", None) if model.config.is_encoder_decoder else None
         padded = Padded(pad_token_id, next(model.parameters()).device, "", step, end=end)
         trials = [_Trial.of(model, trial, padded)]
-        if _says_it_takes_kinds(model):
+        if says_it_takes_kinds(model):
             typed = replace(padded, takes_kinds=True)
             with suppress(Exception):  # then it does not: whatever its own code meets
                 trials.append(_Trial.of(model, with_kinds(trial), typed))
@@ -79,7 +79,7 @@ def _texts(model: Any, frame: Frame, lengths: Sequence[int], reads_tokens: bool)
     return with_reads(texts) if reads_tokens else texts
 
 
-def _says_it_takes_kinds(model: Any) -> bool:
+def says_it_takes_kinds(model: Any) -> bool:
     """Models of RoBERTa's kind have the argument, but one type of token alone; on a GPU, to try another would take the
     device from the process."""
     accepted = inspect.signature(model.forward).parameters

@@ -135,7 +135,7 @@ class Packed:
         tokens = texts.values.astype(np.int64)
         positions = np.arange(len(tokens)) - np.repeat(texts.offsets[:-1], lengths) + self.first_position
         told = encoding.kinds if self.plan.takes_kinds else None
-        kinds = None if told is None else told[rows[order]].values
+        kinds = None if told is None else told[rows[order]].values.astype(np.int64)
         reads = self._reads(encoding, rows[order], texts)
         runs = [Run(len(list(group)), int(length)) for length, group in groupby(lengths)]
         if filler := self.filler(len(tokens)):

@@ -6,7 +6,7 @@ A check is one class and one line in the ``CHECKS`` table; a kind of answer name
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
@@ -60,11 +60,11 @@ class Look:
         rows = np.arange(len(self.first))
         if len(rows) > most:
             rows = np.sort(np.random.default_rng(self.seed).choice(len(rows), most, replace=False))
-        return rows, list(plain(self.first.select(rows)))
+        return rows, list(self.first.select(rows).all_texts())
 
     def shown(self, split: Examples, row: int, **more: Any) -> dict[str, Any]:
         """A row for people: its number in the source from 1, the start of its text, its truth."""
-        text = " ".join((split.texts.value("text", row) or "").split())
+        text = " ".join(split.text(row).split())
         cut = text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 1] + "…"
         return {"row": int(split.ids[row]) + 1, "text": cut, "label": self.kind.said(split.truth, row), **more}
 
@@ -99,12 +99,7 @@ class Check(Protocol):
 
 def fingerprint(splits: Mapping[str, Examples]) -> dict[str, Fingerprints]:
     """Digests of every split's texts, which all checks of duplicates start from."""
-    return {name: duplicates.fingerprints(plain(split)) for name, split in splits.items()}
-
-
-def plain(split: Examples) -> Iterator[str]:
-    """Every text, an empty one where there is none."""
-    return (text or "" for text in split.all_texts())
+    return {name: duplicates.fingerprints(split.all_texts()) for name, split in splits.items()}
 
 
 def refuse_leaks(splits: Mapping[str, Examples], prints: Mapping[str, Fingerprints], group: str | None = None) -> None:
@@ -203,7 +198,7 @@ def _write_near_groups(splits: Mapping[str, Examples], digests: duplicates.Diges
     _, first, inverse = np.unique(digests, return_index=True, return_inverse=True)
     is_first = np.zeros(len(digests), dtype=bool)
     is_first[first] = True
-    texts = (text for split in splits.values() for text in plain(split))
+    texts = (text for split in splits.values() for text in split.all_texts())
     signed = duplicates.near_groups(
         (duplicates.normal_form(text) for text, wanted in zip(texts, is_first, strict=True) if wanted),
         len(first),

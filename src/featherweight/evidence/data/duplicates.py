@@ -20,13 +20,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featherweight.evidence.data.minhash import BANDS, SHINGLE, Shelf
+from featherweight.records.questions import JOINT
 
 Digests = NDArray[np.uint64]
 
 NEAR = 0.7
 _BLOCK_PAIRS = 100_000
 _PLAIN_ASCII = str.maketrans({chr(code): chr(code).lower() if chr(code).isalnum() else " " for code in range(128)})
-_NOT_WORDS = re.compile(r"[\W_]+")
+_NOT_WORDS = re.compile(rf"(?:[^\w{JOINT.strip()}]|_)+")  # where one text of a pair ends is no matter of form
 
 
 def normal_form(text: str) -> str:

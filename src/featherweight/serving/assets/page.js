@@ -42,7 +42,30 @@ async function start() {
   unlock.hidden = true;
   ask.hidden = false;
   byId("models").append(...models.filter((one) => !one.name.includes("@")).flatMap(boxes));
+  byId("models").addEventListener("change", fit);
+  fit();
   byId("text").focus();
+}
+
+function chosen() {
+  return [...document.querySelectorAll("input[name=model]:checked")].map((box) => box.value);
+}
+
+// Models of pairs are asked for two texts, which are called what they were tuned on.
+function pairs(name) {
+  return models.find((one) => one.name === name).texts.length === 2;
+}
+
+function fit() {
+  const first = models.find((one) => chosen().includes(one.name) && pairs(one.name));
+  byId("pair").hidden = byId("pair").inert = !first;
+  const [one, other] = first && chosen().every(pairs) ? first.texts : ["Text", "Second text"];
+  document.querySelector("label[for=text]").textContent = one;
+  document.querySelector("label[for=second]").textContent = other;
+}
+
+function lines(id) {
+  return byId(id).value.split("\n").map((line) => line.trim()).filter(Boolean);
 }
 
 function boxes(model) {
@@ -107,22 +130,27 @@ function card(name, prediction, text) {
 }
 
 async function answer() {
-  const texts = byId("text").value.split("\n").map((line) => line.trim()).filter(Boolean);
-  const chosen = [...document.querySelectorAll("input[name=model]:checked")].map((box) => box.value);
+  const texts = lines("text");
+  const names = chosen();
+  const seconds = names.some(pairs) ? lines("second") : [];
   if (!texts.length) return say("Write a text first.", true);
-  if (!chosen.length) return say("Choose a model.", true);
+  if (!names.length) return say("Choose a model.", true);
+  if (names.some(pairs) && seconds.length !== texts.length) {
+    return say("Write as many second texts as first ones: one a line.", true);
+  }
+  const asked = (name) => texts.map((text, index) => (pairs(name) ? { text, text_pair: seconds[index] } : text));
   const button = ask.querySelector("button");
   button.setAttribute("aria-busy", "true");
   say("Asking …");
   try {
-    const found = await Promise.all(chosen.map((model) => call("v1/predict", { texts, model })));
+    const found = await Promise.all(names.map((model) => call("v1/predict", { texts: asked(model), model })));
     answers.replaceChildren(...texts.map((text, index) => {
       const article = element("article");
-      const quote = element("blockquote", text);
-      quote.dir = "auto";
+      const quotes = [text, ...seconds.slice(index, index + 1)].map((one) => element("blockquote", one));
+      for (const quote of quotes) quote.dir = "auto";
       const cards = element("div", undefined, "cards");
-      cards.append(...chosen.map((name, number) => card(name, found[number].predictions[index], text)));
-      article.append(quote, cards);
+      cards.append(...names.map((name, number) => card(name, found[number].predictions[index], text)));
+      article.append(...quotes, cards);
       return article;
     }));
     say("");

@@ -21,14 +21,17 @@ def of_rows(examples: Examples, tokenizer: Any, max_length: int, targets: Column
     rows = hashlib.sha256(examples.ids.tobytes()).hexdigest()
     words = () if examples.words is None else (hashlib.sha256(examples.words.values.tobytes()).hexdigest(),)
     identity = tokens.identity(tokenizer)
-    key = key_of(examples.fingerprint, rows, examples.text_column, *words, identity, max_length)
+    key = key_of(examples.fingerprint, rows, *examples.text_columns, *words, identity, max_length)
     folder = cached("encoded", key, lambda aside: tokens.write(examples.questions(), tokenizer, max_length, aside))
     offsets = np.load(folder / "offsets.npy")
     ids: Any = np.memmap(folder / "tokens.bin", dtype=np.int32, mode="r", shape=(int(offsets[-1]),))
     reads = None if examples.words is None else Ragged(*(np.load(folder / name) for name in ("reads.npy", "words.npy")))
+    kinds: Any = None
+    if (folder / tokens.KINDS).is_file() and (folder / tokens.KINDS).stat().st_size:
+        kinds = Ragged(np.memmap(folder / tokens.KINDS, dtype=np.int8, mode="r", shape=ids.shape), offsets)
     cut, lost = np.load(folder / "truncated.npy")
     # What is saved beside the model cuts as the run did, also where the file is read without transformers.
     if tokenizer.is_fast:
         tokenizer.backend_tokenizer.enable_truncation(max_length, direction=tokenizer.truncation_side)
     truth = examples.truth if targets is None else targets
-    return Encoding(Ragged(ids, offsets), truth, reads, cut=int(cut), lost=int(lost), key=key)
+    return Encoding(Ragged(ids, offsets), truth, reads, kinds, cut=int(cut), lost=int(lost), key=key)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,19 +26,21 @@ def examples_of(split: Split, section: DataSection, truth: Column, reading: str 
     """
     from pyarrow import types
 
-    column = section.text
-    rows = Rows.of(split.rows, {column: "text", **others(section)})
-    kind = rows.table.schema.field("text").type
-    if not (types.is_string(kind) or types.is_large_string(kind)):
-        raise DataError(f"{split.origin}: the text column {column!r} holds {kind}, not text; set data.text")
-    keep = filled(rows)
+    named = texts_of(section)
+    rows = Rows.of(split.rows, {**named, **others(section)})
+    for column, name in named.items():
+        kind = rows.table.schema.field(name).type
+        if not (types.is_string(kind) or types.is_large_string(kind)):
+            raise DataError(f"{split.origin}: the text column {column!r} holds {kind}, not text; set data.text")
+    keep = filled(rows, list(named.values()))
     if len(keep) == 0:
-        raise DataError(f"{split.origin}: every text in column {column!r} is empty; set data.text")
+        columns = " or ".join(map(repr, named))
+        raise DataError(f"{split.origin}: every text in column {columns} is empty; set data.text")
     dropped = len(rows) - len(keep)
     return Examples(
         name=split.name,
         texts=rows.select(keep) if dropped else rows,
-        text_column=column,
+        text_columns=section.texts,
         truth=truth[keep],
         ids=row_ids(split.rows)[keep],
         dropped=dropped,
@@ -51,12 +54,12 @@ def examples_of(split: Split, section: DataSection, truth: Column, reading: str 
 
 def all_of(split: Split, section: DataSection, truth: Column) -> Examples:
     """Every row, with every other column beside it, numbered as it comes."""
-    named = {section.text, section.label, ROW}
+    named = {*section.texts, section.label, ROW}
     beside = {name: f"column:{name}" for name in split.rows.column_names if name not in named}
     return Examples(
         name=split.name,
-        texts=Rows.of(split.rows, {section.text: "text", **beside}),
-        text_column=section.text,
+        texts=Rows.of(split.rows, {**texts_of(section), **beside}),
+        text_columns=section.texts,
         truth=truth,
         ids=np.arange(len(split.rows)),
         dropped=0,
@@ -65,17 +68,22 @@ def all_of(split: Split, section: DataSection, truth: Column) -> Examples:
     )
 
 
+def texts_of(section: DataSection) -> dict[str, str]:
+    """The columns of the texts, with what they are called from here on."""
+    return dict(zip(section.texts, ("text", "pair"), strict=False))
+
+
 def others(section: DataSection) -> dict[str, str]:
     """The columns that are kept beside the text, with what they are called then."""
     return {name: f"column:{name}" for name in [*section.slices, *([section.group] if section.group else [])]}
 
 
-def filled(rows: Rows) -> NDArray[np.int64]:
-    """The rows with a text."""
+def filled(rows: Rows, columns: Sequence[str] = ("text",)) -> NDArray[np.int64]:
+    """The rows with a text in each of these columns."""
     import pyarrow.compute as pc
 
     found = [np.empty(0, dtype=bool)]
-    for batch in rows.batches("text"):
-        trimmed = pc.utf8_trim_whitespace(pc.fill_null(batch.column("text"), ""))
-        found.append(pc.not_equal(trimmed, "").to_numpy(zero_copy_only=False))
+    for batch in rows.batches(*columns):
+        trimmed = (pc.utf8_trim_whitespace(pc.fill_null(column, "")) for column in batch.columns)
+        found.append(np.all([pc.not_equal(one, "").to_numpy(zero_copy_only=False) for one in trimmed], axis=0))
     return np.flatnonzero(np.concatenate(found))

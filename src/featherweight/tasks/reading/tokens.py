@@ -23,6 +23,7 @@ from featherweight.records.rows import UNSEEN, Ragged
 from featherweight.sources.panics import no_panics
 from featherweight.storage.cache import file_hash, key_of
 
+KINDS = "kinds.bin"  # empty where the model is told nothing of the kind
 _BATCH_ROWS = 4_096
 _BATCH_CHARACTERS = 1 << 20  # of which a tokenizer makes some 100 bytes each while it works
 
@@ -32,27 +33,35 @@ def encode(asked: Sequence[Question], tokenizer: Any, max_length: int) -> list[T
     what is tokenised, one by one (``is_split_into_words``), and the first token of each is the one that is read.
 
     Args:
-        max_length: the most tokens of a row, special ones among them; more than these are cut off.
+        max_length: the most tokens of a row, special ones among them; more than these are cut off, of a pair from the
+            longer text first (``longest_first``).
     """
     found: list[Tokens] = []
     for batch in batches(asked):
         by_word = batch[0].words is not None
-        given = [one.spelt() for one in batch] if by_word else [one.text for one in batch]
         with no_panics():
-            encoded = _whole(tokenizer, by_word)(given)
+            encoded = _whole(tokenizer, by_word)([_given(one) for one in batch])
         for one, question in zip(encoded, batch, strict=True):
             found.append(_tokens(one, question, tokenizer, max_length))
     return found
 
 
+def _given(asked: Question) -> str | list[str] | tuple[str, str]:
+    """What a tokenizer takes."""
+    if asked.words is not None:
+        return asked.spelt()
+    return (asked.text, asked.pair) if asked.pair else asked.text  # an empty second text is none, as for transformers
+
+
 def write(asked: Iterable[Question], tokenizer: Any, max_length: int, folder: Path) -> None:
     """Tokenise into ``tokens.bin`` (int32, end to end), ``offsets.npy`` (int64, shape (rows + 1,)) and
     ``truncated.npy`` (int64: rows that were cut, tokens that were cut off in all); where questions have words, the
-    place of the token that is read for each into ``reads.npy`` (int32) and ``words.npy`` (offsets)."""
+    place of the token that is read for each into ``reads.npy`` (int32) and ``words.npy`` (offsets); where the model is
+    told which text of a pair a token is of, that into ``kinds.bin`` (int8, as ``tokens.bin``)."""
     lengths: list[NDArray[np.int64]] = [np.zeros(1, dtype=np.int64)]
     reads: list[Sequence[int]] = []
     truncated = cut_off = 0
-    with (folder / "tokens.bin").open("wb") as stream:
+    with (folder / "tokens.bin").open("wb") as stream, (folder / KINDS).open("wb") as kinds:
         for batch in batches(asked):
             rows = encode(batch, tokenizer, max_length)
             truncated, cut_off = truncated + sum(row.lost > 0 for row in rows), cut_off + sum(row.lost for row in rows)
@@ -60,6 +69,7 @@ def write(asked: Iterable[Question], tokenizer: Any, max_length: int, folder: Pa
             reads += [row.reads for row in rows if row.reads is not None]
             for row in rows:
                 stream.write(np.asarray(row.ids, dtype=np.int32).tobytes())
+                kinds.write(np.asarray(row.kinds or (), dtype=np.int8).tobytes())
     np.save(folder / "offsets.npy", np.cumsum(np.concatenate(lengths)))
     np.save(folder / "truncated.npy", np.asarray([truncated, cut_off], dtype=np.int64))
     if reads:
@@ -84,7 +94,7 @@ def batches(asked: Iterable[Question]) -> Iterator[list[Question]]:
     characters = 0
     for one in asked:
         batch.append(one)
-        characters += len(one.text)
+        characters += one.characters
         if len(batch) >= _BATCH_ROWS or characters >= _BATCH_CHARACTERS:
             yield batch
             batch, characters = [], 0
@@ -100,11 +110,13 @@ class FileTokenizer:
         backend_tokenizer: of the library ``tokenizers``.
         pad_token_id: what a text without any token becomes.
         truncation_side: which end of a long text goes.
+        model_input_names: what its model is told.
     """
 
     backend_tokenizer: Any
     pad_token_id: int
     truncation_side: str = "right"
+    model_input_names: Sequence[str] = ()
     split_special_tokens: bool = False
     is_fast: ClassVar[bool] = True
 
@@ -115,6 +127,8 @@ class _Encoded(Protocol):
     ids: list[int]
     special_tokens_mask: list[int]
     word_ids: list[int | None]
+    sequence_ids: list[int | None]
+    type_ids: list[int]
 
 
 @dataclass
@@ -122,6 +136,8 @@ class _InPython:
     ids: list[int]
     special_tokens_mask: list[int]
     word_ids: list[int | None] = field(default_factory=list)
+    sequence_ids: list[int | None] = field(default_factory=list)
+    type_ids: list[int] = field(default_factory=list)
 
 
 def _whole(tokenizer: Any, by_word: bool) -> Callable[[list[Any]], Sequence[_Encoded]]:
@@ -149,8 +165,13 @@ def _whole(tokenizer: Any, by_word: bool) -> Callable[[list[Any]], Sequence[_Enc
     return backend.encode_batch_fast  # type: ignore[no-any-return]
 
 
-def _in_python(tokenizer: Any, texts: list[str]) -> list[_Encoded]:
+def _in_python(tokenizer: Any, texts: list[Any]) -> list[_Encoded]:
     """By a tokenizer that has no fast version."""
+    if not all(isinstance(text, str) for text in texts):
+        raise ModelError(
+            f"{type(tokenizer).__name__} runs in Python alone and does not say which token is of which text of a pair; "
+            "choose a model with a fast tokenizer"
+        )
     encoded = tokenizer(texts, verbose=False, return_special_tokens_mask=True)
     return [_InPython(*one) for one in zip(encoded["input_ids"], encoded["special_tokens_mask"], strict=True)]
 
@@ -159,18 +180,46 @@ def _tokens(encoded: _Encoded, asked: Question, tokenizer: Any, max_length: int)
     """A row cut at ``max_length``."""
     ids = encoded.ids  # made anew at each reading, as the others are
     lost = max(len(ids) - max_length, 0)
-    kept = _kept(encoded, len(ids), lost, tokenizer.truncation_side) if lost else range(len(ids))
+    kept: Sequence[int] = range(len(ids))
     if lost:
+        texts = _texts(encoded, asked)
+        kept = _kept(texts, len(ids), _shares([len(text) for text in texts], lost), tokenizer.truncation_side)
         ids = [ids[place] for place in kept]
     reads = None if asked.words is None else _first_of_each(encoded.word_ids, kept, len(asked.words))
-    return Tokens(ids or [tokenizer.pad_token_id], reads, lost)
+    kinds = None
+    if asked.pair is not None and "token_type_ids" in tokenizer.model_input_names:
+        kinds = [encoded.type_ids[place] for place in kept] or [0]
+    return Tokens(ids or [tokenizer.pad_token_id], reads, kinds, lost)
 
 
-def _kept(encoded: _Encoded, length: int, excess: int, side: str) -> list[int]:
-    """Places of the tokens that stay: the special ones that were put around the text, and one side of the text."""
-    text = np.flatnonzero(np.asarray(encoded.special_tokens_mask) == 0)
-    gone = text[:excess] if side == "left" else text[-excess:]
-    return np.delete(np.arange(length), gone).tolist()
+def _texts(encoded: _Encoded, asked: Question) -> list[NDArray[np.int64]]:
+    """Places of each text's tokens, without the special ones that were put around them."""
+    if asked.pair is None:
+        return [np.flatnonzero(np.asarray(encoded.special_tokens_mask) == 0)]
+    of = np.asarray([-1 if one is None else one for one in encoded.sequence_ids])
+    return [np.flatnonzero(of == 0), np.flatnonzero(of == 1)]
+
+
+def _shares(lengths: Sequence[int], excess: int) -> list[int]:
+    """How many tokens each text loses: a pair's longer one first, then both in turn (``longest_first``)."""
+    if len(lengths) == 1:
+        return [excess]
+    room = sum(lengths) - excess
+    shorter, longer = sorted(lengths)
+    if 2 * shorter > room:
+        shorter, longer = room // 2, room - room // 2
+    else:
+        longer = room - shorter
+    left = (shorter, longer) if lengths[0] <= lengths[1] else (longer, shorter)
+    return [length - stays for length, stays in zip(lengths, left, strict=True)]
+
+
+def _kept(texts: Sequence[NDArray[np.int64]], length: int, shares: Sequence[int], side: str) -> Sequence[int]:
+    """Places of the tokens that stay: the special ones that were put around the texts, and one side of each text."""
+    both = zip(texts, shares, strict=True)
+    gone = [text[:share] if side == "left" else text[len(text) - share :] for text, share in both]
+    places: list[int] = np.delete(np.arange(length), np.concatenate(gone)).tolist()
+    return places
 
 
 def _first_of_each(words: Sequence[int | None], kept: Sequence[int], count: int) -> list[int]:
