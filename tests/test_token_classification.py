@@ -941,8 +941,8 @@ class TestAnswering:
         target = tmp_path / "out.jsonl"
         assert predictor.predict_file(tmp_path / f"in.{ending}", target, column="tokens") == 2
         found = [json.loads(line) for line in target.read_text().splitlines()]
-        assert [row["tags"] for row in found] == [
-            predictor.predict([asked])[0]["tags"] for asked in (words, "the great film")
+        assert [row["entities"] for row in found] == [
+            predictor.predict([asked])[0]["entities"] for asked in (words, "the great film")
         ]
 
     def test_a_text_a_list_and_tokens_are_one_question(self, finished: Path) -> None:
