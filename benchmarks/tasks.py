@@ -1,8 +1,9 @@
-"""Regression and token classification on public data, by the defaults: ``python benchmarks/tasks.py [NAME ...]``.
+"""Tasks on public data, by the defaults: ``python benchmarks/tasks.py [NAME ...]``.
 
 Sentiment of tweets and of the sentences of film reviews as raters give it (VADER, Hutto and Gilbert 2014), the slots of
-SNIPS, and the entities of WNUT-17, each with MiniLM-L6. Figures are of test rows, which chose nothing. Each set is a
-process of its own; results go to ``tasks.json``.
+SNIPS, the entities of WNUT-17, and what SICK says of pairs of sentences (Marelli et al. 2014), each with MiniLM-L6,
+which saw pairs of the kind when it was made. Figures are of test rows, which chose nothing. Each set is a process of
+its own; results go to ``tasks.json``.
 """
 
 from __future__ import annotations
@@ -75,7 +76,30 @@ def wnut(folder: Path) -> dict[str, Any]:
     return {"task": "token-classification", "data": files}
 
 
-SETS: dict[str, Callable[[Path], dict[str, Any]]] = {"tweets": tweets, "films": films, "snips": snips, "wnut": wnut}
+def sick(folder: Path, label: str) -> dict[str, Any]:
+    files = {}
+    for key, name in {"train_file": "train", "validation_file": "trial", "test_file": "test_annotated"}.items():
+        files[key] = str(folder / f"{key}.tsv")
+        Path(files[key]).write_bytes((DATA / "sick" / f"SICK_{name}.txt").read_bytes())
+    return {"data": {**files, "text": ["sentence_A", "sentence_B"], "label": label}}
+
+
+def entailment(folder: Path) -> dict[str, Any]:
+    return {"task": "sequence-classification", **sick(folder, "entailment_judgment")}
+
+
+def relatedness(folder: Path) -> dict[str, Any]:
+    return {"task": "regression", **sick(folder, "relatedness_score")}
+
+
+SETS: dict[str, Callable[[Path], dict[str, Any]]] = {
+    "tweets": tweets,
+    "films": films,
+    "snips": snips,
+    "wnut": wnut,
+    "entailment": entailment,
+    "relatedness": relatedness,
+}
 
 
 def save(path: Path, rows: Rows) -> str:

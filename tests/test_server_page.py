@@ -136,3 +136,42 @@ def test_a_reply_of_another_kind_is_shown_too(
         expected = server.predict(["great film"], "numbers").json["predictions"][0]["value"]
     assert float(shown) == pytest.approx(expected, rel=1e-3)
     assert page.run("return document.getElementById('message').textContent") == ""
+
+
+@pytest.mark.parametrize("width", [1200, 390])
+def test_a_pair_is_asked_for_by_the_names_of_its_columns(
+    width: int, page: browser.Browser, models: Callable[[str], Path], tmp_path: Path
+) -> None:
+    rows = [{"premise": "the plot", "hypothesis": row["text"], "label": row["label"]} for row in tiny.rows(80)]
+    content = tiny.recipe(models("bert"), tiny.save_jsonl(tmp_path / "rows.jsonl", rows), training={"max_steps": 2})
+    workflow.run(recipes.parse(content), tmp_path / "pairs")
+    single = tiny.recipe(
+        models("bert"), tiny.save_jsonl(tmp_path / "one.jsonl", tiny.rows(80)), training={"max_steps": 2}
+    )
+    workflow.run(recipes.parse(single), tmp_path / "single")
+    label = "return document.querySelector('label[for={}]').textContent"
+    with serving.running(tmp_path / "pairs", tmp_path / "single") as server:
+        page.open(server.url + "/", width)
+        until(page, "document.activeElement.id == 'text'")
+        assert page.run(label.format("second")) == "Second text", "one of the models takes a single text"
+        for name in ("single", "single@base"):
+            page.run("document.querySelector(`input[value='${arguments[0]}']`).click()", name)
+        assert [page.run(label.format(field)) for field in ("text", "second")] == ["premise", "hypothesis"]
+        page.run("document.getElementById('text').focus()")
+        page.press(*"the plot", ENTER, *"a film", TAB, *"great cast")
+        page.run("document.getElementById('ask').requestSubmit()")
+        until(page, "document.getElementById('message').textContent.startsWith('Write as many second texts')")
+        page.press(ENTER, *"awful story")
+        page.run("document.getElementById('ask').requestSubmit()")
+        until(page, "document.querySelectorAll('.card').length == 4")
+        texts = page.run("return [...document.querySelectorAll('blockquote')].map(one => one.textContent)")
+        assert texts == ["the plot", "great cast", "a film", "awful story"]
+        asked = {"text": "the plot", "text_pair": "great cast"}
+        expected = server.predict([asked], "pairs").json["predictions"][0]["label"]
+        assert page.run("return document.querySelector('.card .label').textContent") == expected
+        assert page.run("return document.documentElement.scrollWidth") <= width
+        assert faults(page) == []
+        picture(page, f"pairs-{width}")
+        for name in ("pairs", "pairs@base", "single"):
+            page.run("document.querySelector(`input[value='${arguments[0]}']`).click()", name)
+        assert page.run("return document.getElementById('pair').hidden")
