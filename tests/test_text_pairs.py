@@ -181,6 +181,9 @@ class TestIdentity:
         assert len(firsts) == 5, "so as single texts nearly all are repeats"
         assert checks["splits"]["train"]["repeated_texts"] < 40
 
+    def test_the_mark_between_two_texts_is_no_word_of_theirs(self) -> None:
+        assert duplicates.fingerprints([f"a great film{JOINT}the plot", "a great film"]).words.tolist() == [5, 3]
+
     @pytest.mark.parametrize(
         ("one", "other", "same"),
         [

@@ -63,7 +63,7 @@ class Fingerprints:
 def fingerprints(texts: Iterable[str]) -> Fingerprints:
     """Digests of every text; 64 bits, so that among a million texts a clash has a chance of 1 in 30 million."""
     kept = np.fromiter(
-        ((_digest(text), _digest(normal_form(text)), len(text.split())) for text in texts),
+        ((_digest(text), _digest(normal_form(text)), len(text.replace(JOINT, " ").split())) for text in texts),
         dtype=[("exact", np.uint64), ("normal", np.uint64), ("words", np.int64)],
     )
     return Fingerprints(*(np.ascontiguousarray(kept[name]) for name in ("exact", "normal", "words")))
