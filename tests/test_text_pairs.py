@@ -32,6 +32,7 @@ from featherweight.records.questions import JOINT, Question
 from featherweight.records.rows import Encoding
 from featherweight.report.tables import predict_command
 from featherweight.runs.directory import RunDirectory
+from featherweight.sources import data
 from featherweight.tasks.reading import tokens
 
 Models = Callable[[str], Path]
@@ -126,23 +127,23 @@ class TestTokens:
 
 class TestReading:
     @pytest.mark.parametrize("names", [("premise", "hypothesis"), ("sentence1", "sentence2"), ("text", "text_pair")])
-    def test_known_names_are_found(self, names: tuple[str, str], models: Models, tmp_path: Path) -> None:
+    def test_known_names_are_found(self, names: tuple[str, str], tmp_path: Path) -> None:
         content = [{**dict(zip(names, (one["premise"], one["hypothesis"]), strict=True)), "label": one["label"]}
                    for one in rows(60)]  # fmt: skip
         section = recipes.load_data_section({"train_file": str(tiny.save_jsonl(tmp_path / "t.jsonl", content))})
-        assert workflow_found(section).texts == names
+        assert data.found(section).texts == names
 
     def test_a_text_and_a_label_stay_what_they_were(self, tmp_path: Path) -> None:
         content = [{"text": "a", "label": "x", "premise": "b", "hypothesis": "c"}]
         section = recipes.load_data_section({"train_file": str(tiny.save_jsonl(tmp_path / "t.jsonl", content))})
-        assert workflow_found(section).texts == ("text",)
+        assert data.found(section).texts == ("text",)
 
     def test_a_label_that_is_named_leaves_the_texts_to_be_found(self, tmp_path: Path) -> None:
         content = [{"judgment": "x", "sentence_A": "b", "sentence_B": "c"}]
         path = tiny.save_jsonl(tmp_path / "t.jsonl", content)
         section = recipes.load_data_section({"train_file": str(path), "label": "judgment"})
-        assert workflow_found(section).texts == ("sentence_A", "sentence_B")
-        assert workflow_found(section).label == "judgment"
+        assert data.found(section).texts == ("sentence_A", "sentence_B")
+        assert data.found(section).label == "judgment"
 
     @pytest.mark.parametrize("text", [[], ["a"], ["a", "b", "c"], ["a", ""], ["a", 3], {"a": 1}])
     def test_other_than_one_or_two_columns_are_refused(self, text: Any) -> None:
@@ -166,12 +167,6 @@ class TestReading:
         train = tiny.save_jsonl(tmp_path / "t.jsonl", odd)
         found = figures(recipe_of(models, train, training={"max_steps": 2}), tmp_path / "run")
         assert found["dropped_empty_rows"]["train"] == 2
-
-
-def workflow_found(section: Any) -> Any:
-    from featherweight.sources import data
-
-    return data.found(section)
 
 
 class TestIdentity:
@@ -286,6 +281,9 @@ class TestAnswers:
         workflow.run(recipes.parse(content), tmp_path / "run")
         with pytest.raises(DataError, match="one text was expected and not a pair"):
             load_predictor(tmp_path / "run").predict([asked(ASKED[0])])
+        source = tiny.save_csv(tmp_path / "in.csv", rows(3))
+        with pytest.raises(DataError, match="one text was expected and not a pair"):
+            load_predictor(tmp_path / "run").predict_file(source, tmp_path / "out.csv", column=COLUMNS)
 
     @pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
     def test_files_are_answered_by_the_same_columns(self, ending: str, finished: Path, tmp_path: Path) -> None:
@@ -302,6 +300,9 @@ class TestAnswers:
         assert [(one["prediction"], one["more"]) for one in found] == [(label, "kept") for label in expected]
         with pytest.raises(DataError, match="no column 'other'"):
             predictor.predict_file(source, tmp_path / "out.jsonl", column=["premise", "other"])
+        with pytest.raises(DataError, match="a pair was expected"):
+            predictor.predict_file(source, tmp_path / "other.jsonl", column="premise")
+        assert not (tmp_path / "other.jsonl").exists()
 
     def test_the_command_takes_pairs(self, cli: Any, finished: Path) -> None:
         (one, other), *_ = ASKED

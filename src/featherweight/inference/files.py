@@ -92,19 +92,18 @@ class _Source:
         self.columns.clear()
         return self.format.read(self.stream, self.name, replace(self.how, on_columns=self.columns.extend))
 
-    def question(self, row: Row, number: int, task: Task) -> Question:
+    def question(self, row: Row, number: int, predictor: Predictor) -> Question:
         self.require_columns(row, f"row {number}: ")
-        return self.asked([row[name] for name in self.texts], number, task)
+        return self.asked([row[name] for name in self.texts], number, predictor)
 
-    def asked(self, found: Sequence[Any], number: int, task: Task) -> Question:
+    def asked(self, found: Sequence[Any], number: int, predictor: Predictor) -> Question:
         """What the cells of a row's texts ask. Raises DataError, naming the row, where it is nothing to ask."""
         try:
-            (question,) = task.questions([_given_in(found, task)])
+            return predictor.question(_given_in(found, predictor.task))
         except DataError:
             for name, cell in zip(self.texts, found, strict=True):
                 cells.require_texts([cell], [number], self.name, name, _FIX)  # says what it is instead
             raise
-        return question
 
     def require_columns(self, found: Collection[str], where: str = "") -> None:
         for name in self.texts:
@@ -156,7 +155,7 @@ def _by_rows(predictor: Predictor, given: _Source, target: Format, output: str) 
     try:
         for number, row in given.rows():
             where = f"{given.name}: row {number}"
-            given.question(row, number, predictor.task)
+            given.question(row, number, predictor)
             given.refuse_clash(row, taken)
             writer.see(row)
         where = given.name
@@ -174,7 +173,7 @@ def _by_rows(predictor: Predictor, given: _Source, target: Format, output: str) 
         def asked() -> Iterator[Question]:
             for number, row in given.rows():
                 waiting.append(row)
-                yield given.question(row, number, predictor.task)
+                yield given.question(row, number, predictor)
 
         for answer in predictor.stream(asked()):
             yield {**waiting.popleft(), **predictor.kind.cells(answer, writer.nests)}
@@ -205,7 +204,7 @@ def _by_columns(predictor: Predictor, given: _Source, target: Format, output: st
         texts = (parquet.values(batch.column(names.index(name)), name, given.name) for name in given.texts)
         for found in zip(*texts, strict=True):
             done += 1
-            given.asked(found, done, predictor.task)
+            given.asked(found, done, predictor)
     schema = file.schema_arrow
     for one in fields:
         schema = schema.append(one)

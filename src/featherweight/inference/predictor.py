@@ -91,13 +91,13 @@ class Predictor:
         """The questions, some at a time, with what the model's head gives for them."""
         iterator = iter(asked)
         while block := list(islice(iterator, _BLOCK)):
-            questions = [one for given in block for one in self._question(given)]
+            questions = [given if isinstance(given, Question) else self.question(given) for given in block]
             yield questions, self.backend.outputs(self.backend.tokenise(questions))
 
-    def _question(self, given: Any) -> list[Question]:
-        if isinstance(given, Question):
-            return [given]
-        return [require_fits(one, self.backend.text_columns) for one in self.task.questions([given])]
+    def question(self, given: Any) -> Question:
+        """What is given, as the model is asked it. Raises DataError where it is nothing that this model answers."""
+        (found,) = self.task.questions([given])
+        return require_fits(found, self.backend.text_columns)
 
     def _nothing(self) -> Column:
         values = np.empty((0, self.kind.width), dtype=np.float32)

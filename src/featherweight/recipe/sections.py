@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, model_validator
 
@@ -25,6 +25,10 @@ FILE_KEYS = ("train_file", "validation_file", "test_file")
 DEFAULT_METHOD = "lora"
 LONGEST_NAME = 64
 _FILES = "CSV, TSV, JSON, JSONL or Parquet file, a pattern, or a list of them; text files may be gzipped"
+
+
+# Text and label columns, in the order in which they are looked for.
+Usual: TypeAlias = tuple[tuple[str | tuple[str, str], str], ...]
 
 
 class Section(BaseModel):
@@ -59,7 +63,7 @@ class DataSection(Section):
 
     lists: ClassVar[frozenset[str]] = frozenset()
     numeric: ClassVar[bool] = False
-    usual: ClassVar[tuple[tuple[str | tuple[str, str], str], ...]] = ()
+    usual: ClassVar[Usual] = ()
 
     name: str | None = Field(None, description="hub id, folder, or package:NAME/PATH", min_length=1)
     config: str | None = Field(None, description="configuration of a hub data set")

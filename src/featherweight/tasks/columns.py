@@ -10,6 +10,7 @@ from typing import ClassVar
 from pydantic import Field, model_validator
 
 from featherweight.recipe import DataSection
+from featherweight.recipe.sections import Usual
 
 _PAIRS = (  # as the hub's data sets have them: NLI, GLUE, STS, SICK
     ("premise", "hypothesis"),
@@ -24,7 +25,7 @@ _TEXTS = (("text", "text_pair"), "text", *_PAIRS)
 class LabelColumns(DataSection):
     """The labelled texts: either ``name`` or ``train_file`` and its siblings."""
 
-    usual: ClassVar[tuple[tuple[str | tuple[str, str], str], ...]] = (
+    usual: ClassVar[Usual] = (
         *((texts, "label") for texts in _TEXTS),
         (("question1", "question2"), "is_duplicate"),
         (("sentence_A", "sentence_B"), "entailment_label"),
@@ -48,7 +49,7 @@ class NumberColumns(DataSection):
     """Texts with a number each: either ``name`` or ``train_file`` and its siblings."""
 
     numeric: ClassVar[bool] = True
-    usual: ClassVar[tuple[tuple[str | tuple[str, str], str], ...]] = (
+    usual: ClassVar[Usual] = (
         *((texts, label) for texts in _TEXTS for label in ("label", "score", "similarity_score")),
         (("sentence_A", "sentence_B"), "relatedness_score"),
     )
@@ -59,7 +60,7 @@ class TagColumns(DataSection):
     """Words with a tag each, or texts with entities: either ``name`` or ``train_file`` and its siblings."""
 
     lists: ClassVar[frozenset[str]] = frozenset({"text", "label"})
-    usual: ClassVar[tuple[tuple[str | tuple[str, str], str], ...]] = (
+    usual: ClassVar[Usual] = (
         ("tokens", "ner_tags"),
         ("tokens", "tags"),
         ("tokens", "pos_tags"),

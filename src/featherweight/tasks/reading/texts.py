@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,7 +32,7 @@ def examples_of(split: Split, section: DataSection, truth: Column, reading: str 
         kind = rows.table.schema.field(name).type
         if not (types.is_string(kind) or types.is_large_string(kind)):
             raise DataError(f"{split.origin}: the text column {column!r} holds {kind}, not text; set data.text")
-    keep = filled(rows, list(named.values()))
+    keep = filled(rows, named.values())
     if len(keep) == 0:
         columns = " or ".join(map(repr, named))
         raise DataError(f"{split.origin}: every text in column {columns} is empty; set data.text")
@@ -78,7 +78,7 @@ def others(section: DataSection) -> dict[str, str]:
     return {name: f"column:{name}" for name in [*section.slices, *([section.group] if section.group else [])]}
 
 
-def filled(rows: Rows, columns: Sequence[str] = ("text",)) -> NDArray[np.int64]:
+def filled(rows: Rows, columns: Iterable[str]) -> NDArray[np.int64]:
     """The rows with a text in each of these columns."""
     import pyarrow.compute as pc
 

@@ -69,7 +69,8 @@ def write(asked: Iterable[Question], tokenizer: Any, max_length: int, folder: Pa
             reads += [row.reads for row in rows if row.reads is not None]
             for row in rows:
                 stream.write(np.asarray(row.ids, dtype=np.int32).tobytes())
-                kinds.write(np.asarray(row.kinds or (), dtype=np.int8).tobytes())
+                if row.kinds is not None:
+                    kinds.write(np.asarray(row.kinds, dtype=np.int8).tobytes())
     np.save(folder / "offsets.npy", np.cumsum(np.concatenate(lengths)))
     np.save(folder / "truncated.npy", np.asarray([truncated, cut_off], dtype=np.int64))
     if reads:
@@ -148,10 +149,7 @@ def _whole(tokenizer: Any, by_word: bool) -> Callable[[list[Any]], Sequence[_Enc
     """
     if not tokenizer.is_fast:
         if by_word:
-            raise ModelError(
-                f"{type(tokenizer).__name__} runs in Python alone and does not say which token is of which word; "
-                "choose a model with a fast tokenizer"
-            )
+            raise _does_not_say(tokenizer, "word")
         return partial(_in_python, tokenizer)
     backend = tokenizer.backend_tokenizer
     if backend.truncation is not None:
@@ -168,12 +166,16 @@ def _whole(tokenizer: Any, by_word: bool) -> Callable[[list[Any]], Sequence[_Enc
 def _in_python(tokenizer: Any, texts: list[Any]) -> list[_Encoded]:
     """By a tokenizer that has no fast version."""
     if not all(isinstance(text, str) for text in texts):
-        raise ModelError(
-            f"{type(tokenizer).__name__} runs in Python alone and does not say which token is of which text of a pair; "
-            "choose a model with a fast tokenizer"
-        )
+        raise _does_not_say(tokenizer, "text of a pair")
     encoded = tokenizer(texts, verbose=False, return_special_tokens_mask=True)
     return [_InPython(*one) for one in zip(encoded["input_ids"], encoded["special_tokens_mask"], strict=True)]
+
+
+def _does_not_say(tokenizer: Any, what: str) -> ModelError:
+    return ModelError(
+        f"{type(tokenizer).__name__} runs in Python alone and does not say which token is of which {what}; "
+        "choose a model with a fast tokenizer"
+    )
 
 
 def _tokens(encoded: _Encoded, asked: Question, tokenizer: Any, max_length: int) -> Tokens:
