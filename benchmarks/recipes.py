@@ -293,7 +293,7 @@ def train(job: dict[str, Any]) -> dict[str, Any]:
     trainer.settings = trainer.settings.model_copy(update={**changes, "load_best_model_at_end": False})
     result = job | {"chosen": dict(sorted(prepared.reasons.items())), "start": figures()}
     result["rows"] = {split: len(one) for split, one in prepared.encodings.items()}
-    result["classes"] = len(prepared.task.labels)
+    result["classes"] = prepared.task.answer.width
     settings = prepared.recipe.training
     result["settings"] = {key: getattr(settings, key) for key in SHOWN}
     started = time.process_time()
@@ -336,7 +336,7 @@ class _Nowhere:
 
 def rivals(job: dict[str, Any]) -> dict[str, Any]:
     """The cheap rivals of one set and model."""
-    from featherweight.evidence.baselines import LinearProbe, TfidfLogisticRegression
+    from featherweight.evidence.baselines.labels import LinearProbe, TfidfLogisticRegression
     from featherweight.report.console import Console
     from featherweight.workflow.preparing import prepare
     from featherweight.workflow.rungs import frozen_part
@@ -346,8 +346,8 @@ def rivals(job: dict[str, Any]) -> dict[str, Any]:
     parts = {split: frozen_part(prepared, split, console, lambda: False) for split in ("train", "test")}  # type: ignore[arg-type]
     result = dict(job)
     for name, rival in {"probe": LinearProbe(), "tfidf": TfidfLogisticRegression()}.items():
-        rival.fit(parts["train"], len(prepared.task.labels))
-        right = rival.predict(parts["test"])["probabilities"].argmax(axis=1) == prepared.examples["test"].labels
+        rival.fit(parts["train"], prepared.task.answer)
+        right = rival.predict(parts["test"])["probabilities"].argmax(axis=1) == prepared.examples["test"].truth
         result[name] = round(float(right.mean()), 4)
     return result
 
