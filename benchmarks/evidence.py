@@ -41,7 +41,7 @@ def predictions() -> dict[str, Any]:
     generator = np.random.default_rng(0)
     labels = generator.integers(0, 2, ROWS)
     texts = Rows(pa.table({"text": [f"{one} plain words about nothing" for one in range(ROWS)]}))
-    examples = Examples("validation", texts, "text", labels, np.arange(ROWS), 0, "made up", "made up")
+    examples = Examples("validation", texts, ("text",), labels, np.arange(ROWS), 0, "made up", "made up")
 
     def answers(accuracy: float) -> Any:
         right = np.where(generator.random(ROWS) < accuracy, labels, 1 - labels)

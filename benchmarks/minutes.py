@@ -116,6 +116,7 @@ def stock(minutes: float) -> list[Point]:
     from peft import LoraConfig, get_peft_model
 
     from featherweight.methods.peft.targets import linear_targets
+    from featherweight.records.rows import numbers_of
     from featherweight.report.console import Console
     from featherweight.sources import models
     from featherweight.workflow.preparing import prepare
@@ -123,7 +124,7 @@ def stock(minutes: float) -> list[Point]:
     made = prepare(recipe(), Console(quiet=True))
     settings = made.recipe.training
     rows, held_out = (
-        [{"input_ids": one.tokens.row(index).tolist(), "labels": int(one.targets[index])} for index in range(len(one))]
+        [{"input_ids": one.tokens.row(index).tolist(), "labels": int(numbers_of(one.targets)[index])} for index in range(len(one))]
         for one in (made.encodings["train"], made.encodings["validation"])
     )
     transformers.set_seed(settings.seed)
@@ -133,7 +134,7 @@ def stock(minutes: float) -> list[Point]:
     model = get_peft_model(model, config)
     steps = round(math.ceil(len(rows) / 32) * settings.num_train_epochs)
 
-    class Watch(transformers.TrainerCallback):
+    class Watch(transformers.TrainerCallback):  # type: ignore[misc]
         def on_step_end(self, arguments: Any, state: Any, control: Any, **_: Any) -> None:
             control.should_training_stop = clock.seconds() > 60 * minutes
             if clock.seconds() > 60 * minutes * (len(clock.points) + 1) / POINTS or control.should_training_stop:

@@ -117,7 +117,7 @@ def compare(data: str, count: int | None, repeats: int, where: dict[str, Path]) 
         print(f"{data} {number + 1}/{repeats}: {rates}", file=sys.stderr, flush=True)
 
     def ratio(name: str, against: str) -> float:
-        return median(one[name]["texts_per_second"] / one[against]["texts_per_second"] for one in rounds)
+        return float(median(one[name]["texts_per_second"] / one[against]["texts_per_second"] for one in rounds))
 
     stock = rounds[0]["batch32"]["labels"]
     return {

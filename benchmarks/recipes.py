@@ -272,7 +272,7 @@ def train(job: dict[str, Any]) -> dict[str, Any]:
     measuring = 0.0
 
     def figures() -> dict[str, float]:
-        found = {}
+        found: dict[str, float] = {}
         for split in ("validation", "test"):
             metrics = measure(prepared, adapted.model, "", console, lambda: False, split).metrics
             found |= {f"{split}_{key}": round(metrics[f"eval_{key}"], 4) for key in ("accuracy", "loss", "macro_f1")}
@@ -336,6 +336,7 @@ class _Nowhere:
 
 def rivals(job: dict[str, Any]) -> dict[str, Any]:
     """The cheap rivals of one set and model."""
+    from featherweight.evidence.baselines import Baseline
     from featherweight.evidence.baselines.labels import LinearProbe, TfidfLogisticRegression
     from featherweight.report.console import Console
     from featherweight.workflow.preparing import prepare
@@ -345,7 +346,8 @@ def rivals(job: dict[str, Any]) -> dict[str, Any]:
     prepared = prepare(recipe_of(job | {"recipe": {"training.learning_rate": 1e-4}}), console)
     parts = {split: frozen_part(prepared, split, console, lambda: False) for split in ("train", "test")}  # type: ignore[arg-type]
     result = dict(job)
-    for name, rival in {"probe": LinearProbe(), "tfidf": TfidfLogisticRegression()}.items():
+    found: dict[str, Baseline] = {"probe": LinearProbe(), "tfidf": TfidfLogisticRegression()}
+    for name, rival in found.items():
         rival.fit(parts["train"], prepared.task.answer)
         right = rival.predict(parts["test"])["probabilities"].argmax(axis=1) == prepared.examples["test"].truth
         result[name] = round(float(right.mean()), 4)
