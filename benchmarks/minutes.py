@@ -124,7 +124,10 @@ def stock(minutes: float) -> list[Point]:
     made = prepare(recipe(), Console(quiet=True))
     settings = made.recipe.training
     rows, held_out = (
-        [{"input_ids": one.tokens.row(index).tolist(), "labels": int(numbers_of(one.targets)[index])} for index in range(len(one))]
+        [
+            {"input_ids": one.tokens.row(index).tolist(), "labels": int(numbers_of(one.targets)[index])}
+            for index in range(len(one))
+        ]
         for one in (made.encodings["train"], made.encodings["validation"])
     )
     transformers.set_seed(settings.seed)
