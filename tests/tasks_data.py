@@ -57,6 +57,14 @@ def _labelled(draw: random.Random, index: int) -> tuple[list[str], Row]:
     return words, {"text": " ".join(words), "label": ("neg", "pos")[index % 2]}
 
 
+def _several(draw: random.Random, index: int) -> tuple[list[str], Row]:
+    told = [draw.choice(words) for bit, words in enumerate((tiny.GOOD, tiny.BAD)) if index >> bit & 1]
+    words = [*draw.choices(tiny.PLAIN, k=draw.randint(2, 4)), *told]
+    draw.shuffle(words)
+    names = [name for name, known in (("neg", tiny.BAD), ("pos", tiny.GOOD)) if {*known} & {*told}]
+    return words, {"text": " ".join(words), "labels": [*names, *(["both"] if len(names) == 2 else [])]}
+
+
 def _numbered(draw: random.Random, index: int) -> tuple[list[str], Row]:
     strength = index % len(tiny.GOOD)
     words = _words(draw, tiny.GOOD[strength])
@@ -86,6 +94,7 @@ def _part_of_speech(word: str) -> str:
 
 SAMPLES = [
     Sample("sequence-classification", "label", lambda count: _distinct(count, _labelled)),
+    Sample("multi-label-classification", "labels", lambda count: _distinct(count, _several)),
     Sample("regression", "number", lambda count: _distinct(count, _numbered)),
     Sample("token-classification", "tags", lambda count: _distinct(count, _tagged(_entity)), "tokens"),
     Sample("token-classification", "plain-tags", lambda count: _distinct(count, _tagged(_part_of_speech)), "tokens"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,8 @@ from featherweight.records.parts import Brief, Column
 from featherweight.statistics.additive import Additive, Floats, ratio
 
 _MOST_LISTED = 20
+
+Cells: TypeAlias = "tuple[NDArray[Any], ...]"
 
 
 @dataclass(frozen=True)
@@ -92,17 +94,25 @@ def shown(found: Mapping[str, Mapping[str, float]], what: str, of: str) -> Brief
 def additive(
     of: Callable[[ClassCounts], Floats], predictions: NDArray[np.int64], labels: NDArray[np.int64], classes: int
 ) -> Additive:
-    """A function of class counts as a statistic: three indicator columns for each class."""
+    """A function of class counts as a statistic, where each row has one label and one prediction; shape (rows,)."""
+    rows = np.arange(len(labels))
+    hit = np.flatnonzero(predictions == labels)
+    return of_cells(of, [(rows, labels), (rows, predictions), (hit, labels[hit])], len(labels), classes)
+
+
+def of_cells(of: Callable[[ClassCounts], Floats], cells: Sequence[Cells], rows: int, classes: int) -> Additive:
+    """A function of class counts as a statistic: three indicator columns for each class.
+
+    Args:
+        cells: where the labels, the predictions and the hits are: of each the row and the class.
+    """
+    where = np.concatenate([row for row, _ in cells])
+    columns = np.concatenate([index * classes + one for index, (_, one) in enumerate(cells)])
 
     def features() -> Any:
         from scipy import sparse
 
-        rows = len(labels)
-        hit = np.flatnonzero(predictions == labels)
-        where = np.concatenate([np.arange(rows), np.arange(rows), hit])
-        columns = np.concatenate([labels, classes + predictions, 2 * classes + labels[hit]])
         return sparse.csr_array((np.ones(len(where)), (where, columns)), shape=(rows, 3 * classes))
 
-    counts = count(predictions, labels, classes)
-    total = np.concatenate([counts.labels, counts.predictions, counts.hits])
-    return Additive(features, lambda sums: of(ClassCounts(*np.split(sums, 3, axis=-1))), len(labels), total)
+    total = np.bincount(columns, minlength=3 * classes).astype(np.float64)
+    return Additive(features, lambda sums: of(ClassCounts(*np.split(sums, 3, axis=-1))), rows, total)

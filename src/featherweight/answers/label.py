@@ -210,7 +210,7 @@ class Label:
             {
                 "label": names.take(pa.array(truth)),
                 "prediction": names.take(pa.array(predicted(answers))),
-                PROBABILITIES: _lists_of(answers[PROBABILITIES]),
+                PROBABILITIES: lists_of(answers[PROBABILITIES]),
             },
             metadata={"labels": json.dumps(list(self.names))},
         )
@@ -221,7 +221,7 @@ class Label:
         kind = cls(json.loads(table.schema.metadata[b"labels"]))
         places = {name: index for index, name in enumerate(kind.names)}
         truth = np.asarray([places[label] for label in table["label"].to_pylist()], dtype=np.int64)
-        return kind, Answers({PROBABILITIES: _numbers_in(table[PROBABILITIES], table.num_rows)}), truth
+        return kind, Answers({PROBABILITIES: numbers_in(table[PROBABILITIES], table.num_rows)}), truth
 
     def taken_from(self, other: Label, answers: Answers, truth: Labels) -> tuple[Answers, Labels] | None:
         """Answers with names in another order, in this one; None where the names are not the same."""
@@ -340,7 +340,7 @@ def _confidence(name: str, thresholds: Sequence[Mapping[str, Any]], rate: float)
     return float(confidence)
 
 
-def _lists_of(numbers: NDArray[np.float32]) -> Any:
+def lists_of(numbers: NDArray[np.float32]) -> Any:
     """Arrow's list of a row's numbers for each row, without a Python object for each number."""
     import pyarrow as pa
 
@@ -350,7 +350,7 @@ def _lists_of(numbers: NDArray[np.float32]) -> Any:
     return pa.LargeListArray.from_arrays(ends, flat).cast(pa.list_(pa.float32()))
 
 
-def _numbers_in(lists: Any, rows: int) -> NDArray[np.float32]:
+def numbers_in(lists: Any, rows: int) -> NDArray[np.float32]:
     """The same back; shape (rows, classes). Raises ValueError where the lists are not of one length."""
     flat = np.concatenate([np.empty(0, dtype=np.float32), *(chunk.flatten().to_numpy() for chunk in lists.chunks)])
     return np.asarray(flat, dtype=np.float32).reshape(rows, -1)

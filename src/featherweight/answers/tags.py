@@ -17,7 +17,7 @@ from featherweight.records.answers import Answers, Likeness
 from featherweight.records.parts import Brief
 from featherweight.records.questions import Question
 from featherweight.records.rows import Column, Ragged
-from featherweight.statistics.additive import Additive, Floats, Statistic, mean_of, ratio
+from featherweight.statistics.additive import Additive, Floats, Statistic, mean_of, of_columns, ratio
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -162,21 +162,10 @@ def _by_row(values: NDArray[Any], rows: Ragged) -> Floats:
     return np.bincount(numbers, weights=values, minlength=len(rows)).astype(np.float64)
 
 
-def _additive(columns: Sequence[Floats], value: Callable[[Floats], Floats]) -> Additive:
-    dense = np.stack(columns, axis=1)
-
-    def features() -> Any:
-        from scipy import sparse
-
-        return sparse.csr_array(dense)
-
-    return Additive(features, value, len(dense), dense.sum(axis=0))
-
-
 def _accuracy(answers: Answers, truth: Ragged) -> Additive:
     """The share of words with the right tag."""
     right = _by_row(answers[TAGS].values == truth.values, truth)
-    return _additive([right, truth.lengths.astype(np.float64)], lambda sums: ratio(sums[..., 0], sums[..., 1]))
+    return of_columns([right, truth.lengths.astype(np.float64)], lambda sums: ratio(sums[..., 0], sums[..., 1]))
 
 
 def _of_entities(
@@ -186,7 +175,7 @@ def _of_entities(
 
     def make(answers: Answers, truth: Ragged) -> Additive:
         columns = [one.astype(np.float64) for one in _counts(answers, truth)]
-        return _additive(columns, lambda sums: value(*np.moveaxis(sums, -1, 0)))
+        return of_columns(columns, lambda sums: value(*np.moveaxis(sums, -1, 0)))
 
     return make
 
@@ -199,24 +188,12 @@ def _counts(answers: Answers, truth: Ragged) -> list[NDArray[np.int64]]:
 
 
 def _macro_f1(answers: Answers, truth: Ragged) -> Additive:
-    """Mean F1 of the tags, of which each row adds up three counts."""
+    """Mean F1 of the tags."""
     classes = int(max(answers[TAGS].values.max(initial=0), truth.values.max(initial=0))) + 1
     rows = np.repeat(np.arange(len(truth)), truth.lengths)
     found, true = answers[TAGS].values, truth.values
-    said = found >= 0
-    hit = found == true
-    where = np.concatenate([rows, rows[said], rows[hit]])
-    columns = np.concatenate([true, classes + found[said], 2 * classes + true[hit]])
-
-    def features() -> Any:
-        from scipy import sparse
-
-        return sparse.csr_array((np.ones(len(where)), (where, columns)), shape=(len(truth), 3 * classes))
-
-    total = np.bincount(columns, minlength=3 * classes).astype(np.float64)
-    return Additive(
-        features, lambda sums: class_counts.macro_f1(ClassCounts(*np.split(sums, 3, axis=-1))), len(truth), total
-    )
+    cells = [(rows[chosen], found[chosen]) for chosen in (found >= 0, found == true)]
+    return class_counts.of_cells(class_counts.macro_f1, [(rows, true), *cells], len(truth), classes)
 
 
 _WORDS_RIGHT = Statistic("accuracy", "accuracy of words", _accuracy, hub="accuracy")

@@ -156,7 +156,7 @@ def load_predictor(
     """Load a run, an adapter, a model or an export for answering.
 
     Args:
-        calibrated: answer at the temperature that the run fitted.
+        calibrated: answer with what the run fitted on held-out rows: a temperature, thresholds, intervals.
         max_error_rate: abstain where the answers would be wrong more often, by the threshold that the run found on
             held-out rows for this rate; probabilities are calibrated then.
         base_model: where an adapter's base model is on this machine; where the adapter says itself if None.

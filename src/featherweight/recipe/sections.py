@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, model_validator
@@ -133,6 +134,11 @@ class DataSection(Section):
     def texts(self) -> tuple[str, ...]:
         """The column of the texts, or the two columns of their pairs."""
         return (self.text,) if isinstance(self.text, str) else tuple(self.text)
+
+    @property
+    def truths(self) -> Mapping[str, str]:
+        """The columns that hold the truth, each with the key that names it."""
+        return {self.label: "label"}
 
     @property
     def sources(self) -> list[str]:

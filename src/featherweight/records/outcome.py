@@ -372,6 +372,14 @@ class Outcome(Measured):
 
     label_shares: NotRequired[dict[str, dict[str, float]]]
     """Where answers are labels: by split, each label's share of the rows, from 0 to 1."""
+    labels: NotRequired[dict[str, dict[str, Any]]]
+    """Where a row has any number of labels, by model: precision, recall and F1 from 0 to 1, and support in rows, of
+    each."""
+    thresholds: NotRequired[dict[str, dict[str, Any]]]
+    """By model: from which probability on each label is answered, and what that changes on rows that it was not found
+    on."""
+    co_occurrence: NotRequired[dict[str, Any]]
+    """Which labels go together, in truth and in both models' answers, in rows."""
     numbers: NotRequired[dict[str, dict[str, float]]]
     """Where answers are numbers: by split, mean, standard deviation, least, median and greatest, in the column's
     unit."""

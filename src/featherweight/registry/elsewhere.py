@@ -154,8 +154,8 @@ _KEYS: Mapping[str, Mapping[str, str]] = {
         "dev_file": "it is called data.validation_file",
         "test_size": "it is called data.test_fraction",
         "validation_split_percentage": "it is called data.validation_fraction, a share between 0 and 1",
-        "label_separator": "several labels a text are not supported yet",
-        "labels_columns": "several labels a text are not supported yet",
+        "label_separator": 'it is for task = "multi-label-classification"',
+        "labels_columns": 'it is for task = "multi-label-classification"',
     },
     "model": {
         "model_name_or_path": "it is called model.name",
@@ -183,12 +183,13 @@ _KEYS: Mapping[str, Mapping[str, str]] = {
 _NOT_YET = "is not supported yet"
 VALUES: Mapping[str, Mapping[str, str]] = {
     "task": {
+        "multilabel": "is multi-label-classification",
         "text-classification": "is called sequence-classification",
         "sentiment-analysis": "is sequence-classification",
         "ner": "is token-classification",
         **dict.fromkeys(
             [
-                "multi-label-classification", "sentence-similarity",
+                "sentence-similarity",
                 "causal-lm", "text-generation", "sft", "seq2seq-lm", "summarization", "translation",
                 "question-answering", "preference", "dpo", "multiple-choice",
             ],

@@ -40,7 +40,7 @@ def found(section: DataSection) -> DataSection:
         usual = {"text": text if isinstance(text, str) else list(text), "label": label}
         open_ = {key: value for key, value in usual.items() if key not in section.model_fields_set}
         tried = section.model_copy(update=open_)
-        if {*tried.texts, tried.label} <= set(columns):
+        if {*tried.texts, *tried.truths} <= set(columns):
             return tried
     return section
 
@@ -106,8 +106,9 @@ def load_files(paths: Sequence[Path], section: DataSection, name: str) -> Split:
 def _of_hub(split: Split, section: DataSection) -> Split:
     """A split of a hub data set, filtered, once its columns are found to be texts and labels."""
     rows = split.rows
-    if split.name == "test" and section.label not in rows.column_names:
-        rows = rows.add_column(section.label, [None] * len(rows))
+    for label in section.truths if split.name == "test" else ():
+        if label not in rows.column_names:
+            rows = rows.add_column(label, [None] * len(rows))
     row_store.require_columns(rows.column_names, row_store.asked_columns(section), split.origin)
     for text in section.texts if "text" not in section.lists else ():
         cells.require_texts(*_first_value(rows, text), split.origin, text, row_store.TEXT_FIX)
@@ -121,7 +122,8 @@ def _of_hub(split: Split, section: DataSection) -> Split:
             ),
             input_columns=columns,
         )
-    names = getattr(rows.features[section.label], "names", None)
+    labels = rows.features.get(section.label)
+    names = getattr(getattr(labels, "feature", labels), "names", None)  # of a list it is the entries that have names
     return replace(split, rows=rows, label_names=tuple(names) if names else None)
 
 

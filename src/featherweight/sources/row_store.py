@@ -27,7 +27,8 @@ def asked_columns(section: DataSection) -> dict[str, str]:
     """Each column that the section names, with the key that names it."""
     wanted = [("group", section.group)] if section.group else []
     wanted += [("slices", name) for name in section.slices] + [("filter", name) for name in section.filter]
-    wanted += [("label", section.label), *(("text", name) for name in section.texts)]
+    wanted += [(key, name) for name, key in section.truths.items()]
+    wanted += [("text", name) for name in section.texts]
     return {name: f"data.{key}" for key, name in wanted}
 
 
@@ -118,7 +119,9 @@ class _Rows:
                 if position == 0:
                     found = list(dict.fromkeys(name for row in rows for name in row))
                     asked = {
-                        name: key for name, key in self._asked.items() if not may_lack_label or key != "data.label"
+                        name: key
+                        for name, key in self._asked.items()
+                        if not may_lack_label or name not in self._section.truths
                     }
                     require_columns(found, asked, str(path))
                     self._begin(found, rows)
@@ -155,15 +158,16 @@ class _Rows:
     def _write(self, numbers: list[int], rows: list[Row], before: int, origin: str) -> None:
         import pyarrow as pa
 
-        label = self._section.label
         values = {name: [row.get(name) for row in rows] for name in self._columns}
         for text in self._section.texts if "text" not in self._section.lists else ():
             cells.require_texts(values[text], numbers, origin, text, TEXT_FIX)
-        if "label" not in self._section.lists:
-            cells.require_labels(values[label], numbers, origin, label)
         counted = [before + number for number in numbers]
-        values[label] = cells.without_nan(values[label])
-        self._count_labels(values[label], counted)
+        for label in self._section.truths:
+            if "label" not in self._section.lists:
+                cells.require_labels(values[label], numbers, origin, label)
+            values[label] = cells.without_nan(values[label])
+        if label == self._section.label:
+            self._count_labels(values[label], counted)
         arrays = [pa.array(counted, pa.int64()), *(_strings(values[name]) for name in self._columns)]
         self._writer.write_batch(pa.record_batch(arrays, names=[ROW, *self._columns]))
         self.kept += len(rows)

@@ -6,7 +6,7 @@ functions of *sums* over its rows. From that shape alone follow value, interval,
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -108,6 +108,23 @@ def mean_of(values: NDArray[Any]) -> Additive:
     total = np.asarray([values.sum(dtype=np.float64), len(values)])
     outcomes = values if values.dtype == bool else None
     return Additive(features, lambda sums: sums[..., 0] / sums[..., 1], len(values), total, outcomes)
+
+
+def of_columns(columns: Sequence[Floats], value: Callable[[Floats], Floats]) -> Additive:
+    """A statistic from a few numbers of each row.
+
+    Args:
+        columns: what is summed; shape (rows,) each.
+        value: from sums, shape (..., columns), to the statistic, shape (...).
+    """
+    dense = np.stack(columns, axis=1)
+
+    def features() -> Any:
+        from scipy import sparse
+
+        return sparse.csr_array(dense)
+
+    return Additive(features, value, len(dense), dense.sum(axis=0))
 
 
 def ratio(above: Any, below: Any) -> Floats:

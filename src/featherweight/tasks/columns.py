@@ -5,7 +5,8 @@ Apart from the tasks, which answer where pydantic is not installed.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -42,6 +43,40 @@ class LabelColumns(DataSection):
     def _each_label_once(self) -> LabelColumns:
         if self.labels is not None and len(set(self.labels)) < len(self.labels):
             raise ValueError("'labels' names one label twice")
+        return self
+
+
+class LabelSetColumns(LabelColumns):
+    """Texts with any number of labels each: either ``name`` or ``train_file`` and its siblings."""
+
+    lists: ClassVar[frozenset[str]] = frozenset({"label"})
+    usual: ClassVar[Usual] = tuple((texts, label) for texts in _TEXTS for label in ("labels", "label", "intents"))
+    label: str = Field("labels", description="column that holds each row's labels; known names are found")
+    label_separator: str | None = Field(
+        None, description="what stands between labels where a text holds several, such as ','", min_length=1
+    )
+    labels_columns: list[str] | None = Field(
+        None, description="columns of 0 and 1 that are named after a label each, instead of data.label", min_length=2
+    )
+
+    missing_labels: Literal["refuse", "empty"] = Field(
+        "refuse", description="empty: a row in which no labels are given has none of them"
+    )
+
+    @property
+    def truths(self) -> Mapping[str, str]:
+        return dict.fromkeys(self.labels_columns, "labels_columns") if self.labels_columns else super().truths
+
+    @model_validator(mode="after")
+    def _one_form(self) -> LabelSetColumns:
+        if self.labels_columns is None:
+            return self
+        if "label" in self.model_fields_set or self.label_separator is not None:
+            raise ValueError("give either 'label' or 'labels_columns', not both")
+        if len(set(self.labels_columns)) < len(self.labels_columns):
+            raise ValueError("'labels_columns' names one column twice")
+        if self.labels is not None and set(self.labels) != set(self.labels_columns):
+            raise ValueError("'labels' has other names than 'labels_columns'; leave it out")
         return self
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from featherweight.sources.models import ModelSource
 
 SEQUENCE, TOKEN = "ForSequenceClassification", "ForTokenClassification"  # how transformers' classes are called
+SEVERAL = "multi_label_classification"  # the ``problem_type`` of a configuration whose labels are answered one by one
 
 
 @dataclass(frozen=True)

@@ -90,6 +90,8 @@ class SequenceClassification:
     def of_model(cls, config: Any) -> SequenceClassification | None:
         if not heads.has_head(config, heads.SEQUENCE) or config.num_labels == 1:
             return None
+        if config.problem_type == heads.SEVERAL:
+            return None
         return cls(heads.stored_labels(config))
 
     def named_by(self, section: DataSection, model: str) -> SequenceClassification:

@@ -23,6 +23,8 @@ class ConflictingLabels:
         """``conflicting_labels``: how many ``rows`` of all splits, and the first of them with their place."""
         normal = np.concatenate([look.prints[name].normal for name in look.splits])
         truth = np.concatenate([numbers_of(split.truth) for split in look.splits.values()])
+        if truth.ndim == 2:  # sets of labels, each of which is one truth
+            truth = np.unique(truth, axis=0, return_inverse=True)[1].reshape(-1)
         rows = duplicates.conflicting(normal, truth)
         shown = [look.shown_of_all(int(row)) for row in rows[:_MOST_SHOWN]]
         return {"conflicting_labels": {"rows": len(rows), "examples": shown}}

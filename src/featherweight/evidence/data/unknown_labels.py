@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from featherweight.records.parts import Brief, Part
 from featherweight.records.rows import numbers_of
@@ -23,13 +24,14 @@ def unknown(look: Look, names: Sequence[str]) -> dict[str, dict[str, int]]:
     """
     if "train" not in look.splits:
         return {}
-    truth = {name: numbers_of(split.truth) for name, split in look.splits.items()}
-    others = {name: one[~np.isin(one, truth["train"])] for name, one in truth.items()}
-    return {
-        name: {names[one]: int(count) for one, count in zip(*np.unique(found, return_counts=True), strict=True)}
-        for name, found in others.items()
-        if len(found)
-    }
+    counts = {name: _occurrences(numbers_of(split.truth), len(names)) for name, split in look.splits.items()}
+    others = {name: np.flatnonzero((one > 0) & (counts["train"] == 0)).tolist() for name, one in counts.items()}
+    return {name: {names[one]: int(counts[name][one]) for one in found} for name, found in others.items() if len(found)}
+
+
+def _occurrences(truth: NDArray[Any], names: int) -> NDArray[np.int64]:
+    """How often each name is the truth, or stands in a row's set of names."""
+    return np.asarray(truth.sum(axis=0) if truth.ndim == 2 else np.bincount(truth, minlength=names), dtype=np.int64)
 
 
 class UnknownLabels:

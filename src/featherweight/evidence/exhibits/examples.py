@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from featherweight.answers.label import PROBABILITIES, predicted, right
 from featherweight.evidence.exhibits import Case
@@ -15,6 +16,8 @@ KEPT_EXAMPLES = 100
 _SHOWN_CHARACTERS = 400
 _SHOWN = 3  # in the terminal
 
+Pair: TypeAlias = "Sequence[NDArray[Any]]"
+
 
 class Examples:
     title: ClassVar[str] = "Examples"
@@ -23,33 +26,12 @@ class Examples:
         """``examples``: ``fixed`` and ``broken`` begin with those whose true label's probability moved most,
         ``mistakes`` with those the tuned model is surest of. ``base`` and ``tuned`` are the probabilities of the true
         label."""
-        examples, labels = case.examples, case.truth
-        names = case.kind.possible
-        rows = np.arange(len(examples))
-        before, after = (side[PROBABILITIES][rows, labels] for side in case.pair)
-        base_right, tuned_right = (right(side, labels) for side in case.pair)
-        moved = -np.abs(after.astype(np.float64) - before)
-        said = predicted(case.tuned)
-        chosen = {
-            "fixed": (tuned_right & ~base_right, moved),
-            "broken": (base_right & ~tuned_right, moved),
-            "mistakes": (~tuned_right, -case.tuned[PROBABILITIES].max(axis=1).astype(np.float64)),
-        }
-        found = {
-            kind: [
-                {
-                    "id": int(examples.ids[row]),
-                    "text": cut(examples.text(row)),
-                    "label": names[labels[row]],
-                    "prediction": names[said[row]],
-                    "base": float(before[row]),
-                    "tuned": float(after[row]),
-                }
-                for row in rows[members][np.argsort(order[members], kind="stable")][:KEPT_EXAMPLES]
-            ]
-            for kind, (members, order) in chosen.items()
-        }
-        return {"examples": found}
+        rows = np.arange(len(case.examples))
+        is_right = [right(side, case.truth) for side in case.pair]
+        probability = [side[PROBABILITIES][rows, case.truth] for side in case.pair]
+        names, said = case.kind.possible, predicted(case.tuned)
+        surest_first = -case.tuned[PROBABILITIES].max(axis=1).astype(np.float64)
+        return {"examples": chosen(case, is_right, probability, surest_first, lambda row: names[said[row]])}
 
     def show(self, metrics: Mapping[str, Any]) -> list[Part]:
         groups = [(name, rows) for name, rows in metrics["examples"].items() if rows]
@@ -74,6 +56,41 @@ class Examples:
 
     def sentence(self, metrics: Mapping[str, Any]) -> str:
         return ""
+
+
+def chosen(
+    case: Case, is_right: Pair, probability: Pair, worst_first: NDArray[np.float64], said: Callable[[int], str]
+) -> dict[str, list[dict[str, Any]]]:
+    """Rows that tuning fixed, those that it broke, and the tuned model's mistakes.
+
+    Args:
+        is_right: of which rows the untuned model is right, and the tuned one; shape (rows,).
+        probability: that they give the truth; likewise.
+        worst_first: the order of the mistakes, the least first; shape (rows,).
+        said: what the tuned model answers to a row, in words.
+    """
+    base_right, tuned_right = is_right
+    base, tuned = probability
+    moved = -np.abs(tuned.astype(np.float64) - base)
+    members = {
+        "fixed": (tuned_right & ~base_right, moved),
+        "broken": (base_right & ~tuned_right, moved),
+        "mistakes": (~tuned_right, worst_first),
+    }
+    return {
+        name: [
+            {
+                "id": int(case.examples.ids[row]),
+                "text": cut(case.examples.text(row)),
+                "label": case.kind.said(case.truth, row),
+                "prediction": said(row),
+                "base": float(base[row]),
+                "tuned": float(tuned[row]),
+            }
+            for row in np.flatnonzero(of)[np.argsort(order[of], kind="stable")][:KEPT_EXAMPLES]
+        ]
+        for name, (of, order) in members.items()
+    }
 
 
 def cut(text: str, most: int = _SHOWN_CHARACTERS) -> str:

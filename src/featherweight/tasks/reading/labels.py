@@ -99,13 +99,13 @@ def read_label_column(split: Split, column: str, configured: Sequence[str] | Non
             mapping.append(known.setdefault(text, len(known)) if text else _MISSING)
         indices = encoded.indices.fill_null(len(mapping)).to_numpy(zero_copy_only=False)
         codes.append(np.asarray([*mapping, _MISSING], dtype=np.int64)[indices])
-    values = _without_decimals(list(known), configured or ())
+    values = without_decimals(list(known), configured or ())
     marks_unlabelled = _UNLABELLED not in (configured or ())
     labels = LabelColumn(
         split, values, np.concatenate(codes), not values or (marks_unlabelled and values == [_UNLABELLED])
     )
     _refuse_missing(labels, column, marks_unlabelled)
-    _refuse_look_alikes(labels, column)
+    refuse_look_alikes(labels, column)
     return labels
 
 
@@ -263,7 +263,7 @@ def listed(parts: Sequence[str]) -> str:
     return ", ".join(parts[:_MOST_SHOWN]) + more
 
 
-def _without_decimals(values: list[str], configured: Sequence[str]) -> list[str]:
+def without_decimals(values: list[str], configured: Sequence[str]) -> list[str]:
     """Integers as integers where the whole column is written with a decimal point, such as 0.0 and 1.0."""
     found = [_DECIMAL_INTEGER.fullmatch(value) for value in values]
     whole = [match[1] for match in found if match]
@@ -300,7 +300,7 @@ def _refuse_missing(labels: LabelColumn, column: str, marks_unlabelled: bool) ->
         )
 
 
-def _refuse_look_alikes(labels: LabelColumn, column: str) -> None:
+def refuse_look_alikes(labels: LabelColumn, column: str) -> None:
     seen: dict[str, str] = {}
     for value in labels.values:
         other = seen.setdefault(_look(value), value)

@@ -30,8 +30,8 @@ def require_labelled(splits: Mapping[str, Split], unlabelled: Sequence[str], sec
     for name in ("train", "validation"):
         if name in unlabelled:
             raise DataError(
-                f"{splits[name].origin}: the {name} split is unlabelled (every label in {section.label!r} is "
-                "missing or -1); give labelled rows"
+                f"{splits[name].origin}: the {name} split is unlabelled (every label in "
+                f"{', '.join(map(repr, section.truths))} is missing or -1); give labelled rows"
             )
 
 

@@ -77,12 +77,11 @@ def read(split: Split, text: str, label: str) -> TagColumn:
         DataError: naming the row, where a cell is nothing to tag, words and tags are not as many, entities overlap, or
             tags make up no sequence of any scheme.
     """
-    names = _class_names(split, label)
     rows: list[TaggedRow] = []
     widened = 0
     for place, (words, tags) in enumerate(_cells(split, text, label)):
         try:
-            row, moved = _row(words, tags, names)
+            row, moved = _row(words, tags, split.label_names)
         except ValueError as error:
             raise _problem(split, place, str(error)) from None
         rows.append(row)
@@ -103,12 +102,6 @@ def _cells(split: Split, text: str, label: str) -> Iterator[tuple[Any, Any]]:
     for batch in split.rows.select_columns([text, label]).with_format("arrow").iter(batch_size=10_000):
         columns = (batch.column(name).to_pylist() for name in (text, label))
         yield from zip(*columns, strict=True)
-
-
-def _class_names(split: Split, label: str) -> Sequence[str] | None:
-    """The names that a hub data set declares for integers."""
-    feature = split.rows.features.get(label)
-    return getattr(getattr(feature, "feature", None), "names", None)
 
 
 def _row(words: Any, tags: Any, names: Sequence[str] | None) -> tuple[TaggedRow, int]:

@@ -54,7 +54,7 @@ def examples_of(split: Split, section: DataSection, truth: Column, reading: str 
 
 def all_of(split: Split, section: DataSection, truth: Column) -> Examples:
     """Every row, with every other column beside it, numbered as it comes."""
-    named = {*section.texts, section.label, ROW}
+    named = {*section.texts, *section.truths, ROW}
     beside = {name: f"column:{name}" for name in split.rows.column_names if name not in named}
     return Examples(
         name=split.name,
