@@ -463,7 +463,39 @@ def test_row_98_json_lines_may_be_named_json(tmp_path: Path) -> None:
     rows = tiny.rows(4)
     path = tiny.save_jsonl(tmp_path / "t.json", rows)
     assert read(path) == rows
-    refused("line 1", "one array of objects", train_file=str(write(path, json.dumps({"data": rows}, indent=1))))
+    several = json.dumps({"version": 1, "data": rows}, indent=1)
+    refused("line 1", "one array of objects", train_file=str(write(path, several)))
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+@pytest.mark.parametrize("chunk", [16, 1 << 20])
+def test_row_98_an_array_under_the_only_key(
+    indent: int | None, chunk: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(json_module, "_CHUNK", chunk)
+    rows = tiny.rows(40)
+    whole = json.dumps({'the "data"': rows}, indent=indent)
+    path = write(tmp_path / "t.json", f"\ufeff\n {whole}\n\n")
+    assert read(path) == rows
+    monkeypatch.setattr(json_module, "_LONGEST_LINE", 64)  # a line that is too long to be looked at as a whole
+    assert read(path) == rows
+    assert len(rows_of(train_file=str(path))) == 40
+    for broken, named in [
+        (whole[:-1], "after the end of the array"),
+        (whole + "x", "after the end of the array"),
+        (whole[:-1] + ', "more": 1}', "after the end of the array|not a valid JSON object"),
+        (whole[:-2], "row 40|line 1"),
+    ]:
+        with pytest.raises(DataError, match=named):
+            read(write(path, broken))
+
+
+def test_row_98_a_row_that_holds_a_list_is_a_row(tmp_path: Path) -> None:
+    """JSON lines of one key each, whose value is an array of objects, as chats are written."""
+    rows = [{"messages": [{"role": "user", "content": str(place)}]} for place in range(3)]
+    assert read(tiny.save_jsonl(tmp_path / "t.jsonl", rows)) == rows
+    more = [{"entities": [{"start": 0}], "text": "x"}]
+    assert read(tiny.save_jsonl(tmp_path / "t.jsonl", more)) == more
 
 
 @pytest.mark.parametrize(

@@ -167,7 +167,7 @@ def test_row_96_every_key_of_training_arguments_is_ours_or_explained() -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"training": {"label_smoothing_factor": 0.1}}, "TrainingArguments has it, Featherweight does not"),
+        ({"training": {"neftune_noise_alpha": 5.0}}, "TrainingArguments has it, Featherweight does not"),
         ({"training": {"evaluation_strategy": "epoch"}}, "it is called eval_strategy"),
         ({"training": {"lr": 0.1}}, "it is called learning_rate"),
         ({"task": "multi_label_classification"}, "did you mean 'multi-label-classification'?"),

@@ -23,7 +23,7 @@ from featherweight.records.answers import Answers, Likeness
 from featherweight.records.parts import Brief
 from featherweight.records.rows import numbers_of
 from featherweight.statistics.additive import Additive, Statistic, mean_of
-from featherweight.tasks import heads
+from featherweight.tasks import heads, losses
 from featherweight.tasks.heads import HeadPlan
 from featherweight.tasks.loading import Loading
 from featherweight.tasks.reading import encoding, numbers
@@ -288,6 +288,9 @@ class OrdinalRegression:
         logits = outputs.values.float()
         is_above = (torch.arange(logits.shape[1], device=logits.device) < targets[:, None]).float()
         return binary_cross_entropy_with_logits(logits, is_above, reduction="sum")
+
+    def objective(self, training: Any, train: Any) -> Any:
+        return losses.own(self.loss, training)
 
     def loading(self) -> Loading:
         return Loading(

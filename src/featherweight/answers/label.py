@@ -101,7 +101,7 @@ class Label:
     knows_nothing: ClassVar[tuple[str, str]] = ("majority", "always answering the commonest label")
     statistics: ClassVar[tuple[Statistic, ...]] = (
         Statistic("accuracy", "accuracy", lambda answers, truth: mean_of(right(answers, truth)), hub="accuracy"),
-        Statistic("macro_f1", "macro-F1", _of_counts(class_counts.macro_f1), hub="f1"),
+        Statistic("macro_f1", "macro-F1", _of_counts(class_counts.macro_f1), hub="f1", minds_rare=True),
         Statistic("balanced_accuracy", "balanced accuracy", _of_counts(class_counts.balanced_accuracy)),
         Statistic(
             "matthews_correlation",

@@ -131,7 +131,7 @@ class LabelSets:
     knows_nothing: ClassVar[tuple[str, str]] = ("label-shares", "always answering each label's share")
     statistics: ClassVar[tuple[Statistic, ...]] = (
         Statistic("f1_micro", "micro-F1", _of_sets(micro_f1), hub="f1"),
-        Statistic("f1_macro", "macro-F1", _of_sets(macro_f1), hub="f1"),
+        Statistic("f1_macro", "macro-F1", _of_sets(macro_f1), hub="f1", minds_rare=True),
         Statistic("f1_samples", "F1 of a row", _of_sets(_sample_f1), hub="f1"),
         Statistic("subset_accuracy", "subset accuracy", _of_sets(subset_accuracy), hub="accuracy"),
         Statistic(

@@ -357,7 +357,7 @@ class PlainTags(_Words):
     described: ClassVar[Described] = Described("tag_shares", "Tags", "tag", "{:.2%}")
     statistics: ClassVar[tuple[Statistic, ...]] = (
         _WORDS_RIGHT,
-        Statistic("macro_f1", "macro-F1", _macro_f1, hub="f1"),
+        Statistic("macro_f1", "macro-F1", _macro_f1, hub="f1", minds_rare=True),
         _ROWS_RIGHT,
     )
     reply_schema: ClassVar[Mapping[str, Any]] = {

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from featherweight.answers import Answer, headline_of, kind_of
+from featherweight.answers import Answer, headline_of, kind_of, statistics_of
 from featherweight.answers import headline as headline_statistic
 from featherweight.statistics.proportions import rows_to_tell
 
@@ -18,6 +18,10 @@ def headline(metrics: Mapping[str, Any]) -> str:
     confidence. To claim that tuning beats every one of them each test has to reject, so no adjustment for their number
     is due (an intersection-union test, Berger 1982).
     """
+    return _of_rare(metrics) + _of_all(metrics)
+
+
+def _of_all(metrics: Mapping[str, Any]) -> str:
     base = _of_base(metrics)
     rungs: Mapping[str, Any] = metrics.get("rungs", {})
     figure = {name: _figure(metrics["baselines"][name], metrics) for name in rungs}
@@ -70,6 +74,22 @@ def _of_base(metrics: Mapping[str, Any]) -> str:
         return f"No difference is shown between the tuned model and {base} ({figures})."
     figures = f"{headline_statistic(kind).title} {before:.4f} before, {after:.4f} after"
     return f"The tuned model is {pair['verdict']} than {base} ({figures})."
+
+
+def _of_rare(metrics: Mapping[str, Any]) -> str:
+    """What has to be read first where nearly all rows have one label; empty where they don't."""
+    common = metrics.get("data_checks", {}).get("one_sided", {}).get(metrics.get("evaluated_split"))
+    if common is None:
+        return ""
+    statistic = next(one for one in statistics_of(kind_of(metrics)) if one.minds_rare)
+    pair = metrics["paired"][statistic.name]
+    moved = (
+        "which is no difference beyond chance" if pair["verdict"] == "no-difference" else f"which is {pair['verdict']}"
+    )
+    return (
+        f"{common['share']:.1%} of the {metrics['evaluated_split']} rows are {common['label']!r}, so read "
+        f"{statistic.title}: {pair['base']:.4f} before, {pair['tuned']:.4f} after, {moved}. "
+    )
 
 
 def _ahead(names: Sequence[str], metrics: Mapping[str, Any]) -> str:

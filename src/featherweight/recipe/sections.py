@@ -168,6 +168,19 @@ class TrainingSection(Section):
     adam_beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
     adam_beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
     adam_epsilon: PositiveFloat = 1e-8
+    loss: str | None = Field(
+        None,
+        description="what training lowers: focal where there are classes, huber for numbers; the task's own if unset",
+    )
+    focal_gamma: NonNegativeFloat = Field(
+        2.0, description="of loss = 'focal': how little what is sure and right counts"
+    )
+    class_weights: Literal["auto"] | dict[str, PositiveFloat] | None = Field(
+        None, description="what a row of each class counts: auto lets every class weigh the same; 1 where none is named"
+    )
+    label_smoothing_factor: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="share of each label that is spread over all classes"
+    )
     max_grad_norm: NonNegativeFloat = Field(1.0, description="gradient clipping; 0 turns it off")
     lr_scheduler_type: Literal["linear", "cosine", "polynomial", "constant", "constant_with_warmup", "inverse_sqrt"] = (
         "linear"

@@ -76,6 +76,7 @@ class Statistic:
         less_is_better: whether a smaller value is the better one.
         hub: what the hub's metadata calls it; empty where the card leaves it out.
         in_evaluations: whether each evaluation has it; else it is computed where two models are compared.
+        minds_rare: whether every class weighs the same in it, so that it is to be read where one is far commoner.
         answers: of a third party's, the kinds of answer that it measures.
     """
 
@@ -85,6 +86,7 @@ class Statistic:
     less_is_better: bool = False
     hub: str = ""
     in_evaluations: bool = True
+    minds_rare: bool = False
     answers: tuple[str, ...] = ()
 
     @property

@@ -12,11 +12,12 @@ from featherweight.records.rows import Encoding, Examples, Split
 from featherweight.registry import DEFAULT_TASK, TASKS
 from featherweight.tasks.heads import HeadPlan
 from featherweight.tasks.loading import Loading
+from featherweight.tasks.losses import Objective
 
 if TYPE_CHECKING:
     import torch
 
-    from featherweight.recipe import DataSection
+    from featherweight.recipe import DataSection, TrainingSection
 
 
 class Task(Protocol):
@@ -101,6 +102,11 @@ class Task(Protocol):
 
     def loss(self, outputs: Outputs, targets: torch.Tensor) -> torch.Tensor:
         """Summed over the rows' items, in fp32; see :class:`featherweight.engine.Task`."""
+        ...
+
+    def objective(self, training: TrainingSection, train: Examples) -> Objective:
+        """What training lowers: the loss, or what the recipe makes of it. Raises ConfigError where the recipe asks for
+        what the task does not have."""
         ...
 
     def loading(self) -> Loading:

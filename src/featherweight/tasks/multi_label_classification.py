@@ -11,9 +11,9 @@ from featherweight.answers.labels import EVEN, LabelSets
 from featherweight.errors import DataError
 from featherweight.records.outputs import Outputs
 from featherweight.records.questions import Question
-from featherweight.records.rows import Encoding, Examples, Split
+from featherweight.records.rows import Encoding, Examples, Split, numbers_of
 from featherweight.registry import deferred
-from featherweight.tasks import heads, loading
+from featherweight.tasks import heads, loading, losses
 from featherweight.tasks.heads import HeadPlan
 from featherweight.tasks.reading import encoding, label_sets
 from featherweight.tasks.reading.label_sets import LabelSetColumn, names_of
@@ -25,9 +25,10 @@ from featherweight.tasks.reading.texts import all_of, examples_of
 if TYPE_CHECKING:
     import torch
 
-    from featherweight.recipe import DataSection
+    from featherweight.recipe import DataSection, TrainingSection
     from featherweight.tasks import Task
     from featherweight.tasks.loading import Loading
+    from featherweight.tasks.losses import Objective
 
 
 class MultiLabelClassification:
@@ -124,6 +125,9 @@ class MultiLabelClassification:
         logits = outputs.values.float()
         each = binary_cross_entropy_with_logits(logits, targets.to(logits.dtype), reduction="none")
         return each.mean(dim=1).sum()
+
+    def objective(self, training: TrainingSection, train: Examples) -> Objective:
+        return losses.of_sets(self.loss, training, self.answer.names, numbers_of(train.truth))
 
     def loading(self) -> Loading:
         after = [

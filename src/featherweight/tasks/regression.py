@@ -14,9 +14,10 @@ from featherweight.records.outputs import Outputs
 from featherweight.records.questions import Question
 from featherweight.records.rows import Encoding, Examples, Split
 from featherweight.registry import deferred
-from featherweight.tasks import heads
+from featherweight.tasks import heads, losses
 from featherweight.tasks.heads import HeadPlan
 from featherweight.tasks.loading import Loading
+from featherweight.tasks.losses import Objective
 from featherweight.tasks.reading import encoding, numbers
 from featherweight.tasks.reading.questions import whole_text
 from featherweight.tasks.reading.splits import complete, require_labelled, require_train, sample
@@ -25,7 +26,7 @@ from featherweight.tasks.reading.texts import all_of, examples_of
 if TYPE_CHECKING:
     import torch
 
-    from featherweight.recipe import DataSection
+    from featherweight.recipe import DataSection, TrainingSection
     from featherweight.tasks import Task
 
 
@@ -118,8 +119,13 @@ class Regression:
     def loss(self, outputs: Outputs, targets: torch.Tensor) -> torch.Tensor:
         """Squared error in squared standard deviations of train, summed over the rows in fp32; targets (rows,),
         float64, in the data's unit."""
-        wanted = ((targets - self.answer.mean) / self.answer.deviation).float()
-        return ((outputs.values[:, 0].float() - wanted) ** 2).sum()
+        return ((outputs.values[:, 0].float() - self._standardised(targets)) ** 2).sum()
+
+    def _standardised(self, targets: torch.Tensor) -> torch.Tensor:
+        return ((targets - self.answer.mean) / self.answer.deviation).float()
+
+    def objective(self, training: TrainingSection, train: Examples) -> Objective:
+        return losses.of_numbers(self.loss, training, self._standardised)
 
     def loading(self) -> Loading:
         scale = f"{self.answer.mean!r} + {self.answer.deviation!r}"

@@ -12,9 +12,9 @@ from featherweight.answers.label import Label
 from featherweight.errors import DataError
 from featherweight.records.outputs import Outputs
 from featherweight.records.questions import Question
-from featherweight.records.rows import Encoding, Examples, Rows, Split
+from featherweight.records.rows import Encoding, Examples, Rows, Split, numbers_of
 from featherweight.registry import deferred
-from featherweight.tasks import heads, loading
+from featherweight.tasks import heads, loading, losses
 from featherweight.tasks.heads import HeadPlan
 from featherweight.tasks.reading import encoding
 from featherweight.tasks.reading.labels import (
@@ -36,9 +36,10 @@ from featherweight.tasks.reading.texts import all_of, examples_of
 if TYPE_CHECKING:
     import torch
 
-    from featherweight.recipe import DataSection
+    from featherweight.recipe import DataSection, TrainingSection
     from featherweight.tasks import Task
     from featherweight.tasks.loading import Loading
+    from featherweight.tasks.losses import Objective
 
 
 class SequenceClassification:
@@ -142,6 +143,10 @@ class SequenceClassification:
         from torch.nn.functional import cross_entropy
 
         return cross_entropy(outputs.values.float(), targets, reduction="none").sum()
+
+    def objective(self, training: TrainingSection, train: Examples) -> Objective:
+        counts = np.bincount(numbers_of(train.truth), minlength=self.answer.width)
+        return losses.of_classes(self.loss, training, self.answer.names, counts)
 
     def loading(self) -> Loading:
         return loading.with_names(self.head())

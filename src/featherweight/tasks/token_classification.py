@@ -13,9 +13,9 @@ from featherweight.answers.tags import PlainTags, Tags
 from featherweight.errors import DataError
 from featherweight.records.outputs import Outputs
 from featherweight.records.questions import Question
-from featherweight.records.rows import Encoding, Examples, Ragged, Rows, Split
+from featherweight.records.rows import Encoding, Examples, Ragged, Rows, Split, numbers_of
 from featherweight.registry import deferred
-from featherweight.tasks import heads, loading
+from featherweight.tasks import heads, loading, losses
 from featherweight.tasks.heads import HeadPlan
 from featherweight.tasks.reading import encoding, tags, words
 from featherweight.tasks.reading.labels import ROW, given, going_on, listed, row_ids
@@ -27,9 +27,10 @@ from featherweight.tasks.reading.texts import others
 if TYPE_CHECKING:
     import torch
 
-    from featherweight.recipe import DataSection
+    from featherweight.recipe import DataSection, TrainingSection
     from featherweight.tasks import Task
     from featherweight.tasks.loading import Loading
+    from featherweight.tasks.losses import Objective
 
 _TOKENS = "tokens"
 
@@ -124,6 +125,10 @@ class TokenClassification:
 
         losses = cross_entropy(outputs.values.float(), targets.long(), reduction="none")
         return (losses if outputs.seen is None else losses * outputs.seen).sum()
+
+    def objective(self, training: TrainingSection, train: Examples) -> Objective:
+        counts = np.bincount(numbers_of(train.truth), minlength=self.answer.width)
+        return losses.of_classes(self.loss, training, self.answer.names, counts)
 
     def loading(self) -> Loading:
         return loading.with_names(self.head())

@@ -29,6 +29,7 @@ from featherweight.sources.models import ModelSource
 from featherweight.sources.trial_texts import Frame
 from featherweight.storage import cache
 from featherweight.tasks import Task, heads, task_of
+from featherweight.tasks.losses import Loss, Objective
 from featherweight.tasks.reading import lengths
 from featherweight.workflow import defaults
 from featherweight.workflow.starting import Start
@@ -67,6 +68,7 @@ class Prepared:
     execution: Execution
     max_length: int
     prints: dict[str, Fingerprints]
+    objective: Objective
     start: Start | None = None
     adapted: Adapted | None = None
     trunk: TrunkCache | None = None
@@ -167,6 +169,7 @@ def prepare(recipe: Recipe, console: Console) -> Prepared:
         execution=execution,
         max_length=max_length,
         prints=read.prints,
+        objective=task.objective(recipe.training, read.examples["train"]),
         dropped_twins=read.dropped_twins,
         start=start,
     )
@@ -252,7 +255,14 @@ def _facts(
         rows = np.unique(np.linspace(0, len(train) - 1, _ROWS_LOOKED_AT).astype(int))
         size = head_input_size(model, head, train, rows, execution=execution)
     width = getattr(model.config.get_text_config(), "hidden_size", None) or _USUAL_WIDTH
-    return defaults.Facts(len(train), width, size, task.answer.best)
+    return defaults.Facts(len(train), width, size, _best(task.answer, recipe.training))
+
+
+def _best(kind: Answer, training: TrainingSection) -> str:
+    """The metric that chooses the checkpoint. Where classes are weighted it is one in which they weigh the same, for
+    the loss of evaluations weighs rows."""
+    rare = next((one.name for one in statistics_of(kind) if one.minds_rare), None)
+    return kind.best if training.class_weights is None or rare is None else f"eval_{rare}"
 
 
 def adapt(prepared: Prepared) -> Adapted:
@@ -294,6 +304,8 @@ def _read(recipe: Recipe, console: Console) -> _Read:
             console.say(f"{name}: left out, for {split.origin} has no labels")
     kind = task.answer
     _require_measured(recipe, kind)
+    if said := task.objective(recipe.training, examples["train"]).said:
+        console.say(said)
     prints = checks.fingerprint(examples)
     if not recipe.data.allow_leak:
         checks.refuse_leaks(examples, prints, recipe.data.group)
@@ -322,6 +334,14 @@ def _say_how(chosen: Mapping[str, Any], console: Console) -> None:
         console.say(f"cache: {elsewhere}")
 
 
+@dataclass(frozen=True)
+class _Lowered:
+    """The task as training sees it: with what the recipe makes of its loss."""
+
+    answer: Answer
+    loss: Loss
+
+
 def trainer_for(
     prepared: Prepared,
     model: Any,
@@ -335,7 +355,7 @@ def trainer_for(
 
     return Trainer(
         model,
-        prepared.task,
+        _Lowered(prepared.task.answer, prepared.objective.loss),
         prepared.encodings["train"],
         settings=prepared.settings,
         means=Means(prepared.accelerator, prepared.execution, checkpoints),

@@ -111,7 +111,7 @@ def _training_warnings(
         [one.metrics["eval_loss"] for one in result.epochs],
         result.steps,
         prepared.settings.model_dump(),
-        trained=(result.epochs[-1].training_loss, guessing) if result.epochs else None,
+        trained=(result.epochs[-1].training_loss, guessing) if result.epochs and prepared.objective.is_own else None,
         ahead=[name for name, pair in rungs.items() if pair["verdict"] == "worse"],
         rate_is_given="training.learning_rate" not in prepared.reasons,
     )
