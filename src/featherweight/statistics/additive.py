@@ -74,6 +74,8 @@ class Statistic:
         title: as tables have it.
         of: the statistic of some answers against the truth.
         less_is_better: whether a smaller value is the better one.
+        aliases: other names that recipes may call it by, such as scikit-learn's functions and scorers; one that begins
+            with ``neg_`` is the statistic times -1.
         hub: what the hub's metadata calls it; empty where the card leaves it out.
         in_evaluations: whether each evaluation has it; else it is computed where two models are compared.
         answers: of a third party's, the kinds of answer that it measures.
@@ -86,6 +88,7 @@ class Statistic:
     hub: str = ""
     in_evaluations: bool = True
     answers: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
 
     @property
     def heading(self) -> str:

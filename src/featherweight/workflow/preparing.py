@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from featherweight import recipe as recipes
-from featherweight.answers import Answer, statistics_of
+from featherweight.answers import Answer
 from featherweight.errors import ConfigError
 from featherweight.evidence.data import checks
 from featherweight.evidence.data.duplicates import Fingerprints
@@ -30,7 +30,8 @@ from featherweight.sources.trial_texts import Frame
 from featherweight.storage import cache
 from featherweight.tasks import Task, heads, task_of
 from featherweight.tasks.reading import lengths
-from featherweight.workflow import defaults
+from featherweight.workflow import best_metric, defaults
+from featherweight.workflow.own_rates import own_rates
 from featherweight.workflow.starting import Start
 
 if TYPE_CHECKING:
@@ -101,6 +102,8 @@ class Prepared:
         drawn = self.recipe.data.max_train_samples is not None or len(set(sources)) < len(sources)
         if self.recipe.data.group is not None and drawn:
             flat["data.drawn_by"] = "group"  # where earlier versions drew single rows
+        if flat["training.optim"] == recipes.ADAMW[0]:
+            del flat["training.optim"]  # earlier versions had no other, and did not say so
         flat |= {f"data.{name}": examples.fingerprint for name, examples in self.examples.items()}
         from featherweight.engine.training.checkpoints import CONTRACT
 
@@ -138,6 +141,7 @@ def prepare(recipe: Recipe, console: Console) -> Prepared:
     console.begin("reading the data")
     given, recipe = recipe.data, recipe.model_copy(update={"data": data.found(recipe.data)})
     read = _read(recipe, console)
+    recipe = best_metric.settle(recipe, read.task.answer, reasons)
     task = _as_it_answers(read.task, start, source, recipe)
     is_fresh = start is None and not task.head().is_stored(models.load_config(source))
     recipe, chosen = defaults.choose_head(recipe, is_fresh)
@@ -293,7 +297,7 @@ def _read(recipe: Recipe, console: Console) -> _Read:
         if name not in examples or examples[name].origin != split.origin:
             console.say(f"{name}: left out, for {split.origin} has no labels")
     kind = task.answer
-    _require_measured(recipe, kind)
+    _require_own_rivals(recipe, kind)
     prints = checks.fingerprint(examples)
     if not recipe.data.allow_leak:
         checks.refuse_leaks(examples, prints, recipe.data.group)
@@ -340,7 +344,7 @@ def trainer_for(
         settings=prepared.settings,
         means=Means(prepared.accelerator, prepared.execution, checkpoints),
         hooks=Hooks(evaluate_now, observer, stop),
-        head=prepared.head,
+        own_rates=own_rates(model, prepared.head, prepared.settings),
     )
 
 
@@ -363,6 +367,7 @@ def measure(
         execution=prepared.execution,
         batch_size=prepared.recipe.training.per_device_eval_batch_size,
         watch=Watch(what, console.observe, stop),
+        also=prepared.settings.metric_for_best_model,
     )
 
 
@@ -387,11 +392,7 @@ def _said_of(examples: Examples) -> Iterator[str]:
         yield f"{examples.dropped} rows left out because their text is empty"
 
 
-def _require_measured(recipe: Recipe, kind: Answer) -> None:
-    name = recipe.training.metric_for_best_model
-    known = ["eval_loss", *(f"eval_{one.name}" for one in statistics_of(kind) if one.in_evaluations)]
-    if name is not None and name not in {*known, *(one.removeprefix("eval_") for one in known)}:
-        raise ConfigError(f"training.metric_for_best_model: {name!r} is not measured; known: {', '.join(known)}")
+def _require_own_rivals(recipe: Recipe, kind: Answer) -> None:
     own = BASELINES.for_kind(kind.baselines, kind.name)
     if foreign := [name for name in recipe.evidence.baselines or [] if name not in own]:
         raise ConfigError(
