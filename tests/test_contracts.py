@@ -29,6 +29,7 @@ from featherweight import recipe as recipes
 from featherweight import registry, workflow
 from featherweight.answers import Answer, statistics_of
 from featherweight.engine.running.batches import targets_of
+from featherweight.engine.training.optimizers import Optimizer
 from featherweight.errors import FeatherweightError, ModelError
 from featherweight.evidence.baselines import Baseline, Probe
 from featherweight.evidence.data.checks import Check, checks_of
@@ -46,6 +47,7 @@ from featherweight.registry import (
     EXPORTS,
     FORMATS,
     METHODS,
+    OPTIMIZERS,
     STATISTICS,
     TASKS,
     Registry,
@@ -63,6 +65,7 @@ ROWS = 96
 SHAPES: dict[str, tuple[Registry, type[Any] | None]] = {
     "TASKS": (TASKS, Task),
     "METHODS": (METHODS, Method),
+    "OPTIMIZERS": (OPTIMIZERS, Optimizer),
     "ANSWERS": (ANSWERS, Answer),
     "FORMATS": (FORMATS, Format),
     "STATISTICS": (STATISTICS, None),
@@ -130,6 +133,8 @@ def test_a_kind_of_answer_names_what_is_there(name: str) -> None:
     named = [one.name for one in statistics_of(kind)]
     titles = [one.title for one in statistics_of(kind)]
     assert len(set(named)) == len(named) > 0
+    called = ["loss", *named, *(alias for one in statistics_of(kind) for alias in one.aliases)]
+    assert len(set(called)) == len(called), "a metric's name means one statistic"
     assert len(set(titles)) == len(titles)
     assert kind.statistics[0].in_evaluations, "the headline is in every evaluation"
     assert kind.best in {"eval_loss", *(f"eval_{one.name}" for one in kind.statistics if one.in_evaluations)}

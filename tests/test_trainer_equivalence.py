@@ -18,6 +18,7 @@ from featherweight.recipe import TrainingSection
 from featherweight.records.answers import Answers, Evaluation
 from featherweight.records.rows import Encoding, Ragged
 from featherweight.tasks.sequence_classification import SequenceClassification
+from featherweight.workflow.own_rates import own_rates
 
 ROWS = 43  # no multiple of the batch, and the last step of an epoch has fewer micro-batches
 TASK = SequenceClassification(("neg", "pos"))
@@ -67,11 +68,14 @@ def train_ours(
     execution: Execution | None = None,
     head: Sequence[str] = (),
     task: Any = TASK,
+    evaluations: Sequence[float] = (),
     **changes: Any,
 ) -> list[float]:
     from accelerate import Accelerator
 
     losses: list[float] = []
+    series = iter(evaluations)
+    settings = TrainingSection(**{**SETTINGS, **changes}, load_best_model_at_end=False)
 
     def observe(event: dict[str, Any]) -> None:
         if event["event"] == "step":
@@ -81,33 +85,47 @@ def train_ours(
         model,
         task,
         encoding,
-        settings=TrainingSection(**{**SETTINGS, **changes}, load_best_model_at_end=False),
+        settings=settings,
         means=Means(
             Accelerator(cpu=True),
             execution or Execution(model.get_base_model(), pad_token_id=0),
             Checkpoints(folder, keep=1),
         ),
-        hooks=Hooks(lambda: Evaluation({"eval_loss": 0.0}, Answers({})), observe),
-        head=head,
+        hooks=Hooks(lambda: Evaluation({"eval_loss": next(series, 0.0)}, Answers({})), observe),
+        own_rates=own_rates(model, head, settings),
     )
     trainer.fit()
     return losses
 
 
-def train_stock(model: Any, encoding: Encoding, folder: Path) -> list[float]:
-    """The Trainer as its documentation has it, with the loss that makes accumulation the mean over a step's rows."""
+def train_stock(
+    model: Any,
+    encoding: Encoding,
+    folder: Path,
+    evaluations: Sequence[float] = (),
+    optimizer: Any = None,
+    **changes: Any,
+) -> list[float]:
+    """The Trainer as its documentation has it, with the loss that makes accumulation the mean over a step's rows.
+
+    Args:
+        evaluations: what its evaluations find, one after each epoch.
+        optimizer: instead of the Trainer's own.
+    """
     import transformers
 
     data = [
         {"input_ids": encoding.tokens.row(index).tolist(), "labels": int(encoding.targets[index])}
         for index in range(ROWS)
     ]
-    settings = {key: value for key, value in SETTINGS.items() if key != "warmup_ratio"}
+    settings = {**SETTINGS, **changes}
     arguments = transformers.TrainingArguments(
         output_dir=str(folder), use_cpu=True, report_to=[], save_strategy="no", disable_tqdm=True,
-        warmup_steps=SETTINGS["warmup_ratio"], **settings,
+        warmup_steps=settings.pop("warmup_ratio"), eval_strategy="epoch" if evaluations else "no",
+        metric_for_best_model="loss", **settings,
     )  # fmt: skip
     losses: list[float] = []
+    series = iter(evaluations)
 
     class Recording(transformers.Trainer):
         def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
@@ -117,6 +135,9 @@ def train_stock(model: Any, encoding: Encoding, folder: Path) -> list[float]:
             losses[-1] += float(loss)
             return loss
 
+        def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+            return {"eval_loss": next(series)}
+
     def loss_of_step(outputs: Any, labels: torch.Tensor, num_items_in_batch: Any) -> torch.Tensor:
         return torch.nn.functional.cross_entropy(outputs.logits, labels, reduction="sum") / num_items_in_batch
 
@@ -124,8 +145,10 @@ def train_stock(model: Any, encoding: Encoding, folder: Path) -> list[float]:
         model=model,
         args=arguments,
         train_dataset=data,
+        eval_dataset=data,
         data_collator=transformers.DataCollatorWithPadding(_padding_tokenizer()),
         compute_loss_func=loss_of_step,
+        optimizers=(optimizer, None),
     )
     trainer.train()
     return losses
@@ -179,6 +202,8 @@ def test_same_losses_and_same_adapter_as_the_trainer(kind: str, bias: str, tmp_p
         {"seed": 8},
         {"adam_beta2": 0.99},
         {"lr_scheduler_type": "constant_with_warmup"},
+        {"optim": "adafactor"},
+        {"loraplus_lr_ratio": 2.0},
     ],
     ids=lambda change: next(iter(change)),
 )

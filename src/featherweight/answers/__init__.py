@@ -208,6 +208,11 @@ def statistics_of(kind: Answer | type[Answer]) -> tuple[Statistic, ...]:
     return (*kind.statistics, *(STATISTICS[name] for name in STATISTICS.for_kind((), kind.name)))
 
 
+def statistic_named(kind: Answer | type[Answer], name: str) -> Statistic | None:
+    """By its name or by one that it has elsewhere."""
+    return next((one for one in statistics_of(kind) if name == one.name or name in one.aliases), None)
+
+
 def kind_of(metrics: Mapping[str, Any]) -> type[Answer]:
     """The kind of a run's answers, by its ``metrics.json``, which did not say so while there was one kind."""
     kind: type[Answer] = ANSWERS[metrics.get("answer", FIRST)]
@@ -223,13 +228,14 @@ def headline(kind: Answer | type[Answer]) -> Statistic:
 
 
 def evaluation_of(
-    kind: Answer, answers: Answers, truth: Any, loss: float, seconds: float, batch_size: int
+    kind: Answer, answers: Answers, truth: Any, loss: float, seconds: float, batch_size: int, also: str | None = None
 ) -> Evaluation:
     """An evaluation under the Trainer's names.
 
     Args:
         loss: mean over the rows.
         batch_size: what ``eval_steps_per_second`` counts in.
+        also: a statistic to measure though evaluations leave it out, by its name with or without ``eval_``.
     """
     rows = len(answers)
     timing = {
@@ -237,12 +243,12 @@ def evaluation_of(
         "eval_samples_per_second": rows / seconds,
         "eval_steps_per_second": math.ceil(rows / batch_size) / seconds,
     }
-    return Evaluation({"eval_loss": loss, **figures(kind, answers, truth), **timing}, answers)
+    return Evaluation({"eval_loss": loss, **figures(kind, answers, truth, also), **timing}, answers)
 
 
-def figures(kind: Answer, answers: Answers, truth: Any) -> dict[str, float]:
-    """The statistics that each evaluation has, as ``eval_<name>``."""
-    asked = (one for one in statistics_of(kind) if one.in_evaluations)
+def figures(kind: Answer, answers: Answers, truth: Any, also: str | None = None) -> dict[str, float]:
+    """The statistics that each evaluation has, and ``also``, as ``eval_<name>``."""
+    asked = (one for one in statistics_of(kind) if one.in_evaluations or also in (one.name, f"eval_{one.name}"))
     return {f"eval_{one.name}": one.of(answers, truth).of_all_rows for one in asked}
 
 

@@ -100,14 +100,28 @@ class Label:
     reservation: ClassVar[str] = "never answers some labels"
     knows_nothing: ClassVar[tuple[str, str]] = ("majority", "always answering the commonest label")
     statistics: ClassVar[tuple[Statistic, ...]] = (
-        Statistic("accuracy", "accuracy", lambda answers, truth: mean_of(right(answers, truth)), hub="accuracy"),
-        Statistic("macro_f1", "macro-F1", _of_counts(class_counts.macro_f1), hub="f1", minds_rare=True),
-        Statistic("balanced_accuracy", "balanced accuracy", _of_counts(class_counts.balanced_accuracy)),
+        Statistic(
+            "accuracy",
+            "accuracy",
+            lambda answers, truth: mean_of(right(answers, truth)),
+            hub="accuracy",
+            aliases=("accuracy_score",),
+        ),
+        Statistic(
+            "macro_f1", "macro-F1", _of_counts(class_counts.macro_f1), hub="f1", aliases=("f1_macro",), minds_rare=True
+        ),
+        Statistic(
+            "balanced_accuracy",
+            "balanced accuracy",
+            _of_counts(class_counts.balanced_accuracy),
+            aliases=("balanced_accuracy_score",),
+        ),
         Statistic(
             "matthews_correlation",
             "Matthews",
             _of_counts(class_counts.matthews_correlation),
             hub="matthews_correlation",
+            aliases=("matthews_corrcoef",),
         ),
         Statistic(
             "negative_log_likelihood",
@@ -115,6 +129,7 @@ class Label:
             _of_rows(probabilities.log_losses),
             less_is_better=True,
             in_evaluations=False,
+            aliases=("log_loss", "neg_log_loss"),
         ),
         Statistic(
             "brier_score",
@@ -122,6 +137,7 @@ class Label:
             _of_rows(probabilities.brier_scores),
             less_is_better=True,
             in_evaluations=False,
+            aliases=("brier_score_loss", "neg_brier_score"),
         ),
         Statistic(
             "expected_calibration_error",

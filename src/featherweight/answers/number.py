@@ -144,6 +144,7 @@ class Number:
             _sums(lambda one, truth: [(one - truth) ** 2], lambda sums: np.sqrt(sums[..., 0] / sums[..., 1])),
             less_is_better=True,
             hub="rmse",
+            aliases=("root_mean_squared_error", "neg_root_mean_squared_error"),
         ),
         Statistic(
             "mae",
@@ -151,16 +152,18 @@ class Number:
             lambda answers, truth: mean_of(np.abs(answers[VALUE] - truth)),
             less_is_better=True,
             hub="mae",
+            aliases=("mean_absolute_error", "neg_mean_absolute_error"),
         ),
         Statistic(
             "r2",
             "R²",
             _sums(lambda one, truth: [(one - truth) ** 2, truth - truth.mean(), (truth - truth.mean()) ** 2], _r2),
             hub="r_squared",
+            aliases=("r2_score",),
         ),
-        Statistic("pearson", "Pearson", _sums(_products, _pearson), hub="pearsonr"),
+        Statistic("pearson", "Pearson", _sums(_products, _pearson), hub="pearsonr", aliases=("pearsonr",)),
         # Resampled with the ranks of all rows, which is exact for the value and nearly so for what is drawn.
-        Statistic("spearman", "Spearman", _sums(_of_ranks, _pearson), hub="spearmanr"),
+        Statistic("spearman", "Spearman", _sums(_of_ranks, _pearson), hub="spearmanr", aliases=("spearmanr",)),
     )
 
     def __init__(self, mean: float, deviation: float) -> None:

@@ -196,7 +196,9 @@ def _macro_f1(answers: Answers, truth: Ragged) -> Additive:
     return class_counts.of_cells(class_counts.macro_f1, [(rows, true), *cells], len(truth), classes)
 
 
-_WORDS_RIGHT = Statistic("accuracy", "accuracy of words", _accuracy, hub="accuracy")
+_WORDS_RIGHT = Statistic(
+    "accuracy", "accuracy of words", _accuracy, hub="accuracy", aliases=("accuracy_score", "overall_accuracy")
+)
 _ROWS_RIGHT = Statistic("exact_match", "rows wholly right", _sentences, in_evaluations=False)
 
 
@@ -211,11 +213,27 @@ class Tags(_Words):
     exhibits: ClassVar[tuple[str, ...]] = ("entity-errors", "where", "marked-examples")
     described: ClassVar[Described] = Described("entity_shares", "Entities by type", "type", "{:.2%}")
     statistics: ClassVar[tuple[Statistic, ...]] = (
-        Statistic("f1", "entity F1", _of_entities(lambda hits, found, true: ratio(2 * hits, found + true)), hub="f1"),
         Statistic(
-            "precision", "precision", _of_entities(lambda hits, found, true: ratio(hits, found)), hub="precision"
+            "f1",
+            "entity F1",
+            _of_entities(lambda hits, found, true: ratio(2 * hits, found + true)),
+            hub="f1",
+            aliases=("f1_score", "overall_f1"),
         ),
-        Statistic("recall", "recall", _of_entities(lambda hits, found, true: ratio(hits, true)), hub="recall"),
+        Statistic(
+            "precision",
+            "precision",
+            _of_entities(lambda hits, found, true: ratio(hits, found)),
+            hub="precision",
+            aliases=("precision_score", "overall_precision"),
+        ),
+        Statistic(
+            "recall",
+            "recall",
+            _of_entities(lambda hits, found, true: ratio(hits, true)),
+            hub="recall",
+            aliases=("recall_score", "overall_recall"),
+        ),
         _WORDS_RIGHT,
         _ROWS_RIGHT,
     )
@@ -357,7 +375,7 @@ class PlainTags(_Words):
     described: ClassVar[Described] = Described("tag_shares", "Tags", "tag", "{:.2%}")
     statistics: ClassVar[tuple[Statistic, ...]] = (
         _WORDS_RIGHT,
-        Statistic("macro_f1", "macro-F1", _macro_f1, hub="f1", minds_rare=True),
+        Statistic("macro_f1", "macro-F1", _macro_f1, hub="f1", aliases=("f1_macro",), minds_rare=True),
         _ROWS_RIGHT,
     )
     reply_schema: ClassVar[Mapping[str, Any]] = {

@@ -10,6 +10,7 @@ import torch
 
 from featherweight.answers import Answer
 from featherweight.records.outputs import Outputs
+from featherweight.records.rows import Column
 
 Event = dict[str, Any]
 Observer = Callable[[Event], None]
@@ -36,6 +37,20 @@ class Watch:
     def tell(self, done: int, total: int) -> None:
         """How many rows are done."""
         self.observer({"event": "evaluating", "what": self.what, "rows": done, "total": total})
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """A task as training has it: with what a recipe makes of its loss.
+
+    Attributes:
+        loss: as :meth:`Task.loss`.
+        weight: the mean weight of some targets in it, where they are weighted.
+    """
+
+    answer: Answer
+    loss: Callable[[Outputs, torch.Tensor], torch.Tensor]
+    weight: Callable[[Column], float] | None = None
 
 
 class Task(Protocol):

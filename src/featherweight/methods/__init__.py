@@ -27,11 +27,13 @@ class Method(Protocol):
     """What the engine and the workflow ask of a method.
 
     ``artefact`` is the name of the folder in the run directory that :meth:`save` fills: ``adapter`` where PEFT loads
-    it on top of the base model, ``model`` where it is a whole transformers model.
+    it on top of the base model, ``model`` where it is a whole transformers model. ``trains_lora``: whether PEFT's LoRA
+    layers are among what trains, which ``training.loraplus_lr_ratio`` is about.
     """
 
     Options: ClassVar[type[MethodOptions]]
     artefact: ClassVar[str]
+    trains_lora: ClassVar[bool]
 
     def __init__(self, options: Any) -> None: ...
 

@@ -21,6 +21,7 @@ class Full:
 
     Options: ClassVar[type[MethodOptions]] = FullOptions
     artefact: ClassVar[str] = "model"
+    trains_lora: ClassVar[bool] = False
 
     def __init__(self, options: FullOptions) -> None:
         self.options = options

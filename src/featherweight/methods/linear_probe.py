@@ -22,6 +22,7 @@ class LinearProbe:
 
     Options: ClassVar[type[MethodOptions]] = LinearProbeOptions
     artefact: ClassVar[str] = "adapter"
+    trains_lora: ClassVar[bool] = False
 
     def __init__(self, options: LinearProbeOptions) -> None:
         self.options = options

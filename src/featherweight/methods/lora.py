@@ -87,6 +87,7 @@ class LoRA:
 
     Options: ClassVar[type[MethodOptions]] = LoRAOptions
     artefact: ClassVar[str] = "adapter"
+    trains_lora: ClassVar[bool] = True
 
     def __init__(self, options: LoRAOptions) -> None:
         self.options = options

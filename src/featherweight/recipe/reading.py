@@ -74,6 +74,9 @@ def parse(content: Mapping[str, Any], origin: str = "the recipe") -> Recipe:
         recipe = Recipe.model_validate({**content, "method": MethodOptions(name="placeholder")})
     except ValidationError as error:
         problems += explain(error, Recipe)
+    else:
+        if options is not None and recipe.training.loraplus_lr_ratio and not METHODS[options.name].trains_lora:
+            problems.append(f"training.loraplus_lr_ratio: {options.name!r} trains nothing of LoRA's; leave it out")
     if problems or options is None:
         raise ConfigError([f"{origin}: {problem}" for problem in problems])
     return recipe.model_copy(update={"method": options})

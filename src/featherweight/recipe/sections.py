@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar, Literal, TypeAlias
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, model_validator
+from pydantic import Field, SerializeAsAny, ValidationInfo, field_validator, model_validator
 
+from featherweight.errors import ConfigError
+from featherweight.recipe.schedules import Polynomial, Schedule, schedule_of
+from featherweight.recipe.section import Section
 from featherweight.recipe.values import (
     Delimiter,
     Duration,
@@ -18,24 +21,19 @@ from featherweight.recipe.values import (
     Revision,
     Texts,
 )
-from featherweight.registry import BASELINES, DEFAULT_TASK, did_you_mean
+from featherweight.registry import BASELINES, DEFAULT_TASK, OPTIMIZERS, did_you_mean
 from featherweight.storage.names import problem
 
 PACKAGE_PREFIX = "package:"
 FILE_KEYS = ("train_file", "validation_file", "test_file")
 DEFAULT_METHOD = "lora"
+ADAMW = ("adamw_torch", "adamw_torch_fused")  # two names of one optimizer
 LONGEST_NAME = 64
 _FILES = "CSV, TSV, JSON, JSONL or Parquet file, a pattern, or a list of them; text files may be gzipped"
 
 
 # Text and label columns, in the order in which they are looked for.
 Usual: TypeAlias = tuple[tuple[str | tuple[str, str], str], ...]
-
-
-class Section(BaseModel):
-    """Base of every part of a recipe: unknown keys, wrong types, NaN and infinity are errors."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 class ModelSection(Section):
@@ -164,6 +162,12 @@ class TrainingSection(Section):
         description="such as '10 min': as many steps are made as end by then with their evaluations, from the measured "
         "time of a few",
     )
+    optim: str = Field(
+        ADAMW[0], description="adamw_torch (adamw_torch_fused is the same), adafactor or sgd, as the Trainer's"
+    )
+    loraplus_lr_ratio: Annotated[float, Field(ge=1)] | None = Field(
+        None, description="LoRA+: the B matrices train at so many times learning_rate; with any optimizer"
+    )
     weight_decay: NonNegativeFloat = 0.0
     adam_beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
     adam_beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
@@ -182,8 +186,12 @@ class TrainingSection(Section):
         0.0, description="share of each label that is spread over all classes"
     )
     max_grad_norm: NonNegativeFloat = Field(1.0, description="gradient clipping; 0 turns it off")
-    lr_scheduler_type: Literal["linear", "cosine", "polynomial", "constant", "constant_with_warmup", "inverse_sqrt"] = (
-        "linear"
+    lr_scheduler_type: Literal[
+        "linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup", "inverse_sqrt",
+        "reduce_lr_on_plateau", "cosine_with_min_lr", "cosine_warmup_with_min_lr", "warmup_stable_decay", "greedy",
+    ] = "linear"  # fmt: skip
+    lr_scheduler_kwargs: dict[str, Any] | None = Field(
+        None, validate_default=True, description="what else the schedule takes, such as { num_cycles = 2 }"
     )
     warmup_ratio: Annotated[float, Field(ge=0, le=1)] = 0.0
     warmup_steps: Annotated[int, Field(ge=0)] = Field(0, description="overrides warmup_ratio where positive")
@@ -193,7 +201,11 @@ class TrainingSection(Section):
     save_steps: PositiveInt = 500
     save_total_limit: PositiveInt = Field(2, description="checkpoints kept besides the best one")
     load_best_model_at_end: bool = True
-    metric_for_best_model: str | None = Field(None, description="an eval metric; chosen by the task if unset")
+    metric_for_best_model: str | None = Field(
+        None,
+        description="loss, or any statistic of the task's answers, also by scikit-learn's name; chosen by the task if "
+        "unset",
+    )
     greater_is_better: bool | None = Field(
         None, description="false where the metric is a loss or an error, else true, if unset"
     )
@@ -217,11 +229,37 @@ class TrainingSection(Section):
     bf16: bool = False
     fp16: bool = False
 
+    @field_validator("optim")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        try:
+            OPTIMIZERS.require(name)
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
+        return name
+
+    @field_validator("lr_scheduler_kwargs")
+    @classmethod
+    def _taken_by_the_schedule(cls, given: dict[str, Any] | None, section: ValidationInfo) -> dict[str, Any] | None:
+        if name := section.data.get("lr_scheduler_type"):
+            schedule_of(name, given)
+        return given
+
     @model_validator(mode="after")
-    def _one_precision(self) -> TrainingSection:
+    def _agrees(self) -> TrainingSection:
         if self.bf16 and self.fp16:
             raise ValueError("set 'bf16' or 'fp16', not both")
+        schedule, rate = self.schedule, self.learning_rate
+        if isinstance(schedule, Polynomial) and rate is not None and schedule.lr_end >= rate:
+            raise ValueError("'lr_scheduler_kwargs': 'lr_end' has to be below 'learning_rate'")
+        if rate is None and (self.optim not in ADAMW or self.loraplus_lr_ratio is not None):
+            raise ValueError("set 'learning_rate': those that are chosen are for AdamW without LoRA+")
         return self
+
+    @property
+    def schedule(self) -> Schedule:
+        """What ``lr_scheduler_type`` and ``lr_scheduler_kwargs`` say."""
+        return schedule_of(self.lr_scheduler_type, self.lr_scheduler_kwargs)
 
 
 class EvidenceSection(Section):

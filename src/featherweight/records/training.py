@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from featherweight.records.outcome import TrainingCost
+
+
+class OwnRate(NamedTuple):
+    """The peak learning rate of some parameters, by their names in the model."""
+
+    rate: float
+    names: frozenset[str]
 
 
 @dataclass(frozen=True)

@@ -81,12 +81,16 @@ class Registry(Mapping[str, Any]):
         Raises:
             ConfigError: no component has that name; the message lists those that exist.
         """
+        self.require(name)
+        return _imported(self._targets[name])
+
+    def require(self, name: str) -> None:
+        """Without importing anything. Raises ConfigError as above."""
         if name not in self._targets:
             known = ", ".join(sorted(self._targets))
             if advice := elsewhere.value(self.kind, name):
                 raise ConfigError(f"{name!r} {advice}; known: {known}")
             raise ConfigError(f"no {self.kind} is named {name!r}{did_you_mean(name, self._targets)}; known: {known}")
-        return _imported(self._targets[name])
 
 
 DEFAULT_TASK = (
@@ -111,6 +115,17 @@ METHODS = Registry(
         "lora": "featherweight.methods.lora:LoRA",
         "linear-probe": "featherweight.methods.linear_probe:LinearProbe",
         "full": "featherweight.methods.full:Full",
+    },
+)
+
+OPTIMIZERS = Registry(
+    "optimizer",
+    "featherweight.optimizers",
+    {
+        "adamw_torch": "featherweight.engine.training.optimizers:AdamW",
+        "adamw_torch_fused": "featherweight.engine.training.optimizers:AdamW",
+        "adafactor": "featherweight.engine.training.optimizers:Adafactor",
+        "sgd": "featherweight.engine.training.optimizers:SGD",
     },
 )
 

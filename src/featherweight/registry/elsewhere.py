@@ -41,10 +41,8 @@ TRAINING_ARGUMENTS: Mapping[str, str] = {
     "gradient_checkpointing_kwargs": "lower per_device_train_batch_size and raise gradient_accumulation_steps",
     "activation_checkpointing": "lower per_device_train_batch_size and raise gradient_accumulation_steps",
     "activation_checkpointing_kwargs": "lower per_device_train_batch_size and raise gradient_accumulation_steps",
-    "optim": "the optimizer is AdamW (adamw_torch)",
-    "optim_args": "the optimizer is AdamW; set adam_beta1, adam_beta2, adam_epsilon and weight_decay",
+    "optim_args": "set adam_beta1, adam_beta2, adam_epsilon and weight_decay; adafactor and sgd take no more",
     "optim_target_modules": "set method.target_modules",
-    "lr_scheduler_kwargs": "set lr_scheduler_type, warmup_ratio and warmup_steps",
     "logging_strategy": "set logging_steps",
     "logging_first_step": "set logging_steps = 1",
     "logging_dir": _TRACKERS,
@@ -138,6 +136,10 @@ _KEYS: Mapping[str, Mapping[str, str]] = {
         "pos_weight": "it is called class_weights",
         "label_smoothing": "it is called label_smoothing_factor",
         "gamma": "it is called focal_gamma",
+        "scheduler": "it is called lr_scheduler_type",
+        "optimizer": "it is called optim",
+        "loraplus_lr_embedding": "LoRA of embeddings trains at 1e-6 under LoRA+, which is PEFT's default",
+        "loraplus_weight_decay": "weight_decay is LoRA+'s, too",
     },
     "data": {
         "text_pair": _PAIRS,
@@ -181,7 +183,7 @@ _KEYS: Mapping[str, Mapping[str, str]] = {
     },
 }
 
-# Values of `task` and of `method.name`.
+# Values of `task`, of `method.name` and of `training.optim`.
 _NOT_YET = "is not supported yet"
 VALUES: Mapping[str, Mapping[str, str]] = {
     "task": {
@@ -194,6 +196,26 @@ VALUES: Mapping[str, Mapping[str, str]] = {
                 "sentence-similarity",
                 "causal-lm", "text-generation", "sft", "seq2seq-lm", "summarization", "translation",
                 "question-answering", "preference", "dpo", "multiple-choice",
+            ],
+            _NOT_YET,
+        ),
+    },
+    "optimizer": {
+        "adamw": "is called adamw_torch",
+        "adam": "is called adamw_torch",
+        "adamw-hf": "is called adamw_torch",
+        "lora+": 'is any optimizer with training.loraplus_lr_ratio, such as 16',
+        "loraplus": 'is any optimizer with training.loraplus_lr_ratio, such as 16',
+        **dict.fromkeys(
+            [
+                "adamw-torch-xla", "adamw-torch-npu-fused", "adamw-anyprecision", "adamw-torch-4bit",
+                "adamw-torch-8bit", "ademamix", "adagrad", "adamw-bnb-8bit", "adamw-8bit", "ademamix-8bit",
+                "lion-8bit", "lion-32bit", "paged-adamw-32bit", "paged-adamw-8bit", "paged-ademamix-32bit",
+                "paged-ademamix-8bit", "paged-lion-32bit", "paged-lion-8bit", "rmsprop", "rmsprop-bnb",
+                "rmsprop-bnb-8bit", "rmsprop-bnb-32bit", "galore-adamw", "galore-adamw-8bit", "galore-adafactor",
+                "galore-adamw-layerwise", "galore-adamw-8bit-layerwise", "galore-adafactor-layerwise", "lomo",
+                "adalomo", "grokadamw", "schedule-free-radam", "schedule-free-adamw", "schedule-free-sgd",
+                "apollo-adamw", "apollo-adamw-layerwise", "stable-adamw", "muon", "lion",
             ],
             _NOT_YET,
         ),
@@ -224,5 +246,5 @@ def key(location: str) -> str | None:
 
 
 def value(kind: str, name: str) -> str | None:
-    """What to say of a ``task`` or ``method`` that there is none of; None where no other tool is known to have it."""
+    """What to say of a task, method or optimizer that there is none of; None where no other tool has it, either."""
     return VALUES.get(kind, {}).get(str(name).casefold().replace("_", "-"))

@@ -74,6 +74,8 @@ class Statistic:
         title: as tables have it.
         of: the statistic of some answers against the truth.
         less_is_better: whether a smaller value is the better one.
+        aliases: other names that recipes may call it by, such as scikit-learn's functions and scorers; one that begins
+            with ``neg_`` is the statistic times -1.
         hub: what the hub's metadata calls it; empty where the card leaves it out.
         in_evaluations: whether each evaluation has it; else it is computed where two models are compared.
         minds_rare: whether every class weighs the same in it, so that it is to be read where one is far commoner.
@@ -88,6 +90,7 @@ class Statistic:
     in_evaluations: bool = True
     minds_rare: bool = False
     answers: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
 
     @property
     def heading(self) -> str:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from featherweight.errors import ConfigError
 from featherweight.records.outputs import Outputs
+from featherweight.records.rows import Column, numbers_of
 from featherweight.registry import did_you_mean
 
 if TYPE_CHECKING:
@@ -38,11 +39,13 @@ class Objective:
         loss: summed over the rows' items, in fp32, as :class:`featherweight.engine.Task` has it.
         is_own: whether it is the task's own loss.
         said: what a person is told of it; empty for nothing.
+        weight: the mean weight of some targets, where they are weighted.
     """
 
     loss: Loss
     is_own: bool = True
     said: str = ""
+    weight: Callable[[Column], float] | None = None
 
 
 def own(loss: Loss, training: TrainingSection, known: Sequence[str] = (), *, classes: bool = False) -> Objective:
@@ -100,7 +103,10 @@ def of_classes(loss: Loss, training: TrainingSection, names: Sequence[str], coun
         items = each.sum(dim=-1)
         return (items if outputs.seen is None else items * outputs.seen).sum()
 
-    return Objective(lowered, False, _said(training, names, weights))
+    def weight(targets: Column) -> float:
+        return 1.0 if weights is None else float(weights[numbers_of(targets)].mean())
+
+    return Objective(lowered, False, _said(training, names, weights), weight)
 
 
 def of_sets(loss: Loss, training: TrainingSection, names: Sequence[str], truth: NDArray[np.bool_]) -> Objective:
@@ -134,7 +140,10 @@ def of_sets(loss: Loss, training: TrainingSection, names: Sequence[str], truth: 
             yes = yes * torch.as_tensor(weights, dtype=logits.dtype, device=logits.device)
         return (yes + no).mean(dim=1).sum()
 
-    return Objective(lowered, False, _said(training, names, weights))
+    def weight(targets: Column) -> float:
+        return 1.0 if weights is None else float(np.where(numbers_of(targets), weights, 1.0).mean())
+
+    return Objective(lowered, False, _said(training, names, weights), weight)
 
 
 def of_numbers(

@@ -60,7 +60,7 @@ def choose(recipe: Recipe, facts: Facts) -> tuple[Recipe, dict[str, str]]:
     if recipe.training.learning_rate is None:
         choices |= METHODS[recipe.method.name](recipe.method).rates(facts.width)
         choices |= {**_head(facts), **_length(recipe.training, facts)}
-        if recipe.training.early_stopping_patience is None:
+        if recipe.training.early_stopping_patience is None and recipe.training.schedule.falls:
             choices["load_best_model_at_end"] = (False, "the rate falls to zero, so the last weights are the best bet")
     return _laid_over(recipe, "training", choices)
 

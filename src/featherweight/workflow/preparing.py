@@ -29,9 +29,10 @@ from featherweight.sources.models import ModelSource
 from featherweight.sources.trial_texts import Frame
 from featherweight.storage import cache
 from featherweight.tasks import Task, heads, task_of
-from featherweight.tasks.losses import Loss, Objective
+from featherweight.tasks.losses import Objective
 from featherweight.tasks.reading import lengths
-from featherweight.workflow import defaults
+from featherweight.workflow import best_metric, defaults
+from featherweight.workflow.own_rates import own_rates
 from featherweight.workflow.starting import Start
 
 if TYPE_CHECKING:
@@ -103,6 +104,8 @@ class Prepared:
         drawn = self.recipe.data.max_train_samples is not None or len(set(sources)) < len(sources)
         if self.recipe.data.group is not None and drawn:
             flat["data.drawn_by"] = "group"  # where earlier versions drew single rows
+        if flat["training.optim"] == recipes.ADAMW[0]:
+            del flat["training.optim"]  # earlier versions had no other, and did not say so
         flat |= {f"data.{name}": examples.fingerprint for name, examples in self.examples.items()}
         from featherweight.engine.training.checkpoints import CONTRACT
 
@@ -140,6 +143,7 @@ def prepare(recipe: Recipe, console: Console) -> Prepared:
     console.begin("reading the data")
     given, recipe = recipe.data, recipe.model_copy(update={"data": data.found(recipe.data)})
     read = _read(recipe, console)
+    recipe = best_metric.settle(recipe, read.task.answer, reasons)
     task = _as_it_answers(read.task, start, source, recipe)
     is_fresh = start is None and not task.head().is_stored(models.load_config(source))
     recipe, chosen = defaults.choose_head(recipe, is_fresh)
@@ -303,7 +307,7 @@ def _read(recipe: Recipe, console: Console) -> _Read:
         if name not in examples or examples[name].origin != split.origin:
             console.say(f"{name}: left out, for {split.origin} has no labels")
     kind = task.answer
-    _require_measured(recipe, kind)
+    _require_own_rivals(recipe, kind)
     if said := task.objective(recipe.training, examples["train"]).said:
         console.say(said)
     prints = checks.fingerprint(examples)
@@ -334,14 +338,6 @@ def _say_how(chosen: Mapping[str, Any], console: Console) -> None:
         console.say(f"cache: {elsewhere}")
 
 
-@dataclass(frozen=True)
-class _Lowered:
-    """The task as training sees it: with what the recipe makes of its loss."""
-
-    answer: Answer
-    loss: Loss
-
-
 def trainer_for(
     prepared: Prepared,
     model: Any,
@@ -351,16 +347,17 @@ def trainer_for(
     stop: Callable[[], bool],
 ) -> Trainer:
     """The engine's loop over the train split, as the recipe has it."""
+    from featherweight.engine import Lowered
     from featherweight.engine.training.train import Hooks, Means, Trainer
 
     return Trainer(
         model,
-        _Lowered(prepared.task.answer, prepared.objective.loss),
+        Lowered(prepared.task.answer, prepared.objective.loss, prepared.objective.weight),
         prepared.encodings["train"],
         settings=prepared.settings,
         means=Means(prepared.accelerator, prepared.execution, checkpoints),
         hooks=Hooks(evaluate_now, observer, stop),
-        head=prepared.head,
+        own_rates=own_rates(model, prepared.head, prepared.settings),
     )
 
 
@@ -383,6 +380,7 @@ def measure(
         execution=prepared.execution,
         batch_size=prepared.recipe.training.per_device_eval_batch_size,
         watch=Watch(what, console.observe, stop),
+        also=prepared.settings.metric_for_best_model,
     )
 
 
@@ -407,11 +405,7 @@ def _said_of(examples: Examples) -> Iterator[str]:
         yield f"{examples.dropped} rows left out because their text is empty"
 
 
-def _require_measured(recipe: Recipe, kind: Answer) -> None:
-    name = recipe.training.metric_for_best_model
-    known = ["eval_loss", *(f"eval_{one.name}" for one in statistics_of(kind) if one.in_evaluations)]
-    if name is not None and name not in {*known, *(one.removeprefix("eval_") for one in known)}:
-        raise ConfigError(f"training.metric_for_best_model: {name!r} is not measured; known: {', '.join(known)}")
+def _require_own_rivals(recipe: Recipe, kind: Answer) -> None:
     own = BASELINES.for_kind(kind.baselines, kind.name)
     if foreign := [name for name in recipe.evidence.baselines or [] if name not in own]:
         raise ConfigError(

@@ -31,12 +31,14 @@ def evaluate(
     execution: Execution,
     batch_size: int,
     watch: Watch,
+    also: str | None = None,
 ) -> Evaluation:
     """Run ``model`` over every row, in batches of like length, and return results in the order of the rows.
 
     Dropout is off; the model's training mode is put back afterwards.
 
     Args:
+        also: a statistic to measure though evaluations leave it out, by its name with or without ``eval_``.
         batch_size: the recipe's, which ``eval_steps_per_second`` counts in; what is run together is chosen by tokens.
 
     Raises:
@@ -63,7 +65,7 @@ def evaluate(
     require_none_broken(broken, len(encoding), watch.what)
     seconds = time.perf_counter() - started
     loss /= encoding.items(np.arange(len(encoding)))
-    return evaluation_of(task.answer, kept.answers(), encoding.targets, loss, seconds, batch_size)
+    return evaluation_of(task.answer, kept.answers(), encoding.targets, loss, seconds, batch_size, also)
 
 
 class Kept:

@@ -45,7 +45,7 @@ class Progress:
         self.epochs.append(asdict(record))
         self.loss_sum, self.loss_steps, self.evaluated_step = 0.0, 0, self.step
         value, best = record.metrics[best_metric_name(settings)], self.best_metric
-        improves = best is None or _is_better(value, best, settings, kind)
+        improves = best is None or (value > best if greater_is_better(settings, kind) else value < best)
         is_enough = best is None or (improves and abs(value - best) > (settings.early_stopping_threshold or 0.0))
         self.stalled = 0 if is_enough else self.stalled + 1
         if improves:
@@ -58,30 +58,38 @@ def best_metric_name(settings: TrainingSection) -> str:
     return name if name.startswith("eval_") else f"eval_{name}"
 
 
-def _is_better(value: float, best: float, settings: TrainingSection, kind: Answer) -> bool:
-    greater = settings.greater_is_better
-    if greater is None:
-        name = best_metric_name(settings)
-        lesser = {f"eval_{one.name}" for one in statistics_of(kind) if one.less_is_better}
-        greater = not (name.endswith("loss") or name in lesser)
-    return value > best if greater else value < best
+def greater_is_better(settings: TrainingSection, kind: Answer) -> bool:
+    """Of ``metric_for_best_model``: as the recipe says, else as the statistic does; of a loss less is better."""
+    if settings.greater_is_better is not None:
+        return settings.greater_is_better
+    name = best_metric_name(settings)
+    lesser = {f"eval_{one.name}" for one in statistics_of(kind) if one.less_is_better}
+    return name not in {"eval_loss", *lesser}
 
 
-def taken(trained: Mapping[str, torch.Tensor], optimizer: Any) -> dict[str, dict[str, torch.Tensor]]:
-    """Copies of what trains, of the optimizer's moments and of the random states."""
-    moments = {
-        f"{index}.{key}": value.detach().cpu().clone()
+def taken(
+    trained: Mapping[str, torch.Tensor], optimizer: Any
+) -> tuple[dict[str, dict[str, torch.Tensor]], dict[str, Any]]:
+    """Copies of what trains, of what the optimizer remembers and of the random states; and apart from them what the
+    optimizer remembers that is no tensor, which JSON can hold."""
+    remembered = {
+        f"{index}.{key}": value
         for index, entries in optimizer.state_dict()["state"].items()
         for key, value in entries.items()
     }
-    trainable = {name: value.detach().cpu().clone() for name, value in trained.items()}
-    return {"trainable": trainable, "optimizer": moments, "rng": randomness.capture()}
+    moments = {key: value for key, value in remembered.items() if isinstance(value, torch.Tensor)}
+    numbers = {key: value for key, value in remembered.items() if key not in moments}
+    groups = {"trainable": trained, "optimizer": moments}
+    copies = {
+        name: {key: value.detach().cpu().clone() for key, value in group.items()} for name, group in groups.items()
+    }
+    return {**copies, "rng": randomness.capture()}, numbers
 
 
-def give_back(moments: Mapping[str, torch.Tensor], optimizer: Any, rates: Sequence[float]) -> None:
-    """Give an optimizer its moments, as :func:`taken` has them, and each of its groups its rate."""
-    entries: dict[int, dict[str, torch.Tensor]] = {}
-    for name, value in moments.items():
+def give_back(remembered: Mapping[str, Any], optimizer: Any, rates: Sequence[float]) -> None:
+    """Give an optimizer what it remembered, as :func:`taken` has it, and each of its groups its rate."""
+    entries: dict[int, dict[str, Any]] = {}
+    for name, value in remembered.items():
         index, _, key = name.partition(".")
         entries.setdefault(int(index), {})[key] = value
     groups = optimizer.state_dict()["param_groups"]

@@ -22,22 +22,23 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from featherweight.engine import Observer, StopRequested, Task
+from featherweight.engine import Lowered, Observer, StopRequested, Task
 from featherweight.engine.memory import is_out_of_memory
 from featherweight.engine.running.batches import targets_of
 from featherweight.engine.running.execution import Execution
 from featherweight.engine.training import randomness
 from featherweight.engine.training.checkpoints import Checkpoint, Checkpoints
 from featherweight.engine.training.guard import Guard
+from featherweight.engine.training.learning_rate import LearningRate
 from featherweight.engine.training.loss_scale import LossScale
-from featherweight.engine.training.optimizer import build_optimizer, build_scheduler
+from featherweight.engine.training.optimizer import build_optimizer
 from featherweight.engine.training.schedule import Schedule
-from featherweight.engine.training.state import Progress, give_back, taken
+from featherweight.engine.training.state import Progress, best_metric_name, give_back, greater_is_better, taken
 from featherweight.errors import Interrupted, ResourceError
 from featherweight.recipe import TrainingSection
 from featherweight.records.answers import Evaluation
 from featherweight.records.rows import Encoding
-from featherweight.records.training import EpochRecord, TrainingResult
+from featherweight.records.training import EpochRecord, OwnRate, TrainingResult
 
 
 @dataclass(frozen=True)
@@ -75,22 +76,22 @@ class Trainer:
 
     Args:
         model: what a method made ready; moved to the device here.
-        task: gives the loss.
+        task: gives the loss, and how its targets are weighted where they are.
         train: rows to train on.
         settings: with ``learning_rate`` and ``metric_for_best_model`` set.
-        head: names of the modules that ``head_learning_rate`` is the rate of.
+        own_rates: of parameters that do not train at ``learning_rate``.
     """
 
     def __init__(
         self,
         model: Any,
-        task: Task,
+        task: Task | Lowered,
         train: Encoding,
         *,
         settings: TrainingSection,
         means: Means,
         hooks: Hooks,
-        head: Sequence[str] = (),
+        own_rates: Sequence[OwnRate] = (),
     ) -> None:
         self.settings = settings
         self.task = task
@@ -106,8 +107,9 @@ class Trainer:
         )
         epochs_steps = math.ceil(settings.num_train_epochs * self.schedule.steps_per_epoch)
         self.total_steps = settings.max_steps if settings.max_steps > 0 else epochs_steps
-        optimizer = build_optimizer(model, settings, head)
-        self.scheduler = build_scheduler(optimizer, settings, self.total_steps)
+        optimizer = build_optimizer(model, settings, own_rates)
+        greater = greater_is_better(settings, task.answer)
+        self.learning_rate = LearningRate(optimizer, settings, self.total_steps, greater)
         self.model, self.optimizer = means.accelerator.prepare(model, optimizer)
         self.trained = {name: value for name, value in self.model.named_parameters() if value.requires_grad}
         self.progress = Progress()
@@ -170,12 +172,12 @@ class Trainer:
         batches = self.schedule.step_batches(self.progress.step)
         while (loss := self._gradients(batches)) is None:
             self._halve(batches)
-        norm = self._clip()
-        rate = self.scheduler.get_last_lr()[0]
+        norm = self._clip(batches)
+        rate = self.learning_rate.now[0]
         admitted = self.guard.admits(self.progress.step + 1, loss, norm, self.scale)
         if admitted:
             self.optimizer.step()
-            self.scheduler.step()
+            self.learning_rate.after_step()
         if math.isfinite(loss):  # it was measured, whether or not its gradient can be applied
             self._logged_losses.append(loss)
         self.optimizer.zero_grad()
@@ -228,13 +230,20 @@ class Trainer:
         rows = -(-largest // self.progress.micro_batch_parts)
         self.hooks.observer({"event": "out_of_memory", "step": self.progress.step, "micro_batch_rows": rows})
 
-    def _clip(self) -> float:
-        """Clip the gradient where that is asked for, and give its norm before."""
+    def _clip(self, batches: list[NDArray[np.int64]]) -> float:
+        """Clip the gradient where that is asked for, and give its norm before.
+
+        Where targets are weighted it is clipped by the mean weight of the step's: else every step that holds a heavy
+        row would be cut back to the size of those that don't, and the weights undone.
+        """
         self.scale.unscale(self.optimizer)
         gradients = [value.grad for value in self.trained.values() if value.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
-        if self.settings.max_grad_norm > 0:
-            torch.nn.utils.clip_grads_with_norm_(self.trained.values(), self.settings.max_grad_norm, norm)
+        most = self.settings.max_grad_norm
+        if isinstance(self.task, Lowered) and self.task.weight is not None:
+            most *= self.task.weight(self.encoding.targets[np.concatenate(batches)])
+        if most > 0:
+            torch.nn.utils.clip_grads_with_norm_(self.trained.values(), most, norm)
         return float(norm)
 
     def _pace(self) -> dict[str, Any]:
@@ -294,6 +303,7 @@ class Trainer:
             metrics=metrics,
         )
         progress.note(record, self.settings, self.task.answer)
+        self.learning_rate.after_evaluation(metrics[best_metric_name(self.settings)])
         found = {**progress.epochs[-1], "is_best": progress.best_step == progress.step}
         self.hooks.observer({"event": "evaluation", "answer": self.task.answer.name, **found})
         self._save()
@@ -314,9 +324,10 @@ class Trainer:
             return
         self._log()
         started = time.perf_counter()
-        tensors = taken(self.trained, self.optimizer)
+        tensors, numbers = taken(self.trained, self.optimizer)
         self.guard.require_finite(self.progress.step, (tensors["trainable"], tensors["optimizer"]))
-        state = {"scheduler": self.scheduler.state_dict(), "guard": self.guard.state(), "scale": self.scale.state()}
+        state = {"scheduler": self.learning_rate.state(), "guard": self.guard.state(), "scale": self.scale.state()}
+        state |= {"optimizer": numbers} if numbers else {}
         checkpoint = Checkpoint(self.progress.step, tensors, asdict(self.progress) | state)
         self.means.checkpoints.save(checkpoint, self.progress.best_step)
         self._saved = point
@@ -331,10 +342,10 @@ class Trainer:
         state = dict(checkpoint.state)
         self.guard.load_state(state.pop("guard"))
         self.scale.load_state(state.pop("scale", {}))
-        scheduler = state.pop("scheduler")
-        self.scheduler.load_state_dict(scheduler)
+        self.learning_rate.load_state(state.pop("scheduler"))
         self.put_back(checkpoint.tensors["trainable"])
-        give_back(checkpoint.tensors["optimizer"], self.optimizer, scheduler["_last_lr"])
+        remembered = {**checkpoint.tensors["optimizer"], **state.pop("optimizer", {})}
+        give_back(remembered, self.optimizer, self.learning_rate.now)
         randomness.restore(checkpoint.tensors["rng"])
         self.progress = Progress(**state)
         self.progress.saves += 1  # its own, which it can't count

@@ -51,7 +51,9 @@ class JsonLines:
         if first == "[":
             yield from _read_array(text, origin, how)
         else:
-            yield from _read_lines(chain([first + text.readline()], text), 1 + len(_LINE_END.findall(before)), origin, how)
+            yield from _read_lines(
+                chain([first + text.readline()], text), 1 + len(_LINE_END.findall(before)), origin, how
+            )
 
     def writer(self) -> Writer:
         return _Writer()
