@@ -26,7 +26,7 @@ class Request(BaseModel):
 
 @app.post("/v1/predict")
 def predict(request: Request) -> dict[str, list[dict[str, object]]]:
-    answers = [classify(text, truncation=True, max_length=loaded.max_length)[0] for text in request.texts]
+    answers = [classify(text, truncation=True, max_length=loaded.cutting.max_length)[0] for text in request.texts]
     return {"predictions": [{one["label"]: one["score"] for one in answer} for answer in answers]}
 
 

@@ -21,6 +21,7 @@ from featherweight.export import Subject
 from featherweight.export.onnx import write_graph
 from featherweight.methods.peft.targets import linear_targets
 from featherweight.recipe import ModelSection, load_data_section
+from featherweight.records.cutting import Cutting
 from featherweight.records.questions import Question
 from featherweight.records.rows import Encoding, Ragged
 from featherweight.sources import data
@@ -83,7 +84,7 @@ def test_row_82_a_text_may_spell_the_token_that_ends_it(kind: str, load: Load) -
     model, tokenizer, _ = load(kind)
     execution = Execution(model, tokenizer.pad_token_id, frame=Frame.of(tokenizer))
     texts = ["a b", f"a {tokenizer.eos_token} b", "b", f"{tokenizer.eos_token} {tokenizer.eos_token} a", "a b a"]
-    rows = [one.ids for one in tokens.encode(list(map(Question, texts)), tokenizer, 16)]
+    rows = [one.ids for one in tokens.encode(list(map(Question, texts)), tokenizer, Cutting(16))]
     assert len({row.count(tokenizer.eos_token_id) for row in rows}) == 3, "the texts are as they are meant"
     encoding = Encoding.unlabelled(Ragged.of(rows, np.int32))
     with torch.no_grad():

@@ -57,8 +57,8 @@ def test_stock_peft_gives_the_same_logits(run: Path) -> None:
     """Through the model card's lines; the predictor's own logits, one text at a time and all together."""
     predictor = load_predictor(str(run))
     loaded = predictor.backend.loaded  # type: ignore[attr-defined]
-    theirs = stock.logits(*stock.by_card(run / "adapter"), TEXTS, loaded.max_length)
-    ours = stock.logits(loaded.model, loaded.tokenizer, TEXTS, loaded.max_length)
+    theirs = stock.logits(*stock.by_card(run / "adapter"), TEXTS, loaded.cutting.max_length)
+    ours = stock.logits(loaded.model, loaded.tokenizer, TEXTS, loaded.cutting.max_length)
     np.testing.assert_allclose(ours.numpy(), theirs.numpy(), atol=1e-5)
 
     together = np.asarray([list(answer["probabilities"].values()) for answer in predictor.predict(TEXTS)])

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import tiny
 
+from featherweight.records.cutting import Cutting
 from featherweight.records.questions import Question
 
 _WORDS = [
@@ -86,7 +87,7 @@ def test_row_89_texts_cut_here_have_the_ids_that_the_tokenizer_gives_them() -> N
         tokenizer.pad_token = tokenizer.pad_token or "[PAD]"
         special = tokenizer.num_special_tokens_to_add(pair=False)
         for most in (special + 1, special + 2, 16, 1000):
-            rows = tokens.encode(list(map(Question, texts)), tokenizer, most)
+            rows = tokens.encode(list(map(Question, texts)), tokenizer, Cutting(most))
             ids, lost = [row.ids for row in rows], [row.lost for row in rows]
             stock = tokenizer(texts, truncation=True, max_length=most)
             whole = tokenizer(texts, truncation=False, verbose=False)
@@ -103,7 +104,7 @@ def test_row_89_a_tokenizer_that_came_with_a_limit_and_padding_of_its_own_is_set
     tokenizer.backend_tokenizer.enable_truncation(3)
     tokenizer.backend_tokenizer.enable_padding(length=50)
     asked = [Question("film plot cast scene"), Question("")]
-    assert [len(row.ids) for row in tokens.encode(asked, tokenizer, 16)] == [6, 2]
+    assert [len(row.ids) for row in tokens.encode(asked, tokenizer, Cutting(16))] == [6, 2]
 
 
 def test_row_89_texts_are_tokenised_in_batches_bounded_by_their_length() -> None:
@@ -124,11 +125,12 @@ def test_row_89_long_documents_cost_their_length_and_no_more() -> None:
     """
     script = (
         "import resource, sys, time; sys.path.insert(0, sys.argv[1]); import tiny; from featherweight.tasks.reading "
-        "import tokens; from featherweight.records.questions import Question; tokenizer = tiny.tokenizer('bert')\n"
+        "import tokens; from featherweight.records.questions import Question; "
+        "from featherweight.records.cutting import Cutting; tokenizer = tiny.tokenizer('bert')\n"
         "document = 'film plot ' * 9500\n"
-        "tokens.encode([Question('film')] * 10, tokenizer, 16)\n"
+        "tokens.encode([Question('film')] * 10, tokenizer, Cutting(16))\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-        "rows = tokens.encode([Question(document)] * 200, tokenizer, 16)\n"
+        "rows = tokens.encode([Question(document)] * 200, tokenizer, Cutting(16))\n"
         "assert [len(row.ids) for row in rows] == [16] * 200\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
     )

@@ -28,6 +28,7 @@ from featherweight.engine.running.execution import Execution
 from featherweight.errors import ConfigError, DataError, ModelError
 from featherweight.evidence.data import duplicates
 from featherweight.inference.predictor import load_predictor
+from featherweight.records.cutting import Cutting
 from featherweight.records.questions import JOINT, Question
 from featherweight.records.rows import Encoding
 from featherweight.report.tables import predict_command
@@ -106,7 +107,7 @@ class TestTokens:
         words = list(tiny.vocabulary())[6:]
         one, other = (" ".join(words[:length]) for length in lengths)
         expected = tokenizer(one, other, truncation="longest_first", max_length=most, return_token_type_ids=True)
-        (found,) = tokens.encode([Question(one, pair=other)], tokenizer, most)
+        (found,) = tokens.encode([Question(one, pair=other)], tokenizer, Cutting(most))
         assert list(found.ids) == (expected["input_ids"] or [tokenizer.pad_token_id])
         assert list(found.kinds or ()) == ((expected["token_type_ids"] or [0]) if kind == "bert" else [])
         assert found.lost == len(tokenizer(one, other)["input_ids"]) - len(expected["input_ids"])
@@ -114,7 +115,7 @@ class TestTokens:
     def test_a_model_that_is_not_told_gets_no_kinds(self) -> None:
         tokenizer = tiny.tokenizer("bert")
         tokenizer.model_input_names = ["input_ids", "attention_mask"]
-        (found,) = tokens.encode([Question("great", pair="film")], tokenizer, 16)
+        (found,) = tokens.encode([Question("great", pair="film")], tokenizer, Cutting(16))
         assert found.kinds is None
 
     def test_a_tokenizer_in_python_is_refused(self) -> None:
@@ -122,7 +123,7 @@ class TestTokens:
             is_fast = False
 
         with pytest.raises(ModelError, match="does not say which token is of which text of a pair"):
-            tokens.encode([Question("a", pair="b")], Slow(), 16)
+            tokens.encode([Question("a", pair="b")], Slow(), Cutting(16))
 
 
 class TestReading:
@@ -221,7 +222,9 @@ class TestEngine:
         tokenizer = tokenizer_of(kind)
         model.config.pad_token_id = tokenizer.pad_token_id
         pairs = [(row["premise"], row["hypothesis"]) for row in rows(9)]
-        encoding = Encoding.asked(tokens.encode([Question(one, pair=other) for one, other in pairs], tokenizer, 40))
+        encoding = Encoding.asked(
+            tokens.encode([Question(one, pair=other) for one, other in pairs], tokenizer, Cutting(40))
+        )
         everything = np.arange(len(pairs))
         execution = Execution(model, tokenizer.pad_token_id)
         assert execution.describe()["batches"] == "packed"

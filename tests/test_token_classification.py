@@ -35,6 +35,7 @@ from featherweight.evidence.exhibits.entity_errors import _errors
 from featherweight.evidence.exhibits.marked_examples import marked
 from featherweight.inference.predictor import load_predictor
 from featherweight.records.answers import Answers
+from featherweight.records.cutting import Cutting
 from featherweight.records.questions import Question
 from featherweight.records.rows import UNSEEN, Encoding, Ragged, Split
 from featherweight.runs.directory import RunDirectory
@@ -529,7 +530,7 @@ def byte_level(folder: Path) -> Any:
 
 
 def encoded(questions: Sequence[Question], tokenizer: Any, max_length: int = 64) -> list[tuple[list[int], list[int]]]:
-    found = tokens.encode(questions, tokenizer, max_length)
+    found = tokens.encode(questions, tokenizer, Cutting(max_length))
     return [(list(one.ids), list(one.reads or ())) for one in found]
 
 
@@ -658,7 +659,7 @@ def train_stock(model: Any, content: Sequence[Row], folder: Path, max_length: in
 
 def encoding_of(content: Sequence[Row], max_length: int = 64) -> Encoding:
     questions = [Question(*wording.joined(row["tokens"])) for row in content]
-    found = tokens.encode(questions, tiny.tokenizer("bert"), max_length)
+    found = tokens.encode(questions, tiny.tokenizer("bert"), Cutting(max_length))
     targets = Ragged.of([[KIND.names.index(tag) for tag in row["ner_tags"]] for row in content], np.int32)
     made = Encoding.asked(found)
     return Encoding(made.tokens, targets, made.reads)

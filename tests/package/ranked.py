@@ -275,8 +275,8 @@ class OrdinalRegression:
     def questions(self, given: Sequence[Any]) -> list[Any]:
         return list(map(whole_text, given))
 
-    def encode(self, examples: Any, tokenizer: Any, max_length: int) -> Any:
-        return encoding.of_rows(examples, tokenizer, max_length)
+    def encode(self, examples: Any, tokenizer: Any, cutting: Any) -> Any:
+        return encoding.of_rows(examples, tokenizer, cutting)
 
     def head(self) -> HeadPlan:
         return HeadPlan(heads.SEQUENCE, None, self.answer.width, "multi_label_classification")

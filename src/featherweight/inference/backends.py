@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from featherweight.inference.predictor import Predictor
+from featherweight.records.cutting import Cutting
 from featherweight.records.questions import Question, Tokens
 from featherweight.tasks import Task
 
@@ -31,7 +32,7 @@ class Answerer(Protocol):
 
     def task(self, name: str) -> Task: ...
 
-    def max_length(self, name: str) -> int: ...
+    def cutting(self, name: str) -> Cutting: ...
 
     def text_columns(self, name: str) -> tuple[str, ...]: ...
 
@@ -51,8 +52,8 @@ class OwnModel:
     def task(self, name: str) -> Task:
         return self._predictor.task
 
-    def max_length(self, name: str) -> int:
-        return self._predictor.backend.max_length
+    def cutting(self, name: str) -> Cutting:
+        return self._predictor.backend.cutting
 
     def text_columns(self, name: str) -> tuple[str, ...]:
         return self._predictor.backend.text_columns
@@ -72,6 +73,7 @@ def prediction(reply: dict[str, Any], ready: Ready) -> dict[str, Any]:
     return reply | {"truncated": True} if ready.tokens.lost else reply
 
 
-def estimated_tokens(characters: int, max_length: int) -> int:
+def estimated_tokens(characters: int, cutting: Cutting) -> int:
     """A guess that needs no tokenizer, for how much is waiting."""
-    return min(characters // _CHARACTERS_PER_TOKEN + 2, max_length)
+    tokens = characters // _CHARACTERS_PER_TOKEN + 2
+    return tokens if cutting.most is None else min(tokens, cutting.most)

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from featherweight.answers import Check, kind_of
 from featherweight.errors import ModelError
+from featherweight.records.cutting import LongTexts, Pool
 from featherweight.registry import ANSWERS, DEFAULT_TASK, TASKS
 from featherweight.runs.directory import FACTS, RunDirectory
 from featherweight.sources.json_files import read_json
@@ -74,6 +75,9 @@ _KEYS: dict[str, Check] = {
     "answer": (lambda value: isinstance(value, str), "the name of a kind of answer"),
     "task": (lambda value: isinstance(value, str), "the name of a task"),
     "max_length": (lambda value: _is_whole(value, 1), "a whole number from 1"),
+    "long_texts": (lambda value: value in get_args(LongTexts), f"one of {', '.join(get_args(LongTexts))}"),
+    "stride": (lambda value: _is_whole(value, 0), "a whole number from 0"),
+    "pool": (lambda value: value in get_args(Pool), f"one of {', '.join(get_args(Pool))}"),
     "pad_token_id": (lambda value: _is_whole(value, 0), "a whole number from 0"),
     "equal_lengths": (lambda value: isinstance(value, bool), "true or false"),
     "text_column": (_is_one_or_two_names, "the name of a column, or two of them"),

@@ -15,6 +15,7 @@ from featherweight.inference.facts import read_facts
 from featherweight.methods.peft import adapters
 from featherweight.process.imports import importing_models
 from featherweight.recipe import ModelSection, Recipe
+from featherweight.records.cutting import Cutting
 from featherweight.records.questions import columns_of
 from featherweight.registry import METHODS
 from featherweight.runs.directory import FACTS, RunDirectory
@@ -39,7 +40,7 @@ class LoadedModel:
         task: knows the labels.
         model: in evaluation mode.
         tokenizer: with a pad token.
-        max_length: tokens after which texts are cut.
+        cutting: what becomes of long texts.
         head: dotted names of the modules that its own checkpoint may lack, and that tuning trains whole.
         fitted: on held-out rows, as the kind of answer has it; empty where nobody knows.
         text_columns: what the column of the texts, or the two of their pairs, was called where it was tuned.
@@ -49,7 +50,7 @@ class LoadedModel:
     task: Task
     model: Any
     tokenizer: Any
-    max_length: int
+    cutting: Cutting
     head: Sequence[str] = ()
     fitted: Mapping[str, Any] = field(default_factory=dict)
     text_columns: tuple[str, ...] = ()
@@ -58,7 +59,7 @@ class LoadedModel:
 def facts(
     task: Task,
     source: ModelSource,
-    max_length: int,
+    cutting: Cutting,
     pad_token_id: int,
     fitted: Mapping[str, Any],
     text_columns: Sequence[str],
@@ -76,7 +77,7 @@ def facts(
         "task": task.name,
         "answer": task.answer.name,
         **task.answer.facts(),
-        "max_length": max_length,
+        **cutting.facts(),
         "pad_token_id": pad_token_id,
         "equal_lengths": equal_lengths,
         "text_column": text_columns[0] if len(text_columns) == 1 else list(text_columns),
@@ -215,7 +216,8 @@ def load_untuned(name: str, origin: Origin) -> LoadedModel:
         model, tokenizer, head = _load_base(task, source, origin.folder)
     max_length, _ = lengths.usable(tokenizer, model, origin.known.get("max_length"), tried="max_length" in origin.known)
     columns = columns_of(_with_columns(origin))
-    return LoadedModel(name, task, model, tokenizer, max_length, head, text_columns=columns)
+    cutting = Cutting.of(origin.known, max_length)
+    return LoadedModel(name, task, model, tokenizer, cutting, head, text_columns=columns)
 
 
 def _with_columns(origin: Origin) -> dict[str, Any]:
@@ -240,7 +242,7 @@ def _load_whole(name: str, folder: Path) -> LoadedModel:
     task = _task(known, source, folder)
     model, tokenizer, head = heads.load(task.head(), source, ModelSection(name=source.name))
     max_length, _ = lengths.usable(tokenizer, model, known.get("max_length"), tried="max_length" in known)
-    return LoadedModel(name, task, model, tokenizer, max_length, head, **_beside(known))
+    return LoadedModel(name, task, model, tokenizer, Cutting.of(known, max_length), head, **_beside(known))
 
 
 def _beside(known: Mapping[str, Any]) -> dict[str, Any]:
@@ -268,7 +270,7 @@ def _load_plain(name: str, fresh: Callable[[], Task] | None) -> LoadedModel:
     task = task or fresh()  # type: ignore[misc]
     model, tokenizer, _ = heads.load(task.head(), source, ModelSection(name=name))
     max_length, _ = lengths.usable(tokenizer, model, None)
-    return LoadedModel(name, task, model, tokenizer, max_length)
+    return LoadedModel(name, task, model, tokenizer, Cutting(max_length))
 
 
 def _task(known: Mapping[str, Any], source: ModelSource, folder: Path) -> Task:

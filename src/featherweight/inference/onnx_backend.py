@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from featherweight.errors import ConfigError, ModelError, first_line
 from featherweight.inference.facts import read_facts
 from featherweight.records.batching import by_tokens, of_equal
+from featherweight.records.cutting import Cutting, pooled
 from featherweight.records.questions import Question, Tokens, columns_of
 from featherweight.records.rows import UNSEEN, Column, Encoding, Ragged
 from featherweight.runs.directory import FACTS
@@ -60,7 +61,7 @@ class OnnxBackend:
         self._tokenizing = threading.Lock()
         self._pad: int = facts["pad_token_id"]
         self._equal_lengths = bool(facts.get("equal_lengths"))
-        self.max_length: int = facts["max_length"]
+        self.cutting = Cutting.of(facts, facts["max_length"])
         try:
             found = Tokenizer.from_file(str(folder / "tokenizer.json"))
         except Exception as error:  # noqa: BLE001 - the library raises nothing narrower
@@ -85,18 +86,24 @@ class OnnxBackend:
 
     def tokenise(self, asked: Sequence[Question]) -> list[Tokens]:
         with self._tokenizing:
-            return tokens.encode(asked, self._tokenizer, self.max_length)
+            return tokens.encode(asked, self._tokenizer, self.cutting)
 
     def outputs(self, rows: Sequence[Tokens]) -> Column:
-        encoding = Encoding.asked(rows)
-        found: list[Any] = [None] * len(rows)
-        for chosen in by_tokens(encoding.lengths, _TOKEN_BUDGET):
-            for together in of_equal(encoding.lengths[chosen]) if self._equal_lengths else [slice(None)]:
+        encoding = Encoding.asked(rows, self.cutting.pool)
+        lengths = encoding.tokens.lengths
+        sequences = [one for row in rows for one in row.windows()]
+        found: list[Any] = [None] * len(sequences)
+        for chosen in by_tokens(lengths, _TOKEN_BUDGET):
+            for together in of_equal(lengths[chosen]) if self._equal_lengths else [slice(None)]:
                 members = chosen[together]
-                for row, logits in zip(members, self._run([rows[index] for index in members]), strict=True):
+                for row, logits in zip(members, self._run([sequences[index] for index in members]), strict=True):
                     found[row] = logits
+        if not found:
+            return np.empty((0, self.task.answer.width), dtype=np.float32)
+        if encoding.windows is not None:
+            return pooled(np.stack(found), encoding.windows, encoding.pool)
         if encoding.reads is None:
-            return np.stack(found) if found else np.empty((0, self.task.answer.width), dtype=np.float32)
+            return np.stack(found)
         read = [_read(logits, encoding.reads.row(row)) for row, logits in enumerate(found)]
         return Ragged(np.concatenate(read), encoding.reads.offsets)
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from featherweight.process.imports import importing_models
 from featherweight.records.answers import Answers, joined
+from featherweight.records.cutting import Cutting
 from featherweight.records.questions import Question, Tokens
 from featherweight.records.rows import Column, Ragged
 from featherweight.tasks import Task
@@ -32,13 +33,13 @@ class Backend(Protocol):
         fitted: on held-out rows, as the kind of answer has it; what was not fitted is None or missing.
         text_columns: what the column of the texts, or the two of their pairs, was called where the model was tuned;
             none where nobody knows.
-        max_length: tokens after which texts are cut.
+        cutting: what becomes of long texts.
     """
 
     task: Task
     fitted: Mapping[str, Any]
     text_columns: tuple[str, ...]
-    max_length: int
+    cutting: Cutting
 
     def tokenise(self, asked: Sequence[Question]) -> list[Tokens]:
         """Questions as the model sees them."""

@@ -6,18 +6,21 @@ import hashlib
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from featherweight.answers import Answer
 from featherweight.engine.running.many_adapters import AdapterWeights, MultiLora, Update, reads_texts
 from featherweight.inference.backends import Ready, prediction
 from featherweight.inference.loading import LoadedModel
 from featherweight.methods.peft.targets import is_linear
-from featherweight.records.questions import Question
-from featherweight.records.rows import Encoding, Ragged
+from featherweight.records.batching import by_tokens
+from featherweight.records.cutting import Cutting, pooled
+from featherweight.records.questions import Question, Tokens
+from featherweight.records.rows import Column, Encoding, Ragged, numbers_of
 from featherweight.sources.trial_texts import Frame
 from featherweight.tasks import Task
 from featherweight.tasks.reading import tokens
@@ -28,7 +31,7 @@ class _Voice:
     """Who answers: an adapter, or the base model with the head that its run measured it with."""
 
     task: Task
-    max_length: int
+    cutting: Cutting
     text_columns: tuple[str, ...]
 
 
@@ -74,7 +77,7 @@ class SharedBase:
             {path: head.to(self._device) for path, head in weights.heads.items()},
         )
         with self._lock:
-            self._voices[name] = _Voice(loaded.task, loaded.max_length, loaded.text_columns)
+            self._voices[name] = _Voice(loaded.task, loaded.cutting, loaded.text_columns)
             self._multi.add(name, placed)
 
     def remove(self, name: str) -> int:
@@ -87,28 +90,46 @@ class SharedBase:
     def task(self, name: str) -> Task:
         return self._voices[name].task
 
-    def max_length(self, name: str) -> int:
-        return self._voices[name].max_length
+    def cutting(self, name: str) -> Cutting:
+        return self._voices[name].cutting
 
     def text_columns(self, name: str) -> tuple[str, ...]:
         return self._voices[name].text_columns
 
     def prepare(self, name: str, asked: Sequence[Question]) -> list[Ready]:
-        return list(map(Ready, asked, tokens.encode(asked, self._tokenizer, self.max_length(name))))
+        return list(map(Ready, asked, tokens.encode(asked, self._tokenizer, self.cutting(name))))
 
     def answer(self, names: Sequence[str], ready: Sequence[Ready]) -> list[dict[str, Any]]:
-        """One forward for all of them, whichever adapter each wants."""
-        encoding = Encoding.asked([one.tokens for one in ready])
+        """One forward for all of them, whichever adapter each wants; more where texts are many windows."""
+        windows = [one.tokens.windows() for one in ready]
+        asked = np.repeat(np.asarray(names), [*map(len, windows)])
+        flat = [one for row in windows for one in row]
         with self._lock:
-            outputs = self._multi.outputs(encoding, names).column(self._reads_tokens)
-            kinds: list[Answer] = [self._voices[name].task.answer for name in names]
+            outputs = self._outputs(asked, flat, one_forward=len(flat) == len(ready))
+            voices = [self._voices[name] for name in names]
         replies = []
-        for row, (kind, one) in enumerate(zip(kinds, ready, strict=True)):
-            own = outputs[np.asarray([row])]
+        ends = pairwise(np.cumsum([0, *map(len, windows)]).tolist())
+        for (start, end), voice, one in zip(ends, voices, ready, strict=True):
+            kind = voice.task.answer
+            own = outputs[start]
+            if end - start > 1:
+                parts = [numbers_of(part)[:, : kind.width] for part in outputs[start:end]]
+                own = pooled(np.concatenate(parts), np.asarray([0, end - start]), voice.cutting.pool)
             own = Ragged(own.values[:, : kind.width], own.offsets) if isinstance(own, Ragged) else own[:, : kind.width]
             (reply,) = kind.reply(kind.of_outputs(own, {}), [one.question], {})
             replies.append(prediction(reply, one))
         return replies
+
+    def _outputs(self, asked: NDArray[Any], rows: Sequence[Tokens], *, one_forward: bool) -> list[Column]:
+        """What the heads give for each sequence by itself, at least as wide as its own head."""
+        lengths = np.asarray([len(row.ids) for row in rows])
+        found: list[Column] = [np.empty(0)] * len(rows)
+        for chosen in [np.arange(len(rows))] if one_forward else by_tokens(lengths):
+            encoding = Encoding.asked([rows[place] for place in chosen])
+            outputs = self._multi.outputs(encoding, asked[chosen].tolist()).column(self._reads_tokens)
+            for index, place in enumerate(chosen):
+                found[place] = outputs[np.asarray([index])]
+        return found
 
 
 def weights_of(loaded: LoadedModel) -> AdapterWeights | None:

@@ -36,7 +36,7 @@ class TorchBackend:
         self.task = self.loaded.task
         self.fitted = self.loaded.fitted
         self.text_columns = self.loaded.text_columns
-        self.max_length = self.loaded.max_length
+        self.cutting = self.loaded.cutting
         if torch.cuda.is_available():
             self.loaded.model.to("cuda")
         self._execution = execution_of(self.loaded)
@@ -45,11 +45,11 @@ class TorchBackend:
 
     def tokenise(self, asked: Sequence[Question]) -> list[Tokens]:
         with self._tokenizing:
-            return tokens.encode(asked, self.loaded.tokenizer, self.max_length)
+            return tokens.encode(asked, self.loaded.tokenizer, self.cutting)
 
     @torch.no_grad()
     def outputs(self, rows: Sequence[Tokens]) -> Column:
-        encoding = Encoding.asked(rows)
+        encoding = Encoding.asked(rows, self.cutting.pool)
         kept = Kept(len(rows))
         for chosen in by_tokens(encoding.lengths):
             outputs = self._execution.outputs(self.loaded.model, encoding, chosen)

@@ -21,6 +21,7 @@ from featherweight.recipe.values import (
     Revision,
     Texts,
 )
+from featherweight.records.cutting import Cutting
 from featherweight.registry import BASELINES, DEFAULT_TASK, OPTIMIZERS, did_you_mean
 from featherweight.storage.names import problem
 
@@ -137,6 +138,10 @@ class DataSection(Section):
     def truths(self) -> Mapping[str, str]:
         """The columns that hold the truth, each with the key that names it."""
         return {self.label: "label"}
+
+    def cutting(self, max_length: int) -> Cutting:
+        """What becomes of texts that are longer than so many tokens."""
+        return Cutting(max_length)
 
     @property
     def sources(self) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 JOINT = " ⏎ "  # between the two texts of a pair, wherever they are read as one
@@ -55,9 +56,17 @@ class Tokens:
         kinds: for each token which of the two texts it is of, as the tokenizer says (``token_type_ids``). None where
             the row is one text, or the model is not told.
         lost: how many tokens were cut off.
+        ends: where in ``ids`` each of its windows ends, where it is several sequences; none where it is one.
     """
 
     ids: Sequence[int]
     reads: Sequence[int] | None = None
     kinds: Sequence[int] | None = None
     lost: int = 0
+    ends: Sequence[int] = ()
+
+    def windows(self) -> list[Tokens]:
+        """Each of its sequences by itself."""
+        if not self.ends:
+            return [self]
+        return [Tokens(self.ids[start:end]) for start, end in pairwise((0, *self.ends))]

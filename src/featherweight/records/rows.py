@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from featherweight.records.cutting import Pool
 from featherweight.records.grouping import group_names
 from featherweight.records.questions import JOINT, Question, Tokens
 
@@ -271,6 +272,9 @@ class Encoding:
             it has nothing to read. None where it reads one, found by the model's own head.
         kinds: int64; for each token which of the row's texts it is of (``token_type_ids``). None where a row is one
             text.
+        windows: int64, shape (rows + 1,), where rows are several sequences: row ``i`` is those from ``windows[i]`` up
+            to ``windows[i + 1]`` of ``tokens``, and its outputs are pooled from theirs. None where each is one.
+        pool: how.
         cut: how many rows were cut at the maximal length.
         lost: how many tokens were cut off them in all.
         key: identifies tokens and kinds, for what is kept on disk about them.
@@ -280,6 +284,8 @@ class Encoding:
     targets: Column
     reads: Ragged | None = None
     kinds: Ragged | None = None
+    windows: NDArray[np.int64] | None = None
+    pool: Pool = "mean"
     cut: int = 0
     lost: int = 0
     key: str = ""
@@ -290,8 +296,12 @@ class Encoding:
         return cls(tokens, np.zeros(len(tokens), dtype=np.int64), reads, kinds)
 
     @classmethod
-    def asked(cls, rows: Sequence[Tokens]) -> Encoding:
+    def asked(cls, rows: Sequence[Tokens], pool: Pool = "mean") -> Encoding:
         """Rows that are in memory, only to be answered."""
+        if any(row.ends for row in rows):
+            windows = [row.windows() for row in rows]
+            tokens = Ragged.of([one.ids for row in windows for one in row], np.int32)
+            return replace(cls.unlabelled(tokens), windows=np.cumsum([0, *map(len, windows)]), pool=pool)
         reads = [row.reads for row in rows if row.reads is not None]
         kinds = [row.kinds or [0] * len(row.ids) for row in rows] if any(row.kinds for row in rows) else []
         return cls.unlabelled(
@@ -301,12 +311,28 @@ class Encoding:
         )
 
     def __len__(self) -> int:
-        return len(self.tokens)
+        return len(self.tokens) if self.windows is None else len(self.windows) - 1
 
     @property
     def lengths(self) -> NDArray[np.int64]:
-        """Tokens of each row; int64, shape (rows,)."""
-        return self.tokens.lengths
+        """Tokens of each row, all its windows together; int64, shape (rows,)."""
+        if self.windows is None:
+            return self.tokens.lengths
+        return np.diff(self.tokens.offsets[self.windows])
+
+    @property
+    def flat(self) -> Encoding:
+        """Every window as a row of its own, with the truth of its row."""
+        if self.windows is None:
+            return self
+        rows = np.repeat(np.arange(len(self)), np.diff(self.windows))
+        return replace(self, targets=self.targets[rows], windows=None)
+
+    def windows_of(self, rows: NDArray[np.int64]) -> Ragged:
+        """Which rows of :attr:`flat` these rows are."""
+        if self.windows is None:
+            return Ragged(rows, np.arange(len(rows) + 1))
+        return Ragged(np.arange(self.windows[-1]), self.windows)[rows]
 
     def items(self, rows: NDArray[np.int64]) -> int:
         """How many things the loss of these rows is about, which their mean loss is a mean over."""

@@ -190,7 +190,7 @@ def _add_models(app: FastAPI, catalogue: Catalogue, batcher: Batcher, settings: 
                     name=one.name,
                     task=one.task.name,
                     labels=list(one.task.answer.possible),
-                    max_length=one.backend.max_length(one.key),
+                    max_length=one.backend.cutting(one.key).max_length,
                     texts=list(one.backend.text_columns(one.key)),
                     base=bases.get(one.name),
                 )

@@ -114,8 +114,8 @@ class Batcher:
         """
         if self.draining:
             raise Draining("the server is shutting down")
-        longest = served.backend.max_length(served.key)
-        cost = sum(estimated_tokens(one.characters, longest) for one in asked)
+        cutting = served.backend.cutting(served.key)
+        cost = sum(estimated_tokens(one.characters, cutting) for one in asked)
         if self._waiting and self._waiting + cost > self.max_waiting_tokens:
             self._shedding = True
             raise Overloaded(self.retry_after)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 from featherweight.answers import Answer, kind_of
+from featherweight.records.cutting import Cutting
 from featherweight.records.outputs import Outputs
 from featherweight.records.questions import Question
 from featherweight.records.rows import Encoding, Examples, Split
@@ -92,7 +93,7 @@ class Task(Protocol):
         """What a predictor is given, as the model is asked it. Raises DataError where one is nothing to ask."""
         ...
 
-    def encode(self, examples: Examples, tokenizer: Any, max_length: int) -> Encoding:
+    def encode(self, examples: Examples, tokenizer: Any, cutting: Cutting) -> Encoding:
         """One split as the engine sees it, tokenised once."""
         ...
 

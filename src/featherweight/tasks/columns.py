@@ -6,12 +6,13 @@ Apart from the tasks, which answer where pydantic is not installed.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from featherweight.recipe import DataSection
 from featherweight.recipe.sections import Usual
+from featherweight.records.cutting import Cutting, LongTexts, Pool
 
 _PAIRS = (  # as the hub's data sets have them: NLI, GLUE, STS, SICK
     ("premise", "hypothesis"),
@@ -23,7 +24,35 @@ _PAIRS = (  # as the hub's data sets have them: NLI, GLUE, STS, SICK
 _TEXTS = (("text", "text_pair"), "text", *_PAIRS)
 
 
-class LabelColumns(DataSection):
+class WholeTexts(DataSection):
+    """Texts that are answered as wholes, whatever their length."""
+
+    long_texts: LongTexts = Field(
+        "cut",
+        description="of texts beyond max_length: cut keeps one side, head-tail the first quarter and the end, stride "
+        "all of it, as windows whose answers are pooled",
+    )
+    stride: Annotated[int, Field(ge=0)] | None = Field(
+        None, description="of long_texts = 'stride': tokens that windows share; an eighth of max_length if unset"
+    )
+    pool: Pool | None = Field(
+        None, description="of long_texts = 'stride': how windows' outputs become the text's; mean if unset"
+    )
+
+    @model_validator(mode="after")
+    def _one_text(self) -> WholeTexts:
+        if self.long_texts == "stride" and len(self.texts) > 1:
+            raise ValueError("'long_texts' = 'stride' is for single texts; a pair can be cut, or 'head-tail'")
+        if self.long_texts != "stride" and (self.stride is not None or self.pool is not None):
+            raise ValueError("'stride' and 'pool' are for long_texts = 'stride'")
+        return self
+
+    def cutting(self, max_length: int) -> Cutting:
+        shared = max_length // 8 if self.stride is None else self.stride
+        return Cutting(max_length, self.long_texts, shared, self.pool or "mean")
+
+
+class LabelColumns(WholeTexts):
     """The labelled texts: either ``name`` or ``train_file`` and its siblings."""
 
     usual: ClassVar[Usual] = (
@@ -80,7 +109,7 @@ class LabelSetColumns(LabelColumns):
         return self
 
 
-class NumberColumns(DataSection):
+class NumberColumns(WholeTexts):
     """Texts with a number each: either ``name`` or ``train_file`` and its siblings."""
 
     numeric: ClassVar[bool] = True

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from featherweight.answers import Answer
 from featherweight.answers.labels import EVEN, LabelSets
 from featherweight.errors import DataError
+from featherweight.records.cutting import Cutting
 from featherweight.records.outputs import Outputs
 from featherweight.records.questions import Question
 from featherweight.records.rows import Encoding, Examples, Split, numbers_of
@@ -110,8 +111,8 @@ class MultiLabelClassification:
     def questions(self, given: Sequence[Any]) -> list[Question]:
         return list(map(whole_text, given))
 
-    def encode(self, examples: Examples, tokenizer: Any, max_length: int) -> Encoding:
-        return encoding.of_rows(examples, tokenizer, max_length)
+    def encode(self, examples: Examples, tokenizer: Any, cutting: Cutting) -> Encoding:
+        return encoding.of_rows(examples, tokenizer, cutting)
 
     def head(self) -> HeadPlan:
         names = self.answer.names

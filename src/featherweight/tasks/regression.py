@@ -10,6 +10,7 @@ import numpy as np
 from featherweight.answers import Answer
 from featherweight.answers.number import Number
 from featherweight.errors import ConfigError, DataError
+from featherweight.records.cutting import Cutting
 from featherweight.records.outputs import Outputs
 from featherweight.records.questions import Question
 from featherweight.records.rows import Encoding, Examples, Split
@@ -110,8 +111,8 @@ class Regression:
     def questions(self, given: Sequence[Any]) -> list[Question]:
         return list(map(whole_text, given))
 
-    def encode(self, examples: Examples, tokenizer: Any, max_length: int) -> Encoding:
-        return encoding.of_rows(examples, tokenizer, max_length)
+    def encode(self, examples: Examples, tokenizer: Any, cutting: Cutting) -> Encoding:
+        return encoding.of_rows(examples, tokenizer, cutting)
 
     def head(self) -> HeadPlan:
         return HeadPlan(heads.SEQUENCE, None, 1, "regression")

@@ -11,6 +11,7 @@ from featherweight.answers import Answer
 from featherweight.answers.entities import tags_of, types_in
 from featherweight.answers.tags import PlainTags, Tags
 from featherweight.errors import DataError
+from featherweight.records.cutting import Cutting
 from featherweight.records.outputs import Outputs
 from featherweight.records.questions import Question
 from featherweight.records.rows import Encoding, Examples, Ragged, Rows, Split, numbers_of
@@ -113,8 +114,8 @@ class TokenClassification:
         """Of a text, whose words are found, of a list of words, or of ``{"tokens": [...]}``."""
         return list(map(_question, given))
 
-    def encode(self, examples: Examples, tokenizer: Any, max_length: int) -> Encoding:
-        return encoding.of_rows(examples, tokenizer, max_length)
+    def encode(self, examples: Examples, tokenizer: Any, cutting: Cutting) -> Encoding:
+        return encoding.of_rows(examples, tokenizer, cutting)
 
     def head(self) -> HeadPlan:
         return HeadPlan(heads.TOKEN, self.answer.names, len(self.answer.names))

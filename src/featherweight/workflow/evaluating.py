@@ -145,7 +145,7 @@ def _load(target: str, folder: Path, fresh: Callable[[], Task] | None, base_mode
         return run_over(
             model,
             loaded.task,
-            loaded.task.encode(examples, loaded.tokenizer, loaded.max_length),
+            loaded.task.encode(examples, loaded.tokenizer, loaded.cutting),
             execution=loading.execution_of(loaded),
             batch_size=_BATCH_SIZE,
             watch=Watch("evaluating", console.observe),

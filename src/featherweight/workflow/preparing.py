@@ -18,6 +18,7 @@ from featherweight.evidence.data.duplicates import Fingerprints
 from featherweight.methods import Adapted
 from featherweight.recipe import DataSection, Recipe, TrainingSection
 from featherweight.records.answers import Evaluation
+from featherweight.records.cutting import Cutting
 from featherweight.records.outcome import TrunkCache
 from featherweight.records.rows import Column, Encoding, Examples
 from featherweight.registry import BASELINES, METHODS, TASKS
@@ -67,7 +68,7 @@ class Prepared:
     encodings: dict[str, Encoding]
     accelerator: Any
     execution: Execution
-    max_length: int
+    cutting: Cutting
     prints: dict[str, Fingerprints]
     objective: Objective
     start: Start | None = None
@@ -151,11 +152,11 @@ def prepare(recipe: Recipe, console: Console) -> Prepared:
     loaded = _load(recipe, task, source, reasons, console)
     method = METHODS[recipe.method.name](recipe.method)
     method.require_targets(loaded.model)
-    section, max_length = _settled(recipe, given, task, loaded, reasons)
+    section, cutting = _settled(recipe, given, task, loaded, reasons)
     console.begin("tokenising")
-    encodings = {name: task.encode(one, loaded.tokenizer, max_length) for name, one in read.examples.items()}
+    encodings = {name: task.encode(one, loaded.tokenizer, cutting) for name, one in read.examples.items()}
     model, execution = _executed(loaded, task, recipe.training.seed, console)
-    facts = _facts(recipe, task, model, loaded.head, encodings["train"], execution)
+    facts = _facts(recipe, task, model, loaded.head, encodings["train"].flat, execution)
     recipe = _with_defaults(recipe, facts, reasons, console)
     return Prepared(
         recipe=recipe.model_copy(update={"data": section}),
@@ -171,7 +172,7 @@ def prepare(recipe: Recipe, console: Console) -> Prepared:
         encodings=encodings,
         accelerator=loaded.accelerator,
         execution=execution,
-        max_length=max_length,
+        cutting=cutting,
         prints=read.prints,
         objective=task.objective(recipe.training, read.examples["train"]),
         dropped_twins=read.dropped_twins,
@@ -217,14 +218,19 @@ def _load(recipe: Recipe, task: Task, source: ModelSource, reasons: dict[str, st
 
 def _settled(
     recipe: Recipe, given: DataSection, task: Task, loaded: _Loaded, reasons: dict[str, str]
-) -> tuple[DataSection, int]:
-    """The data's section with what was read from the data, and after how many tokens texts are cut."""
+) -> tuple[DataSection, Cutting]:
+    """The data's section with what was read from the data, and what becomes of long texts."""
     max_length, reason = lengths.usable(loaded.tokenizer, loaded.model, recipe.data.max_length)
     if reason:
         reasons["data.max_length"] = reason
     section = task.settled(recipe.data)
     reasons |= {f"data.{key}": "read from the data" for key, value in section if value != getattr(given, key)}
-    return section.model_copy(update={"max_length": max_length}), max_length
+    cutting = lengths.require_room(section.cutting(max_length), loaded.tokenizer)
+    said = cutting.facts()
+    reasons |= {
+        f"data.{key}": "chosen automatically" for key in said if getattr(section, key) is None and key != "max_length"
+    }
+    return section.model_copy(update=said), cutting
 
 
 def _executed(loaded: _Loaded, task: Task, seed: int, console: Console) -> tuple[Any, Execution]:
@@ -353,7 +359,7 @@ def trainer_for(
     return Trainer(
         model,
         Lowered(prepared.task.answer, prepared.objective.loss, prepared.objective.weight),
-        prepared.encodings["train"],
+        prepared.encodings["train"].flat,
         settings=prepared.settings,
         means=Means(prepared.accelerator, prepared.execution, checkpoints),
         hooks=Hooks(evaluate_now, observer, stop),

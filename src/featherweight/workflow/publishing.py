@@ -75,7 +75,7 @@ def write_artefact(
     tokenizer.save_pretrained(str(folder))
     texts = prepared.recipe.data.texts
     together = prepared.execution.equal_lengths
-    known = facts(task, source, prepared.max_length, tokenizer.pad_token_id, calibration, texts, together)
+    known = facts(task, source, prepared.cutting, tokenizer.pad_token_id, calibration, texts, together)
     directory.write_json(folder / FACTS, known)
 
 

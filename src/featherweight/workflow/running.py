@@ -168,8 +168,9 @@ def _adapt(prepared: Prepared, directory: RunDirectory, console: Console, stop: 
     console.show(tables.parameters(*count_parameters(adapted.model)))
     kind = prepared.recipe.training.trunk_cache
     if kind != "off":
+        sequences = {name: one.flat for name, one in prepared.encodings.items()}
         prepared.trunk = prepared.execution.cache_trunk(
-            adapted.model, prepared.encodings, prepared.source.fingerprint, kind, console.observe, stop
+            adapted.model, sequences, prepared.source.fingerprint, kind, console.observe, stop
         )
         console.say("frozen trunk: {frozen_blocks} blocks run once, without dropout".format(**prepared.trunk))
     return adapted

@@ -22,6 +22,7 @@ from featherweight.engine.running.packed import Packed
 from featherweight.engine.running.padded import Padded
 from featherweight.engine.running.trunk import CachedTrunk
 from featherweight.errors import ConfigError
+from featherweight.records.batching import by_tokens
 from featherweight.records.outcome import TrunkCache
 from featherweight.records.outputs import Outputs
 from featherweight.records.rows import UNSEEN, Encoding
@@ -126,15 +127,31 @@ class Execution:
         self.masks.start(step)
 
     def outputs(self, model: Any, encoding: Encoding, rows: Sequence[int] | NDArray[np.int64]) -> Outputs:
-        """What the head gives for the rows, in their order."""
+        """What the head gives for the rows, in their order; pooled, where rows are several sequences."""
+        if encoding.windows is not None:
+            return self._pooled(model, encoding, np.asarray(rows, dtype=np.int64))
         if (encoding.reads is not None) != self.reads_tokens:
             raise ValueError("the model was not tried on rows that are read as these are")
         outputs = self.forward(model, encoding, rows)
         return outputs if encoding.reads is None else without_unseen(outputs, encoding.reads[np.asarray(rows)].values)
 
+    def _pooled(self, model: Any, encoding: Encoding, rows: NDArray[np.int64]) -> Outputs:
+        """Few windows at a time, so that a row may have any number of them."""
+        windows, single = encoding.windows_of(rows), replace(encoding, windows=None)
+        places, parts = [], []
+        for chosen in by_tokens(encoding.tokens.lengths_of(windows.values)):
+            values = self.outputs(model, single, windows.values[chosen]).values
+            # A head that picks its token itself may hand on them all, and encoders' heads read the first.
+            parts.append(values[:, 0] if values.dim() == 3 else values)
+            places.append(chosen)
+        order = torch.from_numpy(np.argsort(np.concatenate(places))).to(parts[0].device)
+        counts = torch.from_numpy(windows.lengths).to(parts[0].device)
+        joined = torch.cat(parts)[order].float()
+        return Outputs.one_each(torch.segment_reduce(joined, encoding.pool, lengths=counts, axis=0))
+
     def groups(self, encoding: Encoding, rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
         """Which of ``rows`` :meth:`outputs` runs together, as places in it."""
-        return self.forward.groups(encoding, rows)
+        return [np.arange(len(rows))] if encoding.windows is not None else self.forward.groups(encoding, rows)
 
     @property
     def equal_lengths(self) -> bool:

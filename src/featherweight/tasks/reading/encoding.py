@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from featherweight.records.cutting import Cutting
 from featherweight.records.rows import Column, Encoding, Examples, Ragged
 from featherweight.storage.cache import cached, key_of
 from featherweight.tasks.reading import tokens
 
 
-def of_rows(examples: Examples, tokenizer: Any, max_length: int, targets: Column | None = None) -> Encoding:
+def of_rows(examples: Examples, tokenizer: Any, cutting: Cutting, targets: Column | None = None) -> Encoding:
     """Tokens of each row, and where its words are read.
 
     Args:
@@ -21,17 +22,20 @@ def of_rows(examples: Examples, tokenizer: Any, max_length: int, targets: Column
     rows = hashlib.sha256(examples.ids.tobytes()).hexdigest()
     words = () if examples.words is None else (hashlib.sha256(examples.words.values.tobytes()).hexdigest(),)
     identity = tokens.identity(tokenizer)
-    key = key_of(examples.fingerprint, rows, *examples.text_columns, *words, identity, max_length)
-    folder = cached("encoded", key, lambda aside: tokens.write(examples.questions(), tokenizer, max_length, aside))
+    key = key_of(examples.fingerprint, rows, *examples.text_columns, *words, identity, *cutting.facts().values())
+    folder = cached("encoded", key, lambda aside: tokens.write(examples.questions(), tokenizer, cutting, aside))
     offsets = np.load(folder / "offsets.npy")
     ids: Any = np.memmap(folder / "tokens.bin", dtype=np.int32, mode="r", shape=(int(offsets[-1]),))
     reads = None if examples.words is None else Ragged(*(np.load(folder / name) for name in ("reads.npy", "words.npy")))
     kinds: Any = None
     if (folder / tokens.KINDS).is_file() and (folder / tokens.KINDS).stat().st_size:
         kinds = Ragged(np.memmap(folder / tokens.KINDS, dtype=np.int8, mode="r", shape=ids.shape), offsets)
+    windows = np.load(folder / tokens.WINDOWS) if cutting.makes_windows else None
     cut, lost = np.load(folder / "truncated.npy")
     # What is saved beside the model cuts as the run did, also where the file is read without transformers.
     if tokenizer.is_fast:
-        tokenizer.backend_tokenizer.enable_truncation(max_length, direction=tokenizer.truncation_side)
+        tokenizer.backend_tokenizer.enable_truncation(cutting.max_length, direction=tokenizer.truncation_side)
     truth = examples.truth if targets is None else targets
-    return Encoding(Ragged(ids, offsets), truth, reads, kinds, cut=int(cut), lost=int(lost), key=key)
+    return Encoding(
+        Ragged(ids, offsets), truth, reads, kinds, windows, cutting.pool, cut=int(cut), lost=int(lost), key=key
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from featherweight.errors import ConfigError, DataError
+from featherweight.records.cutting import Cutting
 from featherweight.sources.trial_texts import Frame, problem_with, row_of, width_step
 
 _DEFAULT = 512
@@ -42,6 +43,17 @@ def usable(tokenizer: Any, model: Any, configured: int | None, *, tried: bool = 
     if configured > holds:
         raise ConfigError(f"data.max_length: {configured} is more than the {holds} tokens that the model can hold")
     return configured, None
+
+
+def require_room(cutting: Cutting, tokenizer: Any) -> Cutting:
+    """The same, where windows move on from one to the next. Raises ConfigError where they would not."""
+    room = cutting.max_length - len(Frame.of(tokenizer))
+    if cutting.makes_windows and cutting.stride >= room:
+        raise ConfigError(
+            f"data.stride: windows of {room} tokens of a text can't share {cutting.stride}; lower it, or raise "
+            "data.max_length"
+        )
+    return cutting
 
 
 def _longest(model: Any, frame: Frame, pad_token_id: int, most: int) -> int:

@@ -18,23 +18,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featherweight.errors import ModelError
+from featherweight.records.cutting import Cutting
 from featherweight.records.questions import Question, Tokens
 from featherweight.records.rows import UNSEEN, Ragged
 from featherweight.sources.panics import no_panics
 from featherweight.storage.cache import file_hash, key_of
 
+WINDOWS = "windows.npy"
 KINDS = "kinds.bin"  # empty where the model is told nothing of the kind
 _BATCH_ROWS = 4_096
 _BATCH_CHARACTERS = 1 << 20  # of which a tokenizer makes some 100 bytes each while it works
 
 
-def encode(asked: Sequence[Question], tokenizer: Any, max_length: int) -> list[Tokens]:
+def encode(asked: Sequence[Question], tokenizer: Any, cutting: Cutting) -> list[Tokens]:
     """Token ids of each question with the model's special tokens, none empty. Where questions have words, those are
     what is tokenised, one by one (``is_split_into_words``), and the first token of each is the one that is read.
 
     Args:
-        max_length: the most tokens of a row, special ones among them; more than these are cut off, of a pair from the
-            longer text first (``longest_first``).
+        cutting: what becomes of more tokens than the model takes; a pair loses them from the longer text first
+            (``longest_first``).
     """
     found: list[Tokens] = []
     for batch in batches(asked):
@@ -42,7 +44,7 @@ def encode(asked: Sequence[Question], tokenizer: Any, max_length: int) -> list[T
         with no_panics():
             encoded = _whole(tokenizer, by_word)([_given(one) for one in batch])
         for one, question in zip(encoded, batch, strict=True):
-            found.append(_tokens(one, question, tokenizer, max_length))
+            found.append(_tokens(one, question, tokenizer, cutting))
     return found
 
 
@@ -53,19 +55,23 @@ def _given(asked: Question) -> str | list[str] | tuple[str, str]:
     return (asked.text, asked.pair) if asked.pair else asked.text  # an empty second text is none, as for transformers
 
 
-def write(asked: Iterable[Question], tokenizer: Any, max_length: int, folder: Path) -> None:
-    """Tokenise into ``tokens.bin`` (int32, end to end), ``offsets.npy`` (int64, shape (rows + 1,)) and
+def write(asked: Iterable[Question], tokenizer: Any, cutting: Cutting, folder: Path) -> None:
+    """Tokenise into ``tokens.bin`` (int32, end to end), ``offsets.npy`` (int64, shape (sequences + 1,)) and
     ``truncated.npy`` (int64: rows that were cut, tokens that were cut off in all); where questions have words, the
     place of the token that is read for each into ``reads.npy`` (int32) and ``words.npy`` (offsets); where the model is
-    told which text of a pair a token is of, that into ``kinds.bin`` (int8, as ``tokens.bin``)."""
+    told which text of a pair a token is of, that into ``kinds.bin`` (int8, as ``tokens.bin``); where rows may be
+    several sequences, where each row's begin into ``windows.npy`` (int64, shape (rows + 1,))."""
     lengths: list[NDArray[np.int64]] = [np.zeros(1, dtype=np.int64)]
     reads: list[Sequence[int]] = []
+    windows = [0]
     truncated = cut_off = 0
     with (folder / "tokens.bin").open("wb") as stream, (folder / KINDS).open("wb") as kinds:
         for batch in batches(asked):
-            rows = encode(batch, tokenizer, max_length)
+            rows = encode(batch, tokenizer, cutting)
             truncated, cut_off = truncated + sum(row.lost > 0 for row in rows), cut_off + sum(row.lost for row in rows)
-            lengths.append(np.asarray([len(row.ids) for row in rows], dtype=np.int64))
+            sequences = [row.windows() for row in rows]
+            windows += map(len, sequences)
+            lengths.append(np.asarray([len(one.ids) for row in sequences for one in row], dtype=np.int64))
             reads += [row.reads for row in rows if row.reads is not None]
             for row in rows:
                 stream.write(np.asarray(row.ids, dtype=np.int32).tobytes())
@@ -73,6 +79,8 @@ def write(asked: Iterable[Question], tokenizer: Any, max_length: int, folder: Pa
                     kinds.write(np.asarray(row.kinds, dtype=np.int8).tobytes())
     np.save(folder / "offsets.npy", np.cumsum(np.concatenate(lengths)))
     np.save(folder / "truncated.npy", np.asarray([truncated, cut_off], dtype=np.int64))
+    if cutting.makes_windows:
+        np.save(folder / WINDOWS, np.cumsum(windows, dtype=np.int64))
     if reads:
         words = Ragged.of(reads, np.int32)
         np.save(folder / "reads.npy", words.values)
@@ -178,20 +186,24 @@ def _does_not_say(tokenizer: Any, what: str) -> ModelError:
     )
 
 
-def _tokens(encoded: _Encoded, asked: Question, tokenizer: Any, max_length: int) -> Tokens:
-    """A row cut at ``max_length``."""
+def _tokens(encoded: _Encoded, asked: Question, tokenizer: Any, cutting: Cutting) -> Tokens:
+    """A row as the model takes it."""
     ids = encoded.ids  # made anew at each reading, as the others are
-    lost = max(len(ids) - max_length, 0)
+    excess = max(len(ids) - cutting.max_length, 0)
     kept: Sequence[int] = range(len(ids))
-    if lost:
+    if excess:
         texts = _texts(encoded, asked)
-        kept = _kept(texts, len(ids), _shares([len(text) for text in texts], lost), tokenizer.truncation_side)
+        windows = _WAYS[cutting.long_texts](texts, len(ids), excess, _Side(tokenizer.truncation_side, cutting.stride))
+        if len(windows) > 1:
+            spelt = [[ids[place] for place in window] for window in windows]
+            return Tokens([one for window in spelt for one in window], ends=np.cumsum([*map(len, spelt)]).tolist())
+        (kept,) = windows
         ids = [ids[place] for place in kept]
     reads = None if asked.words is None else _first_of_each(encoded.word_ids, kept, len(asked.words))
     kinds = None
     if asked.pair is not None and "token_type_ids" in tokenizer.model_input_names:
         kinds = [encoded.type_ids[place] for place in kept] or [0]
-    return Tokens(ids or [tokenizer.pad_token_id], reads, kinds, lost)
+    return Tokens(ids or [tokenizer.pad_token_id], reads, kinds, excess)
 
 
 def _texts(encoded: _Encoded, asked: Question) -> list[NDArray[np.int64]]:
@@ -216,10 +228,54 @@ def _shares(lengths: Sequence[int], excess: int) -> list[int]:
     return [length - stays for length, stays in zip(lengths, left, strict=True)]
 
 
-def _kept(texts: Sequence[NDArray[np.int64]], length: int, shares: Sequence[int], side: str) -> Sequence[int]:
-    """Places of the tokens that stay: the special ones that were put around the texts, and one side of each text."""
-    both = zip(texts, shares, strict=True)
-    gone = [text[:share] if side == "left" else text[len(text) - share :] for text, share in both]
+@dataclass(frozen=True)
+class _Side:
+    """Which end of a text goes (``truncation_side``), and how many tokens neighbouring windows share."""
+
+    truncated: str
+    shared: int
+
+
+Texts = Sequence[NDArray[np.int64]]  # the places of each text's own tokens
+
+
+def _cut(texts: Texts, length: int, excess: int, side: _Side) -> list[list[int]]:
+    """One side of each text."""
+    shares = zip(texts, _shares([len(text) for text in texts], excess), strict=True)
+    if side.truncated == "left":
+        return [_without(length, [text[:share] for text, share in shares])]
+    return [_without(length, [text[len(text) - share :] for text, share in shares])]
+
+
+def _head_tail(texts: Texts, length: int, excess: int, side: _Side) -> list[list[int]]:
+    """Of each text as much of its head as a quarter of what stays, and its tail (Sun et al., "How to Fine-Tune BERT
+    for Text Classification?", 2019, who take 128 and 382 tokens)."""
+    gone = []
+    for text, share in zip(texts, _shares([len(text) for text in texts], excess), strict=True):
+        head = (len(text) - share) // 4
+        gone.append(text[head : head + share])
+    return [_without(length, gone)]
+
+
+def _windows(texts: Texts, length: int, excess: int, side: _Side) -> list[list[int]]:
+    """Windows over the one text, as long as they may be, the last one too: it ends where the text does."""
+    (text,) = texts
+    room = len(text) - excess
+    step = max(room - side.shared, 1)
+    starts = [*range(0, excess, step), excess]
+    return [_without(length, [text[:start], text[start + room :]]) for start in starts]
+
+
+# What `data.long_texts` names. Each gives the places of the tokens of every sequence that a row becomes.
+_WAYS: dict[str, Callable[[Texts, int, int, _Side], list[list[int]]]] = {
+    "cut": _cut,
+    "head-tail": _head_tail,
+    "stride": _windows,
+}
+
+
+def _without(length: int, gone: Sequence[NDArray[np.int64]]) -> list[int]:
+    """Places of the tokens that stay, the special ones that were put around the texts among them."""
     places: list[int] = np.delete(np.arange(length), np.concatenate(gone)).tolist()
     return places
 
