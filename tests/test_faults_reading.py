@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import json
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -429,6 +430,80 @@ def test_row_98_gzipped_text(tmp_path: Path) -> None:
     refused("no data format", error=ConfigError, train_file=str(tmp_path / "t.parquet.gz"))
 
 
+def zip_of(path: Path, files: dict[str, bytes], **keys: Any) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content, **keys)
+    return path
+
+
+def test_row_98_a_file_in_a_zip_file(tmp_path: Path, run: Path, cli: Cli) -> None:
+    rows = tiny.rows(20)
+    plain = {
+        "t.csv": tiny.save_csv(tmp_path / "t.csv", rows).read_bytes(),
+        "t.jsonl": tiny.save_jsonl(tmp_path / "t.jsonl", rows).read_bytes(),
+        "t.json": json.dumps(rows).encode(),
+        "t.parquet": tables(tmp_path, rows)[1].read_bytes(),
+    }
+    beside = {"README.md": b"#", "__MACOSX/._t.csv": b"x", ".hidden.csv": b"x"}
+    for name, content in plain.items():
+        path = zip_of(tmp_path / f"{name}.zip", {**beside, f"a folder/{name}": content})
+        assert read(path) == rows
+        assert read(path / "a folder" / name) == rows
+        assert rows_of(train_file=str(path)) == rows_of(name=str(path)) == rows_of(train_file=str(tmp_path / "t.csv"))
+    ended = cli("predict", run, "--input", "t.csv.zip", "--output", "out.csv")
+    assert ended.returncode == 0, ended.stderr
+    assert [row["text"] for row in read(tmp_path / "out.csv")] == [row["text"] for row in rows]
+    into = cli("predict", run, "--text", "x", "--output", "out.zip")
+    assert into.returncode == 2
+
+
+def test_row_98_several_files_in_a_zip_file(tmp_path: Path, cli: Cli) -> None:
+    train, dev = tiny.rows(30), tiny.rows(12, seed=5)
+    files = {"set/train.csv": tiny.save_csv(tmp_path / "t.csv", train).read_bytes()}
+    files["set/dev.jsonl"] = tiny.save_jsonl(tmp_path / "t.jsonl", dev).read_bytes()
+    path = zip_of(tmp_path / "reviews.zip", files)
+    splits = data.load(load_data_section({"name": str(path)}))
+    assert {name: len(split.rows) for name, split in splits.items()} == {"train": 30, "validation": 12}
+    assert splits["validation"].origin == str(path / "set/dev.jsonl")
+    assert splits["train"].fingerprint != splits["validation"].fingerprint
+    refused("set/dev.jsonl", "name the one", error=ConfigError, train_file=str(path))
+    refused("did you mean 'set/train.csv'", error=ConfigError, train_file=str(path / "set/trian.csv"))
+    shown = json.loads(cli("inspect", "data", "reviews.zip", "--json").stdout)
+    assert {name: one["rows"] for name, one in shown["splits"].items()} == {"train": 30, "validation": 12}
+    shown = json.loads(cli("inspect", "data", "reviews.zip/set/train.csv", "--json").stdout)
+    assert sum(one["rows"] for one in shown["splits"].values()) == 30
+    zip_of(path, {"a.csv": files["set/train.csv"], "b.csv": files["set/train.csv"]})
+    refused("a.csv", "b.csv", error=ConfigError, name=str(path))
+    refused("holds no data file", "x.txt", error=ConfigError, name=str(zip_of(path, {"x.txt": b""})))
+
+
+def test_row_98_hostile_zip_files(tmp_path: Path) -> None:
+    content = tiny.save_csv(tmp_path / "t.csv", tiny.rows(200)).read_bytes()
+    path = zip_of(tmp_path / "x.zip", {"t.csv": content})
+    whole = path.read_bytes()
+    for broken in (whole[:-30], content, b"", whole[:60] + bytes(20) + whole[80:]):
+        refused(f"{path}", train_file=str(write(path, broken)))
+    bomb = zip_of(tmp_path / "bomb.zip", {"t.csv": b"text,label\n" + b"a" * (80 << 20)})
+    refused("t.csv: unpacks to more than", train_file=str(bomb))
+    zip_of(tmp_path / "bomb.zip", {"t.parquet": b"a" * (80 << 20)})
+    refused("t.parquet: unpacks to more than", train_file=str(bomb))
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("t.csv", content)
+        with pytest.warns(UserWarning):
+            archive.writestr("t.csv", content)
+    refused("two entries are named 't.csv'", train_file=str(path))
+    with zipfile.ZipFile(path, "w") as archive:
+        link = zipfile.ZipInfo("t.csv")
+        link.external_attr = 0o120777 << 16
+        archive.writestr(link, "/etc/passwd")
+    refused("is a link", train_file=str(path))
+    whole = zip_of(path, {"t.csv": content}).read_bytes()
+    locked = whole.replace(b"PK\x01\x02\x14\x03\x14\x00\x00\x00", b"PK\x01\x02\x14\x03\x14\x00\x01\x00")
+    assert locked != whole
+    refused("is encrypted", train_file=str(write(path, locked)))
+
+
 @pytest.mark.parametrize("indent", [None, 2])
 @pytest.mark.parametrize("chunk", [1, 7, 1 << 20])
 def test_row_98_an_array_of_objects(
@@ -463,7 +538,39 @@ def test_row_98_json_lines_may_be_named_json(tmp_path: Path) -> None:
     rows = tiny.rows(4)
     path = tiny.save_jsonl(tmp_path / "t.json", rows)
     assert read(path) == rows
-    refused("line 1", "one array of objects", train_file=str(write(path, json.dumps({"data": rows}, indent=1))))
+    several = json.dumps({"version": 1, "data": rows}, indent=1)
+    refused("line 1", "one array of objects", train_file=str(write(path, several)))
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+@pytest.mark.parametrize("chunk", [16, 1 << 20])
+def test_row_98_an_array_under_the_only_key(
+    indent: int | None, chunk: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(json_module, "_CHUNK", chunk)
+    rows = tiny.rows(40)
+    whole = json.dumps({'the "data"': rows}, indent=indent)
+    path = write(tmp_path / "t.json", f"\ufeff\n {whole}\n\n")
+    assert read(path) == rows
+    monkeypatch.setattr(json_module, "_LONGEST_LINE", 64)  # a line that is too long to be looked at as a whole
+    assert read(path) == rows
+    assert len(rows_of(train_file=str(path))) == 40
+    for broken, named in [
+        (whole[:-1], "after the end of the array"),
+        (whole + "x", "after the end of the array"),
+        (whole[:-1] + ', "more": 1}', "after the end of the array|not a valid JSON object"),
+        (whole[:-2], "after the end of the array|row 40|line 1"),
+    ]:
+        with pytest.raises(DataError, match=named):
+            read(write(path, broken))
+
+
+def test_row_98_a_row_that_holds_a_list_is_a_row(tmp_path: Path) -> None:
+    """JSON lines of one key each, whose value is an array of objects, as chats are written."""
+    rows = [{"messages": [{"role": "user", "content": str(place)}]} for place in range(3)]
+    assert read(tiny.save_jsonl(tmp_path / "t.jsonl", rows)) == rows
+    more = [{"entities": [{"start": 0}], "text": "x"}]
+    assert read(tiny.save_jsonl(tmp_path / "t.jsonl", more)) == more
 
 
 @pytest.mark.parametrize(

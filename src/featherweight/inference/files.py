@@ -18,7 +18,7 @@ from featherweight.errors import ConfigError, DataError
 from featherweight.records.questions import Question
 from featherweight.registry import FORMATS
 from featherweight.sources import cells, data_files
-from featherweight.sources.formats import Format, Reading, Row, format_of, opened, unique
+from featherweight.sources.formats import Format, Reading, Row, format_of, on_disk, opened, unique
 from featherweight.sources.formats.writing import NotHeldError, rehearse
 from featherweight.storage.whole import write_file
 from featherweight.tasks import Task
@@ -119,7 +119,7 @@ class _Source:
 
     def require_unchanged(self) -> None:
         if self.state is not None:
-            now = Path(self.name).stat()
+            now = on_disk(Path(self.name)).stat()
             if (now.st_size, now.st_mtime_ns) != (self.state.st_size, self.state.st_mtime_ns):
                 raise DataError(f"{self.name}: changed while it was read; predict it again")
 
@@ -143,7 +143,7 @@ def _opened(source: str, how: Reading) -> Iterator[_Source]:
     path = Path(source)
     data_files.require_regular(path)
     with opened(path) as (found, stream):
-        yield _Source(source, found, stream, how, state=path.stat())
+        yield _Source(source, found, stream, how, state=on_disk(path).stat())
 
 
 def _by_rows(predictor: Predictor, given: _Source, target: Format, output: str) -> Fill:

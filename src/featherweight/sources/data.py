@@ -18,7 +18,7 @@ from featherweight.recipe import DataSection
 from featherweight.records.rows import Split
 from featherweight.sources import cells, data_files, hub, row_store
 from featherweight.sources.formats import Reading, opened
-from featherweight.storage.cache import cached, file_hash, key_of
+from featherweight.storage.cache import cached, key_of
 
 if TYPE_CHECKING:
     import datasets
@@ -86,7 +86,7 @@ def load_files(paths: Sequence[Path], section: DataSection, name: str) -> Split:
     for path in paths:
         data_files.require_regular(path)
     try:
-        hashes = [file_hash(path) for path in paths]
+        hashes = [data_files.fingerprint(path) for path in paths]
     except OSError as error:
         raise DataError(f"{error.filename}: can't be read: {error.strerror}") from None
     may_lack_label = name == "test"

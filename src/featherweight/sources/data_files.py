@@ -12,7 +12,8 @@ from featherweight.errors import ConfigError, DataError
 from featherweight.recipe import FILE_KEYS, PACKAGE_PREFIX, DataSection
 from featherweight.registry import did_you_mean
 from featherweight.sources import packages
-from featherweight.sources.formats import is_readable, suffixes
+from featherweight.sources.formats import data_entries, is_readable, on_disk, suffixes, zipped
+from featherweight.storage.cache import file_hash, key_of
 from featherweight.storage.names import beside, exists
 
 SPLITS = ("train", "validation", "test")
@@ -42,7 +43,9 @@ def of(section: DataSection) -> dict[str, list[Path]] | None:
     path = packages.locate(section.name) if is_package else Path(section.name)
     if exists(path) and path.is_dir():
         return _in_folder(path)
-    if is_package or exists(path):
+    if on_disk(path) == path and path.suffix.lower() == zipped.SUFFIX and path.is_file():
+        return _in_zip(path)
+    if is_package or exists(on_disk(path)):
         return {"train": [path]}
     if path.is_absolute() or is_readable(path):
         raise ConfigError(f"data.name: {section.name}: no such file or folder")
@@ -51,10 +54,16 @@ def of(section: DataSection) -> dict[str, list[Path]] | None:
 
 def require_regular(path: Path) -> None:
     """Raises DataError where there is no such file, or it is none that can be read from start to end."""
-    if not exists(path):
+    if not exists(on_disk(path)):
         raise DataError(f"{path}: no such file{did_you_mean(str(path), beside(path))}")
-    if not path.is_file():
+    if not on_disk(path).is_file():
         raise DataError(f"{path}: not a regular file; name a CSV, TSV, JSON, JSONL or Parquet file")
+
+
+def fingerprint(path: Path) -> str:
+    """The hash of a file's content, or of a zip file's with the name of the file in it."""
+    outer = on_disk(path)
+    return file_hash(path) if outer == path else key_of(file_hash(outer), path.relative_to(outer))
 
 
 def _named(key: str, value: str | Sequence[str]) -> list[Path]:
@@ -78,25 +87,35 @@ def _named(key: str, value: str | Sequence[str]) -> list[Path]:
 
 def _in_folder(folder: Path) -> dict[str, list[Path]]:
     """The files of a folder that are called after a split, at its top or in ``data/``, as data sets are laid out."""
-    found: dict[str, list[Path]] = {}
-    for path in sorted([*folder.glob("*"), *folder.glob("data/*")]):
-        name = _stem(path).split("-")[0].lower()
-        split = "validation" if name in _ALSO_VALIDATION else name
-        if split in SPLITS and is_readable(path):
-            found.setdefault(split, []).append(path)
-    for paths in found.values():
-        shards = [_shard(path) for path in paths]
-        if len(paths) > 1 and (None in shards or len({(one.name, one.count) for one in shards if one}) > 1):
-            raise ConfigError(
-                f"data.name: {folder} holds both {paths[0].name} and {paths[1].name}; name the one that you mean in "
-                "data.train_file, data.validation_file or data.test_file"
-            )
-        _require_all_shards(paths)
+    found = _by_split([*folder.glob("*"), *folder.glob("data/*")], folder)
     if not found:
         raise ConfigError(
             f"data.name: {folder} holds no train, validation or test file ({', '.join(suffixes())}); "
             "set data.train_file"
         )
+    return found
+
+
+def _in_zip(archive: Path) -> dict[str, list[Path]]:
+    """The files in a zip file that are called after a split, or the only one that there is."""
+    return _by_split(data_entries(archive), archive) or {"train": [archive]}
+
+
+def _by_split(paths: Sequence[Path], where: Path) -> dict[str, list[Path]]:
+    found: dict[str, list[Path]] = {}
+    for path in sorted(paths):
+        name = _stem(path).split("-")[0].lower()
+        split = "validation" if name in _ALSO_VALIDATION else name
+        if split in SPLITS and is_readable(path):
+            found.setdefault(split, []).append(path)
+    for files in found.values():
+        shards = [_shard(path) for path in files]
+        if len(files) > 1 and (None in shards or len({(one.name, one.count) for one in shards if one}) > 1):
+            raise ConfigError(
+                f"data.name: {where} holds both {files[0].name} and {files[1].name}; name the one that you mean in "
+                "data.train_file, data.validation_file or data.test_file"
+            )
+        _require_all_shards(files)
     return found
 
 

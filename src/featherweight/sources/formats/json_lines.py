@@ -1,4 +1,4 @@
-"""JSON: one object a line, or an array of objects."""
+"""JSON: one object a line, or an array of objects, which may stand in an object under its only key."""
 
 from __future__ import annotations
 
@@ -17,25 +17,42 @@ from featherweight.sources.formats.writing import Writer, as_json
 _SPACE = re.compile(r"[ \t\r\n]*")
 _LINE_END = re.compile(r"\r\n|\r|\n")
 _CHUNK = 1 << 20  # characters
+_BEFORE_ROWS = re.compile(r'[ \t\r\n]*\{\s*"(?:[^"\\]|\\.)*"\s*:\s*\[(?=\s*\{)')
+_HEAD = 1 << 16
+_LONGEST_LINE = 16 << 20  # characters of a first line that is looked at as a whole
 _CUT = (
     16  # an error so near to the end may come of what is not read yet: the longest token that is no string is -Infinity
 )
 
 
 class JsonLines:
-    """One JSON object a line, or one array of objects, whatever lines it is written on."""
+    """One JSON object a line, or one array of objects, whatever lines it is written on.
+
+    The array may be the value of the only key of an object, as web services and pandas write it: ``{"data": [...]}``.
+    """
 
     suffixes: ClassVar[tuple[str, ...]] = (".jsonl", ".ndjson", ".json")
     streams: ClassVar[bool] = True
     keeps_types: ClassVar[bool] = False
 
     def read(self, stream: BinaryIO, origin: str, how: Reading = STRICT) -> Iterator[tuple[int, Row]]:
-        text = decode(stream, origin, how.encoding)
+        def from_start() -> io.TextIOWrapper:
+            stream.seek(0)
+            return decode(stream, origin, how.encoding)
+
+        before_rows = _before_rows(from_start())
+        text = from_start()
+        if before_rows:
+            text.read(before_rows)
+            yield from _read_array(text, origin, how, "}")
+            return
         before, first = _skip_space(text)
         if first == "[":
             yield from _read_array(text, origin, how)
         else:
-            yield from _read_lines(chain([first + text.readline()], text), 1 + before, origin, how)
+            yield from _read_lines(
+                chain([first + text.readline()], text), 1 + len(_LINE_END.findall(before)), origin, how
+            )
 
     def writer(self) -> Writer:
         return _Writer()
@@ -81,8 +98,33 @@ def _read_lines(lines: Iterator[str], start: int, origin: str, how: Reading) -> 
             yield number, row
 
 
-def _read_array(text: io.TextIOWrapper, origin: str, how: Reading) -> Iterator[tuple[int, Row]]:
-    """The objects of an array whose bracket has been read, one at a time, so that its size does not matter."""
+def _before_rows(text: io.TextIOWrapper) -> int:
+    """How many characters stand before the first row, where the file is an object whose only key holds them; else 0.
+
+    A line that is such an object may also be the first of many, each a row that holds a list: then there are others
+    after it.
+    """
+    before, first = _skip_space(text)
+    if first != "{":
+        return 0
+    line = first + text.readline(_LONGEST_LINE)
+    head = line if len(line) > _HEAD else line + text.read(_HEAD)
+    found = _BEFORE_ROWS.match(head)
+    if found is None:
+        return 0
+    try:
+        is_whole = len(_DECODER.decode(line)) == 1 and not head[len(line) :].strip()
+    except (ValueError, RecursionError):
+        return len(before) + found.end()  # it goes on over the line's end
+    return len(before) + found.end() if is_whole else 0
+
+
+def _read_array(text: io.TextIOWrapper, origin: str, how: Reading, closing: str = "") -> Iterator[tuple[int, Row]]:
+    """The objects of an array whose bracket has been read, one at a time, so that its size does not matter.
+
+    Args:
+        closing: what comes after the array.
+    """
     buffer, position, number = "", 0, 0
     separator = ","
     at_end = False
@@ -103,8 +145,10 @@ def _read_array(text: io.TextIOWrapper, origin: str, how: Reading) -> Iterator[t
             yield number, _require_object(row)
         except ValueError as error:
             how.on_bad_row(DataError(f"{origin}: row {number}: {error}"))
-    if buffer[position:].strip() or _skip_space(text)[1]:
-        raise DataError(f"{origin}: there is more after the end of the array, which began with the file")
+    rest = buffer[position:].strip() or _skip_space(text)[1]
+    if not rest.startswith(closing) or rest[len(closing) :].strip() or _skip_space(text)[1]:
+        what = f"{closing!r} and nothing else" if closing else "nothing"
+        raise DataError(f"{origin}: {what} may come after the end of the array of rows")
 
 
 _NOTHING = object()
@@ -138,12 +182,12 @@ def _end_of_space(buffer: str, position: int) -> int:
     return found.end()
 
 
-def _skip_space(text: io.TextIOWrapper) -> tuple[int, str]:
-    """How many lines end before the first character that is no space, and that character, or nothing at the end."""
+def _skip_space(text: io.TextIOWrapper) -> tuple[str, str]:
+    """The space before the first character that is none, and that character, or nothing at the end."""
     skipped = ""
     while (character := text.read(1)) and character in " \t\r\n":
         skipped += character
-    return len(_LINE_END.findall(skipped)), character
+    return skipped, character
 
 
 def _require_object(row: Any) -> Row:
