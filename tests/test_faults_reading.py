@@ -24,7 +24,7 @@ from featherweight.registry import TASKS
 from featherweight.report.console import Console
 from featherweight.serving.app import asked_of
 from featherweight.sources import data
-from featherweight.sources.formats import STRICT, Reading, opened
+from featherweight.sources.formats import STRICT, Reading, columns, opened
 from featherweight.sources.formats import json_lines as json_module
 from featherweight.tasks.columns import LabelColumns
 from featherweight.tasks.sequence_classification import SequenceClassification
@@ -502,6 +502,60 @@ def test_row_98_hostile_zip_files(tmp_path: Path) -> None:
     locked = whole.replace(b"PK\x01\x02\x14\x03\x14\x00\x00\x00", b"PK\x01\x02\x14\x03\x14\x00\x01\x00")
     assert locked != whole
     refused("is encrypted", train_file=str(write(path, locked)))
+
+
+def as_stream(table: Any, path: Path, rows: int) -> Path:
+    import pyarrow as pa
+
+    with pa.ipc.new_stream(str(path), table.schema) as writer:
+        writer.write_table(table, max_chunksize=rows)
+    return path
+
+
+def test_row_98_arrow_and_feather(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from pyarrow import feather
+
+    table = pa.Table.from_pylist(tiny.rows(50)).append_column("id", pa.array(range(50), pa.uint16()))
+    table = table.set_column(1, "label", table["label"].dictionary_encode())
+    pq.write_table(table, tmp_path / "t.parquet")
+    files = [as_stream(table, tmp_path / "t.arrow", 7)]
+    for compression in ("lz4", "zstd", "uncompressed"):
+        files.append(tmp_path / f"{compression}.feather")
+        feather.write_feather(table, str(files[-1]), compression=compression, chunksize=7)
+    monkeypatch.setattr(columns, "BATCH_ROWS", 3)
+    for path in files:
+        assert read(path) == read(tmp_path / "t.parquet")
+        assert rows_of(train_file=str(path)) == rows_of(train_file=str(tmp_path / "t.parquet"))
+    doubled = pa.table([["a"], ["b"]], names=["text", "text"])
+    refused("2 columns are named 'text'", train_file=str(as_stream(doubled, tmp_path / "d.arrow", 7)))
+    refused("Feather of the first version", train_file=str(write(tmp_path / "first.feather", b"FEA1" + bytes(60))))
+
+
+@pytest.mark.parametrize("kind", ["stream", "file", "compressed"])
+def test_row_98_damaged_arrow_is_one_line(kind: str, tmp_path: Path) -> None:
+    import pyarrow as pa
+    from pyarrow import feather
+
+    table = pa.Table.from_pylist(tiny.rows(60))
+    path = as_stream(table, tmp_path / "t.arrow", 20)
+    if kind != "stream":
+        feather.write_feather(table, str(path), compression="lz4" if kind == "compressed" else "uncompressed")
+    whole = path.read_bytes()
+    for length in range(0, len(whole), 40):
+        refused("not a readable Arrow file", train_file=str(write(path, whole[:length])))
+    if kind == "stream":
+        refused("not a readable Arrow file", train_file=str(write(path, whole + whole)))
+    refused_ones = 0
+    for place in range(0, len(whole), 13):
+        write(path, whole[:place] + b"\xff\x7f\xfe" + whole[place + 3 :])
+        try:
+            prepare(train_file=str(path))
+        except DataError as error:
+            refused_ones += 1
+            assert "\n" not in str(error)
+    assert refused_ones > 20
 
 
 @pytest.mark.parametrize("indent", [None, 2])

@@ -132,6 +132,7 @@ FORMATS = Registry(
         "tsv": "featherweight.sources.formats.delimited:Tsv",
         "jsonl": "featherweight.sources.formats.json_lines:JsonLines",
         "parquet": "featherweight.sources.formats.parquet:Parquet",
+        "arrow": "featherweight.sources.formats.arrow:Arrow",
         "conll": "featherweight.sources.formats.conll:Conll",
     },
 )

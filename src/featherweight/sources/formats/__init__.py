@@ -56,13 +56,11 @@ class Format(Protocol):
 
     Attributes:
         suffixes: endings of file names, in lower case.
-        keeps_types: whether columns have Arrow's types, which another such file keeps.
         streams: whether it is read from the start to the end, and so within gzip too.
     """
 
     suffixes: ClassVar[tuple[str, ...]]
     streams: ClassVar[bool]
-    keeps_types: ClassVar[bool]
 
     def read(self, stream: BinaryIO, origin: str, how: Reading = STRICT) -> Iterator[tuple[int, Row]]: ...
 

@@ -25,7 +25,6 @@ class _Delimited:
     """A header line, then rows with as many fields as the header has."""
 
     streams: ClassVar[bool] = True
-    keeps_types: ClassVar[bool] = False
     suffixes: ClassVar[tuple[str, ...]]
     writes_raw: ClassVar[bool] = False
     delimiters: ClassVar[str]  # the first is written, any is read

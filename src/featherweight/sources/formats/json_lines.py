@@ -33,7 +33,6 @@ class JsonLines:
 
     suffixes: ClassVar[tuple[str, ...]] = (".jsonl", ".ndjson", ".json")
     streams: ClassVar[bool] = True
-    keeps_types: ClassVar[bool] = False
 
     def read(self, stream: BinaryIO, origin: str, how: Reading = STRICT) -> Iterator[tuple[int, Row]]:
         def from_start() -> io.TextIOWrapper:

@@ -25,6 +25,7 @@ Row = dict[str, Any]
 
 _BLOCK_ROWS, _BLOCK_CHARACTERS = 1000, 4 << 20
 PARQUET, JSONL = ".parquet", ".jsonl"
+_OF_VALUES = (".jsonl", ".ndjson", ".json")  # endings of files where each value has its own type
 
 
 class NotHeldError(Exception):
@@ -125,7 +126,7 @@ def _try(writer: Writer, reader: Reader, rows: list[Row], where: str, target: st
 
 
 def _other_than(target: str) -> str:
-    return JSONL if target.lower().endswith((".csv", ".tsv", PARQUET)) else PARQUET
+    return PARQUET if target == "-" or target.lower().endswith(_OF_VALUES) else JSONL
 
 
 def _same(one: Any, other: Any) -> bool:
