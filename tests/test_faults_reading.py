@@ -558,6 +558,69 @@ def test_row_98_damaged_arrow_is_one_line(kind: str, tmp_path: Path) -> None:
     assert refused_ones > 20
 
 
+def saved(folder: Path, count: int = 40) -> Path:
+    """A data set with splits and names of labels, as ``datasets`` saves it."""
+    import datasets
+
+    names = datasets.ClassLabel(names=["pos", "neg"])
+    kinds = datasets.Features({"text": datasets.Value("string"), "label": names, "lang": datasets.Value("string")})
+    rows = [
+        {**row, "label": names.str2int(row["label"]), "lang": ("de", "en")[place % 4 // 2]}
+        for place, row in enumerate(tiny.rows(count))
+    ]
+    whole = datasets.Dataset.from_list(rows, features=kinds)
+    both = datasets.DatasetDict(train=whole, validation=whole.select(range(8)))
+    both.save_to_disk(folder, num_shards={"train": 3, "validation": 1})
+    return folder
+
+
+def test_row_98_a_folder_that_datasets_saved(tmp_path: Path, cli: Cli) -> None:
+    import datasets
+
+    folder = saved(tmp_path / "set")
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    splits = data.load(load_data_section({"name": str(folder)}))
+    assert {name: len(split.rows) for name, split in splits.items()} == {"train": 40, "validation": 8}
+    assert splits["train"].rows["text"][:] == [row["text"] for row in tiny.rows(40)]
+    task, examples = prepare(name=str(folder))
+    assert task.answer.names == ("pos", "neg")
+    wanted = [task.answer.names.index(row["label"]) for row in tiny.rows(8)]
+    assert examples["validation"].truth.tolist() == wanted
+    _, filtered = prepare(name=str(folder), filter={"lang": "en"})
+    assert len(filtered["train"]) == 20
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before, "nothing is written"
+    shown = json.loads(cli("inspect", "data", "set", "--json").stdout)
+    assert {name: one["rows"] for name, one in shown["splits"].items()} == {"train": 40, "validation": 8}
+    assert len(rows_of(name=str(folder / "train"))) == 40
+    changed = datasets.Dataset.load_from_disk(folder / "train").select(range(39))
+    changed.save_to_disk(tmp_path / "other")
+    other = data.load(load_data_section({"name": str(tmp_path / "other")}))["train"]
+    assert other.fingerprint != splits["train"].fingerprint
+    refused("no column 'review'", name=str(folder), text="review")
+
+
+def test_row_98_a_damaged_folder_that_datasets_saved(tmp_path: Path) -> None:
+    folder = saved(tmp_path / "set")
+    shard = folder / "train" / "data-00001-of-00003.arrow"
+    whole, state = shard.read_bytes(), (folder / "train" / "state.json").read_text()
+    for broken in (whole[:-8], whole[:-100], b"", whole[:300] + b"\xff" * 40 + whole[340:]):
+        shard.write_bytes(broken)
+        refused("data-00001-of-00003.arrow: not a readable Arrow file", name=str(folder))
+    shard.unlink()
+    refused("data-00001-of-00003.arrow: no such file", name=str(folder))
+    shard.write_bytes(whole)
+    for content, named in [
+        ("{", "can't be read as JSON"),
+        ("[]", "no list"),
+        (state.replace("data-00001", "../data-00001"), "in its own folder"),
+        ('{"_data_files": [3]}', "in its own folder"),
+    ]:
+        write(folder / "train" / "state.json", content)
+        refused("state.json", named, name=str(folder))
+    write(folder / "dataset_dict.json", '{"splits": ["../set/train"]}')
+    refused("dataset_dict.json", name=str(folder))
+
+
 @pytest.mark.parametrize("indent", [None, 2])
 @pytest.mark.parametrize("chunk", [1, 7, 1 << 20])
 def test_row_98_an_array_of_objects(

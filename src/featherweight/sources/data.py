@@ -18,6 +18,7 @@ from featherweight.recipe import DataSection
 from featherweight.records.rows import Split
 from featherweight.sources import cells, data_files, hub, row_store
 from featherweight.sources.formats import Reading, opened
+from featherweight.sources.saved import load_saved
 from featherweight.storage.cache import cached, key_of
 
 if TYPE_CHECKING:
@@ -54,9 +55,7 @@ def _columns(section: DataSection) -> list[str]:
         how = Reading(section.encoding, lambda error: None, section.delimiter)
         with opened(path) as (reader, stream):
             return list(next((row for _, row in reader.read(stream, str(path), how)), {}))
-    assert section.name is not None
-    splits = hub.load_dataset(section.name, section.config, section.revision)
-    return list(next(iter(splits.values()))[0].column_names)
+    return list(next(iter(_typed(section).values()))[0].column_names)
 
 
 def load(section: DataSection) -> dict[str, Split]:
@@ -73,10 +72,9 @@ def load(section: DataSection) -> dict[str, Split]:
     files = data_files.of(section)
     if files is not None:
         return {name: load_files(paths, section, name) for name, paths in files.items()}
-    assert section.name is not None
     return {
-        name: _of_hub(Split(name, rows, f"{section.name} ({name})", revision), section)
-        for name, (rows, revision) in hub.load_dataset(section.name, section.config, section.revision).items()
+        name: _checked(Split(name, rows, f"{section.name} ({name})", fingerprint), section)
+        for name, (rows, fingerprint) in _typed(section).items()
         if name in data_files.SPLITS
     }
 
@@ -103,8 +101,15 @@ def load_files(paths: Sequence[Path], section: DataSection, name: str) -> Split:
     return Split(name, rows, row_store.named(paths), fingerprint, skipped=skipped)
 
 
-def _of_hub(split: Split, section: DataSection) -> Split:
-    """A split of a hub data set, filtered, once its columns are found to be texts and labels."""
+def _typed(section: DataSection) -> dict[str, tuple[datasets.Dataset, str]]:
+    """The splits of a data set that is no file: a folder that ``datasets`` saved, or one of the hub."""
+    assert section.name is not None
+    folder = data_files.folder_of(section.name)
+    return load_saved(folder) if folder else hub.load_dataset(section.name, section.config, section.revision)
+
+
+def _checked(split: Split, section: DataSection) -> Split:
+    """A split of a data set that has types, filtered, once its columns are found to be texts and labels."""
     rows = split.rows
     if split.name == "test" and section.label not in rows.column_names:
         rows = rows.add_column(section.label, [None] * len(rows))
@@ -120,6 +125,7 @@ def _of_hub(split: Split, section: DataSection) -> Split:
                 row_store.as_text(value) == section.filter[name] for name, value in zip(columns, values, strict=True)
             ),
             input_columns=columns,
+            keep_in_memory=data_files.folder_of(section.name) is not None,  # else datasets writes beside the rows
         )
     names = getattr(rows.features[section.label], "names", None)
     return replace(split, rows=rows, label_names=tuple(names) if names else None)

@@ -13,6 +13,7 @@ from featherweight.recipe import FILE_KEYS, PACKAGE_PREFIX, DataSection
 from featherweight.registry import did_you_mean
 from featherweight.sources import packages
 from featherweight.sources.formats import data_entries, is_readable, on_disk, suffixes, zipped
+from featherweight.sources.saved import is_saved
 from featherweight.storage.cache import file_hash, key_of
 from featherweight.storage.names import beside, exists
 
@@ -30,7 +31,7 @@ class _Shard:
 
 
 def of(section: DataSection) -> dict[str, list[Path]] | None:
-    """Split name to its files in order, or None where the section names a hub data set.
+    """Split name to its files in order, or None where the section names a data set that is no file.
 
     Raises:
         ConfigError: the section names something that isn't there, or that could be several things.
@@ -40,9 +41,9 @@ def of(section: DataSection) -> dict[str, list[Path]] | None:
         given = {key.removesuffix("_file"): getattr(section, key) for key in FILE_KEYS}
         return {name: _named(f"data.{name}_file", value) for name, value in given.items() if value is not None}
     is_package = section.name.startswith(PACKAGE_PREFIX)
-    path = packages.locate(section.name) if is_package else Path(section.name)
+    path = _located(section.name)
     if exists(path) and path.is_dir():
-        return _in_folder(path)
+        return None if is_saved(path) else _in_folder(path)
     if on_disk(path) == path and path.suffix.lower() == zipped.SUFFIX and path.is_file():
         return _in_zip(path)
     if is_package or exists(on_disk(path)):
@@ -50,6 +51,14 @@ def of(section: DataSection) -> dict[str, list[Path]] | None:
     if path.is_absolute() or is_readable(path):
         raise ConfigError(f"data.name: {section.name}: no such file or folder")
     return None
+
+
+def folder_of(name: str | None) -> Path | None:
+    """The folder that a data set's name means, or None where it is no folder here."""
+    if name is None:
+        return None
+    path = _located(name)
+    return path if exists(path) and path.is_dir() else None
 
 
 def require_regular(path: Path) -> None:
@@ -64,6 +73,10 @@ def fingerprint(path: Path) -> str:
     """The hash of a file's content, or of a zip file's with the name of the file in it."""
     outer = on_disk(path)
     return file_hash(path) if outer == path else key_of(file_hash(outer), path.relative_to(outer))
+
+
+def _located(name: str) -> Path:
+    return packages.locate(name) if name.startswith(PACKAGE_PREFIX) else Path(name)
 
 
 def _named(key: str, value: str | Sequence[str]) -> list[Path]:

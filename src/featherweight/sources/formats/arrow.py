@@ -32,7 +32,10 @@ class Arrow(Columnar):
         start = stream.read(len(_FILE))
         if start.startswith(_FIRST_FEATHER):
             raise DataError(f"{origin}: Feather of the first version; write it again by a newer pandas or pyarrow")
-        return _File(stream, origin) if start == _FILE else _Stream(stream, origin)
+        found = _File(stream, origin) if start == _FILE else _Stream(stream, origin)
+        with explained(origin, Arrow.name):
+            found.schema.names  # noqa: B018 - decoded only now
+        return found
 
     def write_batches(self, stream: BinaryIO, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> int:
         import pyarrow as pa
