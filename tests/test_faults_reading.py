@@ -621,6 +621,66 @@ def test_row_98_a_damaged_folder_that_datasets_saved(tmp_path: Path) -> None:
     refused("dataset_dict.json", name=str(folder))
 
 
+def class_folder(folder: Path, rows: list[dict[str, Any]], ending: str = ".txt") -> Path:
+    for place, row in enumerate(rows):
+        (folder / row["label"]).mkdir(parents=True, exist_ok=True)
+        write(folder / row["label"] / f"{place}_9{ending}", row["text"] + "\n")
+    return folder
+
+
+def in_order(rows: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    return sorted(((row["text"], row["label"]) for row in rows), key=lambda one: one[1])
+
+
+def test_row_98_a_folder_for_each_class(tmp_path: Path, run: Path, cli: Cli) -> None:
+    """As aclImdb is unpacked: other files beside the folders, and one of texts without a label."""
+    train, test = tiny.rows(60), tiny.rows(24, seed=3)
+    folder = class_folder(tmp_path / "aclImdb" / "train", train).parent
+    class_folder(folder / "test", test)
+    class_folder(folder / "train", [{"text": "no label", "label": "unsup"}])
+    for other in ("README", "imdb.vocab", "train/labeledBow.feat", "train/.DS_Store", "train/pos/.hidden"):
+        write(folder / other, b"\xff")
+    splits = data.load(load_data_section({"name": str(folder)}))
+    assert {name: len(split.rows) for name, split in splits.items()} == {"train": 60, "test": 24}
+    read_back = splits["train"].rows.to_list()
+    assert [(row["text"], row["label"]) for row in read_back] == in_order(train), "2_9 comes before 10_9"
+    assert splits["train"].origin == f"{folder / 'train'} (without unsup)"
+    assert rows_of(name=str(folder / "train")) == rows_of(train_file=str(folder / "train")) == read_back
+    shown = json.loads(cli("inspect", "data", "aclImdb", "--json").stdout)
+    assert {name: one["rows"] for name, one in shown["splits"].items()} == {"train": 60, "test": 24}
+    ended = cli("evaluate", run, "--data", "aclImdb/test", "--json")
+    assert ended.returncode == 0, ended.stderr
+    assert 0 <= json.loads(ended.stdout)["eval_accuracy"] <= 1
+    before = splits["train"].fingerprint
+    write(folder / "train" / "pos" / "0_9.txt", "changed")
+    assert data.load(load_data_section({"name": str(folder)}))["train"].fingerprint != before
+    assert len(rows_of(name=str(class_folder(tmp_path / "news", train, "")))) == 60, "names without an ending"
+
+
+def test_row_98_what_a_folder_for_each_class_must_not_hold(tmp_path: Path) -> None:
+    folder = class_folder(tmp_path / "set", tiny.rows(40))
+    odd = folder / "pos" / "odd.txt"
+    where = {"name": str(folder)}
+    refused(f"{write(odd, b'caf' + bytes([0xE9]))}: the byte at offset 3 is not UTF-8", **where)
+    assert prepare(**where, encoding="cp1252")
+    assert prepare(**where, skip_bad_rows=0.1)[1]["train"].skipped == 1
+    odd.unlink()
+    write(folder / "pos" / "odd.jpg", b"")
+    refused(str(folder / "pos" / "odd.jpg"), "no text by its name", **where)
+    (folder / "pos" / "odd.jpg").unlink()
+    for target in ("/dev/zero", "nowhere", str(folder)):
+        odd.symlink_to(target)
+        refused(f"{odd}: not a regular file", **where)
+        odd.unlink()
+    (folder / "none").mkdir()
+    refused(f"{folder / 'none'}: holds no text", **where)
+    (folder / "none").rmdir()
+    refused("no column 'TEXT'", "did you mean 'text'?", **where, text="TEXT")
+    (tmp_path / "splits" / "train").mkdir(parents=True)
+    write(tmp_path / "splits" / "train" / "a.txt", "x")
+    refused("no folder of texts for each class", error=ConfigError, name=str(tmp_path / "splits"))
+
+
 @pytest.mark.parametrize("indent", [None, 2])
 @pytest.mark.parametrize("chunk", [1, 7, 1 << 20])
 def test_row_98_an_array_of_objects(

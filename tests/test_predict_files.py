@@ -206,6 +206,14 @@ def test_row_73_the_message_names_the_row_and_a_format_that_holds_it(tmp_path: P
             Predictor(Answers()).predict_file(tmp_path / "in.parquet", tmp_path / f"out.{ending}")
 
 
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_row_31_a_column_of_nearly_the_name_is_offered(ending: str, tmp_path: Path) -> None:
+    source = save(tmp_path / f"in.{ending}", [{"TEXT": "a", "n": "1"}])
+    with pytest.raises(DataError, match=r"no column 'text' \(did you mean 'TEXT'\?\); it has 'TEXT', 'n'; set --col"):
+        Predictor(Answers()).predict_file(source, tmp_path / "out.jsonl")
+    assert Predictor(Answers()).predict_file(source, tmp_path / "out.jsonl", column="TEXT") == 1
+
+
 @pytest.mark.parametrize(
     ("column", "refusing"),
     [

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from featherweight.errors import ConfigError, DataError
 from featherweight.records.questions import Question
-from featherweight.registry import FORMATS
+from featherweight.registry import FORMATS, did_you_mean
 from featherweight.sources import cells, data_files
 from featherweight.sources.formats import Format, Reading, Row, format_of, on_disk, opened, unique
 from featherweight.sources.formats.columns import Columnar, Columns, values
@@ -110,7 +110,8 @@ class _Source:
             if name not in found:
                 has = f"it has {', '.join(map(repr, found))}" if found else "it has none"
                 raise DataError(
-                    f"{self.name}: {where}no column {name!r}; {has}{cells.whose_columns(found)}; set --column"
+                    f"{self.name}: {where}no column {name!r}{did_you_mean(name, found)}; {has}"
+                    f"{cells.whose_columns(found)}; set --column"
                 )
 
     def refuse_clash(self, found: Collection[str], added: frozenset[str]) -> None:

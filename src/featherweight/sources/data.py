@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,7 @@ from featherweight.errors import DataError
 from featherweight.recipe import DataSection
 from featherweight.records.rows import Split
 from featherweight.sources import cells, data_files, hub, row_store
-from featherweight.sources.formats import Reading, opened
+from featherweight.sources.formats import Reading
 from featherweight.sources.saved import load_saved
 from featherweight.storage.cache import cached, key_of
 
@@ -53,8 +54,8 @@ def _columns(section: DataSection) -> list[str]:
         path = next(iter(files.values()))[0]
         data_files.require_regular(path)
         how = Reading(section.encoding, lambda error: None, section.delimiter)
-        with opened(path) as (reader, stream):
-            return list(next((row for _, row in reader.read(stream, str(path), how)), {}))
+        with closing(data_files.read(path, how)) as rows:
+            return list(next((row for _, row in rows), {}))
     return list(next(iter(_typed(section).values()))[0].column_names)
 
 
@@ -98,7 +99,7 @@ def load_files(paths: Sequence[Path], section: DataSection, name: str) -> Split:
     rows = datasets.Dataset.from_file(str(folder / row_store.ROWS_FILE))
     skipped = json.loads((folder / row_store.SKIPPED_FILE).read_text(encoding="utf-8"))
     fingerprint = hashes[0] if len(hashes) == 1 else key_of(hashes)
-    return Split(name, rows, row_store.named(paths), fingerprint, skipped=skipped)
+    return Split(name, rows, data_files.named(paths), fingerprint, skipped=skipped)
 
 
 def _typed(section: DataSection) -> dict[str, tuple[datasets.Dataset, str]]:
@@ -111,9 +112,10 @@ def _typed(section: DataSection) -> dict[str, tuple[datasets.Dataset, str]]:
 def _checked(split: Split, section: DataSection) -> Split:
     """A split of a data set that has types, filtered, once its columns are found to be texts and labels."""
     rows = split.rows
-    if split.name == "test" and section.label not in rows.column_names:
+    asked, may_lack_label = row_store.asked_columns(section), split.name == "test"
+    row_store.require_columns(rows.column_names, asked, split.origin, may_lack_label=may_lack_label)
+    if section.label not in rows.column_names:
         rows = rows.add_column(section.label, [None] * len(rows))
-    row_store.require_columns(rows.column_names, row_store.asked_columns(section), split.origin)
     for text in section.texts if "text" not in section.lists else ():
         cells.require_texts(*_first_value(rows, text), split.origin, text, row_store.TEXT_FIX)
     if "label" not in section.lists:
