@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import openpyxl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -34,8 +35,8 @@ from featherweight.sources.formats import format_of
 from featherweight.tasks.sequence_classification import SequenceClassification
 
 CASES = ROOT.parent / "shared" / "cases" / "15"
-ENDINGS = ("csv", "tsv", "jsonl", "parquet", "arrow")
-TYPED = ("parquet", "arrow")
+ENDINGS = ("csv", "tsv", "xlsx", "jsonl", "parquet", "arrow")
+TEXTS, TYPED = ("csv", "tsv", "xlsx"), ("parquet", "arrow")
 Row = dict[str, Any]
 
 many = settings(
@@ -100,8 +101,10 @@ def own(row: Row, labels: Sequence[str] = ("neg", "pos")) -> Row:
     return {name: value for name, value in row.items() if name not in names}
 
 
-def as_cell(value: Any) -> str:
-    """What a file of nothing but texts says for a value."""
+def as_cell(value: Any, ending: str = "csv") -> str:
+    """What a file of nothing but texts says for a value; a workbook's numbers don't say whether they are whole."""
+    if ending == "xlsx" and isinstance(value, float) and value.is_integer() and abs(value) <= 2**53:
+        return str(int(value))
     if value is None:
         return ""
     if isinstance(value, str):
@@ -124,11 +127,13 @@ def without_missing(value: Any) -> Any:
 
 def require_same(before: Sequence[Row], after: Sequence[Row], ending: str) -> None:
     columns = list(dict.fromkeys(name for row in before for name in row))
-    if ending in {"csv", "tsv"}:
+    if ending in TEXTS:
         for name in columns:  # these can't tell an empty text from none, so no file has both in one column
             cells = [row.get(name) for row in before]
             assert not ("" in cells and None in cells)
-        assert [own(row) for row in after] == [{name: as_cell(row.get(name)) for name in columns} for row in before]
+        assert [own(row) for row in after] == [
+            {name: as_cell(row.get(name), ending) for name in columns} for row in before
+        ]
     elif ending == "jsonl":
         assert json.dumps([own(row) for row in after]) == json.dumps(before, default=as_cell)
     else:
@@ -191,7 +196,7 @@ def test_row_73_what_each_format_holds(values: list[Any], endings: str, tmp_path
         if after is not None:
             held.append(ending)
             require_same(rows, after, ending)
-    expected = endings.replace("parquet", "parquet arrow").split()
+    expected = endings.replace("parquet", "parquet arrow").replace("tsv", "tsv xlsx").split()
     assert held == [one for one in ENDINGS if one in expected]
 
 
@@ -201,7 +206,7 @@ def test_row_73_the_message_names_the_row_and_a_format_that_holds_it(tmp_path: P
     with pytest.raises(DataError, match=r"the column 'value' holds values of two types .*write \.jsonl"):
         Predictor(Answers()).predict_file(source, tmp_path / "out.parquet")
     pq.write_table(pa.table({"text": ["a", "b"], "raw": [None, b"x"]}), tmp_path / "in.parquet")
-    for ending in ("csv", "tsv", "jsonl"):
+    for ending in (*TEXTS, "jsonl"):
         with pytest.raises(DataError, match=r"row 2: the column 'raw' holds bytes, .*write \.parquet"):
             Predictor(Answers()).predict_file(tmp_path / "in.parquet", tmp_path / f"out.{ending}")
 
@@ -219,7 +224,7 @@ def test_row_31_a_column_of_nearly_the_name_is_offered(ending: str, tmp_path: Pa
     [
         ("prediction", ENDINGS),
         ("probabilities", ("jsonl", *TYPED)),
-        ("probability_pos", ("csv", "tsv")),
+        ("probability_pos", TEXTS),
         ("probability_", ()),
     ],
 )
@@ -250,7 +255,10 @@ def test_row_73_no_rows(ending: str, tmp_path: Path) -> None:
         out = tmp_path / f"out.{ending}"
         assert predict(tmp_path / source, out) == []
         given = [] if source == "in.jsonl" else ["id", "text", "at"]
-        if ending in {"csv", "tsv"}:
+        if ending == "xlsx":
+            header = [cell.value for cell in openpyxl.load_workbook(out).active[1]]
+            assert header == [*given, "prediction", "probability_neg", "probability_pos"]
+        elif ending in TEXTS:
             with out.open(newline="") as stream:
                 header = next(csv.reader(stream, delimiter="," if ending == "csv" else "\t"))
             assert header == [*given, "prediction", "probability_neg", "probability_pos"]
@@ -333,6 +341,12 @@ def save(path: Path, rows: Sequence[Row]) -> Path:
     """As other programs write such files."""
     if path.suffix == ".parquet":
         pq.write_table(pa.Table.from_pylist([*rows]), path)
+    elif path.suffix == ".xlsx":
+        book = openpyxl.Workbook()
+        book.active.append([*dict.fromkeys(name for row in rows for name in row)])
+        for row in rows:
+            book.active.append([*row.values()])
+        book.save(path)
     elif path.suffix == ".arrow":
         feather.write_feather(pa.Table.from_pylist([*rows]), path)
     elif path.suffix == ".jsonl":
@@ -380,7 +394,7 @@ def test_row_73_tables_into_every_format(
     if after is not None:
         require_same(rows, after, ending)
     else:
-        assert ending in {"csv", "tsv"} or {"prediction", "probabilities"} & {*columns}
+        assert ending in TEXTS or {"prediction", "probabilities"} & {*columns}
 
 
 instants = st.datetimes(dt.datetime(1700, 1, 1), dt.datetime(2200, 1, 1))
@@ -539,9 +553,9 @@ def test_row_73_every_type_of_arrow(kind: pa.DataType, held: str, tmp_path: Path
         assert written.schema == as_written(before, ending).schema
         assert written["value"].slice(1).null_count == 1
         assert str(written["value"][0]) == str(before["value"][0])  # NaN is not equal to itself
-    for ending in ("csv", "tsv", "jsonl"):
+    for ending in (*TEXTS, "jsonl"):
         after = predict(tmp_path / "in.parquet", tmp_path / f"out.{ending}")
-        assert (after is not None) == (ending in held.split())
+        assert (after is not None) == (ending.replace("xlsx", "csv") in held.split())
         if after is not None:
             require_same(read(tmp_path / "in.parquet"), after, ending)
 

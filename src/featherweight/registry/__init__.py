@@ -139,6 +139,7 @@ FORMATS = Registry(
         "jsonl": "featherweight.sources.formats.json_lines:JsonLines",
         "parquet": "featherweight.sources.formats.parquet:Parquet",
         "arrow": "featherweight.sources.formats.arrow:Arrow",
+        "xlsx": "featherweight.sources.formats.xlsx:Xlsx",
         "conll": "featherweight.sources.formats.conll:Conll",
     },
 )
