@@ -70,7 +70,7 @@ def require_regular(path: Path) -> None:
     if not exists(on_disk(path)):
         raise DataError(f"{path}: no such file{did_you_mean(str(path), beside(path))}")
     if not on_disk(path).is_file() and not is_class_folder(path):
-        raise DataError(f"{path}: not a regular file; name a CSV, TSV, JSON, JSONL or Parquet file")
+        raise DataError(f"{path}: not a regular file; name a CSV, TSV, JSON, JSONL, Parquet, Arrow or Excel file")
 
 
 def read(path: Path, how: Reading) -> Generator[tuple[int, Row], None, None]:
