@@ -84,7 +84,7 @@ def as_excel_writes(path: Path) -> Path:
     return changed(path, "[Content_Types].xml", lambda xml: xml.replace("</Types>", override))
 
 
-def test_texts_in_a_part_of_their_own(tmp_path: Path) -> None:
+def test_row_98_texts_in_a_part_of_their_own(tmp_path: Path) -> None:
     path = reviews(tmp_path / "t.xlsx")
     before = read(path)
     assert "inlineStr" not in zipfile.ZipFile(as_excel_writes(path)).read(SHEET).decode()
@@ -93,7 +93,7 @@ def test_texts_in_a_part_of_their_own(tmp_path: Path) -> None:
     assert read(path)[0]["text"] == "a\r\nb", "as Excel keeps a carriage return"
 
 
-def test_a_cell_is_what_csv_has_for_it(tmp_path: Path) -> None:
+def test_row_98_a_cell_is_what_csv_has_for_it(tmp_path: Path) -> None:
     cells = {
         "whole": (1, "1"),
         "whole as Excel keeps it": (1.0, "1"),
@@ -118,7 +118,7 @@ def test_a_cell_is_what_csv_has_for_it(tmp_path: Path) -> None:
     assert len(read(changed(path, SHEET, lambda xml: xml.replace('ref="A1:N6"', 'ref="A1"')))) == 2, "a wrong size"
 
 
-def test_labels_are_read_as_those_of_a_csv_file(tmp_path: Path) -> None:
+def test_row_98_labels_are_read_as_those_of_a_csv_file(tmp_path: Path) -> None:
     rows = [[f"word {place}", float(place % 2), place / 4] for place in range(40)]
     path = book(tmp_path / "t.xlsx", [["text", "label", "score"], *rows])
     section = LabelColumns(train_file=str(path))
@@ -133,7 +133,7 @@ def test_labels_are_read_as_those_of_a_csv_file(tmp_path: Path) -> None:
     assert read(tmp_path / "t.zip") == read(path)
 
 
-def test_what_is_no_table_is_refused(tmp_path: Path) -> None:
+def test_row_98_what_is_no_table_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "t.xlsx"
     rows = [["text", "label"], ["a", "b"]]
     refused(book(path, rows, [], rows), "2 sheets hold something ('Sheet 1', 'Sheet 3')")
@@ -150,7 +150,7 @@ def test_what_is_no_table_is_refused(tmp_path: Path) -> None:
     assert data.load(section)["train"].skipped == 1
 
 
-def test_a_damaged_workbook_is_one_line(tmp_path: Path) -> None:
+def test_row_98_a_damaged_workbook_is_one_line(tmp_path: Path) -> None:
     path = as_excel_writes(reviews(tmp_path / "t.xlsx"))
     whole = path.read_bytes()
     for length in range(0, len(whole), 300):
@@ -172,7 +172,7 @@ def test_a_damaged_workbook_is_one_line(tmp_path: Path) -> None:
         refused(changed(path, part, lambda xml: xml[: len(xml) // 2]), "not a readable Excel file")
 
 
-def test_a_hostile_workbook_takes_no_more_than_its_size(tmp_path: Path) -> None:
+def test_row_98_a_hostile_workbook_takes_no_more_than_its_size(tmp_path: Path) -> None:
     path = as_excel_writes(reviews(tmp_path / "t.xlsx"))
     whole = path.read_bytes()
     refused(
@@ -208,7 +208,7 @@ def test_a_hostile_workbook_takes_no_more_than_its_size(tmp_path: Path) -> None:
         assert "secret" not in str(error)
 
 
-def test_two_cells_far_apart_take_no_memory(tmp_path: Path) -> None:
+def test_row_98_two_cells_far_apart_take_no_memory(tmp_path: Path) -> None:
     made = openpyxl.Workbook()
     made.active["A1"], made.active["A1048576"] = "text", "x"
     made.save(tmp_path / "t.xlsx")
@@ -224,7 +224,7 @@ def test_two_cells_far_apart_take_no_memory(tmp_path: Path) -> None:
     assert ended.stdout.strip() == "[{'text': 'x'}]", ended.stderr
 
 
-def test_numbers_are_written_as_numbers_and_texts_are_no_formulas(tmp_path: Path) -> None:
+def test_row_98_numbers_are_written_as_numbers_and_texts_are_no_formulas(tmp_path: Path) -> None:
     rows = [{"text": "=1+1", "n": 3, "f": 0.1, "b": True}, {"text": "#N/A", "n": 2**53 + 1, "f": -2.0, "b": False}]
     rows += [{"text": "a\r\nb ", "n": 0, "f": 1e-7, "b": True}, {"text": "@x", "n": -1, "f": 5e300, "b": True}]
     format = format_of("x.xlsx")
@@ -243,7 +243,7 @@ def test_numbers_are_written_as_numbers_and_texts_are_no_formulas(tmp_path: Path
         writer.see({"text": "x" * 40_000})
 
 
-def test_without_the_library_one_line_says_which_extra(
+def test_row_98_without_the_library_one_line_says_which_extra(
     cli: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reviews(tmp_path / "t.xlsx")
@@ -259,7 +259,7 @@ def test_without_the_library_one_line_says_which_extra(
         assert "openpyxl" not in loaded.stderr
 
 
-def test_from_the_command_line(cli: Callable[..., Any], tmp_path: Path) -> None:
+def test_row_98_from_the_command_line(cli: Callable[..., Any], tmp_path: Path) -> None:
     reviews(tmp_path / "t.xlsx")
     ended = cli("inspect", "data", "t.xlsx", "--json")
     assert ended.returncode == 0, ended.stderr
