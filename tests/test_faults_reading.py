@@ -502,6 +502,9 @@ def test_row_98_hostile_zip_files(tmp_path: Path) -> None:
     locked = whole.replace(b"PK\x01\x02\x14\x03\x14\x00\x00\x00", b"PK\x01\x02\x14\x03\x14\x00\x01\x00")
     assert locked != whole
     refused("is encrypted", train_file=str(write(path, locked)))
+    refused("no such file", train_file=str(tmp_path / ("x" * 300 + ".zip") / "t.csv"))
+    (tmp_path / "folder.zip").mkdir()
+    refused("not a regular file", train_file=str(tmp_path / "folder.zip"))
 
 
 def as_stream(table: Any, path: Path, rows: int) -> Path:

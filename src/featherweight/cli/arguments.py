@@ -114,7 +114,7 @@ def may_hold_splits(value: str) -> bool:
     from featherweight.sources.formats import zipped
 
     path = Path(value)
-    return path.is_dir() or (path.is_file() and path.suffix.lower() == zipped.SUFFIX)
+    return path.is_dir() or zipped.of(path) == path
 
 
 def data_section(target: str, value: str | None, assignments: Sequence[str], reading: dict[str, Any]) -> Any:

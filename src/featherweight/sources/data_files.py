@@ -45,7 +45,7 @@ def of(section: DataSection) -> dict[str, list[Path]] | None:
     path = _located(section.name)
     if exists(path) and path.is_dir():
         return None if is_saved(path) else _in_folder(path)
-    if on_disk(path) == path and path.suffix.lower() == zipped.SUFFIX and path.is_file():
+    if zipped.of(path) == path:
         return _in_zip(path)
     if is_package or exists(on_disk(path)):
         return {"train": [path]}

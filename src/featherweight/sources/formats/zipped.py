@@ -17,6 +17,7 @@ from typing import BinaryIO, cast
 from featherweight.errors import DataError, ModelError
 from featherweight.sources import archives
 from featherweight.sources.formats import compressed
+from featherweight.storage.names import exists
 
 SUFFIX = ".zip"
 _SYSTEM = "__MACOSX"  # what macOS adds beside the files
@@ -24,7 +25,8 @@ _SYSTEM = "__MACOSX"  # what macOS adds beside the files
 
 def of(path: Path) -> Path | None:
     """The zip file that a path names, or leads into; None where it is of no such file."""
-    return next((one for one in (path, *path.parents) if one.suffix.lower() == SUFFIX and one.is_file()), None)
+    possible = (one for one in (path, *path.parents) if one.suffix.lower() == SUFFIX)
+    return next((one for one in possible if exists(one) and one.is_file()), None)
 
 
 def entries(archive: Path) -> list[str]:
@@ -38,6 +40,8 @@ def entries(archive: Path) -> list[str]:
             found = [entry for entry in archives.zip_entries(archive) if not entry.is_folder]
     except ModelError as error:
         raise DataError(str(error)) from None
+    except OSError as error:
+        raise DataError(f"{archive}: can't be read: {error.strerror}") from None
     names = [entry.name for entry in found if not _is_hidden(entry.name)]
     if doubled := next((name for name in names if names.count(name) > 1), None):
         raise DataError(f"{archive}: two entries are named {doubled!r}; pack it again")
