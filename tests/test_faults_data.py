@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import tiny
 
@@ -78,6 +80,36 @@ def test_row_31_missing_column(tmp_path: Path) -> None:
     path = tiny.save_csv(tmp_path / "t.csv", tiny.rows(8))
     refused(path, "no column 'txt'", "did you mean 'text'?", "'text', 'label'", text="txt")
     refused(path, "no column 'labels'", "did you mean 'label'?", label="labels")
+
+
+@pytest.mark.parametrize("has", ["TEXT", " text ", "Text", "text\u00a0"])
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+def test_row_31_a_name_in_another_case_or_with_spaces_is_offered_and_not_taken(
+    has: str, ending: str, tmp_path: Path
+) -> None:
+    rows = [{**row, has: row["text"], "tongue": "en"} for row in tiny.rows(20)]
+    for row in rows:
+        del row["text"]
+    path = tmp_path / f"t.{ending}"
+    if ending == "parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    else:
+        (tiny.save_csv if ending == "csv" else tiny.save_jsonl)(path, rows)
+    refused(path, "no column 'text' for data.text", f"did you mean {has!r}?")
+    others = {"text": "label", "label": "tongue"}
+    for key, value in {"slices": ["text"], "group": "text", "filter": {"text": "x"}, "label": "text"}.items():
+        refused(path, f"no column 'text' for data.{key}", f"did you mean {has!r}?", **{**others, key: value})
+    refused(path, "no column 'text' for data.text", f"did you mean {has!r}?", **{**others, "text": ["text", "label"]})
+
+
+def test_row_31_a_test_file_whose_label_is_nearly_named_so_is_not_unlabelled(tmp_path: Path) -> None:
+    train = tiny.save_csv(tmp_path / "train.csv", tiny.rows(20))
+    test = write(tmp_path / "test.csv", "text,Label\na,pos\nb,neg\n")
+    section = LabelColumns(train_file=str(train), test_file=str(test))
+    with pytest.raises(DataError, match=r"no column 'label' for data.label \(did you mean 'Label'\?\)"):
+        data.load(section)
+    write(test, "text,other\na,pos\nb,neg\n")
+    assert data.load(section)["test"].rows["label"][:] == [None, None]
 
 
 # Row 33: CSV as it is found in the wild: the right rows or an error, never silent merging.

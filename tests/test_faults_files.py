@@ -164,7 +164,7 @@ def test_row_48_a_link_to_what_is_no_file_is_refused(target: str, tmp_path: Path
 
 
 def test_row_48_from_the_command_line(cli: Callable[..., Any], tmp_path: Path) -> None:
-    for name in ("/dev/zero", str(tmp_path)):
+    for name, code in (("/dev/zero", 3), (str(tmp_path), 2)):
         ended = cli("inspect", "data", name, timeout=60)
-        assert ended.returncode == 3
+        assert ended.returncode == code
         assert len(ended.stderr.strip().splitlines()) == 1

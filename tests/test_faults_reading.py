@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import json
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from featherweight.registry import TASKS
 from featherweight.report.console import Console
 from featherweight.serving.app import asked_of
 from featherweight.sources import data
-from featherweight.sources.formats import STRICT, Reading, opened
+from featherweight.sources.formats import STRICT, Reading, columns, opened
 from featherweight.sources.formats import json_lines as json_module
 from featherweight.tasks.columns import LabelColumns
 from featherweight.tasks.sequence_classification import SequenceClassification
@@ -429,6 +430,260 @@ def test_row_98_gzipped_text(tmp_path: Path) -> None:
     refused("no data format", error=ConfigError, train_file=str(tmp_path / "t.parquet.gz"))
 
 
+def zip_of(path: Path, files: dict[str, bytes], **keys: Any) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content, **keys)
+    return path
+
+
+def test_row_98_a_file_in_a_zip_file(tmp_path: Path, run: Path, cli: Cli) -> None:
+    rows = tiny.rows(20)
+    plain = {
+        "t.csv": tiny.save_csv(tmp_path / "t.csv", rows).read_bytes(),
+        "t.jsonl": tiny.save_jsonl(tmp_path / "t.jsonl", rows).read_bytes(),
+        "t.json": json.dumps(rows).encode(),
+        "t.parquet": tables(tmp_path, rows)[1].read_bytes(),
+    }
+    beside = {"README.md": b"#", "__MACOSX/._t.csv": b"x", ".hidden.csv": b"x"}
+    for name, content in plain.items():
+        path = zip_of(tmp_path / f"{name}.zip", {**beside, f"a folder/{name}": content})
+        assert read(path) == rows
+        assert read(path / "a folder" / name) == rows
+        assert rows_of(train_file=str(path)) == rows_of(name=str(path)) == rows_of(train_file=str(tmp_path / "t.csv"))
+    ended = cli("predict", run, "--input", "t.csv.zip", "--output", "out.csv")
+    assert ended.returncode == 0, ended.stderr
+    assert [row["text"] for row in read(tmp_path / "out.csv")] == [row["text"] for row in rows]
+    into = cli("predict", run, "--text", "x", "--output", "out.zip")
+    assert into.returncode == 2
+
+
+def test_row_98_several_files_in_a_zip_file(tmp_path: Path, cli: Cli) -> None:
+    train, dev = tiny.rows(30), tiny.rows(12, seed=5)
+    files = {"set/train.csv": tiny.save_csv(tmp_path / "t.csv", train).read_bytes()}
+    files["set/dev.jsonl"] = tiny.save_jsonl(tmp_path / "t.jsonl", dev).read_bytes()
+    path = zip_of(tmp_path / "reviews.zip", files)
+    splits = data.load(load_data_section({"name": str(path)}))
+    assert {name: len(split.rows) for name, split in splits.items()} == {"train": 30, "validation": 12}
+    assert splits["validation"].origin == str(path / "set/dev.jsonl")
+    assert splits["train"].fingerprint != splits["validation"].fingerprint
+    refused("set/dev.jsonl", "name the one", error=ConfigError, train_file=str(path))
+    refused("did you mean 'set/train.csv'", error=ConfigError, train_file=str(path / "set/trian.csv"))
+    shown = json.loads(cli("inspect", "data", "reviews.zip", "--json").stdout)
+    assert {name: one["rows"] for name, one in shown["splits"].items()} == {"train": 30, "validation": 12}
+    shown = json.loads(cli("inspect", "data", "reviews.zip/set/train.csv", "--json").stdout)
+    assert sum(one["rows"] for one in shown["splits"].values()) == 30
+    zip_of(path, {"a.csv": files["set/train.csv"], "b.csv": files["set/train.csv"]})
+    refused("a.csv", "b.csv", error=ConfigError, name=str(path))
+    refused("holds no data file", "x.txt", error=ConfigError, name=str(zip_of(path, {"x.txt": b""})))
+
+
+def test_row_98_hostile_zip_files(tmp_path: Path) -> None:
+    content = tiny.save_csv(tmp_path / "t.csv", tiny.rows(200)).read_bytes()
+    path = zip_of(tmp_path / "x.zip", {"t.csv": content})
+    whole = path.read_bytes()
+    for broken in (whole[:-30], content, b"", whole[:60] + bytes(20) + whole[80:]):
+        refused(f"{path}", train_file=str(write(path, broken)))
+    bomb = zip_of(tmp_path / "bomb.zip", {"t.csv": b"text,label\n" + b"a" * (80 << 20)})
+    refused("t.csv: unpacks to more than", train_file=str(bomb))
+    zip_of(tmp_path / "bomb.zip", {"t.parquet": b"a" * (80 << 20)})
+    refused("t.parquet: unpacks to more than", train_file=str(bomb))
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("t.csv", content)
+        with pytest.warns(UserWarning):
+            archive.writestr("t.csv", content)
+    refused("two entries are named 't.csv'", train_file=str(path))
+    with zipfile.ZipFile(path, "w") as archive:
+        link = zipfile.ZipInfo("t.csv")
+        link.external_attr = 0o120777 << 16
+        archive.writestr(link, "/etc/passwd")
+    refused("is a link", train_file=str(path))
+    whole = zip_of(path, {"t.csv": content}).read_bytes()
+    locked = whole.replace(b"PK\x01\x02\x14\x03\x14\x00\x00\x00", b"PK\x01\x02\x14\x03\x14\x00\x01\x00")
+    assert locked != whole
+    refused("is encrypted", train_file=str(write(path, locked)))
+    refused("no such file", train_file=str(tmp_path / ("x" * 300 + ".zip") / "t.csv"))
+    (tmp_path / "folder.zip").mkdir()
+    refused("not a regular file", train_file=str(tmp_path / "folder.zip"))
+
+
+def as_stream(table: Any, path: Path, rows: int) -> Path:
+    import pyarrow as pa
+
+    with pa.ipc.new_stream(str(path), table.schema) as writer:
+        writer.write_table(table, max_chunksize=rows)
+    return path
+
+
+def test_row_98_arrow_and_feather(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from pyarrow import feather
+
+    table = pa.Table.from_pylist(tiny.rows(50)).append_column("id", pa.array(range(50), pa.uint16()))
+    table = table.set_column(1, "label", table["label"].dictionary_encode())
+    pq.write_table(table, tmp_path / "t.parquet")
+    files = [as_stream(table, tmp_path / "t.arrow", 7)]
+    for compression in ("lz4", "zstd", "uncompressed"):
+        files.append(tmp_path / f"{compression}.feather")
+        feather.write_feather(table, str(files[-1]), compression=compression, chunksize=7)
+    monkeypatch.setattr(columns, "BATCH_ROWS", 3)
+    for path in files:
+        assert read(path) == read(tmp_path / "t.parquet")
+        assert rows_of(train_file=str(path)) == rows_of(train_file=str(tmp_path / "t.parquet"))
+    doubled = pa.table([["a"], ["b"]], names=["text", "text"])
+    refused("2 columns are named 'text'", train_file=str(as_stream(doubled, tmp_path / "d.arrow", 7)))
+    refused("Feather of the first version", train_file=str(write(tmp_path / "first.feather", b"FEA1" + bytes(60))))
+
+
+@pytest.mark.parametrize("kind", ["stream", "file", "compressed"])
+def test_row_98_damaged_arrow_is_one_line(kind: str, tmp_path: Path) -> None:
+    import pyarrow as pa
+    from pyarrow import feather
+
+    table = pa.Table.from_pylist(tiny.rows(60))
+    path = as_stream(table, tmp_path / "t.arrow", 20)
+    if kind != "stream":
+        feather.write_feather(table, str(path), compression="lz4" if kind == "compressed" else "uncompressed")
+    whole = path.read_bytes()
+    for length in range(0, len(whole), 40):
+        refused("not a readable Arrow file", train_file=str(write(path, whole[:length])))
+    if kind == "stream":
+        refused("not a readable Arrow file", train_file=str(write(path, whole + whole)))
+    refused_ones = 0
+    for place in range(0, len(whole), 13):
+        write(path, whole[:place] + b"\xff\x7f\xfe" + whole[place + 3 :])
+        try:
+            prepare(train_file=str(path))
+        except DataError as error:
+            refused_ones += 1
+            assert "\n" not in str(error)
+    assert refused_ones > 20
+
+
+def saved(folder: Path, count: int = 40) -> Path:
+    """A data set with splits and names of labels, as ``datasets`` saves it."""
+    import datasets
+
+    names = datasets.ClassLabel(names=["pos", "neg"])
+    kinds = datasets.Features({"text": datasets.Value("string"), "label": names, "lang": datasets.Value("string")})
+    rows = [
+        {**row, "label": names.str2int(row["label"]), "lang": ("de", "en")[place % 4 // 2]}
+        for place, row in enumerate(tiny.rows(count))
+    ]
+    whole = datasets.Dataset.from_list(rows, features=kinds)
+    both = datasets.DatasetDict(train=whole, validation=whole.select(range(8)))
+    both.save_to_disk(folder, num_shards={"train": 3, "validation": 1})
+    return folder
+
+
+def test_row_98_a_folder_that_datasets_saved(tmp_path: Path, cli: Cli) -> None:
+    import datasets
+
+    folder = saved(tmp_path / "set")
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    splits = data.load(load_data_section({"name": str(folder)}))
+    assert {name: len(split.rows) for name, split in splits.items()} == {"train": 40, "validation": 8}
+    assert splits["train"].rows["text"][:] == [row["text"] for row in tiny.rows(40)]
+    task, examples = prepare(name=str(folder))
+    assert task.answer.names == ("pos", "neg")
+    wanted = [task.answer.names.index(row["label"]) for row in tiny.rows(8)]
+    assert examples["validation"].truth.tolist() == wanted
+    _, filtered = prepare(name=str(folder), filter={"lang": "en"})
+    assert len(filtered["train"]) == 20
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before, "nothing is written"
+    shown = json.loads(cli("inspect", "data", "set", "--json").stdout)
+    assert {name: one["rows"] for name, one in shown["splits"].items()} == {"train": 40, "validation": 8}
+    assert len(rows_of(name=str(folder / "train"))) == 40
+    changed = datasets.Dataset.load_from_disk(folder / "train").select(range(39))
+    changed.save_to_disk(tmp_path / "other")
+    other = data.load(load_data_section({"name": str(tmp_path / "other")}))["train"]
+    assert other.fingerprint != splits["train"].fingerprint
+    refused("no column 'review'", name=str(folder), text="review")
+
+
+def test_row_98_a_damaged_folder_that_datasets_saved(tmp_path: Path) -> None:
+    folder = saved(tmp_path / "set")
+    shard = folder / "train" / "data-00001-of-00003.arrow"
+    whole, state = shard.read_bytes(), (folder / "train" / "state.json").read_text()
+    for broken in (whole[:-8], whole[:-100], b"", whole[:300] + b"\xff" * 40 + whole[340:]):
+        shard.write_bytes(broken)
+        refused("data-00001-of-00003.arrow: not a readable Arrow file", name=str(folder))
+    shard.unlink()
+    refused("data-00001-of-00003.arrow: no such file", name=str(folder))
+    shard.write_bytes(whole)
+    for content, named in [
+        ("{", "can't be read as JSON"),
+        ("[]", "no list"),
+        (state.replace("data-00001", "../data-00001"), "in its own folder"),
+        ('{"_data_files": [3]}', "in its own folder"),
+    ]:
+        write(folder / "train" / "state.json", content)
+        refused("state.json", named, name=str(folder))
+    write(folder / "dataset_dict.json", '{"splits": ["../set/train"]}')
+    refused("dataset_dict.json", name=str(folder))
+
+
+def class_folder(folder: Path, rows: list[dict[str, Any]], ending: str = ".txt") -> Path:
+    for place, row in enumerate(rows):
+        (folder / row["label"]).mkdir(parents=True, exist_ok=True)
+        write(folder / row["label"] / f"{place}_9{ending}", row["text"] + "\n")
+    return folder
+
+
+def in_order(rows: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    return sorted(((row["text"], row["label"]) for row in rows), key=lambda one: one[1])
+
+
+def test_row_98_a_folder_for_each_class(tmp_path: Path, run: Path, cli: Cli) -> None:
+    """As aclImdb is unpacked: other files beside the folders, and one of texts without a label."""
+    train, test = tiny.rows(60), tiny.rows(24, seed=3)
+    folder = class_folder(tmp_path / "aclImdb" / "train", train).parent
+    class_folder(folder / "test", test)
+    class_folder(folder / "train", [{"text": "no label", "label": "unsup"}])
+    for other in ("README", "imdb.vocab", "train/labeledBow.feat", "train/.DS_Store", "train/pos/.hidden"):
+        write(folder / other, b"\xff")
+    splits = data.load(load_data_section({"name": str(folder)}))
+    assert {name: len(split.rows) for name, split in splits.items()} == {"train": 60, "test": 24}
+    read_back = splits["train"].rows.to_list()
+    assert [(row["text"], row["label"]) for row in read_back] == in_order(train), "2_9 comes before 10_9"
+    assert splits["train"].origin == f"{folder / 'train'} (without unsup)"
+    assert rows_of(name=str(folder / "train")) == rows_of(train_file=str(folder / "train")) == read_back
+    shown = json.loads(cli("inspect", "data", "aclImdb", "--json").stdout)
+    assert {name: one["rows"] for name, one in shown["splits"].items()} == {"train": 60, "test": 24}
+    ended = cli("evaluate", run, "--data", "aclImdb/test", "--json")
+    assert ended.returncode == 0, ended.stderr
+    assert 0 <= json.loads(ended.stdout)["eval_accuracy"] <= 1
+    before = splits["train"].fingerprint
+    write(folder / "train" / "pos" / "0_9.txt", "changed")
+    assert data.load(load_data_section({"name": str(folder)}))["train"].fingerprint != before
+    assert len(rows_of(name=str(class_folder(tmp_path / "news", train, "")))) == 60, "names without an ending"
+
+
+def test_row_98_what_a_folder_for_each_class_must_not_hold(tmp_path: Path) -> None:
+    folder = class_folder(tmp_path / "set", tiny.rows(40))
+    odd = folder / "pos" / "odd.txt"
+    where = {"name": str(folder)}
+    refused(f"{write(odd, b'caf' + bytes([0xE9]))}: the byte at offset 3 is not UTF-8", **where)
+    assert prepare(**where, encoding="cp1252")
+    assert prepare(**where, skip_bad_rows=0.1)[1]["train"].skipped == 1
+    odd.unlink()
+    write(folder / "pos" / "odd.jpg", b"")
+    refused(str(folder / "pos" / "odd.jpg"), "no text by its name", **where)
+    (folder / "pos" / "odd.jpg").unlink()
+    for target in ("/dev/zero", "nowhere", str(folder)):
+        odd.symlink_to(target)
+        refused(f"{odd}: not a regular file", **where)
+        odd.unlink()
+    (folder / "none").mkdir()
+    refused(f"{folder / 'none'}: holds no text", **where)
+    (folder / "none").rmdir()
+    refused("no column 'TEXT'", "did you mean 'text'?", **where, text="TEXT")
+    (tmp_path / "splits" / "train").mkdir(parents=True)
+    write(tmp_path / "splits" / "train" / "a.txt", "x")
+    refused("no folder of texts for each class", error=ConfigError, name=str(tmp_path / "splits"))
+
+
 @pytest.mark.parametrize("indent", [None, 2])
 @pytest.mark.parametrize("chunk", [1, 7, 1 << 20])
 def test_row_98_an_array_of_objects(
@@ -484,7 +739,7 @@ def test_row_98_an_array_under_the_only_key(
         (whole[:-1], "after the end of the array"),
         (whole + "x", "after the end of the array"),
         (whole[:-1] + ', "more": 1}', "after the end of the array|not a valid JSON object"),
-        (whole[:-2], "row 40|line 1"),
+        (whole[:-2], "after the end of the array|row 40|line 1"),
     ]:
         with pytest.raises(DataError, match=named):
             read(write(path, broken))

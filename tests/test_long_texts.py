@@ -254,7 +254,8 @@ class TestRuns:
             content = tiny.recipe(models("bert"), train, data=data, method={"name": "full"}, training=training)
             metrics = workflow.run(recipes.parse(content), tmp_path / way, progress=False).metrics
             found[way] = metrics["tuned"]["eval_accuracy"]
-        assert found["cut"] < 0.65 < 0.8 < found["head-tail"]
+        assert found["cut"] < 0.65
+        assert found["head-tail"] > 0.8
         assert found["stride"] > 0.65
 
 

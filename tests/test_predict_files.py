@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import openpyxl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -25,6 +26,7 @@ from conftest import ROOT
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from pyarrow import feather
 
 from featherweight.errors import ConfigError, DataError, FeatherweightError
 from featherweight.inference.predictor import Predictor
@@ -33,7 +35,8 @@ from featherweight.sources.formats import format_of
 from featherweight.tasks.sequence_classification import SequenceClassification
 
 CASES = ROOT.parent / "shared" / "cases" / "15"
-ENDINGS = ("csv", "tsv", "jsonl", "parquet")
+ENDINGS = ("csv", "tsv", "xlsx", "jsonl", "parquet", "arrow")
+TEXTS, TYPED = ("csv", "tsv", "xlsx"), ("parquet", "arrow")
 Row = dict[str, Any]
 
 many = settings(
@@ -98,8 +101,10 @@ def own(row: Row, labels: Sequence[str] = ("neg", "pos")) -> Row:
     return {name: value for name, value in row.items() if name not in names}
 
 
-def as_cell(value: Any) -> str:
-    """What a file of nothing but texts says for a value."""
+def as_cell(value: Any, ending: str = "csv") -> str:
+    """What a file of nothing but texts says for a value; a workbook's numbers don't say whether they are whole."""
+    if ending == "xlsx" and isinstance(value, float) and value.is_integer() and abs(value) <= 2**53:
+        return str(int(value))
     if value is None:
         return ""
     if isinstance(value, str):
@@ -122,11 +127,13 @@ def without_missing(value: Any) -> Any:
 
 def require_same(before: Sequence[Row], after: Sequence[Row], ending: str) -> None:
     columns = list(dict.fromkeys(name for row in before for name in row))
-    if ending in {"csv", "tsv"}:
+    if ending in TEXTS:
         for name in columns:  # these can't tell an empty text from none, so no file has both in one column
             cells = [row.get(name) for row in before]
             assert not ("" in cells and None in cells)
-        assert [own(row) for row in after] == [{name: as_cell(row.get(name)) for name in columns} for row in before]
+        assert [own(row) for row in after] == [
+            {name: as_cell(row.get(name), ending) for name in columns} for row in before
+        ]
     elif ending == "jsonl":
         assert json.dumps([own(row) for row in after]) == json.dumps(before, default=as_cell)
     else:
@@ -166,7 +173,7 @@ def test_row_73_optional_and_nested_keys(name: str, ending: str, tmp_path: Path)
         ([[1], ["a"]], "csv tsv jsonl"),
         ([{"a": 1}, {"a": "b"}], "csv tsv jsonl"),
         ([[], {}], "csv tsv jsonl"),
-        ([{}, {}], "csv tsv jsonl"),
+        ([{}, {}], "csv tsv jsonl arrow"),
         ([[], []], "csv tsv jsonl parquet"),
         ([None, None], "csv tsv jsonl parquet"),
         ([None, ""], "jsonl parquet"),
@@ -189,7 +196,8 @@ def test_row_73_what_each_format_holds(values: list[Any], endings: str, tmp_path
         if after is not None:
             held.append(ending)
             require_same(rows, after, ending)
-    assert held == [one for one in ENDINGS if one in endings.split()]
+    expected = endings.replace("parquet", "parquet arrow").replace("tsv", "tsv xlsx").split()
+    assert held == [one for one in ENDINGS if one in expected]
 
 
 def test_row_73_the_message_names_the_row_and_a_format_that_holds_it(tmp_path: Path) -> None:
@@ -198,17 +206,25 @@ def test_row_73_the_message_names_the_row_and_a_format_that_holds_it(tmp_path: P
     with pytest.raises(DataError, match=r"the column 'value' holds values of two types .*write \.jsonl"):
         Predictor(Answers()).predict_file(source, tmp_path / "out.parquet")
     pq.write_table(pa.table({"text": ["a", "b"], "raw": [None, b"x"]}), tmp_path / "in.parquet")
-    for ending in ("csv", "tsv", "jsonl"):
+    for ending in (*TEXTS, "jsonl"):
         with pytest.raises(DataError, match=r"row 2: the column 'raw' holds bytes, .*write \.parquet"):
             Predictor(Answers()).predict_file(tmp_path / "in.parquet", tmp_path / f"out.{ending}")
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_row_31_a_column_of_nearly_the_name_is_offered(ending: str, tmp_path: Path) -> None:
+    source = save(tmp_path / f"in.{ending}", [{"TEXT": "a", "n": "1"}])
+    with pytest.raises(DataError, match=r"no column 'text' \(did you mean 'TEXT'\?\); it has 'TEXT', 'n'; set --col"):
+        Predictor(Answers()).predict_file(source, tmp_path / "out.jsonl")
+    assert Predictor(Answers()).predict_file(source, tmp_path / "out.jsonl", column="TEXT") == 1
 
 
 @pytest.mark.parametrize(
     ("column", "refusing"),
     [
         ("prediction", ENDINGS),
-        ("probabilities", ("jsonl", "parquet")),
-        ("probability_pos", ("csv", "tsv")),
+        ("probabilities", ("jsonl", *TYPED)),
+        ("probability_pos", TEXTS),
         ("probability_", ()),
     ],
 )
@@ -239,12 +255,15 @@ def test_row_73_no_rows(ending: str, tmp_path: Path) -> None:
         out = tmp_path / f"out.{ending}"
         assert predict(tmp_path / source, out) == []
         given = [] if source == "in.jsonl" else ["id", "text", "at"]
-        if ending in {"csv", "tsv"}:
+        if ending == "xlsx":
+            header = [cell.value for cell in openpyxl.load_workbook(out).active[1]]
+            assert header == [*given, "prediction", "probability_neg", "probability_pos"]
+        elif ending in TEXTS:
             with out.open(newline="") as stream:
                 header = next(csv.reader(stream, delimiter="," if ending == "csv" else "\t"))
             assert header == [*given, "prediction", "probability_neg", "probability_pos"]
-        elif ending == "parquet":
-            schema = pq.read_schema(out)
+        elif ending in TYPED:
+            schema = table_of(out).schema
             assert schema.names == [*given, "prediction", "probabilities"]
             assert source != "in.parquet" or [schema.field(name) for name in given] == [*empty]
         else:
@@ -322,6 +341,14 @@ def save(path: Path, rows: Sequence[Row]) -> Path:
     """As other programs write such files."""
     if path.suffix == ".parquet":
         pq.write_table(pa.Table.from_pylist([*rows]), path)
+    elif path.suffix == ".xlsx":
+        book = openpyxl.Workbook()
+        book.active.append([*dict.fromkeys(name for row in rows for name in row)])
+        for row in rows:
+            book.active.append([*row.values()])
+        book.save(path)
+    elif path.suffix == ".arrow":
+        feather.write_feather(pa.Table.from_pylist([*rows]), path)
     elif path.suffix == ".jsonl":
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     else:
@@ -367,7 +394,7 @@ def test_row_73_tables_into_every_format(
     if after is not None:
         require_same(rows, after, ending)
     else:
-        assert ending in {"csv", "tsv"} or {"prediction", "probabilities"} & {*columns}
+        assert ending in TEXTS or {"prediction", "probabilities"} & {*columns}
 
 
 instants = st.datetimes(dt.datetime(1700, 1, 1), dt.datetime(2200, 1, 1))
@@ -431,13 +458,13 @@ def test_row_73_parquet_into_every_format(
     table = pa.Table.from_arrays(columns, schema=schema)
     pq.write_table(table, folder / "in.parquet", row_group_size=2)
     after = predict_table(folder, ending)
-    if ending == "parquet":
+    if ending in TYPED:
         if after is None:
             assert {"prediction", "probabilities"} & {*names}
             return
-        written = pq.read_table(folder / "out.parquet")
+        written = table_of(folder / f"out.{ending}")
         assert written.schema.metadata[b"file"] == b"kept"
-        before = pq.read_table(folder / "in.parquet")
+        before = as_written(table_of(folder / "in.parquet"), ending)
         assert written.select(range(len(names))).equals(before, check_metadata=False)
         assert written.schema.names == [*names, "prediction", "probabilities"]
         assert [written.schema.field(i).type for i in range(len(names))] == before.schema.types
@@ -447,13 +474,26 @@ def test_row_73_parquet_into_every_format(
 
 def predict_table(folder: Path, ending: str) -> list[Row] | None:
     """As ``predict``, where the target may hold what Python has no value for."""
-    if ending != "parquet":
+    if ending not in TYPED:
         return predict(folder / "in.parquet", folder / f"out.{ending}")
     try:
-        Predictor(Answers()).predict_file(folder / "in.parquet", folder / "out.parquet")
+        Predictor(Answers()).predict_file(folder / "in.parquet", folder / f"out.{ending}")
     except DataError:
         return None
     return []
+
+
+def table_of(path: Path) -> pa.Table:
+    return pq.read_table(path) if path.suffix == ".parquet" else pa.ipc.open_file(path.read_bytes()).read_all()
+
+
+def as_written(table: pa.Table, ending: str) -> pa.Table:
+    """Arrow's own format holds the values of categories in their place."""
+    for place, one in enumerate(table.schema):
+        if ending == "arrow" and pa.types.is_dictionary(one.type):
+            plain = one.with_type(one.type.value_type)
+            table = table.set_column(place, plain, table.column(place).cast(plain.type))
+    return table
 
 
 def arrow(values: list[Any], kind: pa.DataType) -> pa.Array:
@@ -507,14 +547,15 @@ def test_row_73_every_type_of_arrow(kind: pa.DataType, held: str, tmp_path: Path
     value = dt.datetime(2026, 7, 2, 3, 4, 5, 6, dt.UTC) if zoned else EXAMPLES.get(kind, 1)
     pq.write_table(pa.table({"text": ["a", "b"], "value": arrow([value, None], kind)}), tmp_path / "in.parquet")
     before = pq.read_table(tmp_path / "in.parquet")
-    assert predict_table(tmp_path, "parquet") is not None
-    written = pq.read_table(tmp_path / "out.parquet").select(["text", "value"])
-    assert written.schema == before.schema
-    assert written["value"].slice(1).null_count == 1
-    assert str(written["value"][0]) == str(before["value"][0])  # NaN is not equal to itself
-    for ending in ("csv", "tsv", "jsonl"):
+    for ending in TYPED:
+        assert predict_table(tmp_path, ending) is not None
+        written = table_of(tmp_path / f"out.{ending}").select(["text", "value"])
+        assert written.schema == as_written(before, ending).schema
+        assert written["value"].slice(1).null_count == 1
+        assert str(written["value"][0]) == str(before["value"][0])  # NaN is not equal to itself
+    for ending in (*TEXTS, "jsonl"):
         after = predict(tmp_path / "in.parquet", tmp_path / f"out.{ending}")
-        assert (after is not None) == (ending in held.split())
+        assert (after is not None) == (ending.replace("xlsx", "csv") in held.split())
         if after is not None:
             require_same(read(tmp_path / "in.parquet"), after, ending)
 

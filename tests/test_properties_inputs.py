@@ -149,7 +149,7 @@ contents = st.one_of(
 @many
 @given(
     contents,
-    st.sampled_from([".csv", ".tsv", ".jsonl", ".json", ".parquet", ".csv.gz"]),
+    st.sampled_from([".csv", ".tsv", ".jsonl", ".json", ".parquet", ".arrow", ".xlsx", ".conll", ".csv.gz", ".zip"]),
     st.sampled_from(["utf-8", "utf-16", "latin-1", "utf-7", "shift_jis"]),
     st.sampled_from([0.0, 0.5]),
 )

@@ -84,7 +84,7 @@ def drift() -> list[str]:
     extras = project["optional-dependencies"]
     for wanted, pinned in [
         (project["dependencies"] + extras["demo"], pins["run"]),
-        (extras["dev"], pins["dev"]),
+        (extras["dev"] + extras["xlsx"], pins["dev"]),
         *((extras[extra], pins["run"] + pins[extra]) for extra in HASHED),
     ]:
         versions: dict[str, list[str]] = {}

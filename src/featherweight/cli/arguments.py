@@ -101,10 +101,20 @@ def data_keys(value: str) -> dict[str, Any]:
     """What ``--data`` means: a file, or a pattern for files, is a train file, all else is the data set's name; a
     recipe's own source goes."""
     from featherweight.recipe import FILE_KEYS
+    from featherweight.sources.formats import on_disk
 
     nothing: dict[str, Any] = dict.fromkeys(("name", *FILE_KEYS))
-    is_file = Path(value).is_file() or (has_magic(value) and not Path(value).exists())
-    return nothing | ({"train_file": value} if is_file else {"name": value})
+    path = Path(value)
+    is_file = on_disk(path).is_file() or (has_magic(value) and not path.exists())
+    return nothing | ({"train_file": value} if is_file and not may_hold_splits(value) else {"name": value})
+
+
+def may_hold_splits(value: str) -> bool:
+    """Whether it is a folder or a zip file, which may hold several files."""
+    from featherweight.sources.formats import zipped
+
+    path = Path(value)
+    return path.is_dir() or zipped.of(path) == path
 
 
 def data_section(target: str, value: str | None, assignments: Sequence[str], reading: dict[str, Any]) -> Any:

@@ -10,6 +10,7 @@ from featherweight.cli.arguments import (
     add_set,
     command,
     console_for,
+    may_hold_splits,
     quiet_libraries,
     reading_keys,
 )
@@ -44,7 +45,12 @@ def add(commands: Any) -> None:
         "label shares, lengths, duplicates and leaks, words that give the label away, suspected label errors",
         "featherweight inspect data train.tsv validation.tsv --set data.text=sentence",
     )
-    parser.add_argument("files", nargs="+", metavar="FILE", help="up to three files; each is looked at as one split")
+    parser.add_argument(
+        "files",
+        nargs="+",
+        metavar="FILE",
+        help="up to three files, each of which is looked at as one split, or a folder or zip file of them",
+    )
     parser.add_argument("--task", metavar="TASK", help="what the data is for, as in a recipe")
     add_set(parser, "set a key of the data section, such as data.text=sentence")
     add_reading(parser)
@@ -62,7 +68,8 @@ def _inspect_data(arguments: Arguments) -> None:
 
     if len(arguments.files) > len(FILE_KEYS):
         raise ConfigError(f"at most {len(FILE_KEYS)} files, taken as train, validation and test")
-    keys = dict(zip(FILE_KEYS, arguments.files, strict=False))
+    is_set = len(arguments.files) == 1 and may_hold_splits(arguments.files[0])
+    keys = dict(zip(("name",) if is_set else FILE_KEYS, arguments.files, strict=False))
     overrides = recipes.parse_set(arguments.assignments)
     if foreign := sorted(set(overrides) - {"data"}):
         raise ConfigError(f"--set {foreign[0]}: data is looked at by the keys of its own section, such as data.text")

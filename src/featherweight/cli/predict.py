@@ -23,7 +23,9 @@ def add(commands: Any) -> None:
         "--text-pair", action="append", metavar="TEXT", help="the second text of each --text, for a model of pairs"
     )
     source.add_argument(
-        "--input", metavar="FILE", help="CSV, TSV, JSON, JSONL (also .gz) or Parquet; - reads JSONL from a pipe"
+        "--input",
+        metavar="FILE",
+        help="CSV, TSV, JSON, JSONL, Parquet, Arrow or Excel, also .gz or .zip; - reads JSONL from a pipe",
     )
     parser.add_argument("--output", metavar="FILE", help="where the rows go, with their predictions (default: -)")
     add_base_model(parser)

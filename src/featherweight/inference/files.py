@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from featherweight.errors import ConfigError, DataError
 from featherweight.records.questions import Question
-from featherweight.registry import FORMATS
+from featherweight.registry import FORMATS, did_you_mean
 from featherweight.sources import cells, data_files
-from featherweight.sources.formats import Format, Reading, Row, format_of, opened, unique
+from featherweight.sources.formats import Format, Reading, Row, format_of, on_disk, opened, unique
+from featherweight.sources.formats.columns import Columnar, Columns, values
 from featherweight.sources.formats.writing import NotHeldError, rehearse
 from featherweight.storage.whole import write_file
 from featherweight.tasks import Task
@@ -46,8 +47,7 @@ def answer_file(
         raise ConfigError(f"{output}: not a regular file; name a file, or - for a pipe")
     with _opened(source, how) as given:
         given.choose(candidates)
-        plan = _by_columns if given.format.keeps_types and target.keeps_types else _by_rows
-        fill = plan(predictor, given, target, output)
+        fill = _filling(predictor, given, target, output)
         if output == "-":
             return fill(sys.stdout.buffer)
         count = 0
@@ -110,7 +110,8 @@ class _Source:
             if name not in found:
                 has = f"it has {', '.join(map(repr, found))}" if found else "it has none"
                 raise DataError(
-                    f"{self.name}: {where}no column {name!r}; {has}{cells.whose_columns(found)}; set --column"
+                    f"{self.name}: {where}no column {name!r}{did_you_mean(name, found)}; {has}"
+                    f"{cells.whose_columns(found)}; set --column"
                 )
 
     def refuse_clash(self, found: Collection[str], added: frozenset[str]) -> None:
@@ -119,7 +120,7 @@ class _Source:
 
     def require_unchanged(self) -> None:
         if self.state is not None:
-            now = Path(self.name).stat()
+            now = on_disk(Path(self.name)).stat()
             if (now.st_size, now.st_mtime_ns) != (self.state.st_size, self.state.st_mtime_ns):
                 raise DataError(f"{self.name}: changed while it was read; predict it again")
 
@@ -143,7 +144,15 @@ def _opened(source: str, how: Reading) -> Iterator[_Source]:
     path = Path(source)
     data_files.require_regular(path)
     with opened(path) as (found, stream):
-        yield _Source(source, found, stream, how, state=path.stat())
+        yield _Source(source, found, stream, how, state=on_disk(path).stat())
+
+
+def _filling(predictor: Predictor, given: _Source, target: Format, output: str) -> Fill:
+    """How the target is written: column by column where both formats have types of columns, else row by row."""
+    if isinstance(given.format, Columnar) and isinstance(target, Columnar):
+        columns = given.format.open_columns(given.stream, given.name)
+        return _by_columns(predictor, given, columns, target, output)
+    return _by_rows(predictor, given, target, output)
 
 
 def _by_rows(predictor: Predictor, given: _Source, target: Format, output: str) -> Fill:
@@ -187,25 +196,22 @@ def _by_rows(predictor: Predictor, given: _Source, target: Format, output: str) 
     return fill
 
 
-def _by_columns(predictor: Predictor, given: _Source, target: Format, output: str) -> Fill:
+def _by_columns(predictor: Predictor, given: _Source, file: Columns, target: Columnar, output: str) -> Fill:
     """The file's columns as they are, of whatever type, and the predictions as two more."""
     import pyarrow as pa
 
-    from featherweight.sources.formats import parquet
-
-    file = parquet.open_columns(given.stream, given.name)
-    names = unique(file.schema_arrow.names, given.name, given.how)
+    names = unique(file.schema.names, given.name, given.how)
     given.require_columns(names)
     fields = predictor.kind.fields(predictor.options)
     given.refuse_clash(names, frozenset(one.name for one in fields))
     places = [names.index(name) for name in given.texts]
     done = 0
-    for batch in parquet.read_columns(file, given.name):
-        texts = (parquet.values(batch.column(names.index(name)), name, given.name) for name in given.texts)
+    for batch in file.batches():
+        texts = (values(batch.column(names.index(name)), name, given.name) for name in given.texts)
         for found in zip(*texts, strict=True):
             done += 1
             given.asked(found, done, predictor)
-    schema = file.schema_arrow
+    schema = file.schema
     for one in fields:
         schema = schema.append(one)
 
@@ -213,7 +219,7 @@ def _by_columns(predictor: Predictor, given: _Source, target: Format, output: st
         waiting: deque[pa.RecordBatch] = deque()
 
         def asked() -> Iterator[Any]:
-            for batch in parquet.read_columns(file, given.name):
+            for batch in file.batches():
                 if batch.num_rows:
                     waiting.append(batch)
                     texts = (batch.column(place).to_pylist() for place in places)
@@ -228,6 +234,9 @@ def _by_columns(predictor: Predictor, given: _Source, target: Format, output: st
             yield pa.RecordBatch.from_arrays([*batch.columns, *added], schema=schema)
 
     def fill(stream: BinaryIO) -> int:
-        return parquet.write_batches(stream, schema, answered())
+        try:
+            return target.write_batches(stream, schema, answered())
+        except NotHeldError as error:
+            raise error.at(given.name, output) from error
 
     return fill

@@ -113,7 +113,7 @@ class Predictor:
         encoding: str = "utf-8",
         delimiter: str | None = None,
     ) -> int:
-        """Answer each row of a CSV, TSV, JSON, JSONL or Parquet file into another, which appears when it is complete.
+        """Answer each row of a data file into another, of any format, which appears when it is complete.
 
         Args:
             source: ``-`` reads JSONL from standard input.

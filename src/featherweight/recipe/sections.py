@@ -30,7 +30,10 @@ FILE_KEYS = ("train_file", "validation_file", "test_file")
 DEFAULT_METHOD = "lora"
 ADAMW = ("adamw_torch", "adamw_torch_fused")  # two names of one optimizer
 LONGEST_NAME = 64
-_FILES = "CSV, TSV, JSON, JSONL or Parquet file, a pattern, or a list of them; text files may be gzipped"
+_FILES = (
+    "CSV, TSV, JSON, JSONL, Parquet, Arrow or Excel file, also within a zip file, a pattern, or a list; text files "
+    "may be gzipped"
+)
 
 
 # Text and label columns, in the order in which they are looked for.
@@ -65,7 +68,7 @@ class DataSection(Section):
     numeric: ClassVar[bool] = False
     usual: ClassVar[Usual] = ()
 
-    name: str | None = Field(None, description="hub id, folder, or package:NAME/PATH", min_length=1)
+    name: str | None = Field(None, description="hub id, folder, zip file, or package:NAME/PATH", min_length=1)
     config: str | None = Field(None, description="configuration of a hub data set")
     revision: Revision | None = Field(None, description="branch, tag or commit of a hub data set")
     train_file: Files | None = Field(None, description=_FILES)

@@ -19,8 +19,14 @@ from featherweight.registry import elsewhere
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return ``" (did you mean 'x'?)"`` for the closest known name, or an empty string."""
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f" (did you mean '{close[0]}'?)" if close else ""
+    names = list(known)
+    close = look_alike(name, names) or next(iter(difflib.get_close_matches(name, names, n=1)), None)
+    return f" (did you mean {close!r}?)" if close else ""
+
+
+def look_alike(name: str, known: Iterable[str]) -> str | None:
+    """The known name that differs only in case, or in white space around it."""
+    return next((one for one in known if one.strip().casefold() == name.strip().casefold()), None)
 
 
 class _Deferred:
@@ -149,6 +155,8 @@ FORMATS = Registry(
         "tsv": "featherweight.sources.formats.delimited:Tsv",
         "jsonl": "featherweight.sources.formats.json_lines:JsonLines",
         "parquet": "featherweight.sources.formats.parquet:Parquet",
+        "arrow": "featherweight.sources.formats.arrow:Arrow",
+        "xlsx": "featherweight.sources.formats.xlsx:Xlsx",
         "conll": "featherweight.sources.formats.conll:Conll",
     },
 )

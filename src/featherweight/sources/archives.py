@@ -40,7 +40,9 @@ _ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz")
 
 
 @dataclass(frozen=True)
-class _Entry:
+class Entry:
+    """What an archive says of a file or folder in it."""
+
     name: str
     size: int
     is_folder: bool
@@ -64,7 +66,7 @@ def unpacked(name: str | Path) -> Path:
     path = Path(name)
     if not is_archive(path):
         return path
-    with _explained(path):
+    with explained(path):
         key = key_of(file_hash(path))
         folder = cached("unpacked", key, lambda aside: _unpack(path, aside))
     inner = list(folder.iterdir())
@@ -72,8 +74,8 @@ def unpacked(name: str | Path) -> Path:
 
 
 def _unpack(path: Path, folder: Path) -> None:
-    opened = _zip_entries if path.suffix.lower() == ".zip" else _tar_entries
-    with _explained(path):
+    opened = zip_entries if path.suffix.lower() == ".zip" else _tar_entries
+    with explained(path):
         _check(path, opened(path))
         for entry in opened(path):
             target = folder.joinpath(*entry.name.split("/"))
@@ -86,7 +88,7 @@ def _unpack(path: Path, folder: Path) -> None:
                     raise ModelError(f"{path}: {entry.name!r} is cut short")
 
 
-def _check(path: Path, entries: Iterator[_Entry]) -> None:
+def _check(path: Path, entries: Iterator[Entry]) -> None:
     """Refuse the archive for its first entry that is wrong."""
     packed = path.stat().st_size
     seen: dict[str, bool] = {}
@@ -111,7 +113,7 @@ def _check(path: Path, entries: Iterator[_Entry]) -> None:
         raise ModelError(f"{path}: the archive is empty")
 
 
-def _check_collision(path: Path, entry: _Entry, seen: dict[str, bool]) -> None:
+def _check_collision(path: Path, entry: Entry, seen: dict[str, bool]) -> None:
     """Refuse two entries that are one file where case or Unicode's forms are not told apart, or a file as a folder."""
     parts = names.folded(entry.name).split("/")
     whole = "/".join(parts)
@@ -122,7 +124,8 @@ def _check_collision(path: Path, entry: _Entry, seen: dict[str, bool]) -> None:
     seen[whole] = entry.is_folder
 
 
-def _zip_entries(path: Path) -> Iterator[_Entry]:
+def zip_entries(path: Path) -> Iterator[Entry]:
+    """What a zip file says is in it. Raises ModelError, or what ``explained`` makes one."""
     _require_short_directory(path)
     with zipfile.ZipFile(path) as archive:
         _refuse_overlaps(path, archive)
@@ -135,10 +138,10 @@ def _zip_entries(path: Path) -> Iterator[_Entry]:
             if info.flag_bits & 0x1:
                 raise ModelError(f"{path}: the entry {_shown(info.filename)} is encrypted; unpack it yourself")
             name = info.filename.removesuffix("/") if info.is_dir() else info.filename
-            yield _Entry(_relative(name), info.file_size, info.is_dir(), partial(archive.open, info))
+            yield Entry(_relative(name), info.file_size, info.is_dir(), partial(archive.open, info))
 
 
-def _tar_entries(path: Path) -> Iterator[_Entry]:
+def _tar_entries(path: Path) -> Iterator[Entry]:
     with path.open("rb") as raw:
         plain: Any = raw if path.suffix.lower() == ".tar" else gzip.GzipFile(fileobj=raw)
         bounded = _Bounded(plain)
@@ -151,7 +154,7 @@ def _tar_entries(path: Path) -> Iterator[_Entry]:
                     raise ModelError(
                         f"{path}: the entry {_shown(member.name)} is a link or device; nothing was unpacked"
                     )
-                yield _Entry(
+                yield Entry(
                     _relative(member.name),
                     member.size,
                     member.isdir(),
@@ -268,7 +271,8 @@ def _shown(name: str) -> str:
 
 
 @contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def explained(path: Path) -> Iterator[None]:
+    """What the libraries raise for a damaged archive is a ModelError that names it."""
     try:
         yield
     except (

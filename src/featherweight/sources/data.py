@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,8 +18,9 @@ from featherweight.errors import DataError
 from featherweight.recipe import DataSection
 from featherweight.records.rows import Split
 from featherweight.sources import cells, data_files, hub, row_store
-from featherweight.sources.formats import Reading, opened
-from featherweight.storage.cache import cached, file_hash, key_of
+from featherweight.sources.formats import Reading
+from featherweight.sources.saved import load_saved
+from featherweight.storage.cache import cached, key_of
 
 if TYPE_CHECKING:
     import datasets
@@ -52,11 +54,9 @@ def _columns(section: DataSection) -> list[str]:
         path = next(iter(files.values()))[0]
         data_files.require_regular(path)
         how = Reading(section.encoding, lambda error: None, section.delimiter)
-        with opened(path) as (reader, stream):
-            return list(next((row for _, row in reader.read(stream, str(path), how)), {}))
-    assert section.name is not None
-    splits = hub.load_dataset(section.name, section.config, section.revision)
-    return list(next(iter(splits.values()))[0].column_names)
+        with closing(data_files.read(path, how)) as rows:
+            return list(next((row for _, row in rows), {}))
+    return list(next(iter(_typed(section).values()))[0].column_names)
 
 
 def load(section: DataSection) -> dict[str, Split]:
@@ -73,10 +73,9 @@ def load(section: DataSection) -> dict[str, Split]:
     files = data_files.of(section)
     if files is not None:
         return {name: load_files(paths, section, name) for name, paths in files.items()}
-    assert section.name is not None
     return {
-        name: _of_hub(Split(name, rows, f"{section.name} ({name})", revision), section)
-        for name, (rows, revision) in hub.load_dataset(section.name, section.config, section.revision).items()
+        name: _checked(Split(name, rows, f"{section.name} ({name})", fingerprint), section)
+        for name, (rows, fingerprint) in _typed(section).items()
         if name in data_files.SPLITS
     }
 
@@ -86,7 +85,7 @@ def load_files(paths: Sequence[Path], section: DataSection, name: str) -> Split:
     for path in paths:
         data_files.require_regular(path)
     try:
-        hashes = [file_hash(path) for path in paths]
+        hashes = [data_files.fingerprint(path) for path in paths]
     except OSError as error:
         raise DataError(f"{error.filename}: can't be read: {error.strerror}") from None
     may_lack_label = name == "test"
@@ -100,16 +99,24 @@ def load_files(paths: Sequence[Path], section: DataSection, name: str) -> Split:
     rows = datasets.Dataset.from_file(str(folder / row_store.ROWS_FILE))
     skipped = json.loads((folder / row_store.SKIPPED_FILE).read_text(encoding="utf-8"))
     fingerprint = hashes[0] if len(hashes) == 1 else key_of(hashes)
-    return Split(name, rows, row_store.named(paths), fingerprint, skipped=skipped)
+    return Split(name, rows, data_files.named(paths), fingerprint, skipped=skipped)
 
 
-def _of_hub(split: Split, section: DataSection) -> Split:
-    """A split of a hub data set, filtered, once its columns are found to be texts and labels."""
+def _typed(section: DataSection) -> dict[str, tuple[datasets.Dataset, str]]:
+    """The splits of a data set that is no file: a folder that ``datasets`` saved, or one of the hub."""
+    assert section.name is not None
+    folder = data_files.folder_of(section.name)
+    return load_saved(folder) if folder else hub.load_dataset(section.name, section.config, section.revision)
+
+
+def _checked(split: Split, section: DataSection) -> Split:
+    """A split of a data set that has types, filtered, once its columns are found to be texts and labels."""
     rows = split.rows
-    for label in section.truths if split.name == "test" else ():
+    asked, may_lack_label = row_store.asked_columns(section), split.name == "test"
+    row_store.require_columns(rows.column_names, asked, split.origin, may_lack_label=may_lack_label)
+    for label in section.truths:
         if label not in rows.column_names:
             rows = rows.add_column(label, [None] * len(rows))
-    row_store.require_columns(rows.column_names, row_store.asked_columns(section), split.origin)
     for text in section.texts if "text" not in section.lists else ():
         cells.require_texts(*_first_value(rows, text), split.origin, text, row_store.TEXT_FIX)
     if "label" not in section.lists:
@@ -121,6 +128,7 @@ def _of_hub(split: Split, section: DataSection) -> Split:
                 row_store.as_text(value) == section.filter[name] for name, value in zip(columns, values, strict=True)
             ),
             input_columns=columns,
+            keep_in_memory=data_files.folder_of(section.name) is not None,  # else datasets writes beside the rows
         )
     labels = rows.features.get(section.label)
     names = getattr(getattr(labels, "feature", labels), "names", None)  # of a list it is the entries that have names

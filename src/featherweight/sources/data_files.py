@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import glob
 import re
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from featherweight.errors import ConfigError, DataError
 from featherweight.recipe import FILE_KEYS, PACKAGE_PREFIX, DataSection
 from featherweight.registry import did_you_mean
-from featherweight.sources import packages
-from featherweight.sources.formats import is_readable, suffixes
+from featherweight.sources import class_folders, packages
+from featherweight.sources.class_folders import is_class_folder
+from featherweight.sources.formats import Reading, Row, data_entries, is_readable, on_disk, opened, suffixes, zipped
+from featherweight.sources.saved import is_saved
+from featherweight.storage.cache import file_hash, key_of
 from featherweight.storage.names import beside, exists
 
 SPLITS = ("train", "validation", "test")
@@ -29,7 +32,7 @@ class _Shard:
 
 
 def of(section: DataSection) -> dict[str, list[Path]] | None:
-    """Split name to its files in order, or None where the section names a hub data set.
+    """Split name to its files in order, or None where the section names a data set that is no file.
 
     Raises:
         ConfigError: the section names something that isn't there, or that could be several things.
@@ -39,22 +42,62 @@ def of(section: DataSection) -> dict[str, list[Path]] | None:
         given = {key.removesuffix("_file"): getattr(section, key) for key in FILE_KEYS}
         return {name: _named(f"data.{name}_file", value) for name, value in given.items() if value is not None}
     is_package = section.name.startswith(PACKAGE_PREFIX)
-    path = packages.locate(section.name) if is_package else Path(section.name)
+    path = _located(section.name)
     if exists(path) and path.is_dir():
-        return _in_folder(path)
-    if is_package or exists(path):
+        return None if is_saved(path) else _in_folder(path)
+    if zipped.of(path) == path:
+        return _in_zip(path)
+    if is_package or exists(on_disk(path)):
         return {"train": [path]}
     if path.is_absolute() or is_readable(path):
         raise ConfigError(f"data.name: {section.name}: no such file or folder")
     return None
 
 
+def folder_of(name: str | None) -> Path | None:
+    """The folder that a data set's name means, or None where it is no folder here."""
+    if name is None:
+        return None
+    path = _located(name)
+    return path if exists(path) and path.is_dir() else None
+
+
 def require_regular(path: Path) -> None:
-    """Raises DataError where there is no such file, or it is none that can be read from start to end."""
-    if not exists(path):
+    """Raises DataError where there is no such file, or it is none that can be read from start to end.
+
+    What is read as one is also a folder with one for each class.
+    """
+    if not exists(on_disk(path)):
         raise DataError(f"{path}: no such file{did_you_mean(str(path), beside(path))}")
-    if not path.is_file():
-        raise DataError(f"{path}: not a regular file; name a CSV, TSV, JSON, JSONL or Parquet file")
+    if not on_disk(path).is_file() and not is_class_folder(path):
+        raise DataError(f"{path}: not a regular file; name a CSV, TSV, JSON, JSONL, Parquet, Arrow or Excel file")
+
+
+def read(path: Path, how: Reading) -> Generator[tuple[int, Row], None, None]:
+    """The rows of a file, or of a folder with one for each class. Raises DataError and ConfigError."""
+    if path.is_dir():
+        yield from class_folders.read(path, how)
+        return
+    with opened(path) as (reader, stream):
+        yield from reader.read(stream, str(path), how)
+
+
+def named(paths: Sequence[Path]) -> str:
+    """What messages call some files that are read as one."""
+    more = f" and {len(paths) - 1} more (rows counted on from file to file)" if len(paths) > 1 else ""
+    return f"{class_folders.named(paths[0])}{more}"
+
+
+def fingerprint(path: Path) -> str:
+    """The hash of a file's content, of a zip file's with the name of the file in it, or of a folder's files."""
+    if path.is_dir():
+        return key_of([(one.relative_to(path), file_hash(one)) for one in class_folders.files(path)])
+    outer = on_disk(path)
+    return file_hash(path) if outer == path else key_of(file_hash(outer), path.relative_to(outer))
+
+
+def _located(name: str) -> Path:
+    return packages.locate(name) if name.startswith(PACKAGE_PREFIX) else Path(name)
 
 
 def _named(key: str, value: str | Sequence[str]) -> list[Path]:
@@ -77,26 +120,61 @@ def _named(key: str, value: str | Sequence[str]) -> list[Path]:
 
 
 def _in_folder(folder: Path) -> dict[str, list[Path]]:
-    """The files of a folder that are called after a split, at its top or in ``data/``, as data sets are laid out."""
-    found: dict[str, list[Path]] = {}
-    for path in sorted([*folder.glob("*"), *folder.glob("data/*")]):
-        name = _stem(path).split("-")[0].lower()
-        split = "validation" if name in _ALSO_VALIDATION else name
-        if split in SPLITS and is_readable(path):
-            found.setdefault(split, []).append(path)
-    for paths in found.values():
-        shards = [_shard(path) for path in paths]
-        if len(paths) > 1 and (None in shards or len({(one.name, one.count) for one in shards if one}) > 1):
-            raise ConfigError(
-                f"data.name: {folder} holds both {paths[0].name} and {paths[1].name}; name the one that you mean in "
-                "data.train_file, data.validation_file or data.test_file"
-            )
-        _require_all_shards(paths)
+    """The files of a folder that are called after a split, at its top or in ``data/``, as data sets are laid out.
+
+    Without any, its subfolders of that name that have one for each class, or else the folder itself where it has.
+    """
+    found = _by_split([*folder.glob("*"), *folder.glob("data/*")], folder)
+    found = found or _by_split_of_classes(folder)
+    if not found and is_class_folder(folder):
+        return {"train": [folder]}
     if not found:
         raise ConfigError(
-            f"data.name: {folder} holds no train, validation or test file ({', '.join(suffixes())}); "
-            "set data.train_file"
+            f"data.name: {folder} holds no train, validation or test file ({', '.join(suffixes())}), nor a folder for "
+            "each class; set data.train_file"
         )
+    return found
+
+
+def _by_split_of_classes(folder: Path) -> dict[str, list[Path]]:
+    found: dict[str, list[Path]] = {}
+    for path in sorted(folder.iterdir()):
+        if path.is_dir() and (split := _split_named(path.name)):
+            if not is_class_folder(path):
+                raise ConfigError(f"data.name: {path} has no folder of texts for each class; set data.train_file")
+            if split in found:
+                raise ConfigError(
+                    f"data.name: {folder} holds both {found[split][0].name} and {path.name}; take one out"
+                )
+            found[split] = [path]
+    return found
+
+
+def _split_named(name: str) -> str | None:
+    """The split that is called so."""
+    split = "validation" if name.lower() in _ALSO_VALIDATION else name.lower()
+    return split if split in SPLITS else None
+
+
+def _in_zip(archive: Path) -> dict[str, list[Path]]:
+    """The files in a zip file that are called after a split, or the only one that there is."""
+    return _by_split(data_entries(archive), archive) or {"train": [archive]}
+
+
+def _by_split(paths: Sequence[Path], where: Path) -> dict[str, list[Path]]:
+    found: dict[str, list[Path]] = {}
+    for path in sorted(paths):
+        split = _split_named(_stem(path).split("-")[0])
+        if split and is_readable(path):
+            found.setdefault(split, []).append(path)
+    for files in found.values():
+        shards = [_shard(path) for path in files]
+        if len(files) > 1 and (None in shards or len({(one.name, one.count) for one in shards if one}) > 1):
+            raise ConfigError(
+                f"data.name: {where} holds both {files[0].name} and {files[1].name}; name the one that you mean in "
+                "data.train_file, data.validation_file or data.test_file"
+            )
+        _require_all_shards(files)
     return found
 
 

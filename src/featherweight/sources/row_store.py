@@ -11,12 +11,13 @@ from typing import Any
 
 from featherweight.errors import DataError
 from featherweight.recipe import DataSection
-from featherweight.registry import did_you_mean
-from featherweight.sources import cells
-from featherweight.sources.formats import Reading, Row, opened
+from featherweight.registry import did_you_mean, look_alike
+from featherweight.sources import cells, data_files
+from featherweight.sources.formats import Reading, Row
 
 ROW = "__row__"
 ROWS_FILE, SKIPPED_FILE = "rows.arrow", "skipped.json"
+_TRUTH_KEYS = frozenset({"data.label", "data.labels_columns"})
 _BATCH_ROWS = 10_000
 _BATCH_BYTES = 16 << 20
 _MOST_OTHERS = 1000  # columns that nobody asked for
@@ -58,7 +59,7 @@ def build(paths: Sequence[Path], section: DataSection, folder: Path, *, may_lack
         for path in paths:
             rows.add(path, how, may_lack_label)
     _settle_bad_rows(bad, rows.read, section, folder / SKIPPED_FILE)
-    origin = named(paths)
+    origin = data_files.named(paths)
     if rows.read == 0:
         raise DataError(f"{origin}: no rows; the file needs a header and at least two labelled rows")
     if rows.kept == 0:
@@ -66,17 +67,18 @@ def build(paths: Sequence[Path], section: DataSection, folder: Path, *, may_lack
     rows.require_one_kind_of_label(origin)
 
 
-def named(paths: Sequence[Path]) -> str:
-    """What messages call some files that are read as one."""
-    more = f" and {len(paths) - 1} more (rows counted on from file to file)" if len(paths) > 1 else ""
-    return f"{paths[0]}{more}"
+def require_columns(
+    found: Collection[str], asked: Mapping[str, str], origin: str, *, may_lack_label: bool = False
+) -> None:
+    """Raises DataError where a column that is asked for is not among those found.
 
-
-def require_columns(found: Collection[str], asked: Mapping[str, str], origin: str) -> None:
-    """Raises DataError where a column that is asked for is not among those found."""
+    Args:
+        may_lack_label: the label need not be there; but where it seems to be, under nearly its name, that is no lack.
+    """
     for name, key in asked.items():
-        if name not in found:
-            whose = cells.whose_columns(found) if key in {"data.text", "data.label"} else ""
+        is_optional = may_lack_label and key in _TRUTH_KEYS and not look_alike(name, found)
+        if name not in found and not is_optional:
+            whose = cells.whose_columns(found) if key in {"data.text", *_TRUTH_KEYS} else ""
             raise DataError(
                 f"{origin}: no column {name!r} for {key}{did_you_mean(name, found)}; "
                 f"the file has: {', '.join(map(repr, found))}{whose}"
@@ -114,16 +116,11 @@ class _Rows:
 
     def add(self, path: Path, how: Reading, may_lack_label: bool) -> None:
         before = self._last
-        with opened(path) as (reader, stream):
-            for position, (numbers, rows) in enumerate(_batched(reader.read(stream, str(path), how))):
+        with closing(data_files.read(path, how)) as read:
+            for position, (numbers, rows) in enumerate(_batched(read)):
                 if position == 0:
                     found = list(dict.fromkeys(name for row in rows for name in row))
-                    asked = {
-                        name: key
-                        for name, key in self._asked.items()
-                        if not may_lack_label or name not in self._section.truths
-                    }
-                    require_columns(found, asked, str(path))
+                    require_columns(found, self._asked, str(path), may_lack_label=may_lack_label)
                     self._begin(found, rows)
                 self.read += len(rows)
                 self._last = before + numbers[-1]

@@ -7,18 +7,21 @@ that names the file and the line; no format guesses, merges or skips.
 
 from __future__ import annotations
 
+import gzip
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, ClassVar, Protocol, cast
 
 from featherweight.errors import ConfigError, DataError
-from featherweight.registry import FORMATS
-from featherweight.sources.formats import compressed
+from featherweight.registry import FORMATS, did_you_mean
+from featherweight.sources.formats import compressed, zipped
 from featherweight.sources.formats.writing import Row as Row
 from featherweight.sources.formats.writing import Writer
+
+_MOST_SHOWN = 5
 
 
 def refuse(error: DataError) -> None:
@@ -53,13 +56,11 @@ class Format(Protocol):
 
     Attributes:
         suffixes: endings of file names, in lower case.
-        keeps_types: whether columns have Arrow's types, which another such file keeps.
         streams: whether it is read from the start to the end, and so within gzip too.
     """
 
     suffixes: ClassVar[tuple[str, ...]]
     streams: ClassVar[bool]
-    keeps_types: ClassVar[bool]
 
     def read(self, stream: BinaryIO, origin: str, how: Reading = STRICT) -> Iterator[tuple[int, Row]]: ...
 
@@ -76,19 +77,62 @@ def format_of(path: str | Path) -> Format:
 
 @contextmanager
 def opened(path: Path) -> Iterator[tuple[Format, BinaryIO]]:
-    """A file's format and its bytes, unpacked where the name ends in ``.gz``. Raises ConfigError as ``format_of``."""
-    packed = is_readable(path) and path.suffix.lower() == compressed.SUFFIX
-    found = format_of(path.with_suffix("") if packed else path)
-    with path.open("rb") as stream:
-        yield found, cast(BinaryIO, compressed.Unpacked(stream, str(path))) if packed else stream
+    """A file's format and its bytes, unpacked where the name ends in ``.gz``, or is of a zip file or one within.
+
+    Raises:
+        ConfigError: as ``format_of``, or a zip file holds several.
+        DataError: what is packed is damaged.
+    """
+    with ExitStack() as stack:
+        if archive := zipped.of(path):
+            entry = _entry(archive, path)
+            found = format_of(entry)
+            yield found, stack.enter_context(zipped.opened(archive, entry, streams=found.streams))
+            return
+        packed = is_readable(path) and path.suffix.lower() == compressed.SUFFIX
+        found = format_of(path.with_suffix("") if packed else path)
+        stream = stack.enter_context(path.open("rb"))
+        if packed:
+            inner = cast(BinaryIO, gzip.GzipFile(fileobj=stream))
+            yield found, cast(BinaryIO, compressed.Unpacked(inner, str(path), "gzip", path.stat().st_size))
+        else:
+            yield found, stream
 
 
 def is_readable(path: Path) -> bool:
-    """Whether the name has an ending that is known, such as ``.csv`` or ``.csv.gz``."""
-    if path.suffix.lower() != compressed.SUFFIX:
-        return _named(path.suffix.lower()) is not None
+    """Whether the name has an ending that is known, such as ``.csv``, ``.csv.gz`` or ``.zip``."""
+    suffix = path.suffix.lower()
+    if suffix != compressed.SUFFIX:
+        return suffix == zipped.SUFFIX or _named(suffix) is not None
     found = _named(path.with_suffix("").suffix.lower())
     return found is not None and found.streams
+
+
+def on_disk(path: Path) -> Path:
+    """The file that has to be there for the path to be read: the zip file that it leads into, or itself."""
+    return zipped.of(path) or path
+
+
+def data_entries(archive: Path) -> list[Path]:
+    """The data files within a zip file, as paths that lead into it. Raises DataError."""
+    return [archive / name for name in zipped.entries(archive) if _named(Path(name).suffix.lower())]
+
+
+def _entry(archive: Path, path: Path) -> str:
+    """The name of the file that a path into a zip file, or of one, means."""
+    names = zipped.entries(archive)
+    if path != archive:
+        name = path.relative_to(archive).as_posix()
+        if name not in names:
+            raise ConfigError(f"{archive}: holds no {name!r}{did_you_mean(name, names)}; it has {_listed(names)}")
+        return name
+    found = data_entries(archive)
+    if len(found) > 1:
+        raise ConfigError(f"{archive}: holds {_listed(found)}; name the one that you mean")
+    if not found:
+        has = f"it has {_listed(names)}; " if names else ""
+        raise ConfigError(f"{archive}: holds no data file; {has}known endings: {', '.join(suffixes())}")
+    return found[0].relative_to(archive).as_posix()
 
 
 def suffixes() -> list[str]:
@@ -125,3 +169,8 @@ def _named(suffix: str) -> Format | None:
             found: Format = FORMATS[name]()
             return found
     return None
+
+
+def _listed(names: Sequence[object]) -> str:
+    more = f" and {len(names) - _MOST_SHOWN} more" if len(names) > _MOST_SHOWN else ""
+    return ", ".join(map(str, names[:_MOST_SHOWN])) + more

@@ -1,10 +1,9 @@
-"""Text files within gzip, unpacked while they are read."""
+"""Files within others, unpacked while they are read."""
 
 from __future__ import annotations
 
-import gzip
 import io
-import os
+import zipfile
 import zlib
 from typing import Any, BinaryIO
 
@@ -15,17 +14,28 @@ MAX_RATIO = 200  # text of people hardly shrinks to a twentieth
 _FREE_BYTES = 64 << 20  # below this much, no ratio is a danger
 
 
+def most_bytes(packed: int) -> int:
+    """How many bytes so many packed ones may unpack to."""
+    return max(_FREE_BYTES, MAX_RATIO * packed)
+
+
 class Unpacked(io.RawIOBase):
-    """The bytes within a gzip file.
+    """The bytes that a library unpacks.
+
+    Args:
+        inner: they come from, such as a ``gzip.GzipFile``.
+        origin: of the file, for messages.
+        kind: of the file, likewise.
+        packed: its size in bytes.
 
     Raises:
         DataError: while reading, where the file is damaged, cut short, or unpacks to more than any text does.
     """
 
-    def __init__(self, stream: BinaryIO, origin: str) -> None:
-        self._inner = gzip.GzipFile(fileobj=stream)
-        self._origin = origin
-        self._most = max(_FREE_BYTES, MAX_RATIO * os.fstat(stream.fileno()).st_size)
+    def __init__(self, inner: BinaryIO, origin: str, kind: str, packed: int) -> None:
+        self._inner = inner
+        self._origin, self._kind = origin, kind
+        self._most = most_bytes(packed)
 
     def readable(self) -> bool:
         return True
@@ -39,8 +49,8 @@ class Unpacked(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         try:
             chunk = self._inner.read(len(buffer))
-        except (OSError, EOFError, zlib.error) as error:
-            raise DataError(f"{self._origin}: not a readable gzip file: {error}") from None
+        except (OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
+            raise DataError(f"{self._origin}: not a readable {self._kind} file: {error}") from None
         if self._inner.tell() > self._most:
             raise DataError(
                 f"{self._origin}: unpacks to more than {MAX_RATIO} times its size, as no text does; unpack it yourself "

@@ -25,7 +25,6 @@ class Conll:
 
     suffixes: ClassVar[tuple[str, ...]] = (".conll", ".iob", ".iob2", ".bio")
     streams: ClassVar[bool] = True
-    keeps_types: ClassVar[bool] = False
 
     def read(self, stream: BinaryIO, origin: str, how: Reading = STRICT) -> Iterator[tuple[int, Row]]:
         sentence: list[list[str]] = []

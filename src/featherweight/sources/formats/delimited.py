@@ -6,14 +6,13 @@ import csv
 import io
 import re
 import sys
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import BinaryIO, ClassVar
 
 from featherweight.errors import DataError
 from featherweight.sources.formats import STRICT, Reading, Row, layouts, unique
 from featherweight.sources.formats.decoding import decode
-from featherweight.sources.formats.writing import JSONL, PARQUET, NotHeldError, Writer, as_text
+from featherweight.sources.formats.writing import JSONL, NotHeldError, TextColumns, Writer
 
 _QUOTE = '"'
 _MISLEADS = re.compile('[",;|\t\r\n\ufeff]')  # in a header: what may be taken for its delimiter, or for a mark
@@ -25,7 +24,6 @@ class _Delimited:
     """A header line, then rows with as many fields as the header has."""
 
     streams: ClassVar[bool] = True
-    keeps_types: ClassVar[bool] = False
     suffixes: ClassVar[tuple[str, ...]]
     writes_raw: ClassVar[bool] = False
     delimiters: ClassVar[str]  # the first is written, any is read
@@ -91,54 +89,26 @@ class Tsv(_Delimited):
         return layouts.find_quoting(lines, delimiter, origin)
 
 
-class _Writer:
+class _Writer(TextColumns):
     """Quotes what needs it; in a raw file nothing does, or else all of the header says that quotes quote."""
 
-    nests: ClassVar[bool] = False
-
     def __init__(self, delimiter: str, is_raw: bool) -> None:
+        super().__init__()
         self._delimiter = delimiter
         self._special = re.compile(f'["\r\n{re.escape(delimiter)}]')
         self._is_raw = is_raw
-        self._rows = 0
-        self._columns: dict[str, None] = {}
-        self._present: Counter[str] = Counter()  # rows with a value
-        self._empty: set[str] = set()  # columns with an empty text
 
-    def see(self, row: Row) -> None:
-        self._rows += 1
-        for name, value in row.items():
-            self._columns.setdefault(name)
-            if value is not None:
-                self._look(as_text(value, name))
-                self._present[name] += 1
-                if value == "":
-                    self._empty.add(name)
-
-    def settle(self, columns: Sequence[str], added: Sequence[Row]) -> None:
-        for name in self._empty:
-            if self._present[name] < self._rows:
-                raise NotHeldError(f"the column {name!r} holds empty texts and missing values", f"{JSONL} or {PARQUET}")
-        self._columns |= dict.fromkeys([*columns, *(name for row in added for name in row)])
-        for cell in [*self._columns, *(as_text(value, name) for row in added for name, value in row.items())]:
-            self._look(cell)
-
-    def _look(self, cell: str) -> None:
+    def look(self, cell: str) -> None:
         found = self._special.search(cell)
         # A quote within a field is a character like any other; what else is special would end the field.
         if self._is_raw and found and (found.start() == 0 or self._special.search(cell.replace(_QUOTE, ""))):
             self._is_raw = False
 
-    def plain(self, row: Row) -> Row:
-        if unknown := [name for name in row if name not in self._columns]:
-            raise NotHeldError(f"the column {unknown[0]!r} was not there when the file was read first", JSONL)
-        return {name: as_text(row.get(name), name) for name in self._columns}
-
     def write(self, stream: BinaryIO, rows: Iterator[Row]) -> int:
         count = 0
         # All quotes in a TSV file's header say that quotes quote; in a CSV file's they hide what may be its delimiter.
-        says_so = self._delimiter == "\t" or any(map(_MISLEADS.search, self._columns))
-        self._write_line(stream, self._columns, quotes_all=says_so)
+        says_so = self._delimiter == "\t" or any(map(_MISLEADS.search, self.columns))
+        self._write_line(stream, self.columns, quotes_all=says_so)
         for row in rows:
             self._write_line(stream, self.plain(row).values())
             count += 1

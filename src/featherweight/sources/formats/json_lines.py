@@ -18,8 +18,7 @@ _SPACE = re.compile(r"[ \t\r\n]*")
 _LINE_END = re.compile(r"\r\n|\r|\n")
 _CHUNK = 1 << 20  # characters
 _BEFORE_ROWS = re.compile(r'[ \t\r\n]*\{\s*"(?:[^"\\]|\\.)*"\s*:\s*\[(?=\s*\{)')
-_LONGEST_LINE = 16 << 20  # characters of a first line that is looked at as a whole
-_BEFORE_ROWS = re.compile(r'[ \t\r\n]*\{\s*"(?:[^"\\]|\\.)*"\s*:\s*\[(?=\s*\{)')
+_HEAD = 1 << 16
 _LONGEST_LINE = 16 << 20  # characters of a first line that is looked at as a whole
 _CUT = (
     16  # an error so near to the end may come of what is not read yet: the longest token that is no string is -Infinity
@@ -34,7 +33,6 @@ class JsonLines:
 
     suffixes: ClassVar[tuple[str, ...]] = (".jsonl", ".ndjson", ".json")
     streams: ClassVar[bool] = True
-    keeps_types: ClassVar[bool] = False
 
     def read(self, stream: BinaryIO, origin: str, how: Reading = STRICT) -> Iterator[tuple[int, Row]]:
         def from_start() -> io.TextIOWrapper:
@@ -109,7 +107,7 @@ def _before_rows(text: io.TextIOWrapper) -> int:
     if first != "{":
         return 0
     line = first + text.readline(_LONGEST_LINE)
-    head = line if len(line) > _CHUNK else line + text.read(_CHUNK)
+    head = line if len(line) > _HEAD else line + text.read(_HEAD)
     found = _BEFORE_ROWS.match(head)
     if found is None:
         return 0
@@ -148,7 +146,8 @@ def _read_array(text: io.TextIOWrapper, origin: str, how: Reading, closing: str 
             how.on_bad_row(DataError(f"{origin}: row {number}: {error}"))
     rest = buffer[position:].strip() or _skip_space(text)[1]
     if not rest.startswith(closing) or rest[len(closing) :].strip() or _skip_space(text)[1]:
-        raise DataError(f"{origin}: there is more after the end of the array of rows; leave nothing else in the file")
+        what = f"{closing!r} and nothing else" if closing else "nothing"
+        raise DataError(f"{origin}: {what} may come after the end of the array of rows")
 
 
 _NOTHING = object()

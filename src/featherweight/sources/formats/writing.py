@@ -13,6 +13,7 @@ from __future__ import annotations
 import io
 import json
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import date, datetime, time
 from decimal import Decimal
@@ -25,6 +26,7 @@ Row = dict[str, Any]
 
 _BLOCK_ROWS, _BLOCK_CHARACTERS = 1000, 4 << 20
 PARQUET, JSONL = ".parquet", ".jsonl"
+_OF_VALUES = (".jsonl", ".ndjson", ".json")  # endings of files where each value has its own type
 
 
 class NotHeldError(Exception):
@@ -73,6 +75,53 @@ class Writer(Protocol):
 
     def write(self, stream: BinaryIO, rows: Iterator[Row]) -> int:
         """Write rows, of which each was seen; gives their number. Raises NotHeldError."""
+
+
+class TextColumns:
+    """What writers of files that hold nothing but texts, in columns, have in common.
+
+    Attributes:
+        rows: how many were seen.
+        columns: those of all rows, in the order in which they came.
+    """
+
+    nests: ClassVar[bool] = False
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self.columns: dict[str, None] = {}
+        self._present: Counter[str] = Counter()  # rows with a value
+        self._empty: set[str] = set()  # columns with an empty text
+
+    def text(self, value: Any, column: str) -> str:
+        """What the format's reader gives for a value. Raises NotHeldError."""
+        return as_text(value, column)
+
+    def look(self, cell: str) -> None:
+        """Look at a text that will be written. Raises NotHeldError."""
+
+    def see(self, row: Row) -> None:
+        self.rows += 1
+        for name, value in row.items():
+            self.columns.setdefault(name)
+            if value is not None:
+                self.look(self.text(value, name))
+                self._present[name] += 1
+                if value == "":
+                    self._empty.add(name)
+
+    def settle(self, columns: Sequence[str], added: Sequence[Row]) -> None:
+        for name in self._empty:
+            if self._present[name] < self.rows:
+                raise NotHeldError(f"the column {name!r} holds empty texts and missing values", f"{JSONL} or {PARQUET}")
+        self.columns |= dict.fromkeys([*columns, *(name for row in added for name in row)])
+        for cell in [*self.columns, *(self.text(value, name) for row in added for name, value in row.items())]:
+            self.look(cell)
+
+    def plain(self, row: Row) -> Row:
+        if unknown := [name for name in row if name not in self.columns]:
+            raise NotHeldError(f"the column {unknown[0]!r} was not there when the file was read first", JSONL)
+        return {name: self.text(row.get(name), name) for name in self.columns}
 
 
 class Reader(Protocol):
@@ -125,7 +174,7 @@ def _try(writer: Writer, reader: Reader, rows: list[Row], where: str, target: st
 
 
 def _other_than(target: str) -> str:
-    return JSONL if target.lower().endswith((".csv", ".tsv", PARQUET)) else PARQUET
+    return PARQUET if target == "-" or target.lower().endswith(_OF_VALUES) else JSONL
 
 
 def _same(one: Any, other: Any) -> bool:
