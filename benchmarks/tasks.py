@@ -1,14 +1,15 @@
 """Tasks on public data, by the defaults: ``python benchmarks/tasks.py [NAME ...]``.
 
 Sentiment of tweets and of the sentences of film reviews as raters give it (VADER, Hutto and Gilbert 2014), the slots of
-SNIPS, the entities of WNUT-17, and what SICK says of pairs of sentences (Marelli et al. 2014), each with MiniLM-L6,
-which saw pairs of the kind when it was made. Figures are of test rows, which chose nothing. Each set is a process of
-its own; results go to ``tasks.json``.
+SNIPS, the entities of WNUT-17, and what SICK and STS-B say of pairs of sentences (Marelli et al. 2014, Cer et al.
+2017), each with MiniLM-L6, which saw pairs of the kind when it was made. Figures are of test rows, which chose nothing.
+Each set is a process of its own; results go to ``tasks.json``.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import os
 import subprocess
@@ -92,6 +93,19 @@ def relatedness(folder: Path) -> dict[str, Any]:
     return {"task": "regression", **sick(folder, "relatedness_score")}
 
 
+def similarity(folder: Path) -> dict[str, Any]:
+    """STS-B, English (Cer et al. 2017; the files of stsb-multi-mt have no header)."""
+    names = {"train_file": "train", "validation_file": "dev", "test_file": "test"}
+    files = {key: save(folder / f"{name}.jsonl", scored(name)) for key, name in names.items()}
+    return {"task": "regression", "data": {**files, "text": ["sentence1", "sentence2"], "label": "score"}}
+
+
+def scored(name: str) -> Rows:
+    with (DATA / "stsb-multi" / f"stsb-en-{name}.csv").open(encoding="utf-8", newline="") as stream:
+        for one, other, score in csv.reader(stream):
+            yield {"sentence1": one, "sentence2": other, "score": float(score)}
+
+
 SETS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "tweets": tweets,
     "films": films,
@@ -99,6 +113,7 @@ SETS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "wnut": wnut,
     "entailment": entailment,
     "relatedness": relatedness,
+    "stsb": similarity,
 }
 
 
@@ -127,6 +142,7 @@ def measure(name: str) -> dict[str, Any]:
         "split": metrics["evaluated_split"],
         "figures": {rung: {one: found[f"eval_{one}"] for one in shown} for rung, found in rungs.items()},
         "interval": metrics["tuned"][f"eval_{shown[0]}_interval"],
+        "gains": {rung: found["paired"] for rung, found in metrics["rungs"].items() if "paired" in found},
         "steps": metrics["best_step"],
         "train_seconds": metrics["resources"]["train_runtime"],
         "seconds": seconds,

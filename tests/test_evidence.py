@@ -138,12 +138,12 @@ def test_the_word_baseline_is_scikit_learns() -> None:
 
     train, validation = make(120, 0), make(31, 1)
 
-    def never(rows: np.ndarray) -> np.ndarray:
+    def never(rows: Any) -> np.ndarray:
         raise AssertionError("neither of them runs the model")
 
     def answers(baseline: Any, names: str) -> np.ndarray:
-        baseline.fit(Part(train, never), Label(names))
-        found: np.ndarray = baseline.predict(Part(validation, never))["probabilities"]
+        baseline.fit(Part(train, never, never), Label(names))
+        found: np.ndarray = baseline.predict(Part(validation, never, never))["probabilities"]
         return found
 
     ours = answers(TfidfLogisticRegression(), "ab")
@@ -170,7 +170,8 @@ def test_row_43_models_of_shuffled_labels_are_called_better_at_most_at_the_nomin
 
     def verdict(labels: np.ndarray) -> str:
         whole = Examples("x", texts, "text", labels, np.arange(len(rows)), 0, "x", "x")
-        train, held_out = (Part(whole.select(part), lambda rows: np.empty(0)) for part in np.split(np.arange(300), 2))
+        halves = (whole.select(part) for part in np.split(np.arange(300), 2))
+        train, held_out = (Part(half, lambda rows: np.empty(0), lambda texts: np.empty(0)) for half in halves)
         right = []
         for baseline in (Majority(), TfidfLogisticRegression()):
             baseline.fit(train, Label("ab"))

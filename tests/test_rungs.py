@@ -16,6 +16,7 @@ from featherweight import recipe as recipes
 from featherweight import workflow
 from featherweight.answers.label import predicted
 from featherweight.engine import Watch, cost
+from featherweight.engine.running.embeddings import embeddings
 from featherweight.engine.running.execution import Execution
 from featherweight.engine.running.features import features
 from featherweight.engine.running.padded import Padded
@@ -61,6 +62,30 @@ def test_features_are_the_stock_trunks(kind: str, padded: bool, tmp_path: Path) 
         scale = 2.0 if kind == "bert" else 1.0  # both signs of a linear head add up
         np.testing.assert_allclose(ours, scale * theirs, atol=1e-4)
     assert torch.equal(execution.outputs(model, texts, rows).values, before), "the head is back"
+
+
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("kind", ["bert", "roberta", "distilbert", "gpt2", "llama"])
+def test_embeddings_are_the_stock_trunks_states_pooled(kind: str, padded: bool, tmp_path: Path) -> None:
+    """The mean over a text's own tokens, whatever runs beside it, and the model then answers as before."""
+    from transformers import AutoModel, AutoModelForSequenceClassification
+
+    folder = tiny.save_model(tmp_path, kind, head=["a", "b", "c"])
+    model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    texts = encoding()
+    execution = Execution(model, 0)
+    if padded:
+        execution.forward = Padded(0, torch.device("cpu"), "asked for")
+        model.set_attn_implementation("eager")
+    before = execution.outputs(model, texts, np.arange(23)).values.detach()
+    found = embeddings(model, texts, execution=execution, watch=Watch("embeddings", lambda event: None))
+    trunk = AutoModel.from_pretrained(folder).eval()
+    for row, ours in enumerate(found):
+        tokens = torch.from_numpy(texts.tokens.row(row).astype(np.int64)).unsqueeze(0)
+        with torch.no_grad():
+            theirs = trunk(input_ids=tokens).last_hidden_state[0].mean(dim=0).numpy()
+        np.testing.assert_allclose(ours, theirs, atol=1e-4)
+    assert torch.equal(execution.outputs(model, texts, np.arange(23)).values, before)
 
 
 @pytest.fixture(scope="module")

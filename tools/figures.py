@@ -240,7 +240,8 @@ def minutes() -> str:
 
 _NAMES = {
     "tweets": "VADER, tweets", "films": "VADER, sentences of film reviews", "snips": "SNIPS, slots",
-    "wnut": "WNUT-17, entities",
+    "wnut": "WNUT-17, entities", "entailment": "SICK, entailment", "relatedness": "SICK, relatedness",
+    "stsb": "STS-B, English",
 }  # fmt: skip
 
 

@@ -75,7 +75,7 @@ class Label:
 
     name: ClassVar[str] = "label"
     best: ClassVar[str] = "eval_loss"
-    baselines: ClassVar[tuple[str, ...]] = ("majority", "tfidf-logistic-regression", "linear-probe")
+    baselines: ClassVar[tuple[str, ...]] = ("majority", "tfidf-logistic-regression", "prototype", "linear-probe")
     probe: ClassVar[str] = "linear-probe"
     checks: ClassVar[tuple[str, ...]] = (
         "one-sided", "unknown-labels", "twins", "shared-groups", "conflicting-labels", "giveaways",

@@ -113,7 +113,7 @@ class Number:
 
     name: ClassVar[str] = "number"
     best: ClassVar[str] = "eval_loss"
-    baselines: ClassVar[tuple[str, ...]] = ("mean", "tfidf-ridge", "ridge-probe")
+    baselines: ClassVar[tuple[str, ...]] = ("mean", "tfidf-ridge", "ridge-probe", "cosine")
     probe: ClassVar[str] = "ridge-probe"
     checks: ClassVar[tuple[str, ...]] = ("twins", "shared-groups", "conflicting-numbers")
     exhibits: ClassVar[tuple[str, ...]] = ("residuals", "where", "errors")

@@ -9,12 +9,13 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from featherweight.answers import figures, interval
+from featherweight.answers import figures, interval, statistics_of
+from featherweight.evidence.baselines import compared_by
 from featherweight.evidence.exhibits import Case, exhibits_of
 from featherweight.evidence.exhibits.examples import cut
-from featherweight.evidence.two_models import by_every_statistic, by_headline
+from featherweight.evidence.two_models import by_every_statistic, by_headline, by_statistics
 from featherweight.records.answers import Answers
-from featherweight.records.outcome import Figures, WithoutRows
+from featherweight.records.outcome import Figures, PairedTest, WithoutRows
 from featherweight.records.questions import JOINT
 
 _SHORT = 10, 80  # characters of a text that fits a line and says something
@@ -36,13 +37,22 @@ def assess(case: Case, baselines: Mapping[str, Answers], known: Mapping[str, NDA
     found: dict[str, Any] = {
         "comparison": by_headline(case.kind, case.pair, *asked),
         "paired": by_every_statistic(case.kind, case.pair, *asked),
-        "rungs": {name: by_headline(case.kind, (rung, case.tuned), *asked) for name, rung in baselines.items()},
+        "rungs": {name: _against(case, name, rung) for name, rung in baselines.items()},
         **{key: _without(case, rows) for key, rows in known.items()},
         "text_to_try": text_to_try(case.examples.all_texts()),
     }
     for exhibit in exhibits_of(case.kind):
         for key, value in exhibit.find(case).items():
             found[key] = {**found.get(key, {}), **value}
+    return found
+
+
+def _against(case: Case, name: str, rung: Answers) -> PairedTest:
+    """The tuned model against a rival by the headline, and by what else that rival is compared by."""
+    asked = (rung, case.tuned), case.truth, case.groups, case.seed
+    found = by_headline(case.kind, *asked)
+    if more := [one for one in statistics_of(case.kind) if one.name in compared_by(name)]:
+        found["paired"] = by_statistics(case.kind, more, *asked)
     return found
 
 

@@ -46,7 +46,19 @@ def by_headline(kind: Answer, pair: Pair, truth: Any, groups: Groups = None, see
 def by_every_statistic(
     kind: Answer, pair: Pair, truth: Any, groups: Groups = None, seed: int = 0
 ) -> dict[str, PairedFigure]:
-    """Difference, interval and p-value of each statistic, adjusted as one family (Holm).
+    """Difference, interval and p-value of each statistic, adjusted as one family (Holm)."""
+    return by_statistics(kind, statistics_of(kind), pair, truth, groups, seed)
+
+
+def by_statistics(
+    kind: Answer,
+    statistics: Sequence[Statistic],
+    pair: Pair,
+    truth: Any,
+    groups: Groups = None,
+    seed: int = 0,
+) -> dict[str, PairedFigure]:
+    """The same of some of them.
 
     The headline and shares of rows are in the family with tests of their own; the others share their resamples, by rows
     or by groups.
@@ -56,16 +68,16 @@ def by_every_statistic(
     """
     found: dict[str, dict[str, Any]] = {}
     resampled: dict[str, paired.Pair] = {}
-    for statistic in statistics_of(kind):
+    for statistic in statistics:
         one, other = (statistic.of(side, truth) for side in pair)
         if statistic is headline(kind) or one.outcomes is not None:
             found[statistic.name] = _alone(statistic, (one, other), groups, seed)
         else:
             resampled[statistic.name] = (one, other)
     found |= paired.family(resampled, groups, seed=seed)
-    rows = {statistic.name: found[statistic.name] for statistic in statistics_of(kind)}
+    rows = {statistic.name: found[statistic.name] for statistic in statistics}
     paired.adjust(list(rows.values()))
-    for statistic in statistics_of(kind):
+    for statistic in statistics:
         row = rows[statistic.name]
         row["verdict"] = paired.verdict(row["difference"], row["p_value_holm"], statistic.less_is_better)
     return cast(dict[str, PairedFigure], rows)

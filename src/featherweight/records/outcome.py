@@ -112,6 +112,29 @@ class Selection(TypedDict):
     """The tuned model on that split."""
 
 
+class PairedFigure(TypedDict):
+    """Base and tuned model by one statistic, within the family of all that are told together."""
+
+    base: float
+    """The base model's figure."""
+    tuned: float
+    """The tuned model's figure."""
+    difference: float
+    """Tuned minus base, in the statistic's unit."""
+    confidence_interval: Interval
+    """[low, high] of the difference, in the statistic's unit."""
+    p_value: float
+    """Two-sided p-value, from 0 to 1."""
+    p_value_holm: float
+    """The same, adjusted over all statistics (Holm), from 0 to 1."""
+    test: str
+    """The test that gave ``p_value``."""
+    resamples: NotRequired[int]
+    """Resamples drawn, where the test is by resampling."""
+    verdict: Verdict
+    """After the adjustment."""
+
+
 class PairedTest(TypedDict):
     """Two models on the same rows, by the kind's headline; ``<metric>_verdict`` is what the test of the metric alone
     says."""
@@ -141,29 +164,8 @@ class PairedTest(TypedDict):
     rows."""
     detectable_difference: float | None
     """The least true difference that it would show four times in five; null as above."""
-
-
-class PairedFigure(TypedDict):
-    """Base and tuned model by one statistic, within the family of all."""
-
-    base: float
-    """The base model's figure."""
-    tuned: float
-    """The tuned model's figure."""
-    difference: float
-    """Tuned minus base, in the statistic's unit."""
-    confidence_interval: Interval
-    """[low, high] of the difference, in the statistic's unit."""
-    p_value: float
-    """Two-sided p-value, from 0 to 1."""
-    p_value_holm: float
-    """The same, adjusted over all statistics (Holm), from 0 to 1."""
-    test: str
-    """The test that gave ``p_value``."""
-    resamples: NotRequired[int]
-    """Resamples drawn, where the test is by resampling."""
-    verdict: Verdict
-    """After the adjustment."""
+    paired: NotRequired[dict[str, PairedFigure]]
+    """By further statistics, of a rival that names some: its figure is ``base``."""
 
 
 class WithoutRows(TypedDict):

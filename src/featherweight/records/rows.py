@@ -144,6 +144,10 @@ class Rows:
             raise ValueError("rows are selected in ascending order, each once")
         return Rows(self.table, rows if self.chosen is None else self.chosen[rows])
 
+    def only(self, column: str) -> Rows:
+        """The same rows with this column alone, as their ``text``."""
+        return Rows(self.table.select([column]).rename_columns(["text"]), self.chosen)
+
     def batches(self, *columns: str) -> Iterator[pa.RecordBatch]:
         """These columns, at most 10,000 rows at a time and never more than the source has in one piece."""
         import pyarrow as pa
@@ -239,6 +243,15 @@ class Examples:
     def _pairs(self) -> Iterator[tuple[str, str]]:
         for batch in self.texts.batches("text", "pair"):
             yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
+
+    def alone(self) -> list[Examples]:
+        """The rows about each of their texts by itself: of pairs two, else one."""
+        if not self.are_pairs:
+            return [self]
+        return [
+            replace(self, texts=self.texts.only(column), text_columns=(name,))
+            for column, name in zip(("text", "pair"), self.text_columns, strict=True)
+        ]
 
     def questions(self) -> Iterator[Question]:
         """Every row as a model is asked about it."""

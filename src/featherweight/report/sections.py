@@ -175,7 +175,25 @@ def _paired(metrics: Mapping[str, Any]) -> list[Part]:
         rows,
     )
     tested = f"{_how_tested(metrics)}; the rest by permutation, with intervals by paired bootstrap. Holm's adjustment "
-    return [table, parts.text(f"{tested}is over this table."), *_power(metrics), *_not_in_train(metrics)]
+    return [
+        table,
+        parts.text(f"{tested}is over this table."),
+        *_power(metrics),
+        *_against_rivals(metrics, titles),
+        *_not_in_train(metrics),
+    ]
+
+
+def _against_rivals(metrics: Mapping[str, Any], titles: Mapping[str, str]) -> list[Part]:
+    """What a rival is compared by besides the headline."""
+    return [
+        parts.text(
+            f"Against {name} by {titles[statistic]}: {one['base']:.4f}, tuned {one['tuned']:.4f} "
+            f"({' ('.join(parts.difference(one))}), p = {one['p_value']:.3g})."
+        )
+        for name, rung in metrics["rungs"].items()
+        for statistic, one in rung.get("paired", {}).items()
+    ]
 
 
 def _power(metrics: Mapping[str, Any]) -> list[Part]:

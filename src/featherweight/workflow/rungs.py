@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from featherweight.answers import figures, interval
 from featherweight.errors import Interrupted
-from featherweight.evidence.baselines import Baseline, Part
+from featherweight.evidence.baselines import Baseline, Part, applies
 from featherweight.process.signals import Stop
 from featherweight.records.answers import Answers, Evaluation
 from featherweight.records.outcome import BaselineFigures, Cost
-from featherweight.records.rows import Column
+from featherweight.records.rows import Column, Examples
 from featherweight.registry import BASELINES
 from featherweight.report.console import Console
 from featherweight.runs.directory import RunDirectory
@@ -38,10 +38,9 @@ def measure_baselines(
     splits = dict.fromkeys(["train", *prepared.measured_splits])
     parts = {split: frozen_part(prepared, split, console, stop) for split in splits}
     kind = prepared.task.answer
-    chosen = prepared.recipe.evidence.baselines
     found: dict[str, BaselineFigures] = {}
     left_out: dict[str, str] = {}
-    for name in BASELINES.for_kind(kind.baselines, kind.name) if chosen is None else chosen:
+    for name in _chosen(prepared):
         console.begin(f"measuring the baseline {name}")
         try:
             answers, cost = _answers(prepared, BASELINES[name](), parts)
@@ -57,6 +56,14 @@ def measure_baselines(
         measured = {**figures(*asked), **interval(*asked), "runtime": cost["seconds"], "cost": cost}
         found[name] = cast(BaselineFigures, measured)
     return found, left_out
+
+
+def _chosen(prepared: Prepared) -> list[str]:
+    """The baselines that the recipe names; else those of the kind of answer that are rivals on these data."""
+    kind, train = prepared.task.answer, prepared.examples["train"]
+    if prepared.recipe.evidence.baselines is not None:
+        return prepared.recipe.evidence.baselines
+    return [name for name in BASELINES.for_kind(kind.baselines, kind.name) if applies(name, train, kind)]
 
 
 def _answers(prepared: Prepared, baseline: Baseline, parts: Mapping[str, Part]) -> tuple[dict[str, Answers], Cost]:
@@ -81,12 +88,15 @@ def measure_model(
 
 
 def frozen_part(prepared: Prepared, split: str, console: Console, stop: Stop) -> Part:
-    """A split whose frozen features are there for the asking. The model must not have been adapted yet."""
+    """A split whose frozen features and embeddings are there for the asking. The model must not be adapted yet."""
 
     def compute(rows: NDArray[np.int64]) -> Column:
         return frozen_features(prepared, prepared.head, split, rows, console, stop)
 
-    return Part(prepared.examples[split], compute)
+    def embed(examples: Examples) -> NDArray[np.float32]:
+        return frozen_embeddings(prepared, examples, console, stop)
+
+    return Part(prepared.examples[split], compute, embed)
 
 
 def frozen_features(
@@ -111,6 +121,19 @@ def frozen_features(
     if split == "train":
         prepared.kept_features = (asked, found)
     return found
+
+
+def frozen_embeddings(prepared: Prepared, examples: Examples, console: Console, stop: Stop) -> NDArray[np.float32]:
+    """Of rows that need not be those of a split, cut where a split's are."""
+    from featherweight.engine import Watch
+    from featherweight.engine.running.embeddings import embeddings
+
+    return embeddings(
+        prepared.model,
+        prepared.task.encode(examples, prepared.tokenizer, prepared.max_length),
+        execution=prepared.execution,
+        watch=Watch(f"embedding the texts of {examples.name}", console.observe, stop),
+    )
 
 
 def _keep(prepared: Prepared, directory: RunDirectory, name: str, split: str, answers: Answers) -> None:

@@ -100,6 +100,19 @@ class Execution:
             forget_weights(model)
             model.train(was_training)
 
+    @contextmanager
+    def reading_given_tokens(self, model: Any) -> Iterator[Padded | Packed]:
+        """Within this context a forward for rows that say which tokens are read, whatever the model's head reads."""
+        forward = self.forward.packed if isinstance(self.forward, CachedTrunk) else self.forward
+        if isinstance(forward, Padded):
+            yield forward
+            return
+        packed = Packed(model, forward.pad_token_id, replace(forward.plan, reads="given", short=False), self.masks)
+        try:
+            yield packed
+        finally:
+            packed.remove()
+
     @torch.no_grad()
     def answer_for_good(self, model: Any) -> None:
         """Be in :meth:`answering` from now on, where the model does nothing else. In evaluation mode already.

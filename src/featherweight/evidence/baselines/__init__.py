@@ -15,6 +15,7 @@ from featherweight.answers import Answer
 from featherweight.evidence.words import LONGEST_TEXT
 from featherweight.records.answers import Answers
 from featherweight.records.rows import Column, Examples, Ragged
+from featherweight.registry import BASELINES
 
 _MOST_ROWS = 100_000  # a word model is as good as it gets long before, and its memory grows with the rows,
 _MOST_CHARACTERS = 50_000_000  # and with the text
@@ -29,21 +30,37 @@ class Part:
     Attributes:
         features: what the untuned model's head reads of the rows asked for; float32, shape (rows, hidden size), or
             ragged with one for each read. Each call runs the model.
+        embeddings: the mean of the untuned model's last hidden states over each row's tokens, of rows such as
+            ``examples`` or some of them, or of their texts alone; float32, shape (rows, hidden size). Likewise.
     """
 
     examples: Examples
     features: Callable[[NDArray[np.int64]], Column]
+    embeddings: Callable[[Examples], NDArray[np.float32]]
 
     def all_features(self) -> Column:
         return self.features(np.arange(len(self.examples)))
 
 
 class Baseline(Protocol):
-    """Fits on train and answers any split."""
+    """Fits on train and answers any split. It may have two things besides: see :func:`applies` and
+    :func:`compared_by`."""
 
     def fit(self, train: Part, kind: Answer) -> None: ...
 
     def predict(self, part: Part) -> Answers: ...
+
+
+def applies(name: str, train: Examples, kind: Answer) -> bool:
+    """Whether a baseline is a rival on such data, where nobody names the ones that are to be fitted: what its static
+    ``applies(train, kind)`` says, and always where it has none."""
+    says: Callable[[Examples, Answer], bool] | None = getattr(BASELINES[name], "applies", None)
+    return says is None or says(train, kind)
+
+
+def compared_by(name: str) -> tuple[str, ...]:
+    """By which statistics, besides the headline, the tuned model is compared with a baseline: its ``compared_by``."""
+    return tuple(getattr(BASELINES[name], "compared_by", ()))
 
 
 class Probe(Baseline, Protocol):
