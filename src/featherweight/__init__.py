@@ -21,6 +21,7 @@ _PUBLIC = {
     "Recipe": "featherweight.recipe:Recipe",
     "load_run": "featherweight.workflow:load_run",
     "run": "featherweight.workflow:run",
+    "run_seeds": "featherweight.workflow:run_seeds",
     "evaluate": "featherweight.workflow:evaluate",
     "compare": "featherweight.workflow:compare",
     "predict": "featherweight.workflow:predict",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from featherweight.cli.arguments import Arguments, add_recipe, command, console_for, quiet_libraries, recipe_of
+from featherweight.errors import ConfigError
 
 
 def add(commands: Any) -> None:
@@ -25,12 +26,19 @@ def add(commands: Any) -> None:
         metavar="CHECKPOINT",
         help="continue the run in its folder, from the newest checkpoint that is whole or from the one named",
     )
+    parser.add_argument(
+        "--seeds",
+        metavar="N",
+        help="a run for each of so many seeds, counted on from the recipe's, or of a list such as 1,2,3, and what they "
+        "show together (default folder: runs/<recipe's name>-seeds)",
+    )
     parser.add_argument("--force", action="store_true", help="begin even where the disk seems too small")
 
 
 def _run(arguments: Arguments) -> None:
     from featherweight.process.signals import stop_on_signals
 
+    seeds = _seeds_of(arguments)
     console = console_for(arguments)
     # Before anything large is imported, which takes seconds: a signal during that is heard, too.
     with stop_on_signals(console.say):
@@ -39,15 +47,31 @@ def _run(arguments: Arguments) -> None:
         from featherweight import workflow
         from featherweight.workflow.resuming import command_line
 
+        common = {
+            "resume": arguments.resume,
+            "force": arguments.force,
+            "console": console,
+            "continue_with": command_line(arguments.given, arguments.resume),
+        }
         try:
-            record = workflow.run(
-                recipe,
-                arguments.output_dir,
-                resume=arguments.resume,
-                force=arguments.force,
-                console=console,
-                continue_with=command_line(arguments.given, arguments.resume),
-            )
+            if seeds is not None:
+                found = workflow.run_seeds(recipe, seeds, arguments.output_dir, **common)
+            else:
+                record = workflow.run(recipe, arguments.output_dir, **common)
+                found = {"run": record.path, **record.metrics}
         finally:
             console.close()
-    console.result({"run": record.path, **record.metrics})
+    console.result(found)
+
+
+def _seeds_of(arguments: Arguments) -> int | list[int] | None:
+    """How many, or which."""
+    if arguments.seeds is None:
+        return None
+    if isinstance(arguments.resume, str):
+        raise ConfigError(f"--resume {arguments.resume}: with --seeds, --resume names no checkpoint")
+    try:
+        named = [int(one) for one in arguments.seeds.split(",")]
+    except ValueError:
+        raise ConfigError(f"--seeds {arguments.seeds}: give how many, or a list of them such as 1,2,3") from None
+    return named if len(named) > 1 else named[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import combinations
 from typing import Any
 
@@ -13,8 +14,9 @@ from featherweight.errors import DataError
 from featherweight.evidence.two_models import Pair, by_every_statistic, by_headline
 from featherweight.records.rows import equal
 from featherweight.runs.predictions import Predictions
+from featherweight.statistics import resampling
 from featherweight.statistics.paired import adjust
-from featherweight.statistics.proportions import not_inferior
+from featherweight.statistics.proportions import CONFIDENCE, not_inferior
 
 SEED = "training.seed"
 
@@ -70,7 +72,7 @@ def table(sides: Sequence[tuple[str, Predictions]], runs: Mapping[str, Mapping[s
 def over_seeds(
     rows: Sequence[Mapping[str, Any]], identities: Mapping[str, Mapping[str, Any]], kind: Answer
 ) -> list[dict[str, Any]]:
-    """Mean and standard deviation (n - 1) over runs that differ in nothing but their seed, where there are several.
+    """Mean, standard deviation (n - 1) and range over runs that differ in nothing but their seed, if there are several.
 
     Args:
         rows: from :func:`table`.
@@ -93,9 +95,52 @@ def over_seeds(
                     "seeds": [identities[name].get(SEED) for name in members],
                     "mean": {name: float(np.mean(one)) for name, one in values.items()},
                     "standard_deviation": {name: float(np.std(one, ddof=1)) for name, one in values.items()},
+                    "range": {name: [float(min(one)), float(max(one))] for name, one in values.items()},
                 }
             )
     return found
+
+
+def pooled(base: Sequence[Predictions], tuned: Sequence[Predictions], seed: int = 0) -> dict[str, Any]:
+    """Base and tuned models of several seeds as one comparison, by the headline: a row counts with its mean over the
+    seeds, and the interval is that of other rows and other seeds.
+
+    Args:
+        base: a seed each, all of the same rows.
+        tuned: in the order of ``base``.
+        seed: of the resampling.
+
+    Returns:
+        ``base`` and ``tuned``, means over the seeds; their ``difference`` with its interval; ``verdict``, which is
+        ``no-difference`` where the interval holds 0, or what the kind of answer asks besides is not so for every seed.
+
+    Raises:
+        DataError: they are not of the same rows.
+    """
+    first = base[0]
+    kind, truth = first.kind, first.truth
+    statistic = headline(kind)
+    written = partial(_pair, "the first seed", first, "another seed")  # as the first seed's run writes them
+    pairs = [(written(one)[1], written(other)[1]) for one, other in zip(base, tuned, strict=True)]
+    measured = [(statistic.of(one, truth), statistic.of(other, truth)) for one, other in pairs]
+    units = resampling.clusters_of(first.groups, len(first.ids))
+    resamples = resampling.resamples_for(len(pairs) * (int(units.max()) + 1))
+    low, high = resampling.interval(resampling.crossed(measured, units, resamples=resamples, seed=seed), CONFIDENCE)
+    before, after = (float(np.mean([pair[side].of_all_rows for pair in measured])) for side in (0, 1))
+    verdict = "no-difference" if low <= 0 <= high else "better" if (high < 0) == statistic.less_is_better else "worse"
+    agreed = {kind.confirm(verdict, pair, truth, first.groups, seed) for pair in pairs}
+    return {
+        "metric": statistic.name,
+        "n": len(first.ids),
+        "seeds": len(pairs),
+        "base": before,
+        "tuned": after,
+        "difference": after - before,
+        "confidence_interval": [low, high],
+        "confidence": CONFIDENCE,
+        "test": "bootstrap-of-rows-and-seeds",
+        "verdict": verdict if agreed == {verdict} else "no-difference",
+    }
 
 
 def _pair(against: str, first: Predictions, name: str, other: Predictions) -> Pair:

@@ -57,6 +57,27 @@ def of_several(against: str, rows: Sequence[Mapping[str, Any]], kind: type[Answe
     return f"{'; '.join([*shown, *withheld])}."
 
 
+def over_seeds(found: Mapping[str, Any]) -> str:
+    """What several seeds of one recipe showed together, and how far they scatter, which with few rows is far.
+
+    Args:
+        found: what :func:`featherweight.workflow.run_seeds` gives.
+    """
+    pair, name = found["pooled"], f"eval_{found['metric']}"
+    low, high = pair["confidence_interval"]
+    least, most = found["range"][name]
+    title = headline_of(found).title
+    how = "No difference is shown between the tuned model and the base model"
+    if pair["verdict"] != "no-difference":
+        how = f"The tuned model is {pair['verdict']} than the base model"
+    return (
+        f"{how} over {pair['seeds']} seeds ({title} {pair['base']:.4f} before, {pair['tuned']:.4f} after; "
+        f"{pair['difference']:+.4f}, 95% interval over rows and seeds {low:+.4f} to {high:+.4f}, n = {pair['n']:,}). "
+        f"The seed alone moves {title} from {least:.4f} to {most:.4f} (standard deviation "
+        f"{found['standard_deviation'][name]:.4f}, {found['train_rows']:,} rows of train)."
+    )
+
+
 def _figure(rung: Mapping[str, Any], metrics: Mapping[str, Any]) -> float:
     """A rung's headline."""
     found: float = rung[f"eval_{metrics['comparison']['metric']}"]

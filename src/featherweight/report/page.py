@@ -47,6 +47,21 @@ def several_runs(
     )
 
 
+def several_seeds(found: Mapping[str, Any]) -> str:
+    """The page of one recipe with several seeds.
+
+    Args:
+        found: what :func:`featherweight.workflow.run_seeds` gave.
+    """
+    return _render(
+        title=f"{found['recipe']}: {len(found['runs'])} seeds",
+        verdict=found["headline"],
+        lead=[],
+        care=[],
+        sections=sections.of_seeds(found),
+    )
+
+
 def one_curve(found: Mapping[str, Any]) -> str:
     """The page of a learning curve.
 

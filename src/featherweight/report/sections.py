@@ -88,6 +88,21 @@ def _pairs(caption: str, every: Sequence[Mapping[str, Any]]) -> Part:
     return parts.table(caption, columns, rows)
 
 
+def of_seeds(found: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The one section of several seeds."""
+    shown = tables.over_seeds(found)
+    rows = [parts.row(*cells) for cells in tables.seed_rows(found)]
+    content = [
+        parts.table(shown.title, [one.name for one in shown.columns], rows),
+        parts.text(
+            "Each seed is a whole run, with a report of its own in its folder; all are measured on the same rows. The "
+            "interval is that of other rows and other seeds, both drawn with replacement (Owen, 2007): a row counts "
+            "with its mean over the seeds. Few seeds tell little of how far seeds scatter."
+        ),
+    ]
+    return [parts.section("Seeds", content)]
+
+
 def of_curve(found: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The one section of a learning curve."""
     curve, points, law = found["curve"], found["points"], found["law"]

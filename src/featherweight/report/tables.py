@@ -221,13 +221,41 @@ def runs(rows: Sequence[Mapping[str, Any]], kind: Answer) -> FittedTable:
     return table
 
 
+def over_seeds(found: Mapping[str, Any]) -> FittedTable:
+    """Every seed's figures, then their mean and standard deviation."""
+    first, *others = (one for one in statistics_of(kind_of(found)) if one.in_evaluations)
+    columns = [
+        Column("seed"), Column("untuned model", 1), Column(first.title),
+        *(Column(one.title, 3 + index) for index, one in enumerate(others)), Column("verdict", 2, words=True),
+    ]  # fmt: skip
+    title = f"{first.heading} on {found['evaluated_split']} by seed"
+    table = FittedTable(title, columns)
+    for cells in seed_rows(found):
+        table.add_row(*cells)
+    return table
+
+
+def seed_rows(found: Mapping[str, Any]) -> list[list[str]]:
+    """The cells of that table."""
+    names = [f"eval_{one.name}" for one in statistics_of(kind_of(found)) if one.in_evaluations]
+    pooled, mean, deviation = found["pooled"], found["mean"], found["standard_deviation"]
+    return [
+        *([str(one["seed"]), f"{one['base']:.4f}", *(f"{one[name]:.4f}" for name in names), one["verdict"]]
+          for one in found["runs"]),
+        ["mean", f"{pooled['base']:.4f}", *(f"{mean[name]:.4f}" for name in names), pooled["verdict"]],
+        ["standard deviation", "", *(f"{deviation[name]:.4f}" for name in names), ""],
+    ]  # fmt: skip
+
+
 def seeds(found: Mapping[str, Any], kind: type[Answer] | Answer) -> str:
     """Runs that differ in nothing but their seed, in one sentence."""
     first = headline(kind)
-    mean, deviation = (found[key][f"eval_{first.name}"] for key in ("mean", "standard_deviation"))
+    mean, deviation, (least, most) = (
+        found[key][f"eval_{first.name}"] for key in ("mean", "standard_deviation", "range")
+    )
     return (
         f"{len(found['runs'])} runs differ only in their seed: {first.title} {mean:.4f}, "
-        f"standard deviation {deviation:.4f}."
+        f"standard deviation {deviation:.4f}, from {least:.4f} to {most:.4f}."
     )
 
 

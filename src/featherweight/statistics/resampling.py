@@ -59,6 +59,28 @@ def bootstrap(
     return [np.concatenate(differences) for differences in found]
 
 
+def crossed(
+    pairs: Sequence[tuple[Additive, Additive]], units: NDArray[np.int64], *, resamples: int, seed: int
+) -> Floats:
+    """The mean difference over several pairs, in resamples of the units and of the pairs, both with replacement.
+
+    For pairs that are drawn themselves, such as one a seed: the pigeonhole bootstrap (Owen 2007, "The pigeonhole
+    bootstrap"). Few draws of few pairs scatter too little, by (pairs - 1) / pairs in variance, and are stretched by it.
+
+    Args:
+        pairs: at least two, each on the same rows.
+
+    Returns:
+        float64, shape (resamples,).
+    """
+    by_pair = np.stack(bootstrap(pairs, units, resamples=resamples, seed=seed))
+    count = len(by_pair)
+    drawn = np.random.default_rng([seed, count]).integers(0, count, size=by_pair.shape)
+    middle = by_pair.mean(axis=0)
+    moved = np.take_along_axis(by_pair, drawn, axis=0).mean(axis=0) - middle
+    return np.asarray(middle + np.sqrt(count / (count - 1)) * moved)
+
+
 def values(statistic: Additive, *, seed: int = 0) -> Floats:
     """One statistic in resamples of its rows with replacement; float64, shape (resamples,)."""
     rows, width = statistic.features.shape

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from featherweight.workflow.planning import plan
     from featherweight.workflow.predicting import predict, predict_file
     from featherweight.workflow.running import load_run, run
+    from featherweight.workflow.seeding import run_seeds
     from featherweight.workflow.serving import serve
 
 _MODULE = {
@@ -36,12 +37,13 @@ _MODULE = {
     "predict_file": "predicting",
     "report": "comparing",
     "run": "running",
+    "run_seeds": "seeding",
     "serve": "serving",
 }
 
 __all__ = [
     "compare", "doctor", "evaluate", "export", "inspect_adapter", "inspect_data", "inspect_model", "inspect_run",
-    "learning_curve", "load_run", "plan", "predict", "predict_file", "report", "run", "serve",
+    "learning_curve", "load_run", "plan", "predict", "predict_file", "report", "run", "run_seeds", "serve",
 ]  # fmt: skip
 
 
