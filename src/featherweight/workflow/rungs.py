@@ -13,6 +13,7 @@ from featherweight.errors import Interrupted
 from featherweight.evidence.baselines import Baseline, Part, applies
 from featherweight.process.signals import Stop
 from featherweight.records.answers import Answers, Evaluation
+from featherweight.records.cutting import Cutting
 from featherweight.records.outcome import BaselineFigures, Cost
 from featherweight.records.rows import Column, Examples
 from featherweight.registry import BASELINES
@@ -130,7 +131,7 @@ def frozen_embeddings(prepared: Prepared, examples: Examples, console: Console, 
 
     return embeddings(
         prepared.model,
-        prepared.task.encode(examples, prepared.tokenizer, prepared.max_length),
+        prepared.task.encode(examples, prepared.tokenizer, Cutting(prepared.cutting.max_length)),
         execution=prepared.execution,
         watch=Watch(f"embedding the texts of {examples.name}", console.observe, stop),
     )
