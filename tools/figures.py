@@ -241,8 +241,35 @@ def minutes() -> str:
 _NAMES = {
     "tweets": "VADER, tweets", "films": "VADER, sentences of film reviews", "snips": "SNIPS, slots",
     "wnut": "WNUT-17, entities", "entailment": "SICK, entailment", "relatedness": "SICK, relatedness",
-    "stsb": "STS-B, English",
+    "stsb": "STS-B, English", "goemotions": "GoEmotions", "nlupp": "NLU++, banking",
+    **{f"{name.lower()}-{shots}": f"{name}, {shots} a class" for name in ("BANKING77", "CLINC150", "HWU64")
+       for shots in (5, 10)},
+    "long": "film reviews, 256 tokens", "rare": "SST-2, 99 to 1",
 }  # fmt: skip
+
+
+def _beside(sets: dict[str, Any]) -> list[str]:
+    """What is compared in pairs beside the table: with a rival, at the fitted thresholds, with a setting changed."""
+    lines = []
+    for name, one in sets.items():
+        for rival, paired in one.get("gains", {}).items():
+            for statistic, gain in paired.items():
+                lines.append(f"- {_NAMES[name]}: {statistic} against {rival} {_moved(gain)}.")
+        gained = [f"{statistic} {_moved(gain)}" for statistic, gain in one.get("thresholds", {}).items()]
+        if gained:
+            lines.append(
+                f"- {_NAMES[name]}: the fitted thresholds, on rows that did not choose them: {', '.join(gained)}."
+            )
+        if changed := one.get("changed"):
+            moves = {**changed["paired"], **{f"accuracy of {label}": gain for label, gain in changed["labels"].items()}}
+            shown = ", ".join(f"{what} {_moved(gain)}" for what, gain in moves.items())
+            lines.append(f"- {_NAMES[name]}: `{changed['what']}` moves {shown}.")
+    return [*lines, ""] if lines else []
+
+
+def _moved(gain: dict[str, Any]) -> str:
+    low, high = gain["confidence_interval"]
+    return f"{gain['difference']:+.4f} ({low:+.4f} to {high:+.4f})"
 
 
 def tasks() -> str:
@@ -260,7 +287,7 @@ def tasks() -> str:
             for rung, values in one["figures"].items():
                 shown = " | ".join(f"{values[figure]:.4f}" for figure in figures)
                 lines.append(f"| {_NAMES[name]} | {rung} | {shown} |")
-        lines.append("")
+        lines += ["", *_beside(sets)]
     minutes = (f"{_NAMES[name]} {one['train_seconds'] / 60:.1f}" for name, one in found["sets"].items())
     return "\n".join(
         [
