@@ -119,7 +119,7 @@ def test_row_84_what_a_slow_tokenizer_cuts_is_counted(load: Load, tmp_path: Path
     path = str(tiny.save_csv(tmp_path / "train.csv", rows))
     section = load_data_section({"train_file": path, "validation_file": path})
     examples = SequenceClassification.prepare(data.load(section), section, 0)[1]["train"]
-    encoding = TASK.encode(examples, tokenizer, 6)
+    encoding = TASK.encode(examples, tokenizer, Cutting(6))
     assert encoding.lengths.tolist() == [4, 4, 6, 6]
     assert (encoding.cut, encoding.lost) == (2, 12)
 

@@ -37,6 +37,7 @@ from featherweight.evidence.exhibits import Exhibit, exhibits_of
 from featherweight.export import Format as Export
 from featherweight.inference.predictor import load_predictor
 from featherweight.methods import Method
+from featherweight.records.cutting import Cutting
 from featherweight.records.outputs import Outputs
 from featherweight.records.rows import UNSEEN, Column, Encoding, Examples, Ragged, equal, numbers_of
 from featherweight.registry import (
@@ -153,7 +154,7 @@ class Tried:
         self.kind: Answer = self.task.answer
         self.examples: Examples = examples["train"]
         self.truth = self.examples.truth
-        self.encoding: Encoding = self.task.encode(self.examples, tiny.tokenizer("bert"), 16)
+        self.encoding: Encoding = self.task.encode(self.examples, tiny.tokenizer("bert"), Cutting(16))
         self.outputs = self.drawn(0)
         self.answers = self.kind.of_outputs(self.outputs, {})
 
