@@ -283,11 +283,11 @@ class LabelSets:
         return codes, ["rows without labels", *(f"rows with {self.names[one]!r}" for one in commonest_first)]
 
     def slices(self, truth: Sets) -> Iterator[tuple[tuple[str, str], NDArray[np.bool_]]]:
-        """The rows by how many labels they have."""
+        """The rows by how many labels they have; of those that have none there is no micro-F1."""
         number = truth.sum(axis=1)
-        for least, value in enumerate(("0", "1", "2")):
-            if (chosen := number == least).any():
-                yield ("labels", value), chosen
+        for few in (1, 2):
+            if (chosen := number == few).any():
+                yield ("labels", str(few)), chosen
         if (many := number > 2).any():
             yield ("labels", "3 or more"), many
 

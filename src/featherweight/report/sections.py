@@ -189,7 +189,7 @@ def _paired(metrics: Mapping[str, Any]) -> list[Part]:
         ["statistic", "base", "tuned", "difference", "95 % interval", "p", "p (Holm)", "verdict"],
         rows,
     )
-    tested = f"{_how_tested(metrics)}; the rest by permutation, with intervals by paired bootstrap. Holm's adjustment "
+    tested = f"{_how_tested(metrics['paired'], titles)} with intervals by paired bootstrap. Holm's adjustment "
     return [
         table,
         parts.text(f"{tested}is over this table."),
@@ -243,9 +243,13 @@ def _not_in_train(metrics: Mapping[str, Any]) -> list[Part]:
     return made
 
 
-def _how_tested(metrics: Mapping[str, Any]) -> str:
-    how = "McNemar's exact test" if metrics["comparison"]["test"].startswith("mcnemar") else "permutation"
-    return f"{headline_of(metrics).heading} is tested by {how}"
+def _how_tested(paired: Mapping[str, Any], titles: Mapping[str, str]) -> str:
+    exact = [titles[name] for name, one in paired.items() if one["test"].startswith("mcnemar")]
+    if not exact:
+        return "Tested by permutation,"
+    named = " and ".join(exact)
+    are = "is" if len(exact) == 1 else "are"
+    return f"{named[:1].upper()}{named[1:]} {are} tested by McNemar's exact test; the rest by permutation,"
 
 
 def _training(run: RunDirectory, metrics: Mapping[str, Any]) -> list[Part]:

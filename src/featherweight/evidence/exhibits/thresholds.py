@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -31,19 +32,24 @@ class Thresholds:
             )
             for name, one in tuned["gain"].items()
         ]
-        each = [parts.row(name, f"{one:.3f}") for name, one in tuned["thresholds"].items()]
+        shared, own = _divided(tuned["thresholds"])
+        rest = f" The other {len(tuned['thresholds']) - len(own):,} labels share {shared:.3f}, for few rows have them."
         return [
             parts.text(
-                "A label is answered from a probability of 0.5 on. From the threshold that is best for its F1 on "
-                f"{tuned['fitted_rows']:,} validation rows, --calibrated; what that does is measured on "
-                f"{tuned['reported_rows']:,} other rows. Labels of fewer than 10 rows share one threshold."
+                "A label is answered from a probability of 0.5 on; with --calibrated from its own threshold, the best "
+                f"for its F1 on {tuned['fitted_rows']:,} validation rows. What that changes is measured on "
+                f"{tuned['reported_rows']:,} other rows.{rest if shared is not None else ''}"
             ),
             parts.table(
                 "The tuned model at the fitted thresholds against 0.5, paired",
                 ["statistic", "at 0.5", "at the thresholds", "difference", "95 % interval", "p"],
                 gain,
             ),
-            parts.table("Thresholds of the tuned model", ["label", "from"], each),
+            parts.table(
+                "Thresholds of the tuned model",
+                ["label", "from"],
+                [parts.row(name, f"{one:.3f}") for name, one in own.items()],
+            ),
         ]
 
     def brief(self, metrics: Mapping[str, Any]) -> list[Brief]:
@@ -56,3 +62,11 @@ class Thresholds:
             "`featherweight.json` has a threshold for each label. Instead of 0.5 they move micro-F1 from "
             f"{one['base']:.4f} to {one['tuned']:.4f} ({low:+.4f} to {high:+.4f}) on rows that they were not fitted on."
         )
+
+
+def _divided(thresholds: Mapping[str, float]) -> tuple[float | None, Mapping[str, float]]:
+    """The threshold that several labels share, None where there is none, and those of the others."""
+    value, count = Counter(thresholds.values()).most_common(1)[0]
+    if count == 1:
+        return None, thresholds
+    return value, {name: one for name, one in thresholds.items() if one != value}
