@@ -23,6 +23,7 @@ class Sample:
         rows: so many of them, all of which differ.
         text: the column that a predictor is asked about.
         data: further keys of the recipe's section.
+        form: of the texts, where they are not one each, and short.
     """
 
     task: str
@@ -30,9 +31,18 @@ class Sample:
     rows: Callable[[int], list[Row]]
     text: str = "text"
     data: dict[str, Any] = field(default_factory=dict)
+    form: str = ""
+
+    @property
+    def name(self) -> str:
+        return "-".join(filter(None, (self.task, self.kind, self.form)))
+
+    def asked(self, row: Row) -> Any:
+        """What a predictor is asked of a row."""
+        return {"text": row["premise"], "text_pair": row["hypothesis"]} if self.form == "pairs" else row[self.text]
 
     def save(self, folder: Path, count: int) -> Path:
-        return tiny.save_jsonl(folder / f"{self.task}-{self.kind}.jsonl", self.rows(count))
+        return tiny.save_jsonl(folder / f"{self.name}.jsonl", self.rows(count))
 
 
 def _distinct(count: int, make: Callable[[random.Random, int], tuple[list[str], Row]]) -> list[Row]:
@@ -54,6 +64,24 @@ def _words(draw: random.Random, telling: str) -> list[str]:
 
 def _labelled(draw: random.Random, index: int) -> tuple[list[str], Row]:
     words = _words(draw, draw.choice(tiny.GOOD if index % 2 else tiny.BAD))
+    return words, {"text": " ".join(words), "label": ("neg", "pos")[index % 2]}
+
+
+def _paired(of: Callable[[random.Random, int], tuple[list[str], Row]]) -> Any:
+    """The second text tells."""
+
+    def make(draw: random.Random, index: int) -> tuple[list[str], Row]:
+        words, row = of(draw, index)
+        first = draw.choices(tiny.PLAIN, k=3)
+        return [*first, *words], {"premise": " ".join(first), "hypothesis": row["text"], "label": row["label"]}
+
+    return make
+
+
+def _long(draw: random.Random, index: int) -> tuple[list[str], Row]:
+    """Of 15 to 40 words, of which one tells."""
+    words = [*draw.choices(tiny.PLAIN, k=draw.randint(14, 39)), draw.choice(tiny.GOOD if index % 2 else tiny.BAD)]
+    draw.shuffle(words)
     return words, {"text": " ".join(words), "label": ("neg", "pos")[index % 2]}
 
 
@@ -98,5 +126,14 @@ SAMPLES = [
     Sample("regression", "number", lambda count: _distinct(count, _numbered)),
     Sample("token-classification", "tags", lambda count: _distinct(count, _tagged(_entity)), "tokens"),
     Sample("token-classification", "plain-tags", lambda count: _distinct(count, _tagged(_part_of_speech)), "tokens"),
+    Sample("sequence-classification", "label", lambda count: _distinct(count, _paired(_labelled)), form="pairs"),
+    Sample("regression", "number", lambda count: _distinct(count, _paired(_numbered)), form="pairs"),
+    Sample(
+        "sequence-classification",
+        "label",
+        lambda count: _distinct(count, _long),
+        data={"long_texts": "stride", "max_length": 12, "stride": 2},
+        form="windows",
+    ),
     Sample("ordinal-regression", "ordinal", lambda count: _distinct(count, _ranked)),  # that of tests/package
 ]

@@ -150,11 +150,11 @@ class Tried:
     """A task on its small data, with outputs of a head that were drawn at random for every row."""
 
     def __init__(self, sample: Sample, folder: Path) -> None:
-        self.task, examples = _prepared(sample, folder)
+        self.task, examples, cutting = _prepared(sample, folder)
         self.kind: Answer = self.task.answer
         self.examples: Examples = examples["train"]
         self.truth = self.examples.truth
-        self.encoding: Encoding = self.task.encode(self.examples, tiny.tokenizer("bert"), Cutting(16))
+        self.encoding: Encoding = self.task.encode(self.examples, tiny.tokenizer("bert"), cutting)
         self.outputs = self.drawn(0)
         self.answers = self.kind.of_outputs(self.outputs, {})
 
@@ -168,10 +168,11 @@ class Tried:
         return Ragged(values, reads.offsets)
 
 
-def _prepared(sample: Sample, folder: Path) -> tuple[Task, Mapping[str, Examples]]:
+def _prepared(sample: Sample, folder: Path) -> tuple[Task, Mapping[str, Examples], Cutting]:
     section = recipes.load_data_section({"train_file": str(sample.save(folder, ROWS)), **sample.data}, sample.task)
     section = data.found(section)
-    return TASKS[sample.task].prepare(data.load(section), section, 0)  # type: ignore[no-any-return]
+    task, examples = TASKS[sample.task].prepare(data.load(section), section, 0)
+    return task, examples, section.cutting(section.max_length or 16)
 
 
 @pytest.fixture(scope="module")
@@ -179,7 +180,7 @@ def tried(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Sample], Tried]
     made: dict[str, Tried] = {}
 
     def get(sample: Sample) -> Tried:
-        key = f"{sample.task} {sample.kind}"
+        key = sample.name
         if key not in made:
             made[key] = Tried(sample, tmp_path_factory.mktemp("tried"))
         return made[key]
@@ -191,7 +192,7 @@ Try = Callable[[Sample], Tried]
 
 
 def of_sample(function: Any) -> Any:
-    return pytest.mark.parametrize("sample", KNOWN, ids=lambda one: f"{one.task}-{one.kind}")(function)
+    return pytest.mark.parametrize("sample", KNOWN, ids=lambda one: one.name)(function)
 
 
 def same(one: Column, other: Column) -> bool:
@@ -350,7 +351,7 @@ _TIMES = ("runtime", "per_second", "cost", "seconds", "memory", "saves", "reliab
 def content_of(sample: Sample, method: str, models: Models, folder: Path) -> dict[str, Any]:
     rows = sample.save(folder, ROWS)
     content = tiny.recipe(models("bert"), rows, data=sample.data, method={"name": method}, training=TRAINING)
-    return {**content, "task": sample.task, "name": f"{sample.task}-{sample.kind}"}
+    return {**content, "task": sample.task, "name": sample.name}
 
 
 @pytest.fixture(scope="module")
@@ -359,10 +360,10 @@ def runs(models: Models, tmp_path_factory: pytest.TempPathFactory) -> Callable[[
     made: dict[str, Path] = {}
 
     def get(sample: Sample, method: str) -> Path:
-        key = f"{sample.task} {sample.kind} {method}"
+        key = f"{sample.name} {method}"
         if key not in made:
             folder = tmp_path_factory.mktemp("run")
-            made[key] = folder / f"{sample.task}-{sample.kind}"
+            made[key] = folder / sample.name
             workflow.run(recipes.parse(content_of(sample, method, models, folder)), made[key])
         return made[key]
 
@@ -470,7 +471,7 @@ def saved_replies(run: Path, sample: Sample, names: str = "tuned") -> tuple[list
     """What a predictor is asked of the validation rows, and the replies that the saved predictions make."""
     kept = RunDirectory(run).read_predictions(names, "validation")
     rows = sample.rows(ROWS)
-    asked = [rows[number][sample.text] for number in kept.ids]
+    asked = [sample.asked(rows[number]) for number in kept.ids]
     questions = load_predictor(str(run)).task.questions(asked)
     return asked, list(kept.kind.reply(kept.answers, questions, {}))
 
@@ -519,8 +520,8 @@ def test_stock_libraries_answer_as_the_run_by_its_card(sample: Sample, method: s
     found = []
     for row in predictor.backend.tokenise(questions):
         with torch.no_grad():
-            logits = model(input_ids=torch.tensor([list(row.ids)])).logits[0].numpy()
-        found.append(logits if row.reads is None else logits[list(row.reads)])
+            windows = [model(input_ids=torch.tensor([list(one.ids)])).logits[0].numpy() for one in row.windows()]
+        found.append(np.mean(windows, axis=0) if row.reads is None else windows[0][list(row.reads)])
     ends = np.cumsum([0, *map(len, found)])
     ragged = predictor.task.reads_tokens
     theirs = predictor.kind.of_outputs(Ragged(np.concatenate(found), ends) if ragged else np.stack(found), {})
@@ -566,7 +567,7 @@ def test_one_server_answers_for_every_task(runs: Runs) -> None:
     with serving.running(*folders) as server:
         for run, sample in folders.items():
             asked, _ = saved_replies(run, sample)
-            texts = [one if isinstance(one, str) else " ".join(one) for one in asked[:5]]
+            texts = [" ".join(one) if isinstance(one, list) else one for one in asked[:5]]
             answer = server.predict(texts, run.name)
             assert answer.status == 200, answer.body
             expected = load_predictor(str(run)).predict(texts)

@@ -33,12 +33,15 @@ class Thresholds:
             for name, one in tuned["gain"].items()
         ]
         shared, own = _divided(tuned["thresholds"])
-        rest = f" The other {len(tuned['thresholds']) - len(own):,} labels share {shared:.3f}, for few rows have them."
+        rest = ""
+        if shared is not None:
+            others = len(tuned["thresholds"]) - len(own)
+            rest = f" The other {others:,} labels share {shared:.3f}, for few rows have them."
         return [
             parts.text(
                 "A label is answered from a probability of 0.5 on; with --calibrated from its own threshold, the best "
                 f"for its F1 on {tuned['fitted_rows']:,} validation rows. What that changes is measured on "
-                f"{tuned['reported_rows']:,} other rows.{rest if shared is not None else ''}"
+                f"{tuned['reported_rows']:,} other rows.{rest}"
             ),
             parts.table(
                 "The tuned model at the fitted thresholds against 0.5, paired",
