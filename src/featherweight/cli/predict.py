@@ -30,7 +30,8 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--calibrated",
         action="store_true",
-        help="probabilities at the fitted temperature, labels from their fitted thresholds, or an interval about a number",
+        help="probabilities at the fitted temperature, labels from their fitted thresholds, or an interval about a "
+        "number",
     )
     parser.add_argument("--encoding", default="utf-8", metavar="NAME", help="encoding of --input, such as cp1252")
     add_delimiter(parser)

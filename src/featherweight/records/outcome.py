@@ -394,6 +394,9 @@ class Outcome(Measured):
     rows."""
     calibration: NotRequired[dict[str, dict[str, Any]]]
     """By model: whether probabilities mean what they say, before and after the fitted temperature."""
+    decision: NotRequired[dict[str, dict[str, Any]]]
+    """Where a recipe asks for a decision threshold, by model: what chose it, the threshold, a probability from 0 to 1
+    or null where none does what is wanted, and what it changes on rows that did not choose it."""
     residuals: NotRequired[dict[str, dict[str, Any]]]
     """By model: answer minus truth, by answer and in quantiles, and fitted intervals, in the column's unit."""
     entity_errors: NotRequired[dict[str, dict[str, Any]]]

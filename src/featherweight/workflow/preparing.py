@@ -139,6 +139,7 @@ def prepare(recipe: Recipe, console: Console) -> Prepared:
     given, recipe = recipe.data, recipe.model_copy(update={"data": data.found(recipe.data)})
     read = _read(recipe, console)
     task = _as_it_answers(read.task, start, source, recipe)
+    recipe = _deciding(recipe, read, reasons)
     is_fresh = start is None and not task.head().is_stored(models.load_config(source))
     recipe, chosen = defaults.choose_head(recipe, is_fresh)
     reasons |= chosen
@@ -170,6 +171,31 @@ def prepare(recipe: Recipe, console: Console) -> Prepared:
         dropped_twins=read.dropped_twins,
         start=start,
     )
+
+
+def _deciding(recipe: Recipe, read: _Read, reasons: dict[str, str]) -> Recipe:
+    """With the label that a decision threshold is for, the rarer of train where that is left open.
+
+    Raises ConfigError where answers are not one of two labels, or none is called so.
+    """
+    evidence, kind = recipe.evidence, read.task.answer
+    if evidence.decision_threshold is None:
+        return recipe
+    if "decision-threshold" not in kind.exhibits or len(kind.possible) != 2:
+        have = f"has {len(kind.possible)} labels" if kind.possible else "answers otherwise"
+        raise ConfigError(
+            f"evidence.decision_threshold: is for one of two labels, and {recipe.task} here {have}; leave it out"
+        )
+    if evidence.pos_label is None:
+        shares = kind.describe(read.examples["train"].truth)
+        rarer = min(reversed(kind.possible), key=shares.__getitem__)
+        reasons["evidence.pos_label"] = f"the rarer label of train ({shares[rarer]:.1%} of its rows)"
+        evidence = evidence.model_copy(update={"pos_label": rarer})
+    if evidence.pos_label not in kind.possible:
+        raise ConfigError(
+            f"evidence.pos_label: {evidence.pos_label!r} is no label of the data; known: {', '.join(kind.possible)}"
+        )
+    return recipe.model_copy(update={"evidence": evidence})
 
 
 def _as_it_answers(task: Task, start: Start | None, source: ModelSource, recipe: Recipe) -> Task:

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from featherweight.answers import travels
 from featherweight.evidence import training_checks
 from featherweight.evidence.assess import assess
 from featherweight.evidence.exhibits import Case, Held
@@ -85,7 +86,7 @@ def _publish_artefact(
     """The artefact, once it answers as the model in memory does."""
     from featherweight.report.model_card import model_card
 
-    fitted = {key: case.fitted["tuned"][key] for key in prepared.task.answer.unfitted}
+    fitted = travels(case.kind, case.fitted["tuned"])
     half = prepared.trunk is not None and prepared.trunk["dtype"] == "fp16"
     rounded = half or prepared.accelerator.mixed_precision != "no"
     passed: list[Gate] = []
@@ -134,6 +135,7 @@ def _case(prepared: Prepared, directory: RunDirectory, tuned: Mapping[str, Evalu
         slice_columns=data.slices,
         keywords=data.keywords,
         group_column=data.group,
+        asked=prepared.recipe.evidence,
     )
 
 
