@@ -106,6 +106,10 @@ class DataSection(Section):
         description="leave out the train rows whose text, but for case, white space and punctuation, also stands in a "
         "held-out split",
     )
+    drop_suspects: bool = Field(
+        False,
+        description="leave out the train rows whose label is suspected to be wrong, and list them in suspects.jsonl",
+    )
     split_seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(
         42,
         description="chooses the rows that are measured, whatever training.seed is, so that seeds can be compared",

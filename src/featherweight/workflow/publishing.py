@@ -53,6 +53,7 @@ def publish(
     case = _case(prepared, directory, evaluations)
     found: dict[str, Any] = {
         **measured(prepared, base, tuned.model, evaluations, tuned.result, tuned.cost),
+        **{key: base[key] for key in ("suspects",) if key in base},
         kind.described.key: described(kind, prepared.examples),
         **_evidence(case, prepared, directory, base),
     }
