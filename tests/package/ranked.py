@@ -173,7 +173,7 @@ class Ordinal:
     def slices(self, truth: Any) -> Iterator[tuple[tuple[str, str], Any]]:
         return ((("rank", str(one + 1)), truth == one) for one in np.unique(truth))
 
-    def fit(self, fitting: tuple[Answers, Any], reporting: tuple[Answers, Any]) -> dict[str, Any]:
+    def fit(self, fitting: tuple[Answers, Any], reporting: tuple[Answers, Any], asked: Any = None) -> dict[str, Any]:
         answers, truth = fitting
         near = np.abs(self.ranked(answers) - truth) <= 1
         return {"within_one": float(near.mean()) if len(near) else None}

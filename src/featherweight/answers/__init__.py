@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
+    from featherweight.recipe.sections import EvidenceSection
     from featherweight.records.parts import Brief
     from featherweight.records.questions import Question
     from featherweight.records.rows import Column
@@ -170,8 +171,18 @@ class Answer(Protocol):
         """Slices of the rows by their truth: what by and which value, and which rows; few or none."""
         ...
 
-    def fit(self, fitting: tuple[Answers, Any], reporting: tuple[Answers, Any]) -> dict[str, Any]:
-        """What is fitted to answers and truth of some rows, none among them, and what it does on others."""
+    def fit(
+        self,
+        fitting: tuple[Answers, Any],
+        reporting: tuple[Answers, Any],
+        asked: EvidenceSection | None = None,
+    ) -> dict[str, Any]:
+        """What is fitted to answers and truth of some rows, none among them, and what it does on others. The keys that
+        are ``known`` travel with the model.
+
+        Args:
+            asked: what a recipe asks for besides.
+        """
         ...
 
     def likeness(self, one: Answers, other: Answers) -> Likeness:
@@ -201,6 +212,11 @@ class Answer(Protocol):
     def introduction(self) -> tuple[str, Sequence[str]]:
         """What is answered, for a model card: how that is called, and what there is of it."""
         ...
+
+
+def travels(kind: Answer, fitted: Mapping[str, Any]) -> dict[str, Any]:
+    """What of all that was fitted ``featherweight.json`` has."""
+    return {key: fitted[key] for key in kind.known if key in fitted}
 
 
 def statistics_of(kind: Answer | type[Answer]) -> tuple[Statistic, ...]:

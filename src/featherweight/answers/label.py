@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from featherweight.answers import Answer, Check, Described, class_counts, probabilities
+from featherweight.answers import Answer, Check, Described, class_counts, decisions, probabilities
 from featherweight.answers.calibration import fit_and_report
 from featherweight.answers.class_counts import ClassCounts
 from featherweight.answers.facts import are_names, is_number
+from featherweight.answers.probabilities import apply_temperature
 from featherweight.errors import ConfigError, ModelError
 from featherweight.records.answers import Answers, Likeness
 from featherweight.records.parts import Brief
@@ -24,6 +25,8 @@ from featherweight.statistics.paired import verdict as verdict_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from featherweight.recipe.sections import EvidenceSection
 
 PROBABILITIES = "probabilities"
 
@@ -81,12 +84,13 @@ class Label:
         "one-sided", "unknown-labels", "twins", "shared-groups", "conflicting-labels", "giveaways",
         "suspected-label-errors",
     )  # fmt: skip
-    exhibits: ClassVar[tuple[str, ...]] = ("calibration", "confusion", "where", "examples")
+    exhibits: ClassVar[tuple[str, ...]] = ("calibration", "decision-threshold", "confusion", "where", "examples")
     described: ClassVar[Described] = Described("label_shares", "Label shares", "label", "{:.2%}")
     known: ClassVar[Mapping[str, Check]] = {
         "labels": (are_names, "a list of names, each once"),
         "temperature": (lambda value: value is None or (is_number(value) and value > 0), "a number above 0"),
         "thresholds": (_are_thresholds, "a list of tables with wanted_error_rate and confidence"),
+        "decision_threshold": (decisions.is_decision, "a table with pos_label and threshold"),
     }
     unfitted: ClassVar[Mapping[str, Any]] = {"temperature": None, "thresholds": []}
     reply_schema: ClassVar[Mapping[str, Any]] = {
@@ -171,33 +175,51 @@ class Label:
         return Answers({PROBABILITIES: softmax(numbers_of(outputs) / options.get("temperature", 1.0))})
 
     def options(self, name: str, fitted: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
-        """``temperature`` and ``confidence``, for ``calibrated`` and ``max_error_rate``.
+        """``temperature`` and ``confidence``, for ``calibrated`` and ``max_error_rate``; with a decision threshold
+        ``decision``, the place of the label that it is for and the threshold.
 
         Raises:
             ModelError: no temperature was fitted.
-            ConfigError: no threshold was found for this rate.
+            ConfigError: no threshold was found for this rate, or a decision threshold answers otherwise.
         """
         rate = asked.get("max_error_rate")
         if rate is None and not asked.get("calibrated"):
             return {}
         if fitted.get("temperature") is None:
             raise ModelError(f"{name}: no temperature was fitted for it; leave --calibrated and --max-error-rate out")
+        decision = fitted.get("decision_threshold")
+        if decision and rate is not None:
+            raise ConfigError(
+                f"--max-error-rate: {name} answers from a decision threshold on, which its error rates are not of; "
+                "give --calibrated alone"
+            )
         confidence = 0.0 if rate is None else _confidence(name, fitted.get("thresholds", ()), rate)
-        return {"temperature": fitted["temperature"], "confidence": confidence}
+        found = {"temperature": fitted["temperature"], "confidence": confidence}
+        return found | ({"decision": self._decision(name, decision)} if decision else {})
+
+    def _decision(self, name: str, decision: Mapping[str, Any]) -> tuple[int, float]:
+        if len(self.names) != 2 or decision["pos_label"] not in self.names:
+            raise ModelError(f"{name}: its decision_threshold is for none of two labels; leave --calibrated out")
+        return self.names.index(decision["pos_label"]), float(decision["threshold"])
 
     def reply(
         self, answers: Answers, asked: Sequence[Question], options: Mapping[str, Any]
     ) -> Iterator[dict[str, Any]]:
         """``{"label": ..., "probabilities": {label: probability}}`` of each row; the label is None where its
-        probability is below the option ``confidence``."""
+        probability is below the option ``confidence``. With the option ``decision`` the label is its own from that
+        probability on, and else the other."""
+        positive, least = options.get("decision", (0, None))
         for row in answers[PROBABILITIES].tolist():
             best = max(range(len(row)), key=row.__getitem__)
+            if least is not None:
+                best = positive if row[positive] >= least else 1 - positive
             label = self.names[best] if row[best] >= options.get("confidence", 0.0) else None
             yield {"label": label, PROBABILITIES: dict(zip(self.names, row, strict=True))}
 
     def line(self, reply: Mapping[str, Any]) -> str:
         """The label and its probability."""
-        return f"{reply['label'] or 'abstain'}  {max(reply[PROBABILITIES].values()):.4f}"
+        shares = reply[PROBABILITIES]
+        return f"{reply['label'] or 'abstain'}  {shares.get(reply['label'], max(shares.values())):.4f}"
 
     def cells(self, reply: Mapping[str, Any], nests: bool) -> dict[str, Any]:
         """``prediction`` and ``probabilities``, or a column ``probability_<label>`` each where cells can't nest."""
@@ -294,9 +316,31 @@ class Label:
         """The rows of each label."""
         return ((("label", self.names[one]), truth == one) for one in np.unique(truth))
 
-    def fit(self, fitting: tuple[Answers, Labels], reporting: tuple[Answers, Labels]) -> dict[str, Any]:
-        """A temperature and thresholds for wanted error rates, with what they do on the rows that are reported on."""
-        return fit_and_report(fitting[0][PROBABILITIES], fitting[1], reporting[0][PROBABILITIES], reporting[1])
+    def fit(
+        self,
+        fitting: tuple[Answers, Labels],
+        reporting: tuple[Answers, Labels],
+        asked: EvidenceSection | None = None,
+    ) -> dict[str, Any]:
+        """A temperature and thresholds for wanted error rates, with what they do on the rows that are reported on;
+        where it is asked for, a decision threshold too."""
+        found = fit_and_report(fitting[0][PROBABILITIES], fitting[1], reporting[0][PROBABILITIES], reporting[1])
+        aim = None if asked is None else decisions.aim_of(asked)
+        if asked is None or aim is None:
+            return found
+        positive = self.names.index(str(asked.pos_label))
+        fit, others = (
+            (apply_temperature(one[PROBABILITIES], found["temperature"])[:, positive], truth == positive)
+            for one, truth in (fitting, reporting)
+        )
+        threshold = decisions.find(aim, *fit)
+        even = predicted(reporting[0]) == positive
+        return {
+            **found,
+            "decision_threshold": threshold and {"pos_label": asked.pos_label, "threshold": threshold},
+            "decision": {"pos_label": asked.pos_label}
+            | decisions.report(aim, threshold, found["fitted_rows"], even, others),
+        }
 
     def losses(self, outputs: Column, truth: Labels) -> tuple[float, int]:
         """Cross-entropy in nats."""

@@ -25,6 +25,8 @@ from featherweight.statistics.additive import Additive, Floats, Statistic, mean_
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from featherweight.recipe.sections import EvidenceSection
+
 EVEN = 0.5  # the probability from which a label is answered, where none was fitted
 NONE = "(none)"
 _MOST_NAMED = 5
@@ -291,7 +293,12 @@ class LabelSets:
         if (many := number > 2).any():
             yield ("labels", "3 or more"), many
 
-    def fit(self, fitting: tuple[Answers, Sets], reporting: tuple[Answers, Sets]) -> dict[str, Any]:
+    def fit(
+        self,
+        fitting: tuple[Answers, Sets],
+        reporting: tuple[Answers, Sets],
+        asked: EvidenceSection | None = None,
+    ) -> dict[str, Any]:
         """A threshold of each label, with what they do on the rows that are reported on."""
         measured = {"f1_micro": micro_f1, "f1_macro": macro_f1, "subset_accuracy": subset_accuracy}
         one, other = ((answers[PROBABILITIES], truth) for answers, truth in (fitting, reporting))

@@ -24,6 +24,8 @@ from featherweight.statistics.proportions import wilson
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from featherweight.recipe.sections import EvidenceSection
+
 VALUE = "value"
 COVERAGE = 0.9  # of the interval that is given with an answer
 _COVERAGES = (0.8, COVERAGE, 0.95)
@@ -300,7 +302,12 @@ class Number:
             if chosen.any():
                 yield ("number", f"{truth[chosen].min():.4g} to {high:.4g}"), chosen
 
-    def fit(self, fitting: tuple[Answers, Numbers], reporting: tuple[Answers, Numbers]) -> dict[str, Any]:
+    def fit(
+        self,
+        fitting: tuple[Answers, Numbers],
+        reporting: tuple[Answers, Numbers],
+        asked: EvidenceSection | None = None,
+    ) -> dict[str, Any]:
         """Half the width of intervals about an answer, by split conformal prediction (Lei et al., "Distribution-free
         predictive inference for regression", 2018): the quantile of absolute errors on rows that it was not tuned on,
         with the share of other rows whose truth is within."""

@@ -22,6 +22,8 @@ from featherweight.statistics.additive import Additive, Floats, Statistic, mean_
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from featherweight.recipe.sections import EvidenceSection
+
 TAGS, SCORES = "tags", "scores"
 UNSAID = -1  # of a word that the model did not see
 _LEAST_IN_STRATUM = 5
@@ -118,7 +120,12 @@ class _Words:
     ) -> str:
         return verdict
 
-    def fit(self, fitting: tuple[Answers, Ragged], reporting: tuple[Answers, Ragged]) -> dict[str, Any]:
+    def fit(
+        self,
+        fitting: tuple[Answers, Ragged],
+        reporting: tuple[Answers, Ragged],
+        asked: EvidenceSection | None = None,
+    ) -> dict[str, Any]:
         return {}
 
     def said(self, truth: Ragged, row: int) -> str:

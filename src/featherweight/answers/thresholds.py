@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,30 @@ Probabilities = NDArray[np.float32]  # shape (rows, labels)
 Sets = NDArray[np.bool_]  # likewise
 
 
+@dataclass(frozen=True)
+class Candidates:
+    """Every threshold that tells some rows from others, the highest first.
+
+    Attributes:
+        thresholds: halfway between two neighbouring probabilities; float64, shape (candidates,).
+        answered: rows at or above each; int64, likewise.
+        hits: how many of these hold; likewise.
+    """
+
+    thresholds: NDArray[np.float64]
+    answered: NDArray[np.int64]
+    hits: NDArray[np.int64]
+
+
+def candidates(probabilities: NDArray[np.floating], holds: NDArray[np.bool_]) -> Candidates:
+    """Of at least one row; shape (rows,) each."""
+    order = np.argsort(-probabilities, kind="stable")
+    ranked = probabilities[order].astype(np.float64)
+    last = np.flatnonzero(np.append(ranked[1:] < ranked[:-1], True))  # equal ones are answered together
+    halfway = (ranked[last] + np.append(ranked, 0.0)[last + 1]) / 2
+    return Candidates(halfway, last + 1, np.cumsum(holds[order], dtype=np.int64)[last])
+
+
 def best_for_f1(probabilities: NDArray[np.floating], holds: NDArray[np.bool_], otherwise: float) -> float:
     """The threshold with the greatest F1, halfway between two neighbouring probabilities; shape (rows,) each.
 
@@ -28,13 +53,9 @@ def best_for_f1(probabilities: NDArray[np.floating], holds: NDArray[np.bool_], o
     """
     if not holds.any():
         return otherwise
-    order = np.argsort(-probabilities, kind="stable")
-    ranked, hits = probabilities[order].astype(np.float64), np.cumsum(holds[order])
-    last = np.flatnonzero(np.append(ranked[1:] < ranked[:-1], True))  # equal ones are answered together
-    f1 = 2 * hits[last] / (last + 1 + hits[-1])
-    place = last[int(f1.argmax())]
-    below = ranked[place + 1] if place + 1 < len(ranked) else 0.0
-    return float((ranked[place] + below) / 2)
+    tried = candidates(probabilities, holds)
+    f1 = 2 * tried.hits / (tried.answered + tried.hits[-1])
+    return float(tried.thresholds[int(f1.argmax())])
 
 
 def fit(probabilities: Probabilities, truth: Sets, otherwise: float) -> NDArray[np.float64]:

@@ -247,7 +247,7 @@ def _load_whole(name: str, folder: Path) -> LoadedModel:
 
 def _beside(known: Mapping[str, Any]) -> dict[str, Any]:
     """What ``featherweight.json`` has of answers that the model itself does not know."""
-    fitted = {key: known[key] for key in kind_of(known).unfitted if key in known}
+    fitted = {key: known[key] for key in kind_of(known).known if key in known}
     return {"fitted": fitted, "text_columns": columns_of(known)}
 
 

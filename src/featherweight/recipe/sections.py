@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
-from pydantic import Field, SerializeAsAny, ValidationInfo, field_validator, model_validator
+from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationInfo, field_validator, model_validator
 
 from featherweight.errors import ConfigError
 from featherweight.recipe.schedules import Polynomial, Schedule, schedule_of
@@ -20,6 +20,7 @@ from featherweight.recipe.values import (
     PositiveInt,
     Revision,
     Texts,
+    require_aim,
 )
 from featherweight.records.cutting import Cutting
 from featherweight.registry import BASELINES, DEFAULT_TASK, OPTIMIZERS, did_you_mean
@@ -106,6 +107,10 @@ class DataSection(Section):
         False,
         description="leave out the train rows whose text, but for case, white space and punctuation, also stands in a "
         "held-out split",
+    )
+    drop_suspects: bool = Field(
+        False,
+        description="leave out the train rows whose label is suspected to be wrong, and list them in suspects.jsonl",
     )
     split_seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(
         42,
@@ -270,12 +275,48 @@ class TrainingSection(Section):
         return schedule_of(self.lr_scheduler_type, self.lr_scheduler_kwargs)
 
 
+Share = Annotated[float, Field(gt=0, le=1)]
+
+
+class AtPrecision(Section):
+    precision: Share = Field(description="so many of the positive answers are right; the most are found that can be")
+
+
+class AtRecall(Section):
+    recall: Share = Field(description="so many of the positive rows are found; as precisely as can be")
+
+
+class Costs(Section):
+    """What an error costs, in any unit."""
+
+    false_positive: PositiveFloat
+    false_negative: PositiveFloat
+
+
+class AtCost(Section):
+    cost: Costs = Field(description="what errors cost is least in all")
+
+
 class EvidenceSection(Section):
-    """What the tuned model is measured against."""
+    """What the tuned model is measured against, and what is chosen on rows that it was not tuned on."""
 
     baselines: list[str] | None = Field(
         None, description="the cheap rivals that are fitted, by name; all that are known if unset, none if empty"
     )
+    decision_threshold: Annotated[
+        Literal["f1"] | AtPrecision | AtRecall | AtCost | None, BeforeValidator(require_aim)
+    ] = Field(
+        None,
+        description="of two labels, from which probability on the positive one is answered: chosen on validation by "
+        "F1, a precision, a recall or what errors cost, and proven on other rows",
+    )
+    pos_label: str | None = Field(None, description="the positive one of two labels; the rarer one of train if unset")
+
+    @model_validator(mode="after")
+    def _asked_for(self) -> EvidenceSection:
+        if self.pos_label is not None and self.decision_threshold is None:
+            raise ValueError("'pos_label' is the label that 'decision_threshold' is for; set that too")
+        return self
 
     @model_validator(mode="after")
     def _known_once(self) -> EvidenceSection:

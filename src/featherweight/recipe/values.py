@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import math
 import re
 from typing import Annotated, Any
 
@@ -44,6 +45,29 @@ def _require_encoding(value: str) -> str:
         codec = None
     if codec is None or not codec._is_text_encoding or codec.incrementaldecoder is None:
         raise ValueError("no text encoding; try utf-8, cp1252 or utf-16")
+    return value
+
+
+def _is_share(value: Any) -> bool:
+    return type(value) in {int, float} and 0 < value <= 1
+
+
+def _are_costs(value: Any) -> bool:
+    known = isinstance(value, dict) and set(value) == {"false_positive", "false_negative"}
+    return known and all(type(one) in {int, float} and 0 < one < math.inf for one in value.values())
+
+
+_AIMS = {"precision": _is_share, "recall": _is_share, "cost": _are_costs}
+
+
+def require_aim(value: Any) -> Any:
+    """What a decision threshold is chosen by; in one line, where it is nothing of the kind."""
+    name, wanted = next(iter(value.items())) if isinstance(value, dict) and len(value) == 1 else (value, None)
+    if value is not None and value != "f1" and not (isinstance(name, str) and name in _AIMS and _AIMS[name](wanted)):
+        raise ValueError(
+            '"f1", {precision = 0.9}, {recall = 0.9} or {cost = {false_positive = 1, false_negative = 5}} was '
+            "expected, with shares up to 1 and costs above 0"
+        )
     return value
 
 

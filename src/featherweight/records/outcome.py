@@ -288,6 +288,25 @@ class Reliability(TypedDict):
     """The published model against the tuned model in memory."""
 
 
+class DroppedSuspects(TypedDict):
+    """The suspected label errors that were left out of train, and a cheap rival fitted with and without them."""
+
+    looked_at: int
+    """Train rows that were looked at."""
+    dropped: int
+    """Train rows that were left out."""
+    baseline: str
+    """The rival."""
+    rows: int
+    """Train rows that it is fitted on with them."""
+    fitted_with: Figures
+    """Its figures on the evaluated split, fitted with them."""
+    fitted_without: Figures
+    """Its figures there, fitted without them."""
+    comparison: PairedTest
+    """Without them against with them."""
+
+
 class ReadRows(TypedDict):
     """The rows that a run read, and those that it left out."""
 
@@ -295,6 +314,8 @@ class ReadRows(TypedDict):
     """Rows of each split."""
     dropped_twin_rows: int
     """Train rows left out because their text also stands in a held-out split."""
+    dropped_suspect_rows: int
+    """Train rows left out because their label is suspected to be wrong."""
     dropped_empty_rows: dict[str, int]
     """By split, rows left out because their text is empty."""
     skipped_bad_rows: dict[str, int]
@@ -363,6 +384,8 @@ class Outcome(Measured):
     """The figures on the rows that have no near duplicate in train."""
     without_shared_groups: NotRequired[WithoutRows]
     """The figures on the rows whose group does not stand in train; with ``data.group``."""
+    suspects: NotRequired[DroppedSuspects]
+    """With ``data.drop_suspects``: what leaving out the suspected label errors does to a cheap rival."""
     text_to_try: str
     """A row's text to ask the model about."""
     training_warnings: list[str]
@@ -394,6 +417,9 @@ class Outcome(Measured):
     rows."""
     calibration: NotRequired[dict[str, dict[str, Any]]]
     """By model: whether probabilities mean what they say, before and after the fitted temperature."""
+    decision: NotRequired[dict[str, dict[str, Any]]]
+    """Where a recipe asks for a decision threshold, by model: what chose it, the threshold, a probability from 0 to 1
+    or null where none does what is wanted, and what it changes on rows that did not choose it."""
     residuals: NotRequired[dict[str, dict[str, Any]]]
     """By model: answer minus truth, by answer and in quantiles, and fitted intervals, in the column's unit."""
     entity_errors: NotRequired[dict[str, dict[str, Any]]]

@@ -205,6 +205,7 @@ EXHIBITS = Registry(
     "featherweight.exhibits",
     {
         "calibration": "featherweight.evidence.exhibits.calibration:Calibration",
+        "decision-threshold": "featherweight.evidence.exhibits.decision_threshold:DecisionThreshold",
         "confusion": "featherweight.evidence.exhibits.confusion:Confusion",
         "where": "featherweight.evidence.exhibits.where:Where",
         "examples": "featherweight.evidence.exhibits.examples:Examples",

@@ -151,11 +151,26 @@ def against_baselines(metrics: Mapping[str, Any]) -> str:
     return " ".join([f"{found}.", *missing])
 
 
+def suspects(metrics: Mapping[str, Any]) -> str:
+    """What leaving out the suspected label errors did to a cheap rival."""
+    found, first = metrics["suspects"], headline_of(metrics)
+    pair, (low, high) = found["comparison"], found["comparison"]["confidence_interval"]
+    before, after = (found[f"fitted_{how}"][f"eval_{first.name}"] for how in ("with", "without"))
+    shown = {"better": "better without them", "worse": "worse without them"}.get(pair["verdict"], "no difference shown")
+    moved = f"{pair['difference']:+.4f}, {low:+.4f} to {high:+.4f}, p = {pair['p_value']:.3g}"
+    return (
+        f"{found['dropped']:,} train rows are left out because their label is suspected to be wrong, of "
+        f"{found['looked_at']:,} looked at; suspects.jsonl lists them. {found['baseline']}, fitted with them and "
+        f"without, has {first.title} {before:.4f} and {after:.4f} on the same rows ({moved}): {shown}."
+    )
+
+
 def cautions(metrics: Mapping[str, Any]) -> list[str]:
     """What a reader must know before any figure: of the data, of the training, and of the model."""
     dependence = metrics.get("batch_dependence")
     return [
         *metrics["data_checks"]["warnings"],
+        *([suspects(metrics)] if "suspects" in metrics else []),
         *metrics.get("training_warnings", []),
         *([f"{dependence}; other software may not see to it"] if dependence else []),
     ]

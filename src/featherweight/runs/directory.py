@@ -19,6 +19,7 @@ from featherweight.storage.whole import NEW, empty_folder, new_folder, tidy, wri
 
 SCHEMA_VERSION: Final = 1
 FACTS = "featherweight.json"
+SUSPECTS = "suspects.jsonl"
 RECORDED_PACKAGES = ("featherweight", "torch", "transformers", "peft", "accelerate", "datasets", "tokenizers", "numpy")
 
 

@@ -90,6 +90,7 @@ def _read_rows(prepared: Prepared) -> ReadRows:
     return {
         "rows": {name: len(one) for name, one in prepared.examples.items()},
         "dropped_twin_rows": prepared.dropped_twins,
+        "dropped_suspect_rows": len(prepared.suspects.found) if prepared.suspects else 0,
         "dropped_empty_rows": {name: one.dropped for name, one in prepared.examples.items()},
         "skipped_bad_rows": {name: one.skipped for name, one in prepared.examples.items()},
         "truncated_rows": {name: one.cut for name, one in prepared.encodings.items()},

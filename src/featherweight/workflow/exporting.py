@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from featherweight import recipe as recipes
-from featherweight.answers import headline_of
+from featherweight.answers import headline_of, travels
 from featherweight.errors import ConfigError, DataError, Interrupted
 from featherweight.evidence import equivalence
 from featherweight.evidence.exhibits import fit_on_half
@@ -193,8 +193,7 @@ def _prove(job: _Job, examples: Examples, answers: _Answers, exported: _Answers)
 def _own_fit(job: _Job, examples: Examples, exported: _Answers) -> dict[str, Any]:
     """Rounding moves answers, so what the run fitted to its own is fitted to these anew."""
     asked = exported.answers, examples.truth, job.recipe.training.seed, job.groups(examples)
-    found = fit_on_half(exported.kind, *asked)
-    return {key: found[key] for key in exported.kind.unfitted}
+    return travels(exported.kind, fit_on_half(exported.kind, *asked, job.recipe.evidence))
 
 
 def _publish(folder: Path, output: Path) -> None:

@@ -13,8 +13,9 @@ import numpy as np
 from featherweight import recipe as recipes
 from featherweight.answers import Answer, statistics_of
 from featherweight.errors import ConfigError
-from featherweight.evidence.data import checks
+from featherweight.evidence.data import checks, label_issues
 from featherweight.evidence.data.duplicates import Fingerprints
+from featherweight.evidence.data.label_issues import Suspects
 from featherweight.methods import Adapted
 from featherweight.recipe import DataSection, Recipe, TrainingSection
 from featherweight.records.answers import Evaluation
@@ -24,7 +25,7 @@ from featherweight.records.rows import Column, Encoding, Examples
 from featherweight.registry import BASELINES, METHODS, TASKS
 from featherweight.report import tables
 from featherweight.report.console import Console
-from featherweight.runs.directory import package_versions
+from featherweight.runs.directory import SUSPECTS, package_versions
 from featherweight.sources import data, models
 from featherweight.sources.models import ModelSource
 from featherweight.sources.trial_texts import Frame
@@ -75,6 +76,7 @@ class Prepared:
     adapted: Adapted | None = None
     trunk: TrunkCache | None = None
     dropped_twins: int = 0
+    suspects: Suspects | None = None
     laid_steps: int | None = None
     kept_features: tuple[Any, Column] | None = None
 
@@ -146,6 +148,7 @@ def prepare(recipe: Recipe, console: Console) -> Prepared:
     read = _read(recipe, console)
     recipe = best_metric.settle(recipe, read.task.answer, reasons)
     task = _as_it_answers(read.task, start, source, recipe)
+    recipe = _deciding(recipe, read, reasons)
     is_fresh = start is None and not task.head().is_stored(models.load_config(source))
     recipe, chosen = defaults.choose_head(recipe, is_fresh)
     reasons |= chosen
@@ -176,8 +179,34 @@ def prepare(recipe: Recipe, console: Console) -> Prepared:
         prints=read.prints,
         objective=task.objective(recipe.training, read.examples["train"]),
         dropped_twins=read.dropped_twins,
+        suspects=read.suspects,
         start=start,
     )
+
+
+def _deciding(recipe: Recipe, read: _Read, reasons: dict[str, str]) -> Recipe:
+    """With the label that a decision threshold is for, the rarer of train where that is left open.
+
+    Raises ConfigError where answers are not one of two labels, or none is called so.
+    """
+    evidence, kind = recipe.evidence, read.task.answer
+    if evidence.decision_threshold is None:
+        return recipe
+    if "decision-threshold" not in kind.exhibits or len(kind.possible) != 2:
+        have = f"has {len(kind.possible)} labels" if kind.possible else "answers otherwise"
+        raise ConfigError(
+            f"evidence.decision_threshold: is for one of two labels, and {recipe.task} here {have}; leave it out"
+        )
+    if evidence.pos_label is None:
+        shares = kind.describe(read.examples["train"].truth)
+        rarer = min(reversed(kind.possible), key=shares.__getitem__)
+        reasons["evidence.pos_label"] = f"the rarer label of train ({shares[rarer]:.1%} of its rows)"
+        evidence = evidence.model_copy(update={"pos_label": rarer})
+    if evidence.pos_label not in kind.possible:
+        raise ConfigError(
+            f"evidence.pos_label: {evidence.pos_label!r} is no label of the data; known: {', '.join(kind.possible)}"
+        )
+    return recipe.model_copy(update={"evidence": evidence})
 
 
 def _as_it_answers(task: Task, start: Start | None, source: ModelSource, recipe: Recipe) -> Task:
@@ -301,6 +330,7 @@ class _Read:
     examples: dict[str, Examples]
     prints: dict[str, Fingerprints]
     dropped_twins: int
+    suspects: Suspects | None
 
 
 def _read(recipe: Recipe, console: Console) -> _Read:
@@ -326,11 +356,30 @@ def _read(recipe: Recipe, console: Console) -> _Read:
         examples["train"] = examples["train"].select(kept)
         prints["train"] = prints["train"].select(kept)
         console.say(f"train: {dropped:,} rows left out because their text also stands in a held-out split")
+    suspects = _drop_suspects(recipe, kind, examples, prints, console) if recipe.data.drop_suspects else None
     console.show(tables.described(kind.described, described(kind, examples), examples))
     for one in examples.values():
         for line in _said_of(one):
             console.say(f"{one.name}: {line}")
-    return _Read(task, examples, prints, dropped)
+    return _Read(task, examples, prints, dropped, suspects)
+
+
+def _drop_suspects(
+    recipe: Recipe, kind: Answer, examples: dict[str, Examples], prints: dict[str, Fingerprints], console: Console
+) -> Suspects:
+    """Take out of train, and of nothing else, the rows whose label is suspected to be wrong."""
+    if "suspected-label-errors" not in kind.checks:
+        raise ConfigError(f"data.drop_suspects: is for one label a row, which {recipe.task} has not; leave it out")
+    console.begin("looking for labels that are likely wrong")
+    look = checks.Look(kind, {"train": examples["train"]}, prints, {}, recipe.training.seed, None)
+    found = label_issues.suspects(look)
+    examples["train"] = examples["train"].select(found.kept)
+    prints["train"] = prints["train"].select(found.kept)
+    console.say(
+        f"train: {len(found.found):,} rows left out because their label is suspected to be wrong, of "
+        f"{found.looked_at:,} looked at; {SUSPECTS} in the run's folder lists them"
+    )
+    return found
 
 
 def _say_how(chosen: Mapping[str, Any], console: Console) -> None:

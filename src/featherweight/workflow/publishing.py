@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from featherweight.answers import travels
 from featherweight.evidence import training_checks
 from featherweight.evidence.assess import assess
 from featherweight.evidence.exhibits import Case, Held
@@ -52,6 +53,7 @@ def publish(
     case = _case(prepared, directory, evaluations)
     found: dict[str, Any] = {
         **measured(prepared, base, tuned.model, evaluations, tuned.result, tuned.cost),
+        **{key: base[key] for key in ("suspects",) if key in base},
         kind.described.key: described(kind, prepared.examples),
         **_evidence(case, prepared, directory, base),
     }
@@ -85,7 +87,7 @@ def _publish_artefact(
     """The artefact, once it answers as the model in memory does."""
     from featherweight.report.model_card import model_card
 
-    fitted = {key: case.fitted["tuned"][key] for key in prepared.task.answer.unfitted}
+    fitted = travels(case.kind, case.fitted["tuned"])
     half = prepared.trunk is not None and prepared.trunk["dtype"] == "fp16"
     rounded = half or prepared.accelerator.mixed_precision != "no"
     passed: list[Gate] = []
@@ -134,6 +136,7 @@ def _case(prepared: Prepared, directory: RunDirectory, tuned: Mapping[str, Evalu
         slice_columns=data.slices,
         keywords=data.keywords,
         group_column=data.group,
+        asked=prepared.recipe.evidence,
     )
 
 

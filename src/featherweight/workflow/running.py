@@ -37,6 +37,7 @@ from featherweight.workflow.preparing import (
 from featherweight.workflow.publishing import Tuned, publish, write_artefact
 from featherweight.workflow.resuming import explained, find_checkpoint, record
 from featherweight.workflow.rungs import measure_baselines, measure_model
+from featherweight.workflow.suspects import list_suspects, without_suspects
 
 if TYPE_CHECKING:
     from featherweight.engine.training.checkpoints import Checkpoint, Checkpoints
@@ -103,6 +104,7 @@ def _measure_base(prepared: Prepared, directory: RunDirectory, console: Console,
 
     with stop.at_once("checking the data"):
         console.begin("checking the data")
+        list_suspects(prepared, directory)
         checked = checks.check(
             prepared.task.answer,
             prepared.examples,
@@ -114,13 +116,14 @@ def _measure_base(prepared: Prepared, directory: RunDirectory, console: Console,
         console.show(*(f"Take care: {line}" for line in checked["warnings"]))
     with stop.at_once("measuring the baselines"):
         baselines, left_out = measure_baselines(prepared, directory, console, stop)
+        dropped = without_suspects(prepared, console, stop)
     started = prepared.model if prepared.start is None else adapt(prepared).model
     with Meter() as meter:
         evaluations = measure_model(prepared, directory, started, "base", console, stop)
     measured = {name: with_interval(prepared, name, one) for name, one in evaluations.items()}
     measured[prepared.evaluated_split]["cost"] = meter.cost()
     event = {"event": "base", "baselines": baselines, "metrics": measured, "data_checks": checked}
-    event |= {"baselines_left_out": left_out} if left_out else {}
+    event |= {**dropped, **({"baselines_left_out": left_out} if left_out else {})}
     directory.append_history(event)
     return event
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from featherweight.errors import DataError
 from featherweight.evidence.logistic import WordModel
 from featherweight.records import parts
 from featherweight.records.parts import Brief, Column, Part, shortened
-from featherweight.records.rows import numbers_of
+from featherweight.records.rows import Examples, numbers_of
 
 if TYPE_CHECKING:
+    from featherweight.answers import Answer
     from featherweight.evidence.data.checks import Look
 
 FOLDS = 5
@@ -28,13 +31,12 @@ class SuspectedLabelErrors:
     def find(self, look: Look) -> Mapping[str, Any]:
         """``suspected_label_errors``: how many ``suspects`` among the ``rows`` of a ``split``, and the first."""
         names, split = look.kind.possible, look.first
-        rows, texts = look.sample(most_rows(len(names)))
-        found = find(texts, numbers_of(split.truth)[rows], look.seed)
+        rows, found = _in_sample(look)
         shown = [
-            look.shown(split, int(rows[one["row"]]), suggested=names[one["suggested"]], confidence=one["confidence"])
+            look.shown(split, one["row"], suggested=names[one["suggested"]], confidence=one["confidence"])
             for one in found[:_KEPT]
         ]
-        return {_KEY: {"split": split.name, "rows": len(rows), "suspects": len(found), "examples": shown}}
+        return {_KEY: {"split": split.name, "rows": rows, "suspects": len(found), "examples": shown}}
 
     def warnings(self, found: Mapping[str, Any]) -> list[str]:
         return []
@@ -54,6 +56,57 @@ class SuspectedLabelErrors:
             for one in found[_KEY]["examples"][:_IN_TERMINAL]
         ]
         return [Brief("Suspected label errors, most suspect first", columns, rows)] if rows else []
+
+
+@dataclass(frozen=True)
+class Suspects:
+    """Rows of train that are left out because their label is suspected to be wrong.
+
+    Attributes:
+        train: with them.
+        looked_at: how many of its rows were looked at: all, or a seeded sample of 20,000.
+        found: ``row`` of ``train``, ``suggested`` class and ``confidence`` of the given one; the most suspect first.
+    """
+
+    train: Examples
+    looked_at: int
+    found: Sequence[Mapping[str, Any]]
+
+    @property
+    def kept(self) -> NDArray[np.int64]:
+        """The rows of train that stay; ascending."""
+        return np.setdiff1d(np.arange(len(self.train)), [one["row"] for one in self.found])
+
+    def listed(self, kind: Answer) -> Iterator[dict[str, Any]]:
+        """Each of them for people: its number in the source from 1, its text, both labels."""
+        for one in self.found:
+            yield {
+                "row": int(self.train.ids[one["row"]]) + 1,
+                "text": self.train.text(one["row"]),
+                "label": kind.said(self.train.truth, one["row"]),
+                "suggested": kind.possible[one["suggested"]],
+                "confidence": one["confidence"],
+            }
+
+
+def suspects(look: Look) -> Suspects:
+    """What is to be left out of train. Raises DataError where that leaves a class without rows."""
+    looked_at, found = _in_sample(look)
+    dropped = Suspects(look.first, looked_at, found)
+    strata, names = look.kind.strata(look.first.truth)
+    if lost := set(strata.tolist()) - set(strata[dropped.kept].tolist()):
+        raise DataError(
+            f"{look.first.origin}: every train row of {names[min(lost)]} has a label that is suspected to be wrong; "
+            "read them with 'featherweight inspect data', or set data.drop_suspects = false"
+        )
+    return dropped
+
+
+def _in_sample(look: Look) -> tuple[int, list[dict[str, Any]]]:
+    """How many rows of the first split are looked at, and the suspects among them, by their ``row`` of the split."""
+    rows, texts = look.sample(most_rows(len(look.kind.possible)))
+    found = find(texts, numbers_of(look.first.truth)[rows], look.seed)
+    return len(rows), [{**one, "row": int(rows[one["row"]])} for one in found]
 
 
 def most_rows(classes: int) -> int:

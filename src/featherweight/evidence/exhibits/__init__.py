@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Protocol
 
 from featherweight.answers import Answer
 from featherweight.evidence.fitting import halves
+from featherweight.recipe.sections import EvidenceSection
 from featherweight.records.answers import Answers
 from featherweight.records.parts import Brief, Part
 from featherweight.records.rows import Examples
@@ -42,6 +43,7 @@ class Case:
         slice_columns: of ``examples``.
         keywords: words, each a slice of the rows that hold it.
         group_column: rows with the same value are not independent.
+        asked: what the recipe asks of what is fitted.
     """
 
     kind: Answer
@@ -53,6 +55,7 @@ class Case:
     slice_columns: Sequence[str] = ()
     keywords: Sequence[str] = ()
     group_column: str | None = None
+    asked: EvidenceSection | None = None
 
     @property
     def truth(self) -> Any:
@@ -70,22 +73,27 @@ class Case:
     def fitted(self) -> dict[str, dict[str, Any]]:
         """What the kind fits to each model's answers on rows that it is not reported on."""
         if self.fitting is None:
-            asked = self.truth, self.seed, self.groups
-            return {model: fit_on_half(self.kind, one, *asked) for model, one in zip(MODELS, self.pair, strict=True)}
+            half = self.truth, self.seed, self.groups, self.asked
+            return {model: fit_on_half(self.kind, one, *half) for model, one in zip(MODELS, self.pair, strict=True)}
         held = self.fitting
         return {
-            model: self.kind.fit((known, held.truth), (one, self.truth))
+            model: self.kind.fit((known, held.truth), (one, self.truth), self.asked)
             for model, known, one in zip(MODELS, (held.base, held.tuned), self.pair, strict=True)
         }
 
 
 def fit_on_half(
-    kind: Answer, answers: Answers, truth: Any, seed: int, groups: Sequence[str | None] | None = None
+    kind: Answer,
+    answers: Answers,
+    truth: Any,
+    seed: int,
+    groups: Sequence[str | None] | None = None,
+    asked: EvidenceSection | None = None,
 ) -> dict[str, Any]:
     """Fit on a seeded half of the rows and report on the other. One row or one group can't be divided: the first half
     is empty then."""
     first, second = halves(len(answers), seed, groups)
-    return kind.fit((answers.select(first), truth[first]), (answers.select(second), truth[second]))
+    return kind.fit((answers.select(first), truth[first]), (answers.select(second), truth[second]), asked)
 
 
 def exhibits_of(kind: Answer | type[Answer]) -> list[Exhibit]:

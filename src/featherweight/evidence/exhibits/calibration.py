@@ -17,12 +17,18 @@ _SCORES = {
 }
 
 
+_ELSEWHERE = {"decision", "decision_threshold"}  # shown by an exhibit of their own
+
+
 class Calibration:
     title: ClassVar[str] = "Calibration"
 
     def find(self, case: Case) -> Mapping[str, Any]:
         """``calibration``: for each model the fitted temperature, scores before and after, thresholds."""
-        return {"calibration": case.fitted}
+        models = case.fitted.items()
+        return {
+            "calibration": {model: {key: one[key] for key in one if key not in _ELSEWHERE} for model, one in models}
+        }
 
     def show(self, metrics: Mapping[str, Any]) -> list[Part]:
         tuned = metrics["calibration"]["tuned"]
