@@ -411,7 +411,7 @@ def test_public_names_are_pinned() -> None:
 
     assert sorted(featherweight.__all__) == [
         "FeatherweightError", "Recipe", "__version__", "compare", "evaluate", "export_run", "learning_curve", "load_predictor",
-        "load_recipe", "load_run", "predict", "run", "write_report",
+        "load_recipe", "load_run", "predict", "run", "run_seeds", "write_report",
     ]  # fmt: skip
     for name in featherweight.__all__:
         assert getattr(featherweight, name) is not None

@@ -409,6 +409,7 @@ class TestCells:
         )  # fmt: skip
         content = {"tokens": [["Anna", "May"], ["went"]], "ner_tags": [[1, 2], [0]]}
         split = Split("train", datasets.Dataset.from_dict(content, features=features), "some/set (train)", "0")
+        split = data._checked(split, TokenClassification.Columns(name="some/set"))
         found = reading.read(split, "tokens", "ner_tags")
         assert [row.tags for row in found.rows] == [["B-PER", "I-PER"], ["O"]]
 
@@ -1165,7 +1166,7 @@ class TestSources:
         }
         section = TokenClassification.Columns(name="some/set")
         rows_of_it = datasets.Dataset.from_dict(columns, features=features)
-        split = data._of_hub(Split("train", rows_of_it, "some/set (train)", "0"), section)
+        split = data._checked(Split("train", rows_of_it, "some/set (train)", "0"), section)
         task, found = TokenClassification.prepare({"train": split}, section, 0)
         assert isinstance(task.answer, Tags)
         assert task.answer.names == KIND.names

@@ -154,6 +154,7 @@ FORMATS = Registry(
         "csv": "featherweight.sources.formats.delimited:Csv",
         "tsv": "featherweight.sources.formats.delimited:Tsv",
         "jsonl": "featherweight.sources.formats.json_lines:JsonLines",
+        "json": "featherweight.sources.formats.json_lines:Json",
         "parquet": "featherweight.sources.formats.parquet:Parquet",
         "arrow": "featherweight.sources.formats.arrow:Arrow",
         "xlsx": "featherweight.sources.formats.xlsx:Xlsx",

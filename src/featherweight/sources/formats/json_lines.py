@@ -26,25 +26,13 @@ _CUT = (
 
 
 class JsonLines:
-    """One JSON object a line, or one array of objects, whatever lines it is written on.
+    """One JSON object a line, or one array of objects, whatever lines it is written on."""
 
-    The array may be the value of the only key of an object, as web services and pandas write it: ``{"data": [...]}``.
-    """
-
-    suffixes: ClassVar[tuple[str, ...]] = (".jsonl", ".ndjson", ".json")
+    suffixes: ClassVar[tuple[str, ...]] = (".jsonl", ".ndjson")
     streams: ClassVar[bool] = True
 
     def read(self, stream: BinaryIO, origin: str, how: Reading = STRICT) -> Iterator[tuple[int, Row]]:
-        def from_start() -> io.TextIOWrapper:
-            stream.seek(0)
-            return decode(stream, origin, how.encoding)
-
-        before_rows = _before_rows(from_start())
-        text = from_start()
-        if before_rows:
-            text.read(before_rows)
-            yield from _read_array(text, origin, how, "}")
-            return
+        text = decode(stream, origin, how.encoding)
         before, first = _skip_space(text)
         if first == "[":
             yield from _read_array(text, origin, how)
@@ -55,6 +43,25 @@ class JsonLines:
 
     def writer(self) -> Writer:
         return _Writer()
+
+
+class Json(JsonLines):
+    """The same, or one object whose only key holds the array, as web services and pandas write it: ``{"data": [...]}``.
+
+    A file that is named after lines never is: there such an object is a row that holds a list.
+    """
+
+    suffixes: ClassVar[tuple[str, ...]] = (".json",)
+
+    def read(self, stream: BinaryIO, origin: str, how: Reading = STRICT) -> Iterator[tuple[int, Row]]:
+        before_rows = _before_rows(decode(stream, origin, how.encoding))
+        stream.seek(0)
+        if before_rows == 0:
+            yield from super().read(stream, origin, how)
+            return
+        text = decode(stream, origin, how.encoding)
+        text.read(before_rows)
+        yield from _read_array(text, origin, how, "}")
 
 
 class _Writer:

@@ -143,7 +143,7 @@ def rehearse(
         DataError: a row would not come back as it is.
     """
     for one in added:
-        _try(writer, reader, [one], f"{source}: a prediction", target)
+        _try(writer, reader, [one, one], f"{source}: a prediction", target)  # beside others, as rows of a file are
     more = cycle(added)
     for block in blocks(rows):
         together = [{**row, **next(more)} for _, row in block]
