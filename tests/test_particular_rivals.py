@@ -121,6 +121,13 @@ class TestPrototype:
         content = tiny.recipe(models("bert"), tiny.save_jsonl(tmp_path / "t.jsonl", rows), training=QUICK)
         directory, metrics = of_run(content, tmp_path / "run")
         assert list(metrics["baselines"]) == ["majority", "tfidf-logistic-regression", "prototype", "linear-probe"]
+        over_draws = metrics["baselines"]["prototype"]["scatter"]
+        assert over_draws["draws"] == 10
+        assert over_draws["lowest"] < over_draws["highest"]
+        assert f"{over_draws['lowest']:.4f} to {over_draws['highest']:.4f}" in directory.report.read_text(
+            encoding="utf-8"
+        )
+        assert "scatter" not in metrics["baselines"]["linear-probe"]
         saved = directory.read_predictions("prototype", "validation")
         directions = np.stack([pooled(models("bert"), row["text"], 16) for row in rows])
         directions /= np.linalg.norm(directions, axis=1, keepdims=True)

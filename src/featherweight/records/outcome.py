@@ -62,6 +62,19 @@ class ModelFigures(Figures):
     """What measuring took; of the base model on the evaluated split."""
 
 
+class Scatter(TypedDict):
+    """A figure over several draws of train, each of as many rows, drawn again from train's."""
+
+    draws: int
+    """How many."""
+    lowest: float
+    """The least figure, in its unit."""
+    highest: float
+    """The greatest."""
+    standard_deviation: float
+    """Over the draws (n - 1)."""
+
+
 class BaselineFigures(Figures):
     """A cheap rival's figures on the evaluated split."""
 
@@ -69,6 +82,8 @@ class BaselineFigures(Figures):
     """Seconds that fitting it and answering took."""
     cost: Cost
     """What fitting it and answering took."""
+    scatter: NotRequired[Scatter]
+    """How the headline scatters over draws of so few rows."""
 
 
 class EpochFigures(Figures):

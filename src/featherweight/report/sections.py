@@ -160,6 +160,7 @@ def _ladder(metrics: Mapping[str, Any]) -> list[Part]:
     columns = ["model", first.title, "95 % interval", *(one.title for one in others), "time", "memory"]
     return [
         parts.text(tables.selection(metrics)),
+        *map(parts.text, tables.scatter(metrics)),
         parts.table(f"On {metrics['evaluated_split']}, cheapest first", [*columns, "tuned gains (p)"], rows),
         parts.plots(_headline_plot(list(rungs.items()), metrics)),
         parts.text(

@@ -138,6 +138,19 @@ def selection(metrics: Mapping[str, Any]) -> str:
     )
 
 
+def scatter(metrics: Mapping[str, Any]) -> list[str]:
+    """How figures scatter over draws of so few rows of train; nothing where they are many."""
+    first = headline_of(metrics)
+    return [
+        f"So few rows of train are a matter of luck: on {one['scatter']['draws']} draws from them, with replacement, "
+        f"{name} has {one['scatter']['lowest']:.4f} to {one['scatter']['highest']:.4f} of {first.title} (standard "
+        f"deviation {one['scatter']['standard_deviation']:.4f}). The tuned model rests on the same rows; what the seed "
+        "alone does, --seeds shows."
+        for name, one in metrics["baselines"].items()
+        if "scatter" in one
+    ]
+
+
 def against_baselines(metrics: Mapping[str, Any]) -> str:
     """What the untuned model is worth."""
     kind, first = kind_of(metrics), headline_of(metrics)

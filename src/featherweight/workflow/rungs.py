@@ -8,9 +8,9 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from featherweight.answers import figures, interval
+from featherweight.answers import figures, headline, interval
 from featherweight.errors import Interrupted
-from featherweight.evidence.baselines import Baseline, Part, applies
+from featherweight.evidence.baselines import Baseline, Part, applies, scatter
 from featherweight.process.signals import Stop
 from featherweight.records.answers import Answers, Evaluation
 from featherweight.records.cutting import Cutting
@@ -44,7 +44,8 @@ def measure_baselines(
     for name in _chosen(prepared):
         console.begin(f"measuring the baseline {name}")
         try:
-            answers, cost = _answers(prepared, BASELINES[name](), parts)
+            baseline = BASELINES[name]()
+            answers, cost = _answers(prepared, baseline, parts)
         except Interrupted:
             raise
         except Exception as error:  # noqa: BLE001 - whatever a library raises, MemoryError among it
@@ -55,6 +56,8 @@ def measure_baselines(
             _keep(prepared, directory, name, split, one)
         asked = kind, answers[prepared.evaluated_split], prepared.examples[prepared.evaluated_split].truth
         measured = {**figures(*asked), **interval(*asked), "runtime": cost["seconds"], "cost": cost}
+        if over_draws := scatter(baseline, headline(kind), asked[2]):
+            measured["scatter"] = over_draws
         found[name] = cast(BaselineFigures, measured)
     return found, left_out
 

@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,13 +14,16 @@ from numpy.typing import NDArray
 from featherweight.answers import Answer
 from featherweight.evidence.words import LONGEST_TEXT
 from featherweight.records.answers import Answers
+from featherweight.records.outcome import Scatter
 from featherweight.records.rows import Column, Examples, Ragged
 from featherweight.registry import BASELINES
+from featherweight.statistics.additive import Statistic
 
 _MOST_ROWS = 100_000  # a word model is as good as it gets long before, and its memory grows with the rows,
 _MOST_CHARACTERS = 50_000_000  # and with the text
 MOST_PROBE_ROWS = 5_000  # each costs a pass through the model
 SEED = 0
+DRAWS = 10
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,28 @@ def applies(name: str, train: Examples, kind: Answer) -> bool:
 def compared_by(name: str) -> tuple[str, ...]:
     """By which statistics, besides the headline, the tuned model is compared with a baseline: its ``compared_by``."""
     return tuple(getattr(BASELINES[name], "compared_by", ()))
+
+
+@runtime_checkable
+class Redrawn(Protocol):
+    """A baseline so cheap that it can say how figures scatter over draws of train."""
+
+    def redrawn(self, draws: int) -> Iterator[Answers]:
+        """Its answers to the rows that it was asked last, had it been fitted on other draws of rows like train's."""
+        ...
+
+
+def scatter(baseline: Baseline, statistic: Statistic, truth: Any) -> Scatter | None:
+    """How a statistic of a baseline scatters over ten draws of train; None where it can't be had cheaply."""
+    if not isinstance(baseline, Redrawn):
+        return None
+    found = [statistic.of(answers, truth).of_all_rows for answers in baseline.redrawn(DRAWS)]
+    return {
+        "draws": DRAWS,
+        "lowest": min(found),
+        "highest": max(found),
+        "standard_deviation": float(np.std(found, ddof=1)),
+    }
 
 
 class Probe(Baseline, Protocol):

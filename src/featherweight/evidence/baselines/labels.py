@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -106,15 +107,33 @@ class Prototype:
         np.add.at(sums, codes, directions)
         self.means = _unit(sums)
         self.temperature = self._temperature(directions, codes, sums)
+        self.learned = directions, codes
 
     def predict(self, part: Part) -> Answers:
-        directions, rows = _unit(part.embeddings(part.examples)), max(_BLOCK_NUMBERS // self.width, 1)
-        blocks = [self._answer(directions[start : start + rows]) for start in range(0, len(directions), rows)]
-        return Answers({PROBABILITIES: np.concatenate(blocks)})
+        self.asked = _unit(part.embeddings(part.examples))
+        return self._answers(self.means)
 
-    def _answer(self, directions: Floats) -> NDArray[np.float32]:
-        found = apply_temperature(_of_cosines(directions @ self.means.T), self.temperature)
-        return _spread(found, self.classes, self.width)
+    def redrawn(self, draws: int) -> Iterator[Answers]:
+        """To the rows that were asked last, as many times: each from as many rows of each class, drawn again from those
+        that it was fitted on (the bootstrap, within classes)."""
+        directions, codes = self.learned
+        draw = np.random.default_rng(SEED)
+        of_class = [np.flatnonzero(codes == one) for one in range(len(self.classes))]
+        for _ in range(draws):
+            chosen = [directions[draw.choice(members, len(members))].sum(axis=0) for members in of_class]
+            yield self._answers(_unit(np.stack(chosen)))
+
+    def _answers(self, means: Floats) -> Answers:
+        rows = max(_BLOCK_NUMBERS // self.width, 1)
+        blocks = [
+            _spread(
+                apply_temperature(_of_cosines(self.asked[start : start + rows] @ means.T), self.temperature),
+                self.classes,
+                self.width,
+            )
+            for start in range(0, len(self.asked), rows)
+        ]
+        return Answers({PROBABILITIES: np.concatenate(blocks)})
 
     def _temperature(self, directions: Floats, codes: NDArray[np.int64], sums: Floats) -> float:
         """With the least negative log likelihood of rows that have no part in their own class's mean; of classes of one
