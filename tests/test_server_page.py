@@ -12,6 +12,7 @@ import browser
 import pytest
 import serving
 import tiny
+from tasks_data import SAMPLES
 
 from featherweight import recipe as recipes
 from featherweight import workflow
@@ -136,6 +137,27 @@ def test_a_reply_of_another_kind_is_shown_too(
         expected = server.predict(["great film"], "numbers").json["predictions"][0]["value"]
     assert float(shown) == pytest.approx(expected, rel=1e-3)
     assert page.run("return document.getElementById('message').textContent") == ""
+
+
+@pytest.mark.parametrize("width", [1200, 390])
+def test_all_labels_of_a_text_are_shown(
+    width: int, page: browser.Browser, models: Callable[[str], Path], tmp_path: Path
+) -> None:
+    (sample,) = (one for one in SAMPLES if one.kind == "labels")
+    content = tiny.recipe(models("bert"), sample.save(tmp_path, 120), training={"max_steps": 60, "learning_rate": 1e-2})
+    workflow.run(recipes.parse({**content, "task": sample.task}), tmp_path / "several")
+    texts = [row["text"] for row in sample.rows(4)]
+    with serving.running(tmp_path / "several") as server:
+        page.open(server.url + "/", width)
+        until(page, "document.activeElement.id == 'text'")
+        page.run("document.getElementById('text').value = arguments[0]", "\n".join(texts))
+        page.run("document.getElementById('ask').requestSubmit()")
+        until(page, "document.querySelectorAll('.card').length == 8")
+        shown = page.run("return [...document.querySelectorAll('.card.tuned .label')].map((one) => one.textContent)")
+        expected = server.predict(texts, "several").json["predictions"]
+        picture(page, f"labels-{width}")
+    assert shown == [", ".join(one["labels"]) or "no label" for one in expected]
+    assert page.run("return document.documentElement.scrollWidth") <= width
 
 
 @pytest.mark.parametrize("width", [1200, 390])

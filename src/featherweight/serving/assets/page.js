@@ -93,7 +93,8 @@ function probabilities(prediction) {
     found.append(bar);
     list.append(element("dt", label), found);
   }
-  return [element("p", prediction.label, "label"), list];
+  const answered = prediction.labels ? prediction.labels.join(", ") || "no label" : prediction.label;
+  return [element("p", answered, "label"), list];
 }
 
 function value(prediction) {
@@ -125,7 +126,7 @@ function card(name, prediction, text) {
   const kind = Object.keys(shown).find((key) => key in prediction);
   made.append(element("h3", name === run ? run : `${run}, untuned`));
   made.append(...(kind ? shown[kind](prediction, text) : [element("pre", JSON.stringify(prediction, null, 1))]));
-  if (prediction.truncated) made.append(element("p", "The text was cut: the model saw its beginning.", "note"));
+  if (prediction.truncated) made.append(element("p", "The text was cut: the model saw a part of it.", "note"));
   return made;
 }
 
