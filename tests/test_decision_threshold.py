@@ -250,7 +250,10 @@ class TestRun:
         assert [reply["label"] for reply in one] == [reply["label"] for reply in other]
 
     def test_what_can_not_be_had_is_said_and_nothing_is_set(self, models: Models, tmp_path: Path) -> None:
-        rows = [{**row, "label": draw} for row, draw in zip(unequal(160), random.Random(0).choices("ab", k=160), strict=True)]
+        rows = [
+            {**row, "label": draw}
+            for row, draw in zip(unequal(160), random.Random(0).choices("ab", k=160), strict=True)
+        ]
         content = tiny.recipe(
             models("bert"), tiny.save_jsonl(tmp_path / "t.jsonl", rows),
             evidence={"decision_threshold": {"precision": 1.0}, "baselines": []}, training={"max_steps": 2},
