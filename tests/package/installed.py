@@ -31,7 +31,8 @@ def test_a_run_has_the_statistic_the_baseline_the_exhibit_and_the_check(run: Pat
     pair = metrics["paired"]["geometric_mean_probability"]
     low, high = pair["confidence_interval"]
     assert low < pair["difference"] < high
-    assert list(metrics["baselines"]) == ["majority", "tfidf-logistic-regression", "linear-probe", "first-word"]
+    own = ["majority", "tfidf-logistic-regression", "prototype", "linear-probe"]
+    assert list(metrics["baselines"]) == [*own, "first-word"]
     assert "first-word" in metrics["rungs"]
     assert 0.5 <= metrics["certainty"]["tuned"] <= 1
     assert metrics["data_checks"]["shouting"] == 1
