@@ -248,6 +248,20 @@ def test_evaluations_have_the_plain_loss_and_the_rare_label_comes_first(models: 
     assert found["weighted"]["tuned"]["eval_loss"] == pytest.approx(float(-np.log(shares).mean()), rel=1e-4)
 
 
+def test_unfinished_runs_of_before_go_on(models: Models, train_csv: Path) -> None:
+    """What a recipe could not say then is no change of the run, unless it is said now."""
+    from featherweight.report.console import Console
+    from featherweight.workflow.preparing import _LATER, prepare
+
+    plain = prepare(recipes.parse(tiny.recipe(models("bert"), train_csv)), Console(quiet=True)).identity()
+    assert not set(_LATER) & set(plain)
+    asked = {"training": {"label_smoothing_factor": 0.1, "optim": "sgd"}, "data": {"long_texts": "head-tail"}}
+    said = prepare(recipes.parse(tiny.recipe(models("bert"), train_csv, **asked)), Console(quiet=True)).identity()
+    assert {key for key in said if said[key] != plain.get(key)} == {
+        "training.label_smoothing_factor", "training.optim", "data.long_texts",
+    }  # fmt: skip
+
+
 def mixed(sample: Sample, seed: int, count: int = 96) -> list[dict[str, Any]]:
     """Rows with the truth of others; of tags each word's with that of another of its row."""
     rows, draw = sample.rows(count), random.Random(seed)

@@ -264,6 +264,9 @@ def _beside(sets: dict[str, Any]) -> list[str]:
             moves = {**changed["paired"], **{f"accuracy of {label}": gain for label, gain in changed["labels"].items()}}
             shown = ", ".join(f"{what} {_moved(gain)}" for what, gain in moves.items())
             lines.append(f"- {_NAMES[name]}: `{changed['what']}` moves {shown}.")
+            for rival, paired in changed["gains"].items():
+                found = ", ".join(f"{statistic} {_moved(gain)}" for statistic, gain in paired.items())
+                lines.append(f"- {_NAMES[name]}: with `{changed['what']}` against {rival}: {found}.")
     return [*lines, ""] if lines else []
 
 

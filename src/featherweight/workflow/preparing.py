@@ -44,6 +44,14 @@ if TYPE_CHECKING:
 
 _ROWS_LOOKED_AT = 32
 _USUAL_WIDTH = 768  # of a base model, for an architecture whose configuration does not say
+# Keys that unfinished runs of earlier versions don't have, with the value that is what those did.
+_LATER: Mapping[str, Any] = {
+    "training.optim": recipes.ADAMW[0],
+    "training.focal_gamma": 2.0,
+    "training.label_smoothing_factor": 0.0,
+    "data.long_texts": "cut",
+    "data.drop_suspects": False,
+}
 SELECTION_SPLIT = "validation"  # measured while training; it chooses the best checkpoint
 
 
@@ -107,8 +115,7 @@ class Prepared:
         drawn = self.recipe.data.max_train_samples is not None or len(set(sources)) < len(sources)
         if self.recipe.data.group is not None and drawn:
             flat["data.drawn_by"] = "group"  # where earlier versions drew single rows
-        if flat["training.optim"] == recipes.ADAMW[0]:
-            del flat["training.optim"]  # earlier versions had no other, and did not say so
+        flat = {key: value for key, value in flat.items() if key not in _LATER or value != _LATER[key]}
         flat |= {f"data.{name}": examples.fingerprint for name, examples in self.examples.items()}
         from featherweight.engine.training.checkpoints import CONTRACT
 
