@@ -114,9 +114,9 @@ def test_row_79_a_gradient_that_is_no_number_at_any_scale_ends_the_run(
     fp16(init_scale=2.0**4)
     original = Trainer._clip
 
-    def clip(self: Trainer) -> float:
+    def clip(self: Trainer, batches: Any) -> float:
         next(iter(self.trained.values())).grad.fill_(float("nan"))  # type: ignore[union-attr]
-        return original(self)
+        return original(self, batches)
 
     monkeypatch.setattr(Trainer, "_clip", clip)
     with pytest.raises(DivergedError, match=r"gradient's norm nan at step 7 \(3 steps were left out\)"):

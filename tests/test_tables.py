@@ -21,6 +21,7 @@ from featherweight import workflow
 from featherweight.answers.label import Label
 from featherweight.evidence import learning_curve as curves
 from featherweight.evidence.data.label_issues import SuspectedLabelErrors
+from featherweight.evidence.exhibits.each_label import EachLabel
 from featherweight.evidence.exhibits.examples import Examples
 from featherweight.evidence.exhibits.where import Where
 from featherweight.records.parts import Column
@@ -106,6 +107,13 @@ def made() -> Iterator[FittedTable]:
     figures = {f"eval_{one}": 0.98765 for one in ("accuracy", "macro_f1", "matthews_correlation")}
     yield tables.runs([{"run": RUN.format(one), **figures, "trainable_parameters": LARGE} for one in range(3)], KIND)
     yield tables.comparisons([pair(one) for one in range(1, 3)])
+    shown = {f"eval_{one.name}": 0.98765 for one in KIND.statistics if one.in_evaluations}
+    seeds = [{"seed": LARGE + one, "base": 0.12345, "verdict": "no-difference", **shown} for one in range(2)]
+    yield tables.over_seeds({
+        "answer": "label", "evaluated_split": "validation", "runs": seeds, "mean": shown, "standard_deviation": shown,
+        "pooled": {"base": 0.12345, "verdict": "no-difference"},
+    })  # fmt: skip
+    yield from map(FittedTable.of, EachLabel().brief({"labels": {"base": by_label, "tuned": by_label}}))
     yield tables.plan(planned())
     yield tables.key_values("Facts", {
         "labels": LABELS, "peak_memory_bytes": LARGE, "parameters": LARGE, "revision": None, "temperature": 1.23456789,

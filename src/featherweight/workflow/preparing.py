@@ -156,9 +156,7 @@ def prepare(recipe: Recipe, console: Console) -> Prepared:
     recipe = best_metric.settle(recipe, read.task.answer, reasons)
     task = _as_it_answers(read.task, start, source, recipe)
     recipe = _deciding(recipe, read, reasons)
-    is_fresh = start is None and not task.head().is_stored(models.load_config(source))
-    recipe, chosen = defaults.choose_head(recipe, is_fresh)
-    reasons |= chosen
+    recipe = _with_head(recipe, start is None and not task.head().is_stored(models.load_config(source)), reasons)
     loaded = _load(recipe, task, source, reasons, console)
     method = METHODS[recipe.method.name](recipe.method)
     method.require_targets(loaded.model)
@@ -189,6 +187,13 @@ def prepare(recipe: Recipe, console: Console) -> Prepared:
         suspects=read.suspects,
         start=start,
     )
+
+
+def _with_head(recipe: Recipe, is_fresh: bool, reasons: dict[str, str]) -> Recipe:
+    """The recipe with what its head begins at."""
+    recipe, chosen = defaults.choose_head(recipe, is_fresh)
+    reasons |= chosen
+    return recipe
 
 
 def _deciding(recipe: Recipe, read: _Read, reasons: dict[str, str]) -> Recipe:
