@@ -238,26 +238,6 @@ class TestRuns:
         whole, stopped = (files_of(tmp_path / name / "adapter") for name in ("whole", "stopped"))
         assert whole["adapter_model.safetensors"] == stopped["adapter_model.safetensors"]
 
-    @pytest.mark.slow
-    def test_a_word_beyond_the_cut_is_learned_from(self, models: Models, tmp_path: Path) -> None:
-        """The label's word is always behind what a cut would keep."""
-        made = [
-            {"text": " ".join([*words(30, index), draw.choice(tiny.GOOD if index % 2 else tiny.BAD)]),
-             "label": ("neg", "pos")[index % 2]}
-            for draw in [random.Random(0)] for index in range(480)
-        ]  # fmt: skip
-        train = tiny.save_jsonl(tmp_path / "t.jsonl", made)
-        found = {}
-        for way in ("cut", "head-tail", "stride"):
-            training = {"num_train_epochs": 12, "learning_rate": 3e-3}
-            data = {"max_length": MOST, "long_texts": way, "validation_fraction": 0.25}
-            content = tiny.recipe(models("bert"), train, data=data, method={"name": "full"}, training=training)
-            metrics = workflow.run(recipes.parse(content), tmp_path / way, progress=False).metrics
-            found[way] = metrics["tuned"]["eval_accuracy"]
-        assert found["cut"] < 0.65
-        assert found["head-tail"] > 0.8
-        assert found["stride"] > 0.65
-
 
 def test_keys_that_do_not_go_together() -> None:
     for keys, named in [

@@ -74,6 +74,8 @@ def write_artefact(
 
     task, source, tokenizer = prepared.task, prepared.source, prepared.tokenizer
     prepared.method.save(model, folder, source.name, source.revision)
+    if tokenizer.is_fast:  # so that it cuts as the run did, also where its file is read without transformers
+        tokenizer.backend_tokenizer.enable_truncation(prepared.cutting.max_length, direction=tokenizer.truncation_side)
     tokenizer.save_pretrained(str(folder))
     texts = prepared.recipe.data.texts
     together = prepared.execution.equal_lengths

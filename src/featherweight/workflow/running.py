@@ -224,7 +224,6 @@ def _finish(directory: RunDirectory, console: Console) -> RunRecord:
         tables.evaluations({"base model": metrics["base"], "tuned model": metrics["tuned"]}, first),
         tables.ladder(metrics),
         tables.selection(metrics),
-        *tables.scatter(metrics),
         *map(FittedTable.of, briefs),
         *(f"Take care: {line}" for line in tables.cautions(metrics)),
         f"\n{tables.verdict(metrics)}",

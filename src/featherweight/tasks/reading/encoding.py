@@ -32,9 +32,6 @@ def of_rows(examples: Examples, tokenizer: Any, cutting: Cutting, targets: Colum
         kinds = Ragged(np.memmap(folder / tokens.KINDS, dtype=np.int8, mode="r", shape=ids.shape), offsets)
     windows = np.load(folder / tokens.WINDOWS) if cutting.makes_windows else None
     cut, lost = np.load(folder / "truncated.npy")
-    # What is saved beside the model cuts as the run did, also where the file is read without transformers.
-    if tokenizer.is_fast:
-        tokenizer.backend_tokenizer.enable_truncation(cutting.max_length, direction=tokenizer.truncation_side)
     truth = examples.truth if targets is None else targets
     return Encoding(
         Ragged(ids, offsets), truth, reads, kinds, windows, cutting.pool, cut=int(cut), lost=int(lost), key=key
