@@ -375,9 +375,16 @@ Runs = Callable[[Sample, str], Path]
 
 
 def of_methods(function: Any) -> Any:
-    """Each of them; but for the usual one they wait for the slow tests."""
-    named = [pytest.param(one, marks=[] if one == recipes.DEFAULT_METHOD else pytest.mark.slow) for one in METHODS]
-    return of_sample(pytest.mark.parametrize("method", named)(function))
+    """Each of them; but for the usual one they wait for the slow tests, and forms of texts, of which no method knows,
+    are tried with that one alone."""
+    usual = recipes.DEFAULT_METHOD
+    tried = [
+        pytest.param(sample, method, id=f"{method}-{sample.name}", marks=[] if method == usual else pytest.mark.slow)
+        for method in METHODS
+        for sample in KNOWN
+        if method == usual or not sample.form
+    ]
+    return pytest.mark.parametrize(("sample", "method"), tried)(function)
 
 
 def untimed(value: Any) -> Any:
