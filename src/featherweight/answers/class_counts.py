@@ -17,6 +17,7 @@ from featherweight.records.parts import Brief, Column
 from featherweight.statistics.additive import Additive, Floats, ratio
 
 _MOST_LISTED = 20
+_MOST_NAMED = 5
 
 Cells: TypeAlias = "tuple[NDArray[Any], ...]"
 
@@ -89,6 +90,18 @@ def shown(found: Mapping[str, Mapping[str, float]], what: str, of: str) -> Brief
         if name in worst
     ]
     return Brief(f"By {what}{some}", columns, rows)
+
+
+def commonest(names: Sequence[str], rows: NDArray[np.integer[Any]], of: NDArray[np.int64]) -> str:
+    """Some of the names with how many rows they have, the commonest first and no more than a reader takes in.
+
+    Args:
+        rows: of each name.
+        of: places of those that are meant.
+    """
+    first = of[np.argsort(-rows[of], kind="stable")][:_MOST_NAMED]
+    more = f" and {len(of) - _MOST_NAMED} more" if len(of) > _MOST_NAMED else ""
+    return ", ".join(f"{names[one]!r} ({rows[one]:,})" for one in first) + more
 
 
 def additive(

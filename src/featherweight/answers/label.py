@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 PROBABILITIES = "probabilities"
 
-_MOST_NAMED = 5
 
 Labels = NDArray[np.int64]
 
@@ -357,12 +356,10 @@ class Label:
         never = np.flatnonzero((rows > 0) & (answered == 0))
         if not len(never):
             return []
-        commonest_first = never[np.argsort(-rows[never], kind="stable")]
-        shown = ", ".join(f"{self.names[one]!r} ({rows[one]:,})" for one in commonest_first[:_MOST_NAMED])
-        more = f" and {len(never) - _MOST_NAMED} more" if len(never) > _MOST_NAMED else ""
+        shown = class_counts.commonest(self.names, rows, never)
         return [
             f"The tuned model never answers {len(never)} of the {int((rows > 0).sum())} labels of {split}, which "
-            f"{int(rows[never].sum()):,} of its {len(truth):,} rows have: {shown}{more}; read macro-F1."
+            f"{int(rows[never].sum()):,} of its {len(truth):,} rows have: {shown}; read macro-F1."
         ]
 
     def likeness(self, one: Answers, other: Answers) -> Likeness:

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 EVEN = 0.5  # the probability from which a label is answered, where none was fitted
 NONE = "(none)"
-_MOST_NAMED = 5
 _LEAST_IN_STRATUM = 5
 _OFTEN_EMPTY = 0.5  # so many more rows without an answer than without a label are worth a word
 _TINY = 1e-12
@@ -321,12 +320,10 @@ class LabelSets:
         never = np.flatnonzero((rows > 0) & (answered == 0))
         lines = []
         if len(never):
-            commonest_first = never[np.argsort(-rows[never], kind="stable")]
-            shown = ", ".join(f"{self.names[one]!r} ({rows[one]:,})" for one in commonest_first[:_MOST_NAMED])
-            more = f" and {len(never) - _MOST_NAMED} more" if len(never) > _MOST_NAMED else ""
+            shown = class_counts.commonest(self.names, rows, never)
             lines.append(
                 f"The tuned model never answers {len(never)} of the {int((rows > 0).sum())} labels of {split} at the "
-                f"even threshold: {shown}{more}; --calibrated has a threshold for each, and read macro-F1."
+                f"even threshold: {shown}; --calibrated has a threshold for each, and read macro-F1."
             )
         empty = float((~decided(answers).any(axis=1)).mean()), float((~truth.any(axis=1)).mean())
         if empty[0] - empty[1] > _OFTEN_EMPTY:

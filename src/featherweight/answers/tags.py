@@ -348,12 +348,10 @@ class Tags(_Words):
         never = np.flatnonzero((counts[0] > 0) & (counts[1] == 0))
         if not len(never):
             return []
-        commonest_first = never[np.argsort(-counts[0][never], kind="stable")]
-        shown = ", ".join(f"{self.types[one]!r} ({counts[0][one]:,})" for one in commonest_first[:_MOST_NAMED])
-        more = f" and {len(never) - _MOST_NAMED} more" if len(never) > _MOST_NAMED else ""
+        shown = class_counts.commonest(self.types, counts[0], never)
         return [
             f"The tuned model never finds {len(never)} of the {int((counts[0] > 0).sum())} types of entity of {split}: "
-            f"{shown}{more}."
+            f"{shown}."
         ]
 
     def details(self, answers: Answers, truth: Ragged) -> Mapping[str, Any]:

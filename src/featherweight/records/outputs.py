@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from featherweight.records.rows import Column, Ragged
+from featherweight.records.rows import Column, Ragged, places_of
 
 if TYPE_CHECKING:
     import torch
@@ -52,8 +52,7 @@ class Outputs:
         """These rows, in this order. Reads behind the last row's are left out."""
         import torch
 
-        ends = self.ends.numpy()
-        places = Ragged(np.arange(ends[-1]), ends)[rows]
+        places = places_of(self.ends.numpy(), rows)
         index = torch.from_numpy(places.values).to(self.values.device)
         return Outputs(self.values[index], torch.from_numpy(places.offsets))
 

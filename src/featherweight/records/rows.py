@@ -51,10 +51,8 @@ class Ragged:
 
     def __getitem__(self, rows: NDArray[np.int64]) -> Ragged:
         """These rows, in this order, in memory."""
-        lengths = self.lengths_of(rows)
-        offsets = np.concatenate([[0], np.cumsum(lengths)])
-        places = np.arange(offsets[-1]) + np.repeat(self.offsets[rows] - offsets[:-1], lengths)
-        return Ragged(self.values[places], offsets)
+        places = places_of(self.offsets, rows)
+        return Ragged(self.values[places.values], places.offsets)
 
     @property
     def lengths(self) -> NDArray[np.int64]:
@@ -67,6 +65,17 @@ class Ragged:
 
     def row(self, index: int) -> NDArray[Any]:
         return self.values[self.offsets[index] : self.offsets[index + 1]]
+
+
+def places_of(offsets: NDArray[np.int64], rows: NDArray[np.int64]) -> Ragged:
+    """Where the entries of these rows stand, without a look at others.
+
+    Args:
+        offsets: as :class:`Ragged` has them.
+    """
+    lengths = offsets[rows + 1] - offsets[rows]
+    ends = np.concatenate([[0], np.cumsum(lengths)])
+    return Ragged(np.arange(ends[-1]) + np.repeat(offsets[rows] - ends[:-1], lengths), ends)
 
 
 def numbers_of(column: Column) -> NDArray[Any]:
@@ -342,10 +351,9 @@ class Encoding:
         return replace(self, targets=self.targets[rows], windows=None)
 
     def windows_of(self, rows: NDArray[np.int64]) -> Ragged:
-        """Which rows of :attr:`flat` these rows are."""
-        if self.windows is None:
-            return Ragged(rows, np.arange(len(rows) + 1))
-        return Ragged(np.arange(self.windows[-1]), self.windows)[rows]
+        """Which rows of :attr:`flat` these rows are, where rows are several sequences."""
+        assert self.windows is not None
+        return places_of(self.windows, rows)
 
     def items(self, rows: NDArray[np.int64]) -> int:
         """How many things the loss of these rows is about, which their mean loss is a mean over."""

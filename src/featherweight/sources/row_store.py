@@ -163,8 +163,8 @@ class _Rows:
             if "label" not in self._section.lists:
                 cells.require_labels(values[label], numbers, origin, label)
             values[label] = cells.without_nan(values[label])
-        if label == self._section.label:
-            self._count_labels(values[label], counted)
+        if self._section.label in self._section.truths:
+            self._count_labels(values[self._section.label], counted)
         arrays = [pa.array(counted, pa.int64()), *(_strings(values[name]) for name in self._columns)]
         self._writer.write_batch(pa.record_batch(arrays, names=[ROW, *self._columns]))
         self.kept += len(rows)

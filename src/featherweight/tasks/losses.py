@@ -103,9 +103,7 @@ def of_classes(loss: Loss, training: TrainingSection, names: Sequence[str], coun
         items = each.sum(dim=-1)
         return (items if outputs.seen is None else items * outputs.seen).sum()
 
-    def weight(targets: Column) -> float:
-        return 1.0 if weights is None else float(weights[numbers_of(targets)].mean())
-
+    weight = None if weights is None else lambda targets: float(weights[numbers_of(targets)].mean())
     return Objective(lowered, False, _said(training, names, weights), weight)
 
 
@@ -140,9 +138,7 @@ def of_sets(loss: Loss, training: TrainingSection, names: Sequence[str], truth: 
             yes = yes * torch.as_tensor(weights, dtype=logits.dtype, device=logits.device)
         return (yes + no).mean(dim=1).sum()
 
-    def weight(targets: Column) -> float:
-        return 1.0 if weights is None else float(np.where(numbers_of(targets), weights, 1.0).mean())
-
+    weight = None if weights is None else lambda targets: float(np.where(numbers_of(targets), weights, 1.0).mean())
     return Objective(lowered, False, _said(training, names, weights), weight)
 
 

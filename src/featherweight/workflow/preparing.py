@@ -155,7 +155,7 @@ def prepare(recipe: Recipe, console: Console) -> Prepared:
     read = _read(recipe, console)
     recipe = best_metric.settle(recipe, read.task.answer, reasons)
     task = _as_it_answers(read.task, start, source, recipe)
-    recipe = _deciding(recipe, read, reasons)
+    recipe, objective = _deciding(recipe, read, reasons), _objective(recipe, task, read, console)
     recipe = _with_head(recipe, start is None and not task.head().is_stored(models.load_config(source)), reasons)
     loaded = _load(recipe, task, source, reasons, console)
     method = METHODS[recipe.method.name](recipe.method)
@@ -182,11 +182,19 @@ def prepare(recipe: Recipe, console: Console) -> Prepared:
         execution=execution,
         cutting=cutting,
         prints=read.prints,
-        objective=task.objective(recipe.training, read.examples["train"]),
+        objective=objective,
         dropped_twins=read.dropped_twins,
         suspects=read.suspects,
         start=start,
     )
+
+
+def _objective(recipe: Recipe, task: Task, read: _Read, console: Console) -> Objective:
+    """What training lowers, of the rows that it is trained on."""
+    found = task.objective(recipe.training, read.examples["train"])
+    if found.said:
+        console.say(found.said)
+    return found
 
 
 def _with_head(recipe: Recipe, is_fresh: bool, reasons: dict[str, str]) -> Recipe:
@@ -356,8 +364,6 @@ def _read(recipe: Recipe, console: Console) -> _Read:
             console.say(f"{name}: left out, for {split.origin} has no labels")
     kind = task.answer
     _require_own_rivals(recipe, kind)
-    if said := task.objective(recipe.training, examples["train"]).said:
-        console.say(said)
     prints = checks.fingerprint(examples)
     if not recipe.data.allow_leak:
         checks.refuse_leaks(examples, prints, recipe.data.group)
