@@ -7,6 +7,7 @@
 # make reliability    run the tests of the numbered faults and note their results for docs/reliability.md
 # make torture-server the server's tests in their long versions: 10,000 generated requests, 1,000 reloads, a minute's overload
 # make architectures  tiny models of every architecture through the whole tool, for docs/architectures.md, some 15 minutes
+# make methods        every tuner of PEFT through a whole run on three architectures, for docs/methods.md, some 20 minutes
 # make docs           write what is generated in docs/
 # make audit          every dependency with its licence and release date; fails on one that is not permissive
 # make torture-inputs 10,000 broken recipes, data files, weights and names
@@ -20,7 +21,7 @@ BIN      := $(VENV)/bin
 PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo demo-decoder test check browser architectures docs lock benchmark torture torture-inputs torture-server reliability audit clean
+.PHONY: help demo demo-decoder test check browser architectures methods docs lock benchmark torture torture-inputs torture-server reliability audit clean
 help:
 	@sed -n '/^#/!q;s/^# \{0,1\}//p' Makefile
 
@@ -57,6 +58,12 @@ torture-server: $(VENV)/dev.stamp
 
 architectures: $(VENV)/dev.stamp
 	$(BIN)/python tools/architectures.py
+	$(BIN)/python tools/make_docs.py
+
+methods: $(VENV)/dev.stamp
+	$(BIN)/python tools/make_methods.py
+	$(BIN)/ruff format src/featherweight/methods/peft/options.py
+	$(BIN)/python tools/tuners.py
 	$(BIN)/python tools/make_docs.py
 
 docs: $(VENV)/dev.stamp

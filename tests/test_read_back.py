@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import tiny
 import torch
@@ -176,7 +177,51 @@ def test_row_83_a_resumed_run_is_not_tried_again(
     workflow.run(recipes.parse(content), tmp_path / "run", resume=True)
 
 
-def test_row_83_an_initialisation_that_draws_at_random_is_refused_in_the_recipe(train_csv: Path) -> None:
-    content = tiny.recipe("m", train_csv, method={"init_lora_weights": "pissa_niter_4"})
-    with pytest.raises(ConfigError, match=r"'pissa_niter_4' draws at random .*; use 'pissa'"):
-        recipes.parse(content)
+BEGINNINGS = ["pissa", "pissa_niter_4", "olora", "corda", "lora_ga", "eva"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "initial"),
+    [
+        *(("bert", initial) for initial in BEGINNINGS),
+        *(pytest.param("gpt2", initial, marks=pytest.mark.slow) for initial in BEGINNINGS if initial != "olora"),
+    ],
+)
+def test_row_83_what_begins_at_the_base_models_weights_is_published_as_an_update_of_them(
+    initial: str, kind: str, models: Models, train_csv: Path, tmp_path: Path
+) -> None:
+    """Stock PEFT puts it on the base model as it is, and finds no initialisation to repeat."""
+    from peft import AutoPeftModelForSequenceClassification
+
+    method = {"r": 4, "lora_alpha": 8, "init_lora_weights": initial}
+    content = tiny.recipe(models(kind), train_csv, method=method, training={"learning_rate": 1e-2, "max_steps": 6})
+    workflow.run(recipes.parse(content), tmp_path / "run")
+    adapter = tmp_path / "run" / "adapter"
+    config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
+    if initial != "eva":
+        assert (config["r"], config["lora_alpha"], config["init_lora_weights"]) == (8, 16, True)
+    stock = AutoPeftModelForSequenceClassification.from_pretrained(adapter, num_labels=2).eval()
+    asked = [row["text"] for row in tiny.rows(12, seed=5)]
+    predictor = load_predictor(str(tmp_path / "run"))
+    found = predictor.answers(asked)["probabilities"]
+    with torch.no_grad():
+        for text, expected in zip(asked, found, strict=True):
+            logits = stock(**predictor.backend.loaded.tokenizer([text], return_tensors="pt")).logits[0]
+            np.testing.assert_allclose(logits.softmax(-1).numpy(), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("method", "said"),
+    [
+        ({"init_lora_weights": "loftq"}, "few bits"),
+        ({"init_lora_weights": "corda", "corda_config": {"cache_file": "a"}}, "is a pickle"),
+        ({"eva_config": {"rho": 1.0}}, "goes with init_lora_weights = 'eva'"),
+        ({"layer_replication": [[0, 2]]}, "deeper model"),
+        ({"alora_invocation_tokens": [1]}, "continue a text"),
+    ],
+)
+def test_options_of_lora_that_a_run_can_not_follow_are_refused_in_the_recipe(
+    method: dict[str, Any], said: str, train_csv: Path
+) -> None:
+    with pytest.raises(ConfigError, match=said):
+        recipes.parse(tiny.recipe("m", train_csv, method=method))

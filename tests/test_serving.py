@@ -32,8 +32,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "dora": {"name": "lora", "r": 4, "use_dora": True},
     "full": {"name": "full"},
     "probe": {"name": "linear-probe"},
-    "pissa": {"name": "lora", "r": 4, "lora_alpha": 8, "init_lora_weights": "pissa"},
-    "olora": {"name": "lora", "r": 4, "lora_alpha": 8, "init_lora_weights": "olora"},
+    "rewritten": {"name": "lora", "r": 4, "lora_alpha": 8, "init_lora_weights": "pissa"},
 }
 SHARED = {"plain", "wide", "three", "probe"}
 MORE = {"fifth", "sixth", "seventh", "eighth"}
@@ -140,11 +139,12 @@ def test_unloading_leaves_the_others_as_they_were(several: dict[str, Path]) -> N
 def unlike(
     request: pytest.FixtureRequest, models: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Path]:
-    """Runs on one base, some of which rewrite it, and an adapter of a stranger that repeats its layers."""
+    """Runs on one base, and adapters of strangers that rewrite it or repeat its layers."""
     folder = tmp_path_factory.mktemp(f"unlike-{request.param}")
     base = models(request.param)
-    names = ("plain", "pissa", "olora", "probe", "full")
+    names = ("plain", "rewritten", "probe", "full")
     made = {name: make(folder, base, name, request.param, seed) for seed, name in enumerate(names)}
+    made |= {name: adapted(folder / name, base, init_lora_weights=name) for name in ("pissa", "olora")}
     if request.param == "llama":
         made["repeated"] = adapted(folder / "repeated", base, layer_replication=[[0, 2], [0, 2]])
     return made
@@ -198,10 +198,12 @@ def test_row_75_what_rewrites_its_base_is_served_as_it_is_in_any_order(unlike: d
 
 
 def test_row_75_negative_control_the_base_is_rewritten(unlike: dict[str, Path]) -> None:
-    """These adapters' own base layers are not the base model's; a plain one's are, and it shares them."""
-    catalogue = load({name: unlike[name] for name in ("plain", "probe")})
-    assert catalogue.find("plain").backend is catalogue.find("probe").backend
-    for name in set(unlike) - {"plain", "probe", "full"}:
+    """These adapters' own base layers are not the base model's; a plain one's are, and it shares them. So does what a
+    run began at the base model's weights, for it is published as an update of them."""
+    catalogue = load({name: unlike[name] for name in ("plain", "probe", "rewritten")})
+    for name in ("probe", "rewritten"):
+        assert catalogue.find("plain").backend is catalogue.find(name).backend
+    for name in set(unlike) - {"plain", "probe", "full", "rewritten"}:
         loaded = load_tuned(str(unlike[name]), origin_of(str(unlike[name])))
         weights = weights_of(loaded)
         assert weights is not None, "plain LoRA by its layers"

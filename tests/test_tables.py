@@ -102,6 +102,8 @@ def made() -> Iterator[FittedTable]:
     ]
     yield from map(FittedTable.of, Where().brief({"where": {"slices": many}}))
     yield tables.learning_curve(curve())
+    facts = {"trains": TEXT, "merges": True, "packs": False, "refuses": TEXT}
+    yield tables.methods({"a-method-of-somebody": facts, "lora": facts | {"refuses": None}})
     yield from map(FittedTable.of, SuspectedLabelErrors().brief({"suspected_label_errors": {"examples": [example]}}))
     yield from map(FittedTable.of, Examples().brief({"examples": {"fixed": [example], "broken": [example]}}))
     figures = {f"eval_{one}": 0.98765 for one in ("accuracy", "macro_f1", "matthews_correlation")}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +69,7 @@ def train_ours(
     head: Sequence[str] = (),
     task: Any = TASK,
     evaluations: Sequence[float] = (),
+    keeper: Any = None,
     **changes: Any,
 ) -> list[float]:
     from accelerate import Accelerator
@@ -90,6 +91,7 @@ def train_ours(
             Accelerator(cpu=True),
             execution or Execution(model.get_base_model(), pad_token_id=0),
             Checkpoints(folder, keep=1),
+            keeper,
         ),
         hooks=Hooks(lambda: Evaluation({"eval_loss": next(series, 0.0)}, Answers({})), observe),
         own_rates=own_rates(model, head, settings),
@@ -104,6 +106,7 @@ def train_stock(
     folder: Path,
     evaluations: Sequence[float] = (),
     optimizer: Any = None,
+    after_step: Callable[[int], None] | None = None,
     **changes: Any,
 ) -> list[float]:
     """The Trainer as its documentation has it, with the loss that makes accumulation the mean over a step's rows.
@@ -111,6 +114,7 @@ def train_stock(
     Args:
         evaluations: what its evaluations find, one after each epoch.
         optimizer: instead of the Trainer's own.
+        after_step: told of each step, from 1, while its gradients are there; the loss is then the model's own.
     """
     import transformers
 
@@ -147,9 +151,17 @@ def train_stock(
         train_dataset=data,
         eval_dataset=data,
         data_collator=transformers.DataCollatorWithPadding(_padding_tokenizer()),
-        compute_loss_func=loss_of_step,
+        compute_loss_func=loss_of_step if after_step is None else None,
         optimizers=(optimizer, None),
     )
+    if after_step is not None:
+        tell = after_step
+
+        class Telling(transformers.TrainerCallback):
+            def on_optimizer_step(self, args: Any, state: Any, control: Any, **more: Any) -> None:
+                tell(state.global_step + 1)
+
+        trainer.add_callback(Telling())
     trainer.train()
     return losses
 

@@ -13,6 +13,7 @@ import architectures
 import figures
 import metrics_schema
 import reliability
+import tuners
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -31,6 +32,7 @@ def generated() -> dict[Path, str]:
         "architectures.md": architectures.table(),
         "performance.md": figures.training() + "\n" + figures.plan() + figures.scale(),
         "defaults.md": figures.defaults() + "\n" + figures.minutes(),
+        "methods.md": tuners.table(),
         "tasks.md": figures.tasks(),
         "reliability.md": reliability.table() + "\n" + reliability.figures(),
         "evidence.md": figures.evidence(),

@@ -25,6 +25,7 @@ COMMANDS = (
     "plan",
     "learning_curve",
     "inspect",
+    "methods",
     "doctor",
 )
 

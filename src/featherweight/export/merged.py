@@ -7,6 +7,8 @@ from typing import Any, ClassVar
 
 from featherweight.errors import UnprovenError
 from featherweight.export import Subject
+from featherweight.methods.peft.tuner import name_of
+from featherweight.registry import METHODS
 
 
 class Merged:
@@ -28,19 +30,23 @@ def merge(model: Any) -> Any:
     Raises:
         UnprovenError: the adapter can't be merged, or the merged weights are not finite.
     """
-    if not hasattr(model, "merge_and_unload"):
+    if not hasattr(model, "peft_config"):
         return model
-    if not can_merge(model):
-        raise UnprovenError(
-            "the adapter repeats layers of its base model (layer_replication), so it can't be merged into it; use "
-            "--format adapter"
-        )
+    if reason := unmergeable(model):
+        raise UnprovenError(f"{reason}; use --format adapter")
     try:
         return model.merge_and_unload(safe_merge=True)
     except ValueError as error:
-        raise UnprovenError(f"merging gives weights that are no numbers: {error}") from error
+        reason = "gives weights that are no numbers" if "NaN" in str(error) else f"does not work: {error}"
+        raise UnprovenError(f"merging {reason}") from error
 
 
-def can_merge(model: Any) -> bool:
-    """Whether an adapter's update has a place of its own in each layer: not where layers are repeated."""
-    return not any(getattr(config, "layer_replication", None) for config in getattr(model, "peft_config", {}).values())
+def unmergeable(model: Any) -> str | None:
+    """Why an adapter can't be merged into its base model; None where it can, or where there is none."""
+    for config in getattr(model, "peft_config", {}).values():
+        if getattr(config, "layer_replication", None):
+            return "the adapter repeats layers of its base model (layer_replication), so it can't be merged into it"
+        method = name_of(config.peft_type.value)
+        if method not in METHODS or not METHODS[method].merges:
+            return f"what {method} learns has no place in the base model's own weights, so it can't be merged into them"
+    return None

@@ -214,7 +214,14 @@ def load_untuned(name: str, origin: Origin) -> LoadedModel:
         heads.mend(model, head)
     else:
         model, tokenizer, head = _load_base(task, source, origin.folder)
-    max_length, _ = lengths.usable(tokenizer, model, origin.known.get("max_length"), tried="max_length" in origin.known)
+    config = adapters.check(origin.folder) if origin.is_adapter else {}
+    max_length, _ = lengths.usable(
+        tokenizer,
+        model,
+        origin.known.get("max_length"),
+        tried="max_length" in origin.known,
+        reserved=config.get("num_virtual_tokens") or 0,
+    )
     columns = columns_of(_with_columns(origin))
     cutting = Cutting.of(origin.known, max_length)
     return LoadedModel(name, task, model, tokenizer, cutting, head, text_columns=columns)
@@ -232,7 +239,10 @@ def execution_of(loaded: LoadedModel) -> Execution:
     model = loaded.model
     plain = model.get_base_model() if hasattr(model, "get_base_model") else model
     frame = Frame.of(loaded.tokenizer)
-    return Execution(plain, loaded.tokenizer.pad_token_id, frame=frame, reads_tokens=loaded.task.reads_tokens)
+    execution = Execution(plain, loaded.tokenizer.pad_token_id, frame=frame, reads_tokens=loaded.task.reads_tokens)
+    if plain is not model:
+        execution.adopt(model)
+    return execution
 
 
 def _load_whole(name: str, folder: Path) -> LoadedModel:

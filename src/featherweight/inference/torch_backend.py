@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 
 from featherweight.engine.running.evaluate import Kept
-from featherweight.export.merged import can_merge, merge
+from featherweight.export.merged import merge, unmergeable
 from featherweight.inference.loading import LoadedModel, execution_of, load
 from featherweight.records.batching import by_tokens
 from featherweight.records.questions import Question, Tokens
@@ -32,7 +32,7 @@ class TorchBackend:
     """
 
     def __init__(self, loaded: LoadedModel) -> None:
-        self.loaded = replace(loaded, model=merge(loaded.model) if can_merge(loaded.model) else loaded.model)
+        self.loaded = replace(loaded, model=loaded.model if unmergeable(loaded.model) else merge(loaded.model))
         self.task = self.loaded.task
         self.fitted = self.loaded.fitted
         self.text_columns = self.loaded.text_columns

@@ -8,6 +8,38 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from featherweight.recipe import MethodOptions
+from featherweight.records.training import Keeper
+
+
+class Sample(Protocol):
+    """A few rows of train, for a method that begins with what they show."""
+
+    def inputs(self) -> list[dict[str, Any]]:
+        """What transformers' ``forward`` takes, in padded batches."""
+        ...
+
+    def read(self, model: Any) -> None:
+        """Let the model read the rows, one at a time and so without padding."""
+        ...
+
+    def lower(self, model: Any) -> None:
+        """Add up the gradients of the rows' loss in what requires them."""
+        ...
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What a method has to know of the run that it prepares a model for.
+
+    Attributes:
+        task_type: PEFT's name for the task, such as ``SEQ_CLS``.
+        head: dotted names of the modules that train whole and travel with an adapter.
+        sample: of train.
+    """
+
+    task_type: str
+    head: list[str]
+    sample: Sample
 
 
 @dataclass(frozen=True)
@@ -17,10 +49,12 @@ class Adapted:
     Attributes:
         model: only the parameters that the method trains require gradients.
         chosen: option name to (value, reason), for what the recipe left to the method.
+        keeper: what the method keeps in step with training; None where it is done once the model is made.
     """
 
     model: Any
     chosen: dict[str, tuple[Any, str]]
+    keeper: Keeper | None = None
 
 
 class Method(Protocol):
@@ -28,12 +62,24 @@ class Method(Protocol):
 
     ``artefact`` is the name of the folder in the run directory that :meth:`save` fills: ``adapter`` where PEFT loads
     it on top of the base model, ``model`` where it is a whole transformers model. ``trains_lora``: whether PEFT's LoRA
-    layers are among what trains, which ``training.loraplus_lr_ratio`` is about.
+    layers are among what trains, which ``training.loraplus_lr_ratio`` is about. ``trains``: what trains, in words.
+    ``merges``: whether what is learned can be added into the base model's own weights. ``packs``:
+    whether a model that runs packed still does. ``virtual_tokens``: how many it puts before every text.
+    ``converts``: whether :meth:`save` tells what is learned otherwise than it is trained.
     """
 
     Options: ClassVar[type[MethodOptions]]
     artefact: ClassVar[str]
     trains_lora: ClassVar[bool]
+    trains: ClassVar[str]
+    merges: ClassVar[bool]
+    packs: ClassVar[bool]
+
+    @property
+    def virtual_tokens(self) -> int: ...
+
+    @property
+    def converts(self) -> bool: ...
 
     def __init__(self, options: Any) -> None: ...
 
@@ -52,9 +98,9 @@ class Method(Protocol):
         ...
 
     def require_targets(self, model: Any) -> None:
-        """Raises ConfigError where this model has nothing that the method tunes; asked before anything is measured."""
+        """Raises ConfigError where this model has nothing that the method tunes; asked before its weights are read."""
         ...
 
-    def apply(self, model: Any, task_type: str, head: list[str]) -> Adapted: ...
+    def apply(self, model: Any, fit: Fit) -> Adapted: ...
 
     def save(self, model: Any, folder: Path, base_model: str, revision: str | None) -> None: ...

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from featherweight.methods import Adapted
+from featherweight.methods import Adapted, Fit
 from featherweight.recipe import MethodOptions
 
 
@@ -22,6 +22,11 @@ class Full:
     Options: ClassVar[type[MethodOptions]] = FullOptions
     artefact: ClassVar[str] = "model"
     trains_lora: ClassVar[bool] = False
+    trains: ClassVar[str] = "every parameter"
+    merges: ClassVar[bool] = True
+    packs: ClassVar[bool] = True
+    virtual_tokens: int = 0
+    converts: bool = False
 
     def __init__(self, options: FullOptions) -> None:
         self.options = options
@@ -36,7 +41,7 @@ class Full:
     def require_targets(self, model: Any) -> None:
         """Every model has what is tuned."""
 
-    def apply(self, model: Any, task_type: str, head: list[str]) -> Adapted:
+    def apply(self, model: Any, fit: Fit) -> Adapted:
         for parameter in model.parameters():
             parameter.requires_grad_(True)
         return Adapted(model, {})

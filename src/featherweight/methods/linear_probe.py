@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from featherweight.methods import Adapted
+from featherweight.methods import Adapted, Fit
 from featherweight.methods.peft import adapters
 from featherweight.recipe import MethodOptions
 
@@ -23,6 +24,11 @@ class LinearProbe:
     Options: ClassVar[type[MethodOptions]] = LinearProbeOptions
     artefact: ClassVar[str] = "adapter"
     trains_lora: ClassVar[bool] = False
+    trains: ClassVar[str] = "the head alone"
+    merges: ClassVar[bool] = True
+    packs: ClassVar[bool] = True
+    virtual_tokens: int = 0
+    converts: bool = False
 
     def __init__(self, options: LinearProbeOptions) -> None:
         self.options = options
@@ -37,12 +43,12 @@ class LinearProbe:
     def require_targets(self, model: Any) -> None:
         """Every model has what is tuned."""
 
-    def apply(self, model: Any, task_type: str, head: list[str]) -> Adapted:
+    def apply(self, model: Any, fit: Fit) -> Adapted:
         from peft import LoraConfig
         from peft.utils.constants import DUMMY_TARGET_MODULES
 
-        config = LoraConfig(task_type=task_type, target_modules=DUMMY_TARGET_MODULES, modules_to_save=head)
-        return Adapted(adapters.inject(model, config), {})
+        options = {"target_modules": DUMMY_TARGET_MODULES, "modules_to_save": list(fit.head)}
+        return Adapted(adapters.inject(model, partial(LoraConfig, task_type=fit.task_type, **options)), {})
 
     def save(self, model: Any, folder: Path, base_model: str, revision: str | None) -> None:
         adapters.save(model, folder, base_model, revision)

@@ -2,22 +2,39 @@
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from featherweight.methods import Adapted
-from featherweight.methods.peft import adapters
-from featherweight.methods.peft.targets import linear_targets
+from featherweight.errors import ConfigError
+from featherweight.methods import Adapted, Fit
+from featherweight.methods.peft import initial
+from featherweight.methods.peft.targets import linear_layers
+from featherweight.methods.peft.tuner import Found, Tuner, is_transposed
 from featherweight.recipe import MethodOptions
 from featherweight.recipe.values import PositiveInt
 
 # The rate grows less than the width shrinks (a fit over model sizes, Thinking Machines, 2025); see docs/defaults.md.
 _RATE, _WIDTH, _EXPONENT = 2e-3, 384, 0.78
+
+
+# Of PEFT's options those that do nothing for a model with a head, or want what a run does not have.
+_REFUSED = {
+    "alora_invocation_tokens": "waits for tokens that a prompt has, and PEFT applies it to models that continue a text",
+    "arrow_config": "mixes adapters that were trained before, and a run trains one",
+    "layer_replication": "makes a deeper model than the one that was measured",
+    "monteclora_config": "adds a loss that only PEFT's own training code asks for",
+    "kasa_config": "adds a loss that only PEFT's own training code asks for",
+    "loftq_config": "is for a base model in few bits, which there is none of yet",
+    "megatron_config": "is for Megatron's parallel layers",
+    "use_qalora": "is for a base model in few bits, which there is none of yet",
+    "use_bdlora": "is for one adapter on several devices, and a run is one process",
+}
+_OWN_OPTIONS = {"eva": "eva_config", "corda": "corda_config", "lora_ga": "lora_ga_config"}
 
 
 class LoRAOptions(MethodOptions):
@@ -67,38 +84,32 @@ class LoRAOptions(MethodOptions):
     ensure_weight_tying: bool | None = None
 
     @model_validator(mode="after")
-    def _initialisations_we_run(self) -> LoRAOptions:
-        # These need a pass over the data before training, which nothing here makes yet; PEFT would go on without.
-        if self.init_lora_weights in {"eva", "corda", "lora_ga"}:
-            raise ValueError(
-                f"'init_lora_weights': {self.init_lora_weights!r} needs statistics of the data, which are not "
-                "gathered yet; use true, 'gaussian', 'olora' or 'pissa'"
-            )
-        if str(self.init_lora_weights).startswith("pissa_niter"):
-            raise ValueError(
-                f"'init_lora_weights': {self.init_lora_weights!r} draws at random what it takes out of the base model, "
-                "so whoever loads the adapter gets another one; use 'pissa', which is exact"
-            )
+    def _what_a_run_can_do(self) -> LoRAOptions:
+        for key, reason in _REFUSED.items():
+            if getattr(self, key):
+                raise ValueError(f"{key!r}: {reason}; leave it out")
+        if self.init_lora_weights == "loftq":
+            raise ValueError("'init_lora_weights': 'loftq' is for a base model in few bits, which there is none of yet")
+        for key in ("cache_file", "covariance_file"):
+            if (self.corda_config or {}).get(key):
+                raise ValueError(f"'corda_config.{key}' is a pickle, which is never read or written; leave it out")
+        for begins, key in _OWN_OPTIONS.items():
+            if getattr(self, key) and self.init_lora_weights != begins:
+                raise ValueError(f"{key!r} goes with init_lora_weights = {begins!r}; set that, or leave it out")
         return self
 
 
-class LoRA:
+class LoRA(Tuner):
     """Low-rank updates beside frozen weights, and the head."""
 
     Options: ClassVar[type[MethodOptions]] = LoRAOptions
-    artefact: ClassVar[str] = "adapter"
+    config: ClassVar[str] = "LoraConfig"
+    trains: ClassVar[str] = "low-rank updates of the weights"
     trains_lora: ClassVar[bool] = True
 
     def __init__(self, options: LoRAOptions) -> None:
-        self.options = options
-
-    @classmethod
-    def options_of(cls, config: Mapping[str, Any]) -> dict[str, Any] | None:
-        if config.get("peft_type") != "LORA" or adapters.is_head_alone(config):
-            return None
-        empty: tuple[Any, ...] = (None, [], {})
-        known = LoRAOptions.model_fields.keys() - {"name"}
-        return {key: config[key] for key in sorted(known & config.keys()) if config[key] not in empty}
+        super().__init__(options)
+        self._begun: dict[str, Any] | None = None
 
     def rates(self, width: int) -> dict[str, tuple[float, str]]:
         """Updates that are scaled by alpha / r take a rate that much smaller, wider models a smaller one."""
@@ -108,74 +119,61 @@ class LoRA:
         return {"learning_rate": (rate, f"for LoRA of scale {scale:g} in layers {width} wide")}
 
     def require_targets(self, model: Any) -> None:
-        if self._finds_targets:
-            linear_targets(model)
+        if self.options.target_parameters is None:
+            super().require_targets(model)
+        if self.options.init_lora_weights == "olora" and any(map(is_transposed, linear_layers(model).values())):
+            raise ConfigError(
+                f"method.init_lora_weights: PEFT's olora does not know {model.config.model_type}'s layers, whose "
+                "weights are stored transposed; use 'pissa'"
+            )
 
     @property
-    def _finds_targets(self) -> bool:
-        return self.options.target_modules is None and self.options.target_parameters is None
+    def converts(self) -> bool:  # type: ignore[override]
+        return initial.rewrites_base(self.options.init_lora_weights)
 
-    def apply(self, model: Any, task_type: str, head: list[str]) -> Adapted:
-        """Inject LoRA layers into ``model`` and freeze the rest but the head.
+    def before(self, fit: Fit) -> Callable[[Any, Any], None]:
+        return initial.before_injection(self.options.init_lora_weights, fit.sample)
 
-        Args:
-            task_type: PEFT's name for the task, such as ``SEQ_CLS``.
-            head: names of the modules that train whole and travel with the adapter.
+    def targets(self, model: Any) -> Found:
+        return super().targets(model) if self.options.target_parameters is None else {}
 
-        Raises:
-            ConfigError: an option does not suit the model, such as target modules that it doesn't have.
-        """
-        from peft import LoraConfig
+    def made(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Options that PEFT wants as its own dataclasses, made from the tables in the recipe."""
+        import peft
+        from peft.tuners.lora import config as lora
 
-        given = self.options.model_dump(exclude={"name"}, exclude_none=True)
-        chosen: dict[str, tuple[Any, str]] = {}
-        if self._finds_targets:
-            given["target_modules"] = linear_targets(model)
-            reason = f"chosen automatically: every linear layer of {model.config.model_type}'s blocks"
-            chosen["target_modules"] = (given["target_modules"], reason)
-        if "fan_in_fan_out" not in given:
-            given["fan_in_fan_out"] = _stores_transposed(model)
-            chosen["fan_in_fan_out"] = (given["fan_in_fan_out"], "seen from the model's layers")
-        given["modules_to_save"] = sorted({*given.get("modules_to_save", []), *head})
-        chosen["modules_to_save"] = (given["modules_to_save"], "the head always trains and travels with the adapter")
-        # PEFT writes into the lists that it is given.
-        config = LoraConfig(task_type=task_type, **copy.deepcopy(given | _sub_configs(given)))
-        adapted = adapters.inject(model, config)
-        named = given.get("target_parameters", ())
-        if experts := sorted({*(adapted.peft_config["default"].target_parameters or ())} - {*named}):
-            targets, reason = chosen.get("target_modules", (given.get("target_modules"), "as asked for"))
+        own = _OWN_OPTIONS.get(self.options.init_lora_weights)
+        tables = {key: given.get(key, {}) for key in _SUB_CONFIGS if key in given or key == own}
+        names = {key: _SUB_CONFIGS[key] for key in tables}
+        return {key: (getattr(lora, name, None) or getattr(peft, name))(**tables[key]) for key, name in names.items()}
+
+    def apply(self, model: Any, fit: Fit) -> Adapted:
+        """As every tuner's; where PEFT adapts the experts of a mixture for what is named, that is said."""
+        adapted = super().apply(model, fit)
+        initial.after_injection(self.options.init_lora_weights, adapted.model, fit.sample)
+        if self.converts:
+            self._begun = initial.beginning(adapted.model)
+        named = self.options.target_parameters or ()
+        if experts := sorted({*(adapted.model.peft_config["default"].target_parameters or ())} - {*named}):
+            targets, reason = adapted.chosen.get("target_modules", (self.options.target_modules, "as asked for"))
             reason += f"; for those that experts have, PEFT adapts the experts' {' and '.join(experts)}"
-            chosen["target_modules"] = (targets, reason)
-        return Adapted(adapted, chosen)
+            return replace(adapted, chosen=adapted.chosen | {"target_modules": (targets, reason)})
+        return adapted
 
     def save(self, model: Any, folder: Path, base_model: str, revision: str | None) -> None:
-        adapters.save(model, folder, base_model, revision)
+        super().save(model, folder, base_model, revision)
+        if self._begun is not None:
+            initial.told_from_base(folder, self._begun)
 
 
-def _stores_transposed(model: Any) -> bool:
-    from transformers.pytorch_utils import Conv1D
-
-    return any(isinstance(module, Conv1D) for module in model.modules())
-
-
-def _sub_configs(given: dict[str, Any]) -> dict[str, Any]:
-    """Options that PEFT wants as its own dataclasses, made from the tables in the recipe."""
-    import peft
-    from peft.tuners.lora import config as lora
-
-    classes = {
-        "eva_config": "EvaConfig",
-        "corda_config": "CordaConfig",
-        "lora_ga_config": "LoraGAConfig",
-        "velora_config": "VeloraConfig",
-        "monteclora_config": "MontecloraConfig",
-        "runtime_config": "LoraRuntimeConfig",
-        "use_bdlora": "BdLoraConfig",
-        "arrow_config": "ArrowConfig",
-        "kasa_config": "KasaConfig",
-    }
-    return {
-        key: (getattr(lora, name, None) or getattr(peft, name))(**given[key])
-        for key, name in classes.items()
-        if key in given
-    }
+_SUB_CONFIGS = {
+    "eva_config": "EvaConfig",
+    "corda_config": "CordaConfig",
+    "lora_ga_config": "LoraGAConfig",
+    "velora_config": "VeloraConfig",
+    "monteclora_config": "MontecloraConfig",
+    "runtime_config": "LoraRuntimeConfig",
+    "use_bdlora": "BdLoraConfig",
+    "arrow_config": "ArrowConfig",
+    "kasa_config": "KasaConfig",
+}

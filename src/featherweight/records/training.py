@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from featherweight.records.outcome import TrainingCost
 
@@ -13,6 +14,30 @@ class OwnRate(NamedTuple):
 
     rate: float
     names: frozenset[str]
+
+
+class Keeper(Protocol):
+    """What a method keeps in step with training, such as the ranks of AdaLoRA."""
+
+    def begin(self, steps: int) -> None:
+        """Told once how many steps training has. Raises ConfigError where they are too few."""
+        ...
+
+    def penalty(self) -> Any:
+        """Added to a step's loss; a scalar tensor."""
+        ...
+
+    def after_step(self, step: int) -> None:
+        """Told after each step, counted from 1, while its gradients are still there."""
+        ...
+
+    def state(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What a checkpoint keeps of it: tensors by name, and what JSON holds."""
+        ...
+
+    def load_state(self, tensors: Mapping[str, Any], numbers: Mapping[str, Any]) -> None:
+        """Go on from what a checkpoint kept."""
+        ...
 
 
 @dataclass(frozen=True)

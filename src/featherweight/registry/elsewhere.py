@@ -180,7 +180,31 @@ _KEYS: Mapping[str, Mapping[str, str]] = {
         "task_type": "the recipe's task decides it",
         "peft_type": "it is called method.name",
         "inference_mode": "it is set where the adapter is saved",
+        "total_step": "it is the number of steps that the run has",
+        **dict.fromkeys(
+            ["token_dim", "num_layers", "num_attention_heads", "num_transformer_submodules"], "the model decides it"
+        ),
     },
+}
+
+_TASK_IDS = "wants to be told of every row which of several tasks it is of, and a run has one task"
+_PAST = (
+    "puts keys and values before a text, which transformers' models with a head do not take from PEFT any more; "
+    "prompt-tuning and p-tuning put embeddings there"
+)
+
+# PEFT's tuners that a run can't tune by.
+REFUSED_TUNERS: Mapping[str, str] = {
+    "adaption-prompt": "has no place for the head in its file, so its answers could not be loaded again; use lora",
+    "cartridge": _PAST,
+    "cpt": "is for models that continue a text, and knows no other task",
+    "lily": "averages its router over all tokens of a batch, so a text's answer changes with the texts beside it",
+    "multitask-prompt-tuning": _TASK_IDS,
+    "poly": _TASK_IDS,
+    "prefix-tuning": _PAST,
+    "shadow": "answers by a second network with a head of its own beside the model, which can't be measured as it",
+    "trainable-tokens": "has no place for the head in its file; use lora with method.trainable_token_indices",
+    "xlora": "mixes adapters that were trained before, and a run trains one",
 }
 
 # Values of `task`, of `method.name` and of `training.optim`.
@@ -230,11 +254,12 @@ VALUES: Mapping[str, Mapping[str, str]] = {
         "head": "is called linear-probe",
         **dict.fromkeys(
             [
-                "qlora", "adalora", "ia3", "vera", "loha", "lokr", "oft", "boft", "prefix-tuning", "prompt-tuning",
-                "p-tuning", "adaption-prompt", "ln-tuning", "fourierft", "xlora", "poly", "randlora", "bitfit",
+                "qlora", "bitfit",
             ],
             _NOT_YET,
         ),
+        "bone": "is called miss",
+        **REFUSED_TUNERS,
     },
 }  # fmt: skip
 

@@ -333,6 +333,17 @@ def plan(found: Mapping[str, Any]) -> FittedTable:
     )
 
 
+def methods(found: Mapping[str, Mapping[str, Any]]) -> FittedTable:
+    """The methods of tuning; of a model that was asked about, whether they tune it."""
+    asked = any("refuses" in one for one in found.values())
+    columns = [Column("method", words=True), Column("trains", words=True), Column("merges"), Column("packed")]
+    table = FittedTable("Methods", [*columns, *([Column("tunes this model")] if asked else [])])
+    for name, one in found.items():
+        own = ["no" if one["refuses"] else "yes"] if asked else []
+        table.add_row(name, one["trains"], *("yes" if one[key] else "no" for key in ("merges", "packs")), *own)
+    return table
+
+
 def predict_command(run: Path, metrics: Mapping[str, Any]) -> str:
     """What a shell takes to ask the run about one of its own held-out rows."""
     text = metrics.get("text_to_try") or "A text to classify."

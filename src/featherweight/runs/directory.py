@@ -169,6 +169,12 @@ class RunDirectory:
     def _predictions_of(self, model: str, split: str) -> Path:
         return self.predictions / f"{model}-{split}.parquet"
 
+    def note_batches(self, batches: Mapping[str, Any]) -> None:
+        """Lay over ``environment.json`` how batches are run, which shows once a method is in the model."""
+        before = self.read_environment()
+        if before != (now := {**before, "execution": {**before.get("execution", {}), **batches}}):
+            self.write_json(self.environment, now)
+
     def read_environment(self) -> dict[str, Any]:
         """Content of ``environment.json``. Raises ModelError where it can't be read."""
         try:

@@ -97,6 +97,17 @@ def load(plan: HeadPlan, source: ModelSource, section: ModelSection) -> tuple[An
     return model, tokenizer, sorted({*head, *poolers})
 
 
+def skeleton(plan: HeadPlan, source: ModelSource) -> Any:
+    """The model's modules without its weights, of whatever labels; None where transformers has no such model."""
+    import transformers
+
+    from featherweight.sources import models
+
+    config = models.load_config(source)
+    known = getattr(transformers, plan.auto_class)._model_mapping
+    return models.without_weights(known[type(config)], config) if type(config) in known else None
+
+
 def _space_before_words(tokenizer: Any) -> None:
     """Byte-level tokenizers spell a word in a text otherwise than one at its start: words are given one by one, and
     each is to be one in a text (``add_prefix_space``)."""

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from featherweight.workflow.inspecting import doctor, inspect_data
     from featherweight.workflow.inspecting_artefacts import inspect_adapter, inspect_model, inspect_run
     from featherweight.workflow.learning import learning_curve
+    from featherweight.workflow.listing import list_methods
     from featherweight.workflow.planning import plan
     from featherweight.workflow.predicting import predict, predict_file
     from featherweight.workflow.running import load_run, run
@@ -31,6 +32,7 @@ _MODULE = {
     "inspect_model": "inspecting_artefacts",
     "inspect_run": "inspecting_artefacts",
     "learning_curve": "learning",
+    "list_methods": "listing",
     "load_run": "running",
     "plan": "planning",
     "predict": "predicting",
@@ -43,7 +45,8 @@ _MODULE = {
 
 __all__ = [
     "compare", "doctor", "evaluate", "export", "inspect_adapter", "inspect_data", "inspect_model", "inspect_run",
-    "learning_curve", "load_run", "plan", "predict", "predict_file", "report", "run", "run_seeds", "serve",
+    "learning_curve", "list_methods", "load_run", "plan", "predict", "predict_file", "report", "run", "run_seeds",
+    "serve",
 ]  # fmt: skip
 
 

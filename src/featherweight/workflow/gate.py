@@ -35,13 +35,16 @@ def fingerprints(model: Any) -> dict[str, str]:
     return {name: hashlib.sha256(value).hexdigest() for name, value in as_bytes.items()}
 
 
-def require_readable(folder: Path, model: Any, bare: Callable[[], Any], head: Sequence[str]) -> None:
+def require_readable(
+    folder: Path, model: Any, bare: Callable[[], Any], head: Sequence[str], converted: bool = False
+) -> None:
     """Refuse to train what could not be read back afterwards.
 
     Args:
         folder: ``model``, as it is before the first step, written as it would be published.
         bare: gives the base model without its weights, for an adapter to be put on.
         head: dotted names of the head's modules.
+        converted: an adapter is told otherwise there than it is trained, so it is held to its own file.
 
     Raises:
         ModelError: it can't be loaded, or what is loaded is not what was written.
@@ -55,7 +58,8 @@ def require_readable(folder: Path, model: Any, bare: Callable[[], Any], head: Se
         if (folder / adapters.CONFIG).is_file():
             # Initial values may be made from the base model's weights, and the file's take their place.
             back = adapters.load(bare(), folder, head, init_lora_weights=False)
-            written, found = adapters.state_of(model), adapters.state_of(back)
+            written = adapters.stored(folder) if converted else adapters.state_of(model)
+            found = adapters.state_of(back)
         else:
             back = loading.load(str(folder)).model
             written, found = model.state_dict(), back.state_dict()

@@ -37,7 +37,7 @@ def plan(recipe: Recipe, *, console: Console | None = None) -> dict[str, Any]:
     with stop_on_signals(console.say) as stop:
         evaluated = measure(prepared, prepared.model, "rehearsing the evaluation", console, stop)
         evaluation_seconds = time.perf_counter() - started
-        adapted = adapt(prepared)
+        adapted = adapt(prepared, console)
         trainable, total = count_parameters(adapted.model)
         trainer = trainer_for(
             prepared, adapted.model, lambda: evaluated, Checkpoints(Path(), 1), lambda event: None, stop

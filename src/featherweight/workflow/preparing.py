@@ -16,7 +16,7 @@ from featherweight.errors import ConfigError
 from featherweight.evidence.data import checks, label_issues
 from featherweight.evidence.data.duplicates import Fingerprints
 from featherweight.evidence.data.label_issues import Suspects
-from featherweight.methods import Adapted
+from featherweight.methods import Adapted, Fit
 from featherweight.recipe import DataSection, Recipe, TrainingSection
 from featherweight.records.answers import Evaluation
 from featherweight.records.cutting import Cutting
@@ -35,9 +35,11 @@ from featherweight.tasks.losses import Objective
 from featherweight.tasks.reading import lengths
 from featherweight.workflow import best_metric, defaults
 from featherweight.workflow.own_rates import own_rates
+from featherweight.workflow.sampling import TrainSample
 from featherweight.workflow.starting import Start
 
 if TYPE_CHECKING:
+    from featherweight.engine import Lowered
     from featherweight.engine.running.execution import Execution
     from featherweight.engine.training.checkpoints import Checkpoints
     from featherweight.engine.training.train import Trainer
@@ -157,10 +159,11 @@ def prepare(recipe: Recipe, console: Console) -> Prepared:
     task = _as_it_answers(read.task, start, source, recipe)
     recipe, objective = _deciding(recipe, read, reasons), _objective(recipe, task, read, console)
     recipe = _with_head(recipe, start is None and not task.head().is_stored(models.load_config(source)), reasons)
-    loaded = _load(recipe, task, source, reasons, console)
     method = METHODS[recipe.method.name](recipe.method)
-    method.require_targets(loaded.model)
-    section, cutting = _settled(recipe, given, task, loaded, reasons)
+    if (modules := heads.skeleton(task.head(), source)) is not None:
+        method.require_targets(modules)
+    loaded = _load(recipe, task, source, reasons, console)
+    section, cutting = _settled(recipe, given, task, loaded, reasons, method.virtual_tokens)
     console.begin("tokenising")
     encodings = {name: task.encode(one, loaded.tokenizer, cutting) for name, one in read.examples.items()}
     model, execution = _executed(loaded, task, recipe.training.seed, console)
@@ -266,10 +269,11 @@ def _load(recipe: Recipe, task: Task, source: ModelSource, reasons: dict[str, st
 
 
 def _settled(
-    recipe: Recipe, given: DataSection, task: Task, loaded: _Loaded, reasons: dict[str, str]
+    recipe: Recipe, given: DataSection, task: Task, loaded: _Loaded, reasons: dict[str, str], reserved: int
 ) -> tuple[DataSection, Cutting]:
-    """The data's section with what was read from the data, and what becomes of long texts."""
-    max_length, reason = lengths.usable(loaded.tokenizer, loaded.model, recipe.data.max_length)
+    """The data's section with what was read from the data, and what becomes of long texts, beside which ``reserved``
+    tokens have to find room."""
+    max_length, reason = lengths.usable(loaded.tokenizer, loaded.model, recipe.data.max_length, reserved=reserved)
     if reason:
         reasons["data.max_length"] = reason
     section = task.settled(recipe.data)
@@ -324,7 +328,7 @@ def _best(kind: Answer, training: TrainingSection) -> str:
     return kind.best if training.class_weights is None or rare is None else f"eval_{rare}"
 
 
-def adapt(prepared: Prepared) -> Adapted:
+def adapt(prepared: Prepared, console: Console) -> Adapted:
     """The model with what trains in it, fresh or as the adapter has it that training goes on from; made once."""
     import transformers
 
@@ -332,12 +336,15 @@ def adapt(prepared: Prepared) -> Adapted:
     transformers.set_seed(seed)  # what was measured before has no say in what is drawn now
     if prepared.adapted is None:
         if prepared.start is None:
-            adapted: Adapted = prepared.method.apply(prepared.model, prepared.task.peft_task_type, prepared.head)
+            sample = TrainSample(prepared.encodings["train"].flat, lowered(prepared), prepared.execution)
+            fit = Fit(prepared.task.peft_task_type, prepared.head, sample)
+            adapted: Adapted = prepared.method.apply(prepared.model, fit)
         else:
             has_head = prepared.task.head().is_stored(models.load_config(prepared.source))
             adapted = prepared.start.load(prepared.model, [] if has_head else prepared.head)
             transformers.set_seed(seed)
-        prepared.execution.adopt(adapted.model)
+        if not prepared.execution.adopt(adapted.model):
+            _say_how(prepared.execution.describe(), console)
         prepared.adapted = adapted
     return prepared.adapted
 
@@ -411,6 +418,13 @@ def _say_how(chosen: Mapping[str, Any], console: Console) -> None:
         console.say(f"cache: {elsewhere}")
 
 
+def lowered(prepared: Prepared) -> Lowered:
+    """What training lowers."""
+    from featherweight.engine import Lowered
+
+    return Lowered(prepared.task.answer, prepared.objective.loss, prepared.objective.weight)
+
+
 def trainer_for(
     prepared: Prepared,
     model: Any,
@@ -420,15 +434,19 @@ def trainer_for(
     stop: Callable[[], bool],
 ) -> Trainer:
     """The engine's loop over the train split, as the recipe has it."""
-    from featherweight.engine import Lowered
     from featherweight.engine.training.train import Hooks, Means, Trainer
 
     return Trainer(
         model,
-        Lowered(prepared.task.answer, prepared.objective.loss, prepared.objective.weight),
+        lowered(prepared),
         prepared.encodings["train"].flat,
         settings=prepared.settings,
-        means=Means(prepared.accelerator, prepared.execution, checkpoints),
+        means=Means(
+            prepared.accelerator,
+            prepared.execution,
+            checkpoints,
+            None if prepared.adapted is None else prepared.adapted.keeper,
+        ),
         hooks=Hooks(evaluate_now, observer, stop),
         own_rates=own_rates(model, prepared.head, prepared.settings),
     )

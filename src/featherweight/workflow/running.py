@@ -117,7 +117,7 @@ def _measure_base(prepared: Prepared, directory: RunDirectory, console: Console,
     with stop.at_once("measuring the baselines"):
         baselines, left_out = measure_baselines(prepared, directory, console, stop)
         dropped = without_suspects(prepared, console, stop)
-    started = prepared.model if prepared.start is None else adapt(prepared).model
+    started = prepared.model if prepared.start is None else adapt(prepared, console).model
     with Meter() as meter:
         evaluations = measure_model(prepared, directory, started, "base", console, stop)
     measured = {name: with_interval(prepared, name, one) for name, one in evaluations.items()}
@@ -166,7 +166,8 @@ def _tune(
 
 def _adapt(prepared: Prepared, directory: RunDirectory, console: Console, stop: Stop) -> Adapted:
     """The model with what trains in it, above its frozen trunk's kept output where that is asked for."""
-    adapted = adapt(prepared)
+    adapted = adapt(prepared, console)
+    directory.note_batches(prepared.execution.describe_batches())
     _record_choices(prepared, directory, adapted.chosen)
     console.show(tables.parameters(*count_parameters(adapted.model)))
     kind = prepared.recipe.training.trunk_cache
@@ -184,7 +185,8 @@ def _try_publishing(prepared: Prepared, directory: RunDirectory, model: Any, sto
     with stop.at_once("trying what would be published"), directory.trial_folder() as folder:
         write_artefact(prepared, directory, model, prepared.task.answer.unfitted, folder)
         gate.require_gradients(model, prepared.execution, prepared.head)
-        gate.require_readable(folder, model, prepared.without_weights, prepared.head)
+        converts = prepared.start is None and prepared.method.converts
+        gate.require_readable(folder, model, prepared.without_weights, prepared.head, converts)
 
 
 def _train(

@@ -19,8 +19,15 @@ from featherweight.methods.peft.targets import is_linear
 
 
 def fuse(layer: Any, masks: Masks) -> bool:
-    """Give one of PEFT's LoRA layers the fused forward, where it is plain LoRA. Returns whether it is."""
-    names = list(getattr(layer, "active_adapters", []))
+    """Give one of PEFT's LoRA layers the fused forward, where it is plain LoRA. Returns whether it is.
+
+    By its exact type: other tuners' layers have matrices of the same names, and do other things with them.
+    """
+    from peft.tuners.lora import Linear
+
+    if type(layer) is not Linear:
+        return False
+    names = list(layer.active_adapters)
     if len(names) != 1 or names[0] not in layer.lora_A:
         return False
     name = names[0]

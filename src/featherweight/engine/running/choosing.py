@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,18 +16,34 @@ from featherweight.engine.fast.dropout import Masks
 from featherweight.engine.running.attention import NAME, UnsupportedAttention
 from featherweight.engine.running.packed import Packed, Plan
 from featherweight.engine.running.padded import Padded
+from featherweight.errors import ModelError
+from featherweight.methods.peft import adapters
 from featherweight.records.rows import Encoding
 from featherweight.sources.trial_texts import NO_FRAME, Frame, width_step, with_kinds, with_reads
 
 _TOLERANCE = 1e-4
 _LONGEST_WINDOW_TRIED = 1024
+_MOVE = 0.1  # by how much what trains is moved to be tried: enough to change a fresh head's small logits
 _ALIKE = 1e-5  # of the largest logit: several times what rounding makes of rows of another size
 _LONG = 769  # tokens; sparse attention begins at 704 where it begins late
 
 
-def choose(
-    model: Any, pad_token_id: int, masks: Masks, frame: Frame = NO_FRAME, reads_tokens: bool = False
-) -> Padded | Packed:
+@dataclass(frozen=True)
+class Way:
+    """How a model is run.
+
+    Attributes:
+        forward: packed, where that is proven.
+        padded: how it is run where it is not.
+        attention: its own, which padded batches have where packed ones are not proven.
+    """
+
+    forward: Padded | Packed
+    padded: Padded
+    attention: str
+
+
+def choose(model: Any, pad_token_id: int, masks: Masks, frame: Frame = NO_FRAME, reads_tokens: bool = False) -> Way:
     """Packed if this very model then gives the logits that it gives padded; padded otherwise.
 
     The model is tried on a few texts of unlike length, longer than its sliding window where it has one, so an
@@ -44,24 +60,85 @@ def choose(
         end = getattr(model.config, "eos_token_id", None) if model.config.is_encoder_decoder else None
         padded = Padded(pad_token_id, next(model.parameters()).device, "", step, end=end)
         trials = [_Trial.of(model, trial, padded)]
+        attention = model.config._attn_implementation
         if says_it_takes_kinds(model):
             typed = replace(padded, takes_kinds=True)
             with suppress(Exception):  # then it does not: whatever its own code meets
                 trials.append(_Trial.of(model, with_kinds(trial), typed))
                 padded = typed
-        attention = model.config._attn_implementation
         reason = _unpackable(model)
         for plans in [] if reason else _plans(reads_tokens, padded.takes_kinds):
             tried = [_try(plan, model, pad_token_id, masks, trials) for plan in plans]
             # The nearest, and not any that will do: another token than the head reads may answer nearly alike.
             best = min(tried, key=lambda one: one.difference)
             if best.agrees:
-                return Packed(model, pad_token_id, best.plan, masks)
+                return Way(Packed(model, pad_token_id, best.plan, masks), padded, attention)
             reason = best.problem
         if model.config._attn_implementation != attention:
             model.set_attn_implementation(attention)
         padded = _as_alone(padded, model, frame, reads_tokens)
-    return replace(padded, reason=f"{model.config.model_type}: {reason}")
+    padded = replace(padded, reason=f"{model.config.model_type}: {reason}")
+    return Way(padded, padded, attention)
+
+
+def adopted(way: Way, model: Any, exchange: Callable[[], None], frame: Frame, reads_tokens: bool) -> Way:
+    """The same where it still answers alike with what a method put into the model; else padded.
+
+    What trains begins where it changes nothing, so it is moved a little while it is tried.
+
+    Args:
+        model: PEFT's, of the very model that the way was chosen for.
+        exchange: puts faster modules in place of the method's own; also tried.
+
+    Raises:
+        ModelError: the model does not run any more, or a faster module gives other answers than the one in whose place
+            it is.
+    """
+    virtual = adapters.virtual_tokens(model)
+    padded = replace(way.padded, virtual_tokens=virtual)
+    texts = trial_texts(model, frame, reads_tokens)
+    told = [texts, *([with_kinds(texts)] if padded.takes_kinds else [])]
+    with _evaluating(model), torch.no_grad(), _moved(model):
+        try:
+            trials = [_Trial.alone(model, one, padded) for one in told]
+        except Exception as error:
+            raise ModelError(
+                f"{model.config.model_type}: with what the method put into the model it can't read a text ({error}); "
+                "choose other options of the method, or another method.name"
+            ) from error
+        exchange()
+        faster = [_Trial.alone(model, one, padded) for one in told]
+        if not all(one.apart(other.expected) <= 1 for one, other in zip(trials, faster, strict=True)):
+            raise ModelError(
+                f"{model.config.model_type}: a faster form of what the method put into the model gives other answers "
+                "than its own; choose other options of the method"
+            )
+        if isinstance(way.forward, Packed):
+            forward = way.forward
+            tried = _tried(lambda: max(trial.difference(forward, model) for trial in trials), forward.plan)
+            if tried.agrees:
+                return way
+            forward.remove()
+            model.get_base_model().set_attn_implementation(way.attention)
+            padded = replace(padded, reason=f"{model.config.model_type}, as it is tuned: {tried.problem}")
+        if not padded.equal_lengths:
+            padded = _as_alone(padded, model, frame, reads_tokens)
+    return Way(padded, padded, way.attention)
+
+
+@contextmanager
+def _moved(model: Any) -> Iterator[None]:
+    """Within this context what trains stands a little beside where it begins."""
+    trained = [value for value in model.parameters() if value.requires_grad]
+    kept = [value.detach().clone() for value in trained]
+    generator = torch.Generator().manual_seed(0)
+    for value in trained:
+        value.add_(_MOVE * torch.randn(value.shape, generator=generator).to(value))
+    try:
+        yield
+    finally:
+        for value, before in zip(trained, kept, strict=True):
+            value.copy_(before)
 
 
 def trial_texts(model: Any, frame: Frame = NO_FRAME, reads_tokens: bool = False) -> Encoding:
@@ -69,7 +146,7 @@ def trial_texts(model: Any, frame: Frame = NO_FRAME, reads_tokens: bool = False)
     config = model.config.get_text_config()
     windows = [getattr(config, name, None) for name in ("sliding_window", "local_attention", "window_size")]
     longest = max([9, *(window + 3 for window in windows if window and window <= _LONGEST_WINDOW_TRIED)])
-    limit = getattr(config, "max_position_embeddings", None) or longest
+    limit = (getattr(config, "max_position_embeddings", None) or longest) - adapters.virtual_tokens(model)
     lengths = np.minimum([5, longest, 1, 5, 3], max(limit - 2, 1)) if limit > 0 else [5, longest, 1, 5, 3]
     return _texts(model, frame, list(lengths), reads_tokens)
 
@@ -118,10 +195,17 @@ class _Trial:
     def of(cls, model: Any, texts: Encoding, padded: Padded) -> _Trial:
         return cls(texts, padded(model, texts, np.arange(len(texts))).values)
 
-    def difference(self, packed: Packed, model: Any) -> float:
-        """The greatest difference of a logit between packed and padded batches, as a share of what may be rounding."""
+    @classmethod
+    def alone(cls, model: Any, texts: Encoding, padded: Padded) -> _Trial:
+        """With what the model gives for each text by itself."""
+        return cls(texts, torch.cat([padded(model, texts, [row]).values for row in range(len(texts))]))
+
+    def difference(self, forward: Padded | Packed, model: Any) -> float:
+        """The greatest difference of a logit from what was expected, as a share of what may be rounding."""
+        return self.apart(forward(model, self.texts, np.arange(len(self.texts))).values)
+
+    def apart(self, found: torch.Tensor) -> float:
         tolerance = _TOLERANCE * max(1.0, float(self.expected.abs().max()))
-        found = packed(model, self.texts, np.arange(len(self.texts))).values
         difference = float((found - self.expected).abs().max()) / tolerance
         return difference if math.isfinite(difference) else math.inf
 
@@ -142,15 +226,22 @@ class _Tried:
 def _try(plan: Plan, model: Any, pad_token_id: int, masks: Masks, trials: Sequence[_Trial]) -> _Tried:
     """Run the model by a plan; it is left without hooks."""
     with ExitStack() as stack:
-        try:
+
+        def difference() -> float:
             packed = Packed(model, pad_token_id, plan, masks)
             stack.callback(packed.remove)
-            difference = max(trial.difference(packed, model) for trial in trials)
-        except UnsupportedAttention as error:
-            return _Tried(plan, math.inf, str(error))
-        except Exception:  # noqa: BLE001 - whatever the model's own code meets on a row that it was not made for
-            return _Tried(plan, math.inf, "its own code relies on one text a row")
-    return _Tried(plan, difference, "texts that share a row would change each other's answers")
+            return max(trial.difference(packed, model) for trial in trials)
+
+        return _tried(difference, plan)
+
+
+def _tried(difference: Callable[[], float], plan: Plan) -> _Tried:
+    try:
+        return _Tried(plan, difference(), "texts that share a row would change each other's answers")
+    except UnsupportedAttention as error:
+        return _Tried(plan, math.inf, str(error))
+    except Exception:  # noqa: BLE001 - whatever the model's own code meets on a row that it was not made for
+        return _Tried(plan, math.inf, "its own code relies on one text a row")
 
 
 def _as_alone(padded: Padded, model: Any, frame: Frame, reads_tokens: bool) -> Padded:
@@ -159,6 +250,7 @@ def _as_alone(padded: Padded, model: Any, frame: Frame, reads_tokens: bool) -> P
     Architectures mix, pool, shift or transform over the whole row, padding included; some only in long rows.
     """
     limit = getattr(model.config.get_text_config(), "max_position_embeddings", None) or _LONG
+    limit -= adapters.virtual_tokens(model)
     mixed = ([5, 9, 1, 5, 3], [5, max(min(limit - 2, _LONG), 1)])
     if not any(_changes(padded, model, _texts(model, frame, lengths, reads_tokens)) for lengths in mixed):
         return padded

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from featherweight.engine.fast.dropout import Masks
 from featherweight.engine.fast.exchanges import forget_weights, give_up_weights, keep_weights, put_back, speed_up
 from featherweight.engine.fast.machine_speed import probe
 from featherweight.engine.hardware import keep_freed_memory
-from featherweight.engine.running.choosing import choose, trial_texts
+from featherweight.engine.running.choosing import adopted, choose, trial_texts
 from featherweight.engine.running.packed import Packed
 from featherweight.engine.running.padded import Padded
 from featherweight.engine.running.trunk import CachedTrunk
@@ -54,12 +55,32 @@ class Execution:
         self.frame = frame
         self.reads_tokens = reads_tokens
         self.masks = Masks(seed, fast=on_processor)
-        self.forward: Padded | Packed | CachedTrunk = choose(model, pad_token_id, self.masks, frame, reads_tokens)
-        self.adopt(model)
-
-    def adopt(self, model: Any) -> None:
-        """Exchange the modules that a method put into the model since."""
+        self._way = choose(model, pad_token_id, self.masks, frame, reads_tokens)
+        self.forward: Padded | Packed | CachedTrunk = self._way.forward
         speed_up(model, self.masks)
+
+    def adopt(self, model: Any) -> bool:
+        """Run the model with what a method put into it since: as before where a trial shows that it still answers
+        alike.
+
+        Returns:
+            Whether it is run as before.
+
+        Raises:
+            ModelError: what the method put into it can't be run.
+        """
+        if not hasattr(model, "peft_config"):
+            speed_up(model, self.masks)
+            return True
+        before = self._way.forward
+        self._way = adopted(self._way, model, partial(speed_up, model, self.masks), self.frame, self.reads_tokens)
+        self.forward = self._way.forward
+        return self.forward == before
+
+    @property
+    def padded(self) -> Padded:
+        """How rows are padded, where they are."""
+        return self._way.padded
 
     def cache_trunk(
         self,
@@ -171,13 +192,19 @@ class Execution:
         """Whether only texts of equal length run together."""
         return isinstance(self.forward, Padded) and self.forward.equal_lengths
 
-    def describe(self) -> dict[str, Any]:
-        """For ``environment.json`` and the log: every choice with its reason."""
+    def describe_batches(self) -> dict[str, Any]:
+        """Whether rows are packed, and why."""
         reason = self.forward.reason if isinstance(self.forward, Padded) else None
         return {
             "batches": "padded" if reason else "packed",
             "reason": reason or "packed and padded logits agree on this model",
             "batch_dependence": (isinstance(self.forward, Padded) and self.forward.dependence) or None,
+        }
+
+    def describe(self) -> dict[str, Any]:
+        """For ``environment.json`` and the log: every choice with its reason."""
+        return {
+            **self.describe_batches(),
             "compiled_kernels": kernels.load() is not None,
             "compiled_kernels_reason": kernels.status(),
             "precision_reason": self.probe.precision_reason,

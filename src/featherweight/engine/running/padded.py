@@ -29,6 +29,7 @@ class Padded:
             text may spell it. None where it does not matter.
         dependence: what of a text's answer depends on the batch that it is in, in words; empty where nothing does.
         takes_kinds: whether the model is told which text of a row each token is of.
+        virtual_tokens: how many a method puts before every text, for which a head that reads tokens answers, too.
     """
 
     pad_token_id: int
@@ -39,6 +40,7 @@ class Padded:
     end: int | None = None
     dependence: str = ""
     takes_kinds: bool = False
+    virtual_tokens: int = 0
 
     def groups(self, encoding: Encoding, rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
         """Which of ``rows`` may run together, as places in it."""
@@ -59,15 +61,21 @@ class Padded:
             return outputs[0]
         return Outputs.joined(outputs)[np.argsort(np.concatenate(groups))]
 
-    def _together(self, model: Any, encoding: Encoding, rows: NDArray[np.int64]) -> Outputs:
+    def inputs(self, encoding: Encoding, rows: NDArray[np.int64]) -> dict[str, torch.Tensor]:
+        """What transformers' ``forward`` takes of the rows; int64, shape (rows, length)."""
         batch = collate(encoding, rows, self.pad_token_id, self.device, self.step)
         given = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
         if self.takes_kinds and batch.token_type_ids is not None:
             given["token_type_ids"] = batch.token_type_ids
+        return given
+
+    def _together(self, model: Any, encoding: Encoding, rows: NDArray[np.int64]) -> Outputs:
+        given = self.inputs(encoding, rows)
         logits = model(**given).logits
         if encoding.reads is None:
             return Outputs.one_each(logits)
-        if logits.dim() != 3 or logits.shape[1] < batch.input_ids.shape[1]:
+        logits = logits[:, self.virtual_tokens :]
+        if logits.dim() != 3 or logits.shape[1] < given["input_ids"].shape[1]:
             raise ModelError(f"{model.config.model_type}: its head does not read every token of a text")
         reads = encoding.reads[rows]
         places = np.maximum(reads.values, 0) + logits.shape[1] * np.repeat(np.arange(len(rows)), reads.lengths)

@@ -156,7 +156,12 @@ def _hand_on(hidden_states: torch.Tensor, *arguments: Any, **options: Any) -> to
 
 
 def _lowest_trained(model: Any, trunk: Any, blocks: Any) -> int:
-    """Index of the lowest block with a parameter that trains."""
+    """Index of the lowest block with a parameter that trains.
+
+    Raises:
+        ConfigError: it is the lowest of all, or something trains of which nobody knows where it acts: embeddings, or
+            what a method shares between layers.
+    """
     path = next(name for name, module in trunk.named_modules() if module is blocks)
     pattern = re.compile(rf"(?:^|\.){re.escape(path)}\.(\d+)\.")
     indices = [
@@ -168,6 +173,8 @@ def _lowest_trained(model: Any, trunk: Any, blocks: Any) -> int:
         name for name, one in trunk.named_parameters()
         if one.requires_grad and not pattern.search(name) and name.startswith(("embed", "wte", "wpe"))
     ]  # fmt: skip
+    own = {id(one) for one in (model.get_base_model() if hasattr(model, "peft_config") else model).parameters()}
+    others += [name for name, one in model.named_parameters() if one.requires_grad and id(one) not in own]
     first = min(indices, default=len(blocks) - 1)
     if first == 0 or others:
         what = f"{others[0]!r} trains" if others else "the lowest block is adapted"

@@ -38,7 +38,7 @@ from featherweight.errors import Interrupted, ResourceError
 from featherweight.recipe import TrainingSection
 from featherweight.records.answers import Evaluation
 from featherweight.records.rows import Encoding
-from featherweight.records.training import EpochRecord, OwnRate, TrainingResult
+from featherweight.records.training import EpochRecord, Keeper, OwnRate, TrainingResult
 
 
 @dataclass(frozen=True)
@@ -49,11 +49,13 @@ class Means:
         accelerator: device and precision.
         execution: runs the model on rows.
         checkpoints: where to save.
+        keeper: what the method keeps in step with training.
     """
 
     accelerator: Any
     execution: Execution
     checkpoints: Checkpoints
+    keeper: Keeper | None = None
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,9 @@ class Trainer:
         )
         epochs_steps = math.ceil(settings.num_train_epochs * self.schedule.steps_per_epoch)
         self.total_steps = settings.max_steps if settings.max_steps > 0 else epochs_steps
+        self.keeper = means.keeper
+        if self.keeper is not None:
+            self.keeper.begin(self.total_steps)
         optimizer = build_optimizer(model, settings, own_rates)
         greater = greater_is_better(settings, task.answer)
         self.learning_rate = LearningRate(optimizer, settings, self.total_steps, greater)
@@ -147,7 +152,7 @@ class Trainer:
         self.progress.seconds = time.perf_counter() - started
         best = self.progress.best_step
         if self.settings.load_best_model_at_end and best is not None and best != self.progress.step:
-            self.put_back(self.means.checkpoints.load(best).tensors["trainable"])
+            self._put_back(self.means.checkpoints.load(best))
         self.model.eval()
         return self._result()
 
@@ -162,6 +167,7 @@ class Trainer:
 
     def rehearse(self, step: int) -> None:
         """Train on one step's rows as :meth:`fit` would, out of order; for a forecast, after which the trainer goes."""
+        self.keeper = None  # what a method keeps in step is for steps in their order
         self.model.train()
         self.progress.step = step
         self._train_step()
@@ -178,6 +184,8 @@ class Trainer:
         if admitted:
             self.optimizer.step()
             self.learning_rate.after_step()
+            if self.keeper is not None:
+                self.keeper.after_step(self.progress.step + 1)
         if math.isfinite(loss):  # it was measured, whether or not its gradient can be applied
             self._logged_losses.append(loss)
         self.optimizer.zero_grad()
@@ -207,6 +215,8 @@ class Trainer:
                     with self.means.accelerator.autocast():
                         outputs = self.means.execution.outputs(self.model, self.encoding, indices)
                     loss = self.task.loss(outputs, targets_of(self.encoding, indices, device)) / items
+                    if last and self.keeper is not None:
+                        loss = loss + self.keeper.penalty()
                     self.means.accelerator.backward(loss)
                 step_loss += loss.detach()
             return float(step_loss)
@@ -328,6 +338,8 @@ class Trainer:
         self.guard.require_finite(self.progress.step, (tensors["trainable"], tensors["optimizer"]))
         state = {"scheduler": self.learning_rate.state(), "guard": self.guard.state(), "scale": self.scale.state()}
         state |= {"optimizer": numbers} if numbers else {}
+        if self.keeper is not None:
+            tensors["keeper"], state["keeper"] = self.keeper.state()
         checkpoint = Checkpoint(self.progress.step, tensors, asdict(self.progress) | state)
         self.means.checkpoints.save(checkpoint, self.progress.best_step)
         self._saved = point
@@ -343,13 +355,20 @@ class Trainer:
         self.guard.load_state(state.pop("guard"))
         self.scale.load_state(state.pop("scale", {}))
         self.learning_rate.load_state(state.pop("scheduler"))
-        self.put_back(checkpoint.tensors["trainable"])
+        self._put_back(checkpoint)
+        state.pop("keeper", None)
         remembered = {**checkpoint.tensors["optimizer"], **state.pop("optimizer", {})}
         give_back(remembered, self.optimizer, self.learning_rate.now)
         randomness.restore(checkpoint.tensors["rng"])
         self.progress = Progress(**state)
         self.progress.saves += 1  # its own, which it can't count
         self._saved = (checkpoint.step, self.progress.evaluated_step)
+
+    def _put_back(self, checkpoint: Checkpoint) -> None:
+        """Give what trains, and what is kept in step with it, the state that it had."""
+        self.put_back(checkpoint.tensors["trainable"])
+        if self.keeper is not None:
+            self.keeper.load_state(checkpoint.tensors.get("keeper", {}), checkpoint.state["keeper"])
 
     @torch.no_grad()
     def put_back(self, tensors: Mapping[str, torch.Tensor]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,20 +21,30 @@ if TYPE_CHECKING:
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
 
+# PEFT has them as sets, whose order is another in every process.
+_SETS = ("target_modules", "exclude_modules", "modules_to_save", "feedforward_modules")
+
 # What PEFT raises for a configuration that it can't follow on this model.
 _PEFT_ERRORS = (
     ValueError, TypeError, RuntimeError, LookupError, AttributeError, ArithmeticError, AssertionError, ImportError
 )  # fmt: skip
 
 
-def inject(model: Any, config: Any) -> Any:
-    """Wrap a model by PEFT. Raises ConfigError where PEFT refuses the options for this architecture."""
+def inject(model: Any, config: Callable[[], Any], first: Callable[[Any, Any], None] = lambda *given: None) -> Any:
+    """Wrap a model by PEFT. Raises ConfigError where PEFT refuses the options, or refuses them for this architecture.
+
+    Args:
+        config: makes PEFT's configuration.
+        first: what is to be done with the model and the configuration before.
+    """
     from peft import get_peft_model
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            return get_peft_model(model, config)
+            made = config()
+            first(model, made)
+            return get_peft_model(model, made)
         except _PEFT_ERRORS as error:
             raise ConfigError(f"method: PEFT refuses these options for this model: {_first_line(error)}") from error
 
@@ -53,9 +63,7 @@ def save(model: Any, folder: Path, base_model: str, revision: str | None) -> Non
     path = folder / CONFIG
     config = json.loads(path.read_text(encoding="utf-8"))
     config |= {"base_model_name_or_path": base_model, "revision": revision, "inference_mode": True}
-    for key, value in config.items():
-        if isinstance(value, list) and all(isinstance(part, str) for part in value):
-            config[key] = sorted(set(value))
+    config |= {key: sorted(set(config[key])) for key in _SETS if isinstance(config.get(key), list)}
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
@@ -108,6 +116,13 @@ def state_of(model: Any) -> dict[str, torch.Tensor]:
     return get_peft_model_state_dict(model, save_embedding_layers=False)  # type: ignore[no-any-return]
 
 
+def stored(folder: Path) -> dict[str, torch.Tensor]:
+    """What an adapter's file holds, by the same names."""
+    from safetensors.torch import load_file
+
+    return load_file(folder / WEIGHTS)
+
+
 def check(folder: Path) -> dict[str, Any]:
     """An adapter folder's configuration, once the folder is known to hold no pickle, no code and no impossible number.
 
@@ -128,6 +143,12 @@ def check(folder: Path) -> dict[str, Any]:
     strangers.check(config, folder / CONFIG, read_header(folder / WEIGHTS))
     require_finite(folder / WEIGHTS)
     return config
+
+
+def virtual_tokens(model: Any) -> int:
+    """How many tokens a model of PEFT's puts before every text; 0 for any other model."""
+    configs = getattr(model, "peft_config", {}).values()
+    return max((one.num_virtual_tokens for one in configs if one.is_prompt_learning), default=0)
 
 
 def is_head_alone(config: Mapping[str, Any]) -> bool:

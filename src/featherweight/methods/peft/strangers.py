@@ -20,12 +20,20 @@ from featherweight.sources.tensors import TensorInfo
 
 MAX_SIZE = 65_536  # no published adapter has a rank or a prompt near it
 _MAX_REPEATED_LAYERS = 1_024
-_SIZES = ("r", "init_r", "target_r", "num_virtual_tokens", "num_layers", "token_dim", "num_transformer_submodules")
+_SIZES = (
+    "r", "init_r", "target_r", "num_virtual_tokens", "num_layers", "token_dim", "num_transformer_submodules",
+    "encoder_hidden_size", "encoder_num_layers", "oft_block_size", "boft_block_size", "boft_block_num", "block_size",
+    "vector_length", "num_vectors", "n_frequency", "theta_d_length", "mini_r", "hybrid_r", "gralora_k", "num_subspaces",
+    "subspace_rank", "num_B", "depth", "u",
+)  # fmt: skip
+_MAY_BE_ZERO = {"oft_block_size", "boft_block_size", "boft_block_num", "hybrid_r", "depth", "mini_r"}
 _NUMBERS = ("lora_alpha", "alpha", "lora_dropout", "scaling", "d_initial")
 _NAME_LISTS = ("target_modules", "exclude_modules", "feedforward_modules")
 _TABLES = ("rank_pattern", "alpha_pattern")
 _PLAIN = re.compile(r"[A-Za-z0-9_.-]+")
 _REACHES_OUT = {
+    "tokenizer_kwargs": "loads a tokenizer by options of its own",
+    "prompt_tuning_init_state_dict_path": "loads a pickle",
     "megatron_config": "imports the module that 'megatron_core' names",
     "adapters": "loads further adapters",
 }
@@ -51,10 +59,15 @@ def check(config: Mapping[str, Any], path: Path, stored: Mapping[str, TensorInfo
     for key, pattern in patterns.items():
         if not isinstance(pattern, dict):
             raise ModelError(f"{path}: {key} is {pattern!r}; a table from module names to numbers was expected")
-    sizes += [(f"rank_pattern.{name}", value) for name, value in patterns["rank_pattern"].items()]
+    if config["peft_type"] != "ADALORA":
+        sizes += [(f"rank_pattern.{name}", value) for name, value in patterns["rank_pattern"].items()]
+    elif strange := [name for name, value in patterns["rank_pattern"].items() if not _says_which(value)]:
+        raise ModelError(f"{path}: rank_pattern.{strange[0]} is no list of which ranks are kept")
     for key, value in sizes:
-        if value is not None and (type(value) is not int or not 1 <= value <= MAX_SIZE):
-            raise ModelError(f"{path}: {key} is {value!r}; a whole number from 1 to {MAX_SIZE:,} was expected")
+        # OFT counts blocks by r, where their size does not say how many there are.
+        least = 0 if key in _MAY_BE_ZERO or (key == "r" and config["peft_type"] == "OFT") else 1
+        if value is not None and (type(value) is not int or not least <= value <= MAX_SIZE):
+            raise ModelError(f"{path}: {key} is {value!r}; a whole number from {least} to {MAX_SIZE:,} was expected")
     numbers = [(key, config.get(key)) for key in _NUMBERS]
     numbers += [(f"alpha_pattern.{name}", value) for name, value in patterns["alpha_pattern"].items()]
     for key, value in numbers:
@@ -78,6 +91,8 @@ def without_patterns(
         ModelError: a pattern is no regular expression, matches nothing, or takes too long to tell.
     """
     tables = {key: config.get(key) or {} for key in _TABLES}
+    if config["peft_type"] == "ADALORA":  # it says by parameters' own names which of their ranks are kept
+        tables.pop("rank_pattern")
     patterns = _patterns(config, tables)
     ends = tuple(f".{one}" for one in config.get("target_parameters") or ())
     adapted = [*modules, *(name for name in parameters if f".{name}".endswith(ends))]
@@ -158,16 +173,27 @@ def _check_names(config: Mapping[str, Any], path: Path) -> None:
         )
 
 
+def _says_which(kept: Any) -> bool:
+    return isinstance(kept, list) and len(kept) <= MAX_SIZE and all(isinstance(one, bool) for one in kept)
+
+
 def _check_ranks(config: Mapping[str, Any], path: Path, stored: Mapping[str, TensorInfo]) -> None:
-    """LoRA's matrices are allocated by the configured rank, so it may not exceed that of the stored ones."""
+    """What a tuner allocates goes by its sizes, so none may exceed what is in the file: LoRA's rank that of its
+    matrices, any other size the numbers of the largest tensor."""
     ranks = [info.shape[0] for name, info in stored.items() if ".lora_A." in name and info.shape]
-    configured = [config.get("r") or 1, *(config.get("rank_pattern") or {}).values()]
-    if strange := [one for one in configured if not isinstance(one, int)]:
-        raise ModelError(f"{path}: a rank in r or rank_pattern is {strange[0]!r}; a whole number was expected")
-    if config["peft_type"] == "LORA" and ranks and max(configured) > max(ranks):
-        raise ModelError(
-            f"{path}: r is {max(configured):,}, but the matrices in the file have rank {max(ranks)} at most"
-        )
+    if config["peft_type"] == "LORA":
+        configured = [config.get("r") or 1, *(config.get("rank_pattern") or {}).values()]
+        if strange := [one for one in configured if not isinstance(one, int)]:
+            raise ModelError(f"{path}: a rank in r or rank_pattern is {strange[0]!r}; a whole number was expected")
+        if ranks and max(configured) > max(ranks):
+            raise ModelError(
+                f"{path}: r is {max(configured):,}, but the matrices in the file have rank {max(ranks)} at most"
+            )
+        return
+    largest = max((math.prod(info.shape) for info in stored.values()), default=0)
+    for key in ("r", "num_virtual_tokens", "n_frequency", "num_vectors", "theta_d_length", "u"):
+        if (config.get(key) or 0) > largest:
+            raise ModelError(f"{path}: {key} is {config[key]:,}, and no tensor in the file has so many numbers")
 
 
 def _flat(content: Any, key: str = "") -> Iterator[tuple[str, Any]]:

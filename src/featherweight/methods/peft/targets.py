@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from typing import Any
 
 from featherweight.errors import ConfigError
@@ -20,17 +20,47 @@ def linear_targets(model: Any) -> list[str]:
     Raises:
         ConfigError: there is no such layer.
     """
-    modules = dict(model.named_modules())
-    wanted = {
-        name: inner for name, module in modules.items() if _computes_linear(module) and (inner := _name_in_block(name))
-    }
+    wanted = {name: _name_in_block(name) for name in linear_layers(model)}
     if not wanted:
         raise ConfigError(
             f"method.name: lora updates linear layers, and {model.config.model_type}'s blocks have none, but layers of "
             'another make; set it to "linear-probe" or "full", or name method.target_modules'
         )
-    others = modules.keys() - wanted.keys()
+    return shortest_suffixes(model, wanted)
+
+
+def linear_layers(model: Any) -> dict[str, Any]:
+    """The linear layers of the repeated blocks, by their names."""
+    named = model.named_modules()
+    return {name: module for name, module in named if _name_in_block(name) and _computes_linear(module)}
+
+
+def shortest_suffixes(model: Any, wanted: Mapping[str, str]) -> list[str]:
+    """The shortest module-name suffixes that match the modules that are wanted and no others, sorted.
+
+    Args:
+        wanted: name of a module to its name within its block.
+    """
+    others = {name for name, _ in model.named_modules()} - wanted.keys()
     return sorted({_shortest_suffix(inner, others) for inner in wanted.values()})
+
+
+def norm_targets(model: Any) -> list[str]:
+    """The shortest suffixes that match every norm that has weights, and nothing else.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    norms = {
+        name: _name_in_block(name) or name
+        for name, module in model.named_modules()
+        if type(module).__name__.endswith("Norm") and any(True for _ in module.parameters())
+    }
+    if not norms:
+        raise ConfigError(
+            f"method.target_modules: {model.config.model_type} has no norms that could be told; name them"
+        )
+    return shortest_suffixes(model, norms)
 
 
 def is_linear(module: Any) -> bool:
@@ -55,11 +85,11 @@ def _computes_linear(module: Any) -> bool:
         return False
 
 
-def _name_in_block(name: str) -> str | None:
-    """``encoder.layer.3.attention.self.query`` is ``attention.self.query`` in its block; None outside of blocks."""
+def _name_in_block(name: str) -> str:
+    """``encoder.layer.3.attention.self.query`` is ``attention.self.query`` in its block; empty outside of blocks."""
     parts = name.split(".")
     numbers = [index for index, part in enumerate(parts) if part.isdecimal()]
-    return ".".join(parts[numbers[-1] + 1 :]) if numbers else None
+    return ".".join(parts[numbers[-1] + 1 :]) if numbers else ""
 
 
 def _shortest_suffix(name: str, others: Set[str]) -> str:

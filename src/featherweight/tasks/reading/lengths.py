@@ -12,13 +12,16 @@ _DEFAULT = 512
 _NO_LIMIT = 1_000_000  # tokenizers without one say 10^30
 
 
-def usable(tokenizer: Any, model: Any, configured: int | None, *, tried: bool = False) -> tuple[int, str | None]:
+def usable(
+    tokenizer: Any, model: Any, configured: int | None, *, tried: bool = False, reserved: int = 0
+) -> tuple[int, str | None]:
     """Tokens after which texts are cut, and the reason where that was chosen here.
 
     Args:
         model: on the processor, where a position that it does not have is an error and no crash.
         configured: what the recipe says.
         tried: it is a run that says so, which has tried it.
+        reserved: tokens that a method puts before every text, which take room beside it.
 
     Raises:
         ConfigError: more tokens than the model can hold.
@@ -31,12 +34,13 @@ def usable(tokenizer: Any, model: Any, configured: int | None, *, tried: bool = 
             f"data.max_length: {configured} leaves no token of any text beside the model's {len(frame)} special "
             "ones; raise it"
         )
-    claims = [tokenizer.model_max_length, getattr(model.config.get_text_config(), "max_position_embeddings", None)]
+    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    claims = [tokenizer.model_max_length, positions and positions - reserved]
     claimed = min((one for one in claims if one is not None and 1 <= one < _NO_LIMIT), default=None)
     wanted = configured or min(_DEFAULT, claimed or _DEFAULT)
     holds = min(wanted, claimed or wanted)
     if not tried:
-        holds = _longest(model, frame, tokenizer.pad_token_id, holds)
+        holds = _longest(model, frame, tokenizer.pad_token_id, holds + reserved) - reserved
     if configured is None:
         what = "or what the model can hold if that is less"
         return holds, f"chosen automatically: {_DEFAULT}, {what}{', found by trial' if holds < wanted else ''}"
