@@ -82,7 +82,7 @@ def defaults(minutes: float) -> list[Point]:
     with stop_on_signals(console.say) as stop:
         begin_at_probe(made, console, stop)
     spent = time.perf_counter() - began  # the ladder has read these features, so a run has them for nothing; counted
-    model = adapt(made).model
+    model = adapt(made, console).model
 
     def evaluate() -> tuple[float, Any]:
         found = measure(made, model, "", console, lambda: False)

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -262,12 +263,12 @@ def train(job: dict[str, Any]) -> dict[str, Any]:
 
     torch.set_num_threads(1)
     console, study = Console(quiet=True), job.get("study", {})
-    with _dropout(study.get("dropout")):
+    with _dropout(study.get("dropout")), _rate(study.get("rate")):
         prepared = prepare(recipe_of(job), console)
     beginning.STRENGTH = study.get("strength", STRENGTH)
     with stop_on_signals(console.say) as stop:
         beginning.begin_at_probe(prepared, console, stop)
-    adapted = adapt(prepared)
+    adapted = adapt(prepared, console)
     curve: list[dict[str, float]] = []
     measuring = 0.0
 
@@ -305,6 +306,18 @@ def train(job: dict[str, Any]) -> dict[str, Any]:
         "curve": curve,
         "trainable": trainable,
     }
+
+
+@contextmanager
+def _rate(rate: float | None) -> Iterator[None]:
+    """PEFT's tuners have this usual rate, with which the defaults go on as ever."""
+    from featherweight.methods.peft.tuner import Tuner
+
+    def rates(tuner: Any, width: int) -> dict[str, tuple[float, str]]:
+        return {"learning_rate": (rate or tuner.rate, "the study's")}
+
+    with mock.patch.object(Tuner, "rates", rates):
+        yield
 
 
 @contextmanager

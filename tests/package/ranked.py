@@ -66,6 +66,7 @@ class Ordinal:
 
     name: ClassVar[str] = "ordinal"
     best: ClassVar[str] = "eval_loss"
+    fewest_steps: ClassVar[int] = 300
     statistics: ClassVar[tuple[Statistic, ...]] = (
         Statistic(
             "mean_rank_error",

@@ -57,6 +57,7 @@ class Answer(Protocol):
     Attributes:
         name: in ``ANSWERS``.
         best: the metric of an evaluation that chooses the checkpoint.
+        fewest_steps: under which training is longer where a recipe leaves its length open (``docs/defaults.md``).
         statistics: the first is the headline.
         baselines: names in ``BASELINES``, the cheapest first.
         probe: the one among them whose fit is the output layer of a fresh head.
@@ -72,6 +73,7 @@ class Answer(Protocol):
 
     name: ClassVar[str]
     best: ClassVar[str]
+    fewest_steps: ClassVar[int]
     statistics: ClassVar[tuple[Statistic, ...]]
     baselines: ClassVar[tuple[str, ...]]
     probe: ClassVar[str]

@@ -77,6 +77,7 @@ class Label:
 
     name: ClassVar[str] = "label"
     best: ClassVar[str] = "eval_loss"
+    fewest_steps: ClassVar[int] = 300
     baselines: ClassVar[tuple[str, ...]] = ("majority", "tfidf-logistic-regression", "prototype", "linear-probe")
     probe: ClassVar[str] = "linear-probe"
     checks: ClassVar[tuple[str, ...]] = (

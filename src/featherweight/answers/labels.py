@@ -110,6 +110,7 @@ class LabelSets:
 
     name: ClassVar[str] = "labels"
     best: ClassVar[str] = "eval_loss"
+    fewest_steps: ClassVar[int] = 300
     baselines: ClassVar[tuple[str, ...]] = ("label-shares", "tfidf-one-vs-rest", "one-vs-rest-probe")
     probe: ClassVar[str] = "one-vs-rest-probe"
     checks: ClassVar[tuple[str, ...]] = ("unknown-labels", "twins", "shared-groups", "conflicting-labels")

@@ -115,6 +115,7 @@ class Number:
 
     name: ClassVar[str] = "number"
     best: ClassVar[str] = "eval_loss"
+    fewest_steps: ClassVar[int] = 1200
     baselines: ClassVar[tuple[str, ...]] = ("mean", "tfidf-ridge", "ridge-probe", "cosine")
     probe: ClassVar[str] = "ridge-probe"
     checks: ClassVar[tuple[str, ...]] = ("twins", "shared-groups", "conflicting-numbers")

@@ -40,6 +40,7 @@ class _Words:
     names: tuple[str, ...]
     unsaid: int
     best: ClassVar[str] = "eval_loss"
+    fewest_steps: ClassVar[int] = 300
     known: ClassVar[Mapping[str, Check]] = {"labels": (are_names, "a list of names, each once")}
     unfitted: ClassVar[Mapping[str, Any]] = {}
     probe: ClassVar[str] = "token-probe"

@@ -18,7 +18,7 @@ from featherweight.registry import METHODS
 WARM_UP = 0.06
 HEAD_STEP = 0.2  # how far the head's first steps may move a logit
 EPOCHS = 2
-FEWEST_STEPS, MOST_STEPS = 300, 10_000
+MOST_STEPS = 10_000
 MOST_EPOCHS = 50
 LONGER = 4  # how much further a time limit may go, where there is time
 MOST_EVALUATIONS = 6
@@ -35,12 +35,14 @@ class Facts:
         width: of the model's hidden states.
         head_input: mean L1 norm of what the head reads; None where that is not known.
         best: the metric that chooses the checkpoint for the kind of answer.
+        fewest_steps: that the kind of answer takes to be learned.
     """
 
     rows: int
     width: int
     head_input: float | None
     best: str = "eval_loss"
+    fewest_steps: int = 300
 
 
 def choose_head(recipe: Recipe, is_fresh: bool) -> tuple[Recipe, dict[str, str]]:
@@ -92,8 +94,8 @@ def _length(training: TrainingSection, facts: Facts) -> Choices:
     batches = -(-facts.rows // training.per_device_train_batch_size)
     steps = -(-batches // training.gradient_accumulation_steps)
     epochs, reason = EPOCHS, f"{EPOCHS} passes are {EPOCHS * steps:,} steps"
-    if EPOCHS * steps < FEWEST_STEPS:
-        epochs = min(-(-FEWEST_STEPS // steps), MOST_EPOCHS)
+    if EPOCHS * steps < facts.fewest_steps:
+        epochs = min(-(-facts.fewest_steps // steps), MOST_EPOCHS)
         reason = f"{facts.rows:,} rows, at {steps:,} steps a pass, take more passes than {EPOCHS}"
     elif EPOCHS * steps > MOST_STEPS:
         epochs, reason = 1, f"one pass is {steps:,} steps"

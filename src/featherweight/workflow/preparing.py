@@ -318,7 +318,8 @@ def _facts(
         rows = np.unique(np.linspace(0, len(train) - 1, _ROWS_LOOKED_AT).astype(int))
         size = head_input_size(model, head, train, rows, execution=execution)
     width = getattr(model.config.get_text_config(), "hidden_size", None) or _USUAL_WIDTH
-    return defaults.Facts(len(train), width, size, _best(task.answer, recipe.training))
+    kind = task.answer
+    return defaults.Facts(len(train), width, size, _best(kind, recipe.training), kind.fewest_steps)
 
 
 def _best(kind: Answer, training: TrainingSection) -> str:

@@ -18,6 +18,7 @@ from featherweight.engine.running.packed import Packed, Plan
 from featherweight.engine.running.padded import Padded
 from featherweight.errors import ModelError
 from featherweight.methods.peft import adapters
+from featherweight.process.quiet import quiet
 from featherweight.records.rows import Encoding
 from featherweight.sources.trial_texts import NO_FRAME, Frame, width_step, with_kinds, with_reads
 
@@ -98,7 +99,8 @@ def adopted(way: Way, model: Any, exchange: Callable[[], None], frame: Frame, re
     padded = replace(way.padded, virtual_tokens=virtual)
     texts = trial_texts(model, frame, reads_tokens)
     told = [texts, *([with_kinds(texts)] if padded.takes_kinds else [])]
-    with _evaluating(model), torch.no_grad(), _moved(model):
+    # What it warns of, such as embeddings of which some are padding, is tried here.
+    with _evaluating(model), torch.no_grad(), _moved(model), quiet("transformers"):
         try:
             trials = [_Trial.alone(model, one, padded) for one in told]
         except Exception as error:
