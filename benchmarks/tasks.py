@@ -183,7 +183,6 @@ SETS: dict[str, Callable[[Path], dict[str, Any]]] = {
 }
 # What is changed where a set is run twice, and what that is called.
 CHANGED: dict[str, tuple[str, dict[str, dict[str, Any]]]] = {
-    "stsb": ("num_train_epochs = 8", {"training": {"num_train_epochs": 8.0}}),
     "long": ("long_texts = stride", {"data": {"long_texts": "stride"}}),
     "rare": ("class_weights = auto", {"training": {"class_weights": "auto"}}),
 }

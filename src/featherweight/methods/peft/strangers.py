@@ -59,13 +59,13 @@ def check(config: Mapping[str, Any], path: Path, stored: Mapping[str, TensorInfo
     for key, pattern in patterns.items():
         if not isinstance(pattern, dict):
             raise ModelError(f"{path}: {key} is {pattern!r}; a table from module names to numbers was expected")
-    if config["peft_type"] != "ADALORA":
+    if config.get("peft_type") != "ADALORA":
         sizes += [(f"rank_pattern.{name}", value) for name, value in patterns["rank_pattern"].items()]
     elif strange := [name for name, value in patterns["rank_pattern"].items() if not _says_which(value)]:
         raise ModelError(f"{path}: rank_pattern.{strange[0]} is no list of which ranks are kept")
     for key, value in sizes:
         # OFT counts blocks by r, where their size does not say how many there are.
-        least = 0 if key in _MAY_BE_ZERO or (key == "r" and config["peft_type"] == "OFT") else 1
+        least = 0 if key in _MAY_BE_ZERO or (key == "r" and config.get("peft_type") == "OFT") else 1
         if value is not None and (type(value) is not int or not least <= value <= MAX_SIZE):
             raise ModelError(f"{path}: {key} is {value!r}; a whole number from {least} to {MAX_SIZE:,} was expected")
     numbers = [(key, config.get(key)) for key in _NUMBERS]
@@ -91,7 +91,7 @@ def without_patterns(
         ModelError: a pattern is no regular expression, matches nothing, or takes too long to tell.
     """
     tables = {key: config.get(key) or {} for key in _TABLES}
-    if config["peft_type"] == "ADALORA":  # it says by parameters' own names which of their ranks are kept
+    if config.get("peft_type") == "ADALORA":  # it says by parameters' own names which of their ranks are kept
         tables.pop("rank_pattern")
     patterns = _patterns(config, tables)
     ends = tuple(f".{one}" for one in config.get("target_parameters") or ())
@@ -181,7 +181,7 @@ def _check_ranks(config: Mapping[str, Any], path: Path, stored: Mapping[str, Ten
     """What a tuner allocates goes by its sizes, so none may exceed what is in the file: LoRA's rank that of its
     matrices, any other size the numbers of the largest tensor."""
     ranks = [info.shape[0] for name, info in stored.items() if ".lora_A." in name and info.shape]
-    if config["peft_type"] == "LORA":
+    if config.get("peft_type") == "LORA":
         configured = [config.get("r") or 1, *(config.get("rank_pattern") or {}).values()]
         if strange := [one for one in configured if not isinstance(one, int)]:
             raise ModelError(f"{path}: a rank in r or rank_pattern is {strange[0]!r}; a whole number was expected")
