@@ -245,6 +245,7 @@ _NAMES = {
     **{f"{name.lower()}-{shots}": f"{name}, {shots} a class" for name in ("BANKING77", "CLINC150", "HWU64")
        for shots in (5, 10)},
     "long": "film reviews, 256 tokens", "rare": "SST-2, 99 to 1",
+    "rare-told": "SST-2, 99 to 1, measured on halves",
 }  # fmt: skip
 
 

@@ -239,6 +239,9 @@ class TrainingSection(Section):
         "off", description="run the frozen blocks below the lowest adapted one once and keep their output on disk"
     )
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 42
+    gradient_checkpointing: bool = Field(
+        False, description="compute each block again in the backward pass: less memory, and a third more work"
+    )
     bf16: bool = False
     fp16: bool = False
 

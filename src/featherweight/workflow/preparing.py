@@ -51,6 +51,7 @@ _LATER: Mapping[str, Any] = {
     "training.optim": recipes.ADAMW[0],
     "training.focal_gamma": 2.0,
     "training.label_smoothing_factor": 0.0,
+    "training.gradient_checkpointing": False,
     "data.long_texts": "cut",
     "data.drop_suspects": False,
 }
@@ -346,6 +347,8 @@ def adapt(prepared: Prepared, console: Console) -> Adapted:
             transformers.set_seed(seed)
         if not prepared.execution.adopt(adapted.model):
             _say_how(prepared.execution.describe(), console)
+        if prepared.recipe.training.gradient_checkpointing:
+            prepared.execution.recompute(adapted.model)
         prepared.adapted = adapted
     return prepared.adapted
 

@@ -79,6 +79,7 @@ class Masks:
 
     Attributes:
         fast: whether masks are drawn here; on a device with a fast generator of its own they are not.
+        place: where in the step's series of keys the next one is.
     """
 
     def __init__(self, seed: int, fast: bool = True) -> None:
@@ -88,12 +89,12 @@ class Masks:
 
     def start(self, step: int) -> None:
         """Begin a step."""
-        self._state = int(np.random.SeedSequence((self.seed, step)).generate_state(1, np.uint64)[0])
+        self.place = int(np.random.SeedSequence((self.seed, step)).generate_state(1, np.uint64)[0])
 
     def draw(self, rate: float) -> Mask:
         """The next mask of the step. Keys are those of SplitMix64 (Steele, Lea and Flood, 2014)."""
-        self._state = (self._state + 0x9E3779B97F4A7C15) % 2**64
-        z = self._state
+        self.place = (self.place + 0x9E3779B97F4A7C15) % 2**64
+        z = self.place
         z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
         z = (z ^ (z >> 27)) * 0x94D049BB133111EB % 2**64
         z ^= z >> 31

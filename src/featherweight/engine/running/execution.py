@@ -21,6 +21,7 @@ from featherweight.engine.hardware import keep_freed_memory
 from featherweight.engine.running.choosing import adopted, choose, trial_texts
 from featherweight.engine.running.packed import Packed
 from featherweight.engine.running.padded import Padded
+from featherweight.engine.running.recomputing import recompute_blocks
 from featherweight.engine.running.trunk import CachedTrunk
 from featherweight.errors import ConfigError
 from featherweight.records.batching import by_tokens
@@ -76,6 +77,15 @@ class Execution:
         self._way = adopted(self._way, model, partial(speed_up, model, self.masks), self.frame, self.reads_tokens)
         self.forward = self._way.forward
         return self.forward == before
+
+    def recompute(self, model: Any) -> None:
+        """From now on compute the model's blocks again in the backward pass, for less memory.
+
+        Raises:
+            ConfigError: this architecture can't.
+        """
+        packed = self.forward if isinstance(self.forward, Packed) else None
+        recompute_blocks(model, self.masks, packed.known if packed is not None else list)
 
     @property
     def padded(self) -> Padded:

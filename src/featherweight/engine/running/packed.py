@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from featherweight.engine.fast.dropout import Masks
+from featherweight.engine.running import attention
 from featherweight.engine.running.attention import Run, UnsupportedAttention, packed
 from featherweight.records.outputs import Outputs
 from featherweight.records.rows import Encoding, Ragged
@@ -122,6 +123,10 @@ class Packed:
         """
         grain = 1 << max(count.bit_length() - cls.sizes.bit_length(), 0)
         return -count % grain
+
+    def known(self) -> list[tuple[ContextVar[Any], Any]]:
+        """What is known of the row that runs, and nowhere passed on: for whoever runs a part of it again."""
+        return [(self._current, self._current.get()), *attention.known()]
 
     def remove(self) -> None:
         """Take the hooks off the model."""
