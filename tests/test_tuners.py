@@ -310,6 +310,19 @@ class TestTrunk:
         assert _lowest_trained(top.model, trunk, block_list(trunk)) == 1
 
 
+class TestGoingOn:
+    def test_what_peft_can_not_train_further_is_refused(self, tmp_path: Path) -> None:
+        from featherweight import workflow
+
+        model = tiny.save_model(tmp_path / "bert", "bert")
+        rows = tiny.save_jsonl(tmp_path / "rows.jsonl", tiny.rows(40))
+        content = tiny.recipe(model, rows, method={"name": "prompt-tuning"}, training={"max_steps": 2})
+        workflow.run(recipes.parse(content), tmp_path / "first", progress=False)
+        content["model"]["adapter"] = str(tmp_path / "first")
+        with pytest.raises(ConfigError, match=r"model\.adapter: PEFT loads what prompt-tuning learned"):
+            workflow.run(recipes.parse(content), tmp_path / "second", progress=False)
+
+
 class TestMerging:
     @pytest.mark.parametrize("name", ["prompt-tuning", "beft", "osf"])
     def test_what_can_not_be_merged_says_so(self, name: str) -> None:

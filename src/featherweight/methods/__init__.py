@@ -64,7 +64,7 @@ class Method(Protocol):
     it on top of the base model, ``model`` where it is a whole transformers model. ``trains_lora``: whether PEFT's LoRA
     layers are among what trains, which ``training.loraplus_lr_ratio`` is about. ``trains``: what trains, in words.
     ``merges``: whether what is learned can be added into the base model's own weights. ``packs``:
-    whether a model that runs packed still does. ``virtual_tokens``: how many it puts before every text.
+    whether a model that runs packed still does. ``goes_on``: whether training can go on from what was published. ``virtual_tokens``: how many it puts before every text.
     ``converts``: whether :meth:`save` tells what is learned otherwise than it is trained.
     """
 
@@ -74,6 +74,7 @@ class Method(Protocol):
     trains: ClassVar[str]
     merges: ClassVar[bool]
     packs: ClassVar[bool]
+    goes_on: ClassVar[bool]
 
     @property
     def virtual_tokens(self) -> int: ...

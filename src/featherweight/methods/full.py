@@ -25,6 +25,7 @@ class Full:
     trains: ClassVar[str] = "every parameter"
     merges: ClassVar[bool] = True
     packs: ClassVar[bool] = True
+    goes_on: ClassVar[bool] = True
     virtual_tokens: int = 0
     converts: bool = False
 

@@ -27,6 +27,7 @@ class LinearProbe:
     trains: ClassVar[str] = "the head alone"
     merges: ClassVar[bool] = True
     packs: ClassVar[bool] = True
+    goes_on: ClassVar[bool] = True
     virtual_tokens: int = 0
     converts: bool = False
 

@@ -98,14 +98,16 @@ def load(plan: HeadPlan, source: ModelSource, section: ModelSection) -> tuple[An
 
 
 def skeleton(plan: HeadPlan, source: ModelSource) -> Any:
-    """The model's modules without its weights, of whatever labels; None where transformers has no such model."""
+    """The model's modules without its weights, of whatever labels; None where they can't be had apart."""
     import transformers
 
     from featherweight.sources import models
 
     config = models.load_config(source)
-    known = getattr(transformers, plan.auto_class)._model_mapping
-    return models.without_weights(known[type(config)], config) if type(config) in known else None
+    try:
+        return models.without_weights(getattr(transformers, plan.auto_class)._model_mapping[type(config)], config)
+    except Exception:  # noqa: BLE001 - whatever an architecture's own code then meets; loading says what is wrong
+        return None
 
 
 def _space_before_words(tokenizer: Any) -> None:

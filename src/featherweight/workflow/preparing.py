@@ -162,8 +162,10 @@ def prepare(recipe: Recipe, console: Console) -> Prepared:
     recipe = _with_head(recipe, start is None and not task.head().is_stored(models.load_config(source)), reasons)
     method = METHODS[recipe.method.name](recipe.method)
     if (modules := heads.skeleton(task.head(), source)) is not None:
-        method.require_targets(modules)
+        method.require_targets(modules)  # before the weights are read
     loaded = _load(recipe, task, source, reasons, console)
+    if modules is None:
+        method.require_targets(loaded.model)
     section, cutting = _settled(recipe, given, task, loaded, reasons, method.virtual_tokens)
     console.begin("tokenising")
     encodings = {name: task.encode(one, loaded.tokenizer, cutting) for name, one in read.examples.items()}

@@ -9,7 +9,7 @@ from typing import Any
 
 from featherweight.errors import ConfigError
 from featherweight.inference.loading import Origin, origin_of
-from featherweight.methods import Adapted
+from featherweight.methods import Adapted, Method
 from featherweight.methods.peft import adapters
 from featherweight.recipe import MethodOptions, Recipe
 from featherweight.records.outcome import StartedFrom
@@ -55,7 +55,13 @@ class Start:
             raise ConfigError(f"model.adapter: {name} was tuned whole; give {origin.folder} as model.name instead")
         if origin.fingerprint not in (None, source.fingerprint):
             raise ConfigError(f"model.adapter: {name} was made for {origin.where!r}, not for {source.name!r}")
-        options = METHODS[recipe.method.name].options_of(adapters.check(origin.folder))
+        method: type[Method] = METHODS[recipe.method.name]
+        if not method.goes_on:
+            raise ConfigError(
+                f"model.adapter: PEFT loads what {recipe.method.name} learned to answer with it, and not to train it "
+                "further; leave it out, and train for longer"
+            )
+        options = method.options_of(adapters.check(origin.folder))
         if options is None:
             raise ConfigError(f"model.adapter: {name} was not made by the method {recipe.method.name!r}")
         _require_agreement(recipe.method, options, name)

@@ -29,6 +29,7 @@ class Tuner:
         rate: its usual learning rate.
         merges: whether what it learns can be added into the model's own weights.
         packs: whether it leaves a model that runs packed one that does.
+        goes_on: whether PEFT loads what it learned so that training can go on from it.
         transposed: whether it knows layers whose weight is stored transposed (transformers' ``Conv1D``, as of GPT-2).
         divisors: options that must divide the width of every layer that is tuned, each with PEFT's default.
         virtual_tokens: how many tokens it puts before a text.
@@ -41,6 +42,7 @@ class Tuner:
     rate: ClassVar[float] = 1e-3
     merges: ClassVar[bool] = True
     packs: ClassVar[bool] = True
+    goes_on: ClassVar[bool] = True
     transposed: ClassVar[bool] = True
     divisors: ClassVar[Mapping[str, int]] = {}
     artefact: ClassVar[str] = "adapter"

@@ -257,6 +257,7 @@ class _Prompts(Tuner):
 
     merges = False
     packs = False
+    goes_on = False
     usual_tokens: ClassVar[int] = 20
 
     @property
@@ -289,11 +290,6 @@ class PTuning(_Prompts):
     def found(self, model: Any) -> dict[str, tuple[Any, str]]:
         width = model.get_input_embeddings().weight.shape[1]
         return super().found(model) | {"encoder_hidden_size": (width, "as wide as the model's embeddings")}
-
-    @classmethod
-    def options_of(cls, config: Mapping[str, Any]) -> dict[str, Any] | None:
-        """None: its file has what the small network made, without which training can't go on."""
-        return None
 
 
 class PSOFT(Tuner):
