@@ -324,6 +324,23 @@ class TestGoingOn:
 
 
 class TestMerging:
+    @pytest.mark.parametrize("name", ["ln-tuning", "lora", "ia3"])
+    def test_what_is_merged_is_saved_as_it_answers(self, name: str, tmp_path: Path) -> None:
+        """PEFT leaves LN tuning's head in a wrapper, whose weights nobody finds again."""
+        from transformers import AutoModelForSequenceClassification
+
+        from featherweight.export.merged import merge
+
+        model = tuned(name).model.eval()
+        with torch.no_grad():
+            for value in model.parameters():
+                value.add_(0.1 * torch.randn_like(value) if value.requires_grad else 0)
+            ids = torch.arange(6, 16)[None]
+            expected = model(input_ids=ids).logits
+            merge(model).save_pretrained(tmp_path)
+            back = AutoModelForSequenceClassification.from_pretrained(tmp_path).eval()
+            torch.testing.assert_close(back(input_ids=ids).logits, expected, atol=1e-5, rtol=1e-4)
+
     @pytest.mark.parametrize("name", ["prompt-tuning", "beft", "osf"])
     def test_what_can_not_be_merged_says_so(self, name: str) -> None:
         from featherweight.errors import UnprovenError

@@ -35,10 +35,20 @@ def merge(model: Any) -> Any:
     if reason := unmergeable(model):
         raise UnprovenError(f"{reason}; use --format adapter")
     try:
-        return model.merge_and_unload(safe_merge=True)
+        return _without_wrappers(model.merge_and_unload(safe_merge=True))
     except ValueError as error:
         reason = "gives weights that are no numbers" if "NaN" in str(error) else f"does not work: {error}"
         raise UnprovenError(f"merging {reason}") from error
+
+
+def _without_wrappers(model: Any) -> Any:
+    """With the trained modules in their own places, where a tuner of PEFT's leaves them beside those of before."""
+    from peft.utils.other import ModulesToSaveWrapper
+
+    for name, module in list(model.named_modules()):
+        if isinstance(module, ModulesToSaveWrapper):
+            model.set_submodule(name, module.modules_to_save[module.active_adapter])
+    return model
 
 
 def unmergeable(model: Any) -> str | None:

@@ -60,12 +60,16 @@ class Adapted:
 class Method(Protocol):
     """What the engine and the workflow ask of a method.
 
-    ``artefact`` is the name of the folder in the run directory that :meth:`save` fills: ``adapter`` where PEFT loads
-    it on top of the base model, ``model`` where it is a whole transformers model. ``trains_lora``: whether PEFT's LoRA
-    layers are among what trains, which ``training.loraplus_lr_ratio`` is about. ``trains``: what trains, in words.
-    ``merges``: whether what is learned can be added into the base model's own weights. ``packs``:
-    whether a model that runs packed still does. ``goes_on``: whether training can go on from what was published. ``virtual_tokens``: how many it puts before every text.
-    ``converts``: whether :meth:`save` tells what is learned otherwise than it is trained.
+    Attributes:
+        artefact: the folder in the run directory that :meth:`save` fills: ``adapter`` where PEFT loads it on top of the
+            base model, ``model`` where it is a whole transformers model.
+        trains_lora: whether PEFT's LoRA layers are among what trains, which ``training.loraplus_lr_ratio`` is about.
+        trains: what trains, in words.
+        merges: whether what is learned can be added into the base model's own weights.
+        packs: whether a model that runs packed still does.
+        goes_on: whether training can go on from what was published.
+        virtual_tokens: how many it puts before every text.
+        converts: whether :meth:`save` tells what is learned otherwise than it is trained.
     """
 
     Options: ClassVar[type[MethodOptions]]
