@@ -1,8 +1,8 @@
-"""Tuners side by side: ``python benchmarks/tuners.py [--model MODEL] [METHOD ...]``.
+"""Tuners side by side: ``python benchmarks/methods.py [--model MODEL] [METHOD ...]``.
 
 Each tunes one model by the defaults on the same 16,000 phrases of SST-2, in a process of its own, and is compared with
-LoRA on the same rows, SST-2's validation set, which chose nothing. The runs stay in ``build/tuners``, with a report of
-them all; figures go to ``tuners.json``.
+LoRA on the same rows, SST-2's validation set, which chose nothing. The runs stay in ``build/methods``, with a report of
+them all; figures go to ``methods.json``.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 import recipes as study
 
 ROOT = Path(__file__).parent.parent
-RUNS = ROOT / "build" / "tuners"
-RESULTS = Path(__file__).parent / "tuners.json"
+RUNS = ROOT / "build" / "methods"
+RESULTS = Path(__file__).parent / "methods.json"
 ROWS = 16_000
 BESIDE = "lora"  # what all are compared with
 
