@@ -3,6 +3,7 @@
 # make test           lint, format, types, layers, pins, all tests
 # make browser        Chromium for the tests that look at pages, installed where this can be done (Debian, as root)
 # make benchmark      ours against the stock script; let the machine do nothing else meanwhile
+# make gpu            numerics, kill-and-resume and speed on a CUDA device, in minutes; without one each is skipped by name
 # make torture        kill 300 runs at random moments and resume them
 # make reliability    run the tests of the numbered faults and note their results for docs/reliability.md
 # make torture-server the server's tests in their long versions: 10,000 generated requests, 1,000 reloads, a minute's overload
@@ -21,7 +22,7 @@ BIN      := $(VENV)/bin
 PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo demo-decoder test check browser architectures methods docs lock benchmark torture torture-inputs torture-server reliability audit clean
+.PHONY: help demo demo-decoder test check browser architectures methods docs lock benchmark gpu torture torture-inputs torture-server reliability audit clean
 help:
 	@sed -n '/^#/!q;s/^# \{0,1\}//p' Makefile
 
@@ -71,6 +72,9 @@ docs: $(VENV)/dev.stamp
 
 benchmark: $(VENV)/decoder.stamp
 	$(BIN)/python benchmarks/run.py
+
+gpu: $(VENV)/dev.stamp
+	$(BIN)/python benchmarks/gpu.py
 
 torture: $(VENV)/dev.stamp
 	rm -f build/torture.jsonl

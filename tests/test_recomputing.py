@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from conftest import ROOT
 from test_packed import PACKED, make_encoding, make_model, with_adapter
 
 from featherweight import recipe as recipes
@@ -111,6 +112,20 @@ def test_an_architecture_that_can_not_says_so(kind: str) -> None:
     base = make_model(kind)
     with pytest.raises(ConfigError, match=rf"training\.gradient_checkpointing: {kind}'s code"):
         Execution(base, 0).recompute(base)
+
+
+def test_the_checks_of_a_gpu_are_skipped_by_name_where_there_is_none(tmp_path: Path) -> None:
+    import json
+    import os
+    import subprocess
+    import sys
+
+    command = [sys.executable, str(ROOT / "benchmarks" / "gpu.py"), "--output", str(tmp_path / "gpu.json")]
+    hidden = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    subprocess.run(command, check=True, env=hidden, capture_output=True)
+    checks = json.loads((tmp_path / "gpu.json").read_text(encoding="utf-8"))["checks"]
+    assert {name.partition("-")[0] for name in checks} == {"numerics", "recomputing", "resume", "speed"}
+    assert {one["outcome"] for one in checks.values()} == {"skipped: no CUDA device"}
 
 
 def test_the_key_of_its_settings_is_answered() -> None:
