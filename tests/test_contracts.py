@@ -352,8 +352,7 @@ _TIMES = ("runtime", "per_second", "cost", "seconds", "memory", "saves", "reliab
 
 def content_of(sample: Sample, method: str, models: Models, folder: Path) -> dict[str, Any]:
     rows = sample.save(folder, ROWS)
-    options = {"name": method, **({"init_r": 6, "target_r": 3} if method == "adalora" else {})}
-    content = tiny.recipe(models("bert"), rows, data=sample.data, method=options, training=TRAINING)
+    content = tiny.recipe(models("bert"), rows, data=sample.data, method={"name": method}, training=TRAINING)
     return {**content, "task": sample.task, "name": sample.name}
 
 
@@ -379,9 +378,9 @@ Runs = Callable[[Sample, str], Path]
 def of_methods(function: Any) -> Any:
     """Each of them; but for the usual one they wait for the slow tests, and forms of texts, of which no method knows,
     are tried with that one alone. PEFT's other tuners are one class with other options, and have ``test_tuners.py``;
-    of those, one that is kept in step with training and one that puts tokens before a text are tried here."""
+    of those, one that puts tokens before a text is tried here."""
     usual = recipes.DEFAULT_METHOD
-    beside = {name for name, one in METHODS.items() if one.__module__ == tuners.__name__} - {"adalora", "prompt-tuning"}
+    beside = {name for name, one in METHODS.items() if one.__module__ == tuners.__name__} - {"prompt-tuning"}
     tried = [
         pytest.param(sample, method, id=f"{method}-{sample.name}", marks=[] if method == usual else pytest.mark.slow)
         for method in METHODS
