@@ -377,10 +377,9 @@ Runs = Callable[[Sample, str], Path]
 
 def of_methods(function: Any) -> Any:
     """Each of them; but for the usual one they wait for the slow tests, and forms of texts, of which no method knows,
-    are tried with that one alone. PEFT's other tuners are one class with other options, and have ``test_tuners.py``;
-    of those, one that puts tokens before a text is tried here."""
+    are tried with that one alone. PEFT's other tuners are one class with other options, and have ``test_tuners.py``."""
     usual = recipes.DEFAULT_METHOD
-    beside = {name for name, one in METHODS.items() if one.__module__ == tuners.__name__} - {"prompt-tuning"}
+    beside = {name for name, one in METHODS.items() if one.__module__ == tuners.__name__}
     tried = [
         pytest.param(sample, method, id=f"{method}-{sample.name}", marks=[] if method == usual else pytest.mark.slow)
         for method in METHODS

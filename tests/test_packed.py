@@ -25,6 +25,7 @@ from featherweight.engine.fast.lora import _LoRALinear
 from featherweight.engine.fast.products import PRODUCTS, works
 from featherweight.engine.running import attention as packed_attention
 from featherweight.engine.running.attention import Run
+from featherweight.engine.running.choosing import Way
 from featherweight.engine.running.execution import Execution
 from featherweight.engine.running.many_adapters import AdapterWeights, MultiLora, Update
 from featherweight.engine.running.packed import Packed, block_list
@@ -326,7 +327,7 @@ def test_a_whole_run_gives_the_same_adapter(kind: str, tmp_path: Path, monkeypat
     train_ours(packed, encoding, tmp_path / "packed")
     monkeypatch.setattr(
         "featherweight.engine.running.execution.choose",
-        lambda model, pad, masks, frame, reads_tokens: Padded(pad, torch.device("cpu"), "test"),
+        lambda model, pad, masks, frame, reads_tokens: Way(one := Padded(pad, torch.device("cpu"), "test"), one, ""),
     )
     train_ours(padded, encoding, tmp_path / "padded")
     assert largest_difference(trained(packed), trained(padded)) < 1e-4

@@ -112,8 +112,9 @@ def state_of(model: Any) -> dict[str, torch.Tensor]:
     """What an adapter of PEFT's consists of, by the names that it has in its file."""
     from peft import get_peft_model_state_dict
 
-    # "auto" would ask the hub.
-    return get_peft_model_state_dict(model, save_embedding_layers=False)  # type: ignore[no-any-return]
+    with quiet("peft"):  # it warns of matrices without a row, as AdaLoRA leaves them where nothing helped
+        # "auto" would ask the hub.
+        return get_peft_model_state_dict(model, save_embedding_layers=False)  # type: ignore[no-any-return]
 
 
 def stored(folder: Path) -> dict[str, torch.Tensor]:
