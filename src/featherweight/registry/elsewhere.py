@@ -37,7 +37,7 @@ TRAINING_ARGUMENTS: Mapping[str, str] = {
     "ignore_data_skip": "a resumed run goes on at the very row where it stopped",
     "prediction_loss_only": "every evaluation has the task's figures",
     "length_column_name": "lengths are those of the tokens",
-    "gradient_checkpointing_kwargs": "what gradient_checkpointing needs is set right",
+    "gradient_checkpointing_kwargs": "transformers' own are taken where gradient_checkpointing is true",
     "activation_checkpointing": "lower per_device_train_batch_size and raise gradient_accumulation_steps",
     "activation_checkpointing_kwargs": "lower per_device_train_batch_size and raise gradient_accumulation_steps",
     "optim_args": "set adam_beta1, adam_beta2, adam_epsilon and weight_decay; adafactor and sgd take no more",

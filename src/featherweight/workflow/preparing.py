@@ -16,7 +16,7 @@ from featherweight.errors import ConfigError
 from featherweight.evidence.data import checks, label_issues
 from featherweight.evidence.data.duplicates import Fingerprints
 from featherweight.evidence.data.label_issues import Suspects
-from featherweight.methods import Adapted, Fit
+from featherweight.methods import Adapted, Fit, Method
 from featherweight.recipe import DataSection, Recipe, TrainingSection
 from featherweight.records.answers import Evaluation
 from featherweight.records.cutting import Cutting
@@ -160,12 +160,7 @@ def prepare(recipe: Recipe, console: Console) -> Prepared:
     task = _as_it_answers(read.task, start, source, recipe)
     recipe, objective = _deciding(recipe, read, reasons), _objective(recipe, task, read, console)
     recipe = _with_head(recipe, start is None and not task.head().is_stored(models.load_config(source)), reasons)
-    method = METHODS[recipe.method.name](recipe.method)
-    if (modules := heads.skeleton(task.head(), source)) is not None:
-        method.require_targets(modules)  # before the weights are read
-    loaded = _load(recipe, task, source, reasons, console)
-    if modules is None:
-        method.require_targets(loaded.model)
+    method, loaded = _tunable(recipe, task, source, reasons, console)
     section, cutting = _settled(recipe, given, task, loaded, reasons, method.virtual_tokens)
     console.begin("tokenising")
     encodings = {name: task.encode(one, loaded.tokenizer, cutting) for name, one in read.examples.items()}
@@ -254,6 +249,19 @@ class _Loaded:
     tokenizer: Any
     head: list[str]
     accelerator: Any
+
+
+def _tunable(
+    recipe: Recipe, task: Task, source: ModelSource, reasons: dict[str, str], console: Console
+) -> tuple[Method, _Loaded]:
+    """The method, and the model, which has what it tunes: seen before weights are read, where that can be."""
+    method: Method = METHODS[recipe.method.name](recipe.method)
+    if (modules := heads.skeleton(task.head(), source)) is not None:
+        method.require_targets(modules)
+    loaded = _load(recipe, task, source, reasons, console)
+    if modules is None:
+        method.require_targets(loaded.model)
+    return method, loaded
 
 
 def _load(recipe: Recipe, task: Task, source: ModelSource, reasons: dict[str, str], console: Console) -> _Loaded:
