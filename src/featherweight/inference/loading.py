@@ -214,12 +214,13 @@ def load_untuned(name: str, origin: Origin) -> LoadedModel:
         heads.mend(model, head)
     else:
         model, tokenizer, head = _load_base(task, source, origin.folder)
-    config = adapters.check(origin.folder) if origin.is_adapter else {}
+    tried = "max_length" in origin.known
+    config = adapters.check(origin.folder) if origin.is_adapter and not tried else {}
     max_length, _ = lengths.usable(
         tokenizer,
         model,
         origin.known.get("max_length"),
-        tried="max_length" in origin.known,
+        tried=tried,
         reserved=config.get("num_virtual_tokens") or 0,
     )
     columns = columns_of(_with_columns(origin))

@@ -109,8 +109,9 @@ def adopted(way: Way, model: Any, exchange: Callable[[], None], frame: Frame, re
                 "choose other options of the method, or another method.name"
             ) from error
         exchange()
-        faster, again = ([_Trial.alone(model, one, padded) for one in told] for _ in range(2))
-        if not _alike(trials, faster) and _alike(faster, again):  # some models hash at random, and never answer alike
+        faster = [_Trial.alone(model, one, padded) for one in told]
+        # Some models hash at random, and never answer alike.
+        if not _alike(trials, faster) and _alike(faster, [_Trial.alone(model, one, padded) for one in told]):
             raise ModelError(
                 f"{model.config.model_type}: a faster form of what the method put into the model gives other answers "
                 "than its own; choose other options of the method"

@@ -16,20 +16,14 @@ from typing import Any
 
 from featherweight.errors import ConfigError
 from featherweight.methods import Sample
-from featherweight.methods.peft.adapters import CONFIG, WEIGHTS
+from featherweight.methods.peft.adapters import CONFIG, WEIGHTS, state_of, stored
 
 _REWRITE = ("pissa", "olora", "corda", "lora_ga")
-_OF_DATA = ("corda", "eva", "lora_ga")
 
 
 def rewrites_base(initial: bool | str) -> bool:
     """Whether PEFT's ``init_lora_weights`` takes something out of the base model's weights."""
     return str(initial).startswith(_REWRITE)
-
-
-def looks_at_data(initial: bool | str) -> bool:
-    """Whether it is made from rows of train."""
-    return str(initial).startswith(_OF_DATA)
 
 
 def before_injection(initial: bool | str, sample: Sample) -> Callable[[Any, Any], None]:
@@ -59,8 +53,6 @@ def after_injection(initial: bool | str, model: Any, sample: Sample) -> None:
 
 def beginning(model: Any) -> dict[str, Any]:
     """Copies of LoRA's matrices, by the names that they have in an adapter's file."""
-    from featherweight.methods.peft.adapters import state_of
-
     state = state_of(model)
     if strange := [name for name in state if ".lora_embedding_" in name]:
         raise ConfigError(
@@ -76,9 +68,9 @@ def told_from_base(folder: Path, begun: Mapping[str, Any]) -> None:
         begun: :func:`beginning`, before training.
     """
     import torch
-    from safetensors.torch import load_file, save_file
+    from safetensors.torch import save_file
 
-    state = load_file(folder / WEIGHTS)
+    state = stored(folder)
     for name, before in begun.items():
         axis, sign = (0, 1) if ".lora_A." in name else (1, -1)
         state[name] = torch.cat([state[name], sign * before.to(state[name])], dim=axis).contiguous()

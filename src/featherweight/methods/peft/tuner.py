@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -152,12 +152,3 @@ def divisor(usual: int, layers: Iterable[Any]) -> int:
 def is_transposed(layer: Any) -> bool:
     """Whether a layer keeps its weight as (in, out): transformers' ``Conv1D``."""
     return type(layer).__name__ == "Conv1D"
-
-
-def tuners() -> Iterator[type[Tuner]]:
-    """Those among the registered methods, in alphabetical order."""
-    from featherweight.registry import METHODS
-
-    for name in sorted(METHODS):
-        if isinstance(METHODS[name], type) and issubclass(METHODS[name], Tuner):
-            yield METHODS[name]
