@@ -313,9 +313,9 @@ def test_row_84_the_table_has_every_architecture_and_none_that_fails() -> None:
 def test_row_84_the_table_would_say_what_fails() -> None:
     """Negative control."""
     found: dict[str, Any] = {}
-    with architectures._noted(found, "run"):
+    with architectures.noted(found, "run"):
         raise IndexError("index out of range\nsecond line")
     assert found["run"] == "fails: IndexError: index out of range"
-    with architectures._noted(found, "onnx"):
+    with architectures.noted(found, "onnx"):
         raise ConfigError("one line")
     assert found["onnx"] == "refused: one line"

@@ -162,24 +162,24 @@ def journey(kind: str, method: Mapping[str, Any] = _METHOD) -> dict[str, Any]:
         },
     )
     run = Path("run").resolve()
-    with _noted(found, "run"):
+    with noted(found, "run"):
         featherweight.run(recipe, output_dir=run, progress=False)
     if found["run"] != "ok":
         return found
     execution = json.loads((run / "environment.json").read_text(encoding="utf-8"))["execution"]
     found |= {"batches": execution["batches"], "reason": execution["reason"]}
-    with _noted(found, "predict"):
+    with noted(found, "predict"):
         predictor = featherweight.load_predictor(str(run))
         together = predictor.answers(texts)["probabilities"]
         alone = [predictor.answers([text])["probabilities"][0] for text in texts]
         found["alone_or_in_a_batch"] = float(abs(together - np.stack(alone)).max())
-    with _noted(found, "evaluate"):
+    with noted(found, "evaluate"):
         featherweight.evaluate(str(run))
-    with _noted(found, "serve"):
+    with noted(found, "serve"):
         _serve(run, texts)
-    with _noted(found, "onnx"):
+    with noted(found, "onnx"):
         featherweight.export_run(str(run), "onnx")
-    with _noted(found, "peft"):
+    with noted(found, "peft"):
         difference = float(abs(_by_stock_peft(run, model, texts[:_ASKED]) - alone[:_ASKED]).max())
         if difference > _EQUAL:
             raise AssertionError(f"stock PEFT answers otherwise, a probability by {difference:.2g}")
@@ -187,7 +187,7 @@ def journey(kind: str, method: Mapping[str, Any] = _METHOD) -> dict[str, Any]:
 
 
 @contextmanager
-def _noted(found: dict[str, Any], step: str) -> Iterator[None]:
+def noted(found: dict[str, Any], step: str) -> Iterator[None]:
     """How a step ended: an error that users are meant to see is a refusal, any other a failure of the tool."""
     import featherweight
 

@@ -15,8 +15,8 @@ import random
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import chdir, contextmanager
+from collections.abc import Mapping
+from contextlib import chdir
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).parent))
 import tiny_models
+from architectures import noted
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "docs" / "methods.json"
@@ -124,25 +125,25 @@ def journey(method: str, architecture: str, task: str) -> dict[str, Any]:
     asked = _data(Path("train.jsonl"), task)
     recipe = recipe_of(method, model, task)
     run, other = Path("run").resolve(), Path("other").resolve()
-    with _noted(found, "run"):
+    with noted(found, "run"):
         featherweight.run(recipe, output_dir=run, progress=False)
     if found["run"] != "ok":
         return found
     execution = json.loads((run / "environment.json").read_text(encoding="utf-8"))["execution"]
     metrics = RunDirectory(run).read_metrics()
     found |= {"batches": execution["batches"], "trainable": metrics["trainable_parameters"]}
-    with _noted(found, "resume"):
+    with noted(found, "resume"):
         killed(recipe, other)
         featherweight.run(recipe, output_dir=other, resume=True, progress=False)
         folder = "model" if (run / "model").is_dir() else "adapter"
         _require_same_bytes(run / folder, other / folder)
-    with _noted(found, "predict"):
+    with noted(found, "predict"):
         predictor = featherweight.load_predictor(str(run))
         answers = predictor.answers(asked)
         validation = RunDirectory(run).read_predictions("tuned", "validation").answers
         _require_alike(predictor.kind, validation, predictor.answers(_validation(run, asked)), "the run's own")
     if found["predict"] == "ok" and (run / "adapter").is_dir():
-        with _noted(found, "peft"):
+        with noted(found, "peft"):
             outputs = _by_stock_peft(run / "adapter", model, asked, task)
             _require_alike(predictor.kind, answers, predictor.kind.of_outputs(outputs, {}), "those of stock PEFT")
     return found
@@ -196,24 +197,6 @@ def _require_alike(kind: Any, one: Any, other: Any, whose: str) -> None:
     difference = kind.likeness(one, other).largest_difference
     if not difference <= _EQUAL:
         raise AssertionError(f"its answers are not {whose}: they differ by {difference:.2g}")
-
-
-@contextmanager
-def _noted(found: dict[str, Any], step: str) -> Iterator[None]:
-    """How a step ended: an error that users are meant to see is a refusal, any other a failure of the tool."""
-    import featherweight
-
-    try:
-        yield
-    except featherweight.FeatherweightError as error:
-        found[step] = f"refused: {str(error).replace(f'{Path.cwd()}/', '')}"
-    except Exception as error:
-        reason = (str(error).strip().splitlines() or [""])[0]
-        found[step] = f"fails: {type(error).__name__}: {reason}"
-        if "FEATHERWEIGHT_DEBUG" in os.environ:
-            raise
-    else:
-        found[step] = "ok"
 
 
 def _data(path: Path, task: str) -> list[Any]:
