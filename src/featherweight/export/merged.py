@@ -9,6 +9,7 @@ from featherweight.errors import UnprovenError
 from featherweight.export import Subject
 from featherweight.methods.peft.tuner import name_of
 from featherweight.registry import METHODS
+from featherweight.sources.held import release
 
 
 class Merged:
@@ -25,11 +26,12 @@ class Merged:
 
 
 def merge(model: Any) -> Any:
-    """A model without PEFT's layers, with the same outputs.
+    """A model without PEFT's layers, with the same outputs; in fp32, in whatever its weights were held.
 
     Raises:
         UnprovenError: the adapter can't be merged, or the merged weights are not finite.
     """
+    release(model)
     if not hasattr(model, "peft_config"):
         return model
     if reason := unmergeable(model):

@@ -12,6 +12,7 @@ from typing import Any, get_args
 from featherweight.answers import Check, kind_of
 from featherweight.errors import ModelError
 from featherweight.records.cutting import LongTexts, Pool
+from featherweight.records.holding import Dtype, Quantization
 from featherweight.registry import ANSWERS, DEFAULT_TASK, TASKS
 from featherweight.runs.directory import FACTS, RunDirectory
 from featherweight.sources.json_files import read_json
@@ -61,8 +62,12 @@ def _is_whole(value: Any, least: int) -> bool:
 
 
 def _is_base(value: Any) -> bool:
-    names = ("name", "revision", "fingerprint")
-    return isinstance(value, dict) and all(value.get(one) is None or isinstance(value[one], str) for one in names)
+    names, held = ("name", "revision", "fingerprint"), {"dtype": Dtype, "quantization": Quantization}
+    return (
+        isinstance(value, dict)
+        and all(value.get(one) is None or isinstance(value[one], str) for one in names)
+        and all(value[key] in get_args(known) for key, known in held.items() if key in value)
+    )
 
 
 def _is_one_or_two_names(value: Any) -> bool:

@@ -110,6 +110,14 @@ class Origin:
     def is_adapter(self) -> bool:
         return (self.folder / adapters.CONFIG).is_file()
 
+    @property
+    def holding(self) -> dict[str, Any]:
+        """How the base model's weights are held, by the keys of a recipe's ``[model]``."""
+        if self.run is not None:
+            return dict(self.run.model.holding)
+        known = self.known.get("base_model", {})
+        return {key: known[key] for key in ("dtype", "quantization") if key in known}
+
     @cached_property
     def base(self) -> ModelSource:
         """The base model, as it was.
@@ -213,7 +221,7 @@ def load_untuned(name: str, origin: Origin) -> LoadedModel:
         model, tokenizer, head = heads.load(task.head(), source, origin.run.model)
         heads.mend(model, head)
     else:
-        model, tokenizer, head = _load_base(task, source, origin.folder)
+        model, tokenizer, head = _load_base(task, source, origin)
     tried = "max_length" in origin.known
     config = adapters.check(origin.folder) if origin.is_adapter and not tried else {}
     max_length, _ = lengths.usable(
@@ -262,15 +270,15 @@ def _beside(known: Mapping[str, Any]) -> dict[str, Any]:
     return {"fitted": fitted, "text_columns": columns_of(known)}
 
 
-def _load_base(task: Task, source: ModelSource, folder: Path) -> tuple[Any, Any, list[str]]:
-    """An adapter's base model with its own head, or with a fresh one where that has other labels and the adapter
-    brings one."""
+def _load_base(task: Task, source: ModelSource, origin: Origin) -> tuple[Any, Any, list[str]]:
+    """An adapter's base model, held as it was, with its own head, or with a fresh one where that has other labels and
+    the adapter brings one."""
     try:
-        return heads.load(task.head(), source, ModelSection(name=source.name))
+        return heads.load(task.head(), source, ModelSection(name=source.name, **origin.holding))
     except ConfigError:
-        if not adapters.check(folder).get("modules_to_save"):
+        if not adapters.check(origin.folder).get("modules_to_save"):
             raise
-        return heads.load(task.head(), source, ModelSection(name=source.name, head="new"))
+        return heads.load(task.head(), source, ModelSection(name=source.name, head="new", **origin.holding))
 
 
 def _load_plain(name: str, fresh: Callable[[], Task] | None) -> LoadedModel:

@@ -14,6 +14,7 @@ from featherweight.inference.loading import LoadedModel, execution_of, load
 from featherweight.records.batching import by_tokens
 from featherweight.records.questions import Question, Tokens
 from featherweight.records.rows import Column, Encoding
+from featherweight.sources.held import is_held
 from featherweight.tasks.reading import tokens
 
 _OUTPUTS = "outputs"
@@ -25,14 +26,16 @@ def backend_of(name: str, base_model: str | None = None) -> TorchBackend:
 
 
 class TorchBackend:
-    """Packed batches of like length, the adapter merged where that can be, on a CUDA device where there is one.
+    """Packed batches of like length, the adapter merged where that can be and the base model is held in fp32, on a
+    CUDA device where there is one.
 
     Args:
         loaded: what answers; its model is changed in place.
     """
 
     def __init__(self, loaded: LoadedModel) -> None:
-        self.loaded = replace(loaded, model=loaded.model if unmergeable(loaded.model) else merge(loaded.model))
+        apart = is_held(loaded.model) or unmergeable(loaded.model)
+        self.loaded = replace(loaded, model=loaded.model if apart else merge(loaded.model))
         self.task = self.loaded.task
         self.fitted = self.loaded.fitted
         self.text_columns = self.loaded.text_columns

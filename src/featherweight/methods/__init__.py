@@ -68,6 +68,7 @@ class Method(Protocol):
         merges: whether what is learned can be added into the base model's own weights.
         packs: whether a model that runs packed still does.
         goes_on: whether training can go on from what was published.
+        unheld: why the base model's weights can't be held in fewer bits; empty where they can.
         virtual_tokens: how many it puts before every text.
         converts: whether :meth:`save` tells what is learned otherwise than it is trained.
     """
@@ -85,6 +86,9 @@ class Method(Protocol):
 
     @property
     def converts(self) -> bool: ...
+
+    @property
+    def unheld(self) -> str: ...
 
     def __init__(self, options: Any) -> None: ...
 

@@ -28,6 +28,7 @@ class Full:
     goes_on: ClassVar[bool] = True
     virtual_tokens: int = 0
     converts: bool = False
+    unheld: str = "changes the model's own weights"
 
     def __init__(self, options: FullOptions) -> None:
         self.options = options

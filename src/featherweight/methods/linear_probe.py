@@ -30,6 +30,7 @@ class LinearProbe:
     goes_on: ClassVar[bool] = True
     virtual_tokens: int = 0
     converts: bool = False
+    unheld: str = ""
 
     def __init__(self, options: LinearProbeOptions) -> None:
         self.options = options

@@ -13,8 +13,8 @@ from pydantic import Field, model_validator
 from featherweight.errors import ConfigError
 from featherweight.methods import Adapted, Fit
 from featherweight.methods.peft import initial
-from featherweight.methods.peft.targets import linear_layers
-from featherweight.methods.peft.tuner import Found, Tuner, is_transposed
+from featherweight.methods.peft.targets import is_transposed, linear_layers
+from featherweight.methods.peft.tuner import Found, Tuner
 from featherweight.recipe import MethodOptions
 from featherweight.recipe.values import PositiveInt
 
@@ -130,6 +130,12 @@ class LoRA(Tuner):
     @property
     def converts(self) -> bool:  # type: ignore[override]
         return initial.rewrites_base(self.options.init_lora_weights)
+
+    @property
+    def unheld(self) -> str:  # type: ignore[override]
+        return (
+            f"begins at {self.options.init_lora_weights} by changing the model's own weights" if self.converts else ""
+        )
 
     def before(self, fit: Fit) -> Callable[[Any, Any], None]:
         return initial.before_injection(self.options.init_lora_weights, fit.sample)

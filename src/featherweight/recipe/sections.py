@@ -23,6 +23,7 @@ from featherweight.recipe.values import (
     require_aim,
 )
 from featherweight.records.cutting import Cutting
+from featherweight.records.holding import Dtype, Quantization
 from featherweight.registry import BASELINES, DEFAULT_TASK, OPTIMIZERS, did_you_mean
 from featherweight.storage.names import problem
 
@@ -49,11 +50,25 @@ class ModelSection(Section):
     adapter: str | None = Field(
         None, description="run or adapter of this model to go on from: it is measured as it is, and trained further"
     )
+    dtype: Dtype = Field(
+        "float32",
+        description="in which the frozen weights are held, half the memory in bfloat16; products stay in fp32. auto: "
+        "bfloat16 where the model's file has it, which changes no answer",
+    )
+    quantization: Quantization | None = Field(
+        None, description="hold the frozen linear layers in 4 or 8 bits, by bitsandbytes; the head stays as it is"
+    )
     head: Literal["auto", "new", "probe"] = Field(
         "auto",
         description="auto: keep a trained head whose labels are the data's, by name; new: always start afresh, at "
         "random; probe: afresh, from a linear probe",
     )
+
+    @property
+    def holding(self) -> dict[str, str]:
+        """How the frozen weights are held, by these keys; empty where they are as usual, in fp32."""
+        held = {"dtype": self.dtype, "quantization": self.quantization or ""}
+        return {key: value for key, value in held.items() if value not in ("float32", "")}
 
 
 class DataSection(Section):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from featherweight.answers import Answer, kind_of, statistics_of
 from featherweight.evidence.exhibits import exhibits_of
 from featherweight.recipe import PACKAGE_PREFIX, Recipe
 from featherweight.records.runs import rungs
+from featherweight.report.held_base import HeldBase
 from featherweight.report.tables import cautions, comparison_sentence
 from featherweight.runs.directory import FACTS
 from featherweight.sources.models import ModelSource
@@ -25,14 +26,23 @@ _MOST_NAMED = 20
 _SNAPSHOT = re.compile(r"models--([^/]+?)--([^/]+)/snapshots/[0-9a-f]{40}/?$")
 
 
-def model_card(recipe: Recipe, source: ModelSource, task: Task, metrics: Mapping[str, Any], artefact: str) -> str:
+def model_card(
+    recipe: Recipe,
+    source: ModelSource,
+    task: Task,
+    metrics: Mapping[str, Any],
+    artefact: str,
+    head: Sequence[str] = (),
+) -> str:
     """Markdown with a YAML header. It is made to be published: no path of this machine is in it.
 
     Args:
         source: the base model.
         metrics: content of ``metrics.json``.
         artefact: ``adapter`` or ``model``.
+        head: dotted names of the modules that train whole.
     """
+    held = HeldBase(recipe.model.holding, head, is_gguf=source.gguf is not None)
     sentences = [one.sentence(metrics) for one in exhibits_of(kind_of(metrics))]
     data = _public_data(recipe)
     lines = [
@@ -49,6 +59,7 @@ def model_card(recipe: Recipe, source: ModelSource, task: Task, metrics: Mapping
         "",
         *_figures(metrics),
         "",
+        *held.said(),
         " ".join([f"Measured on the {metrics['evaluated_split']} split.", *filter(None, sentences)]),
         "",
         *(f"- Take care: {inline(line)}" for line in cautions(metrics)),
@@ -58,7 +69,7 @@ def model_card(recipe: Recipe, source: ModelSource, task: Task, metrics: Mapping
         "## Load it",
         "",
         "```python",
-        *_loading(source, task.loading(), artefact, metrics["pad_token_id"]),
+        *_loading(source, held, task.loading(), artefact, metrics["pad_token_id"]),
         "```",
         "",
     ]
@@ -140,22 +151,24 @@ def _hub_id(source: ModelSource) -> str | None:
     return "/".join(found.groups()) if found else None
 
 
-def _loading(source: ModelSource, loading: Loading, artefact: str, pad_token_id: int) -> list[str]:
+def _loading(source: ModelSource, held: HeldBase, loading: Loading, artefact: str, pad_token_id: int) -> list[str]:
     """Stock transformers and PEFT, nothing of ours."""
     after = ["", *loading.after] if loading.after else []
     if artefact == "model":
         return [*whole_model(loading), *after]
     imports, classes, where = _base_of(source)
-    gguf = f', gguf_file={source.gguf.name!r}, dtype="float32"' if source.gguf else ""
+    gguf = f", gguf_file={source.gguf.name!r}" if source.gguf else ""
     return [
         *imports,
+        *held.imports(),
         f"from peft import {classes}",
-        f"from transformers import {loading.auto_class}, AutoTokenizer",
+        f"from transformers import {', '.join([loading.auto_class, 'AutoTokenizer', *held.classes()])}",
         "",
         *loading.before,
+        *held.before(),
         f"base = {loading.auto_class}.from_pretrained(",
-        f"    {where}{gguf}, pad_token_id={pad_token_id}, {loading.options}",
-        ")",
+        f"    {where}{gguf}{held.arguments()}, pad_token_id={pad_token_id}, {loading.options}",
+        f"){held.after()}",
         f'model = PeftModel.from_pretrained(base, "{FOLDER}").eval()',
         f'tokenizer = AutoTokenizer.from_pretrained("{FOLDER}")',
         *after,

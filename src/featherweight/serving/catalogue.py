@@ -19,7 +19,6 @@ from featherweight.inference.loading import LoadedModel, Origin, load_tuned, loa
 from featherweight.inference.predictor import Predictor, load_predictor
 from featherweight.inference.shared_base import SharedBase, untuned_heads, weights_of
 from featherweight.inference.torch_backend import TorchBackend
-from featherweight.sources.models import ModelSource
 from featherweight.storage.cache import file_hash, key_of
 from featherweight.tasks import Task
 
@@ -168,7 +167,7 @@ class Catalogue:
     def _place(self, path: str, origin: Origin, loaded: LoadedModel) -> _Place | None:
         """Where a run or an adapter stands; None where a run that needs no base has lost it."""
         try:
-            key = _key(origin.base, loaded.task)
+            key = _key(origin, loaded.task)
             base = self._bases.get(key)
             if base is not None and origin.is_adapter:
                 return _Place(key, base, untuned_heads(loaded))
@@ -197,10 +196,13 @@ class _Place:
     heads: AdapterWeights
 
 
-def _key(source: ModelSource, task: Task) -> str:
-    """One for all models of the same weights, configuration and tokenizer, with the same kind of head."""
+def _key(origin: Origin, task: Task) -> str:
+    """One for all models of the same weights, held alike, of one configuration and tokenizer, and the same kind of
+    head."""
+    source = origin.base
     others = sorted(path for end in ("json", "txt", "model") for path in source.folder.glob(f"*.{end}"))
-    return key_of(source.fingerprint, task.head().kind, {path.name: file_hash(path) for path in others})
+    hashes = {path.name: file_hash(path) for path in others}
+    return key_of(source.fingerprint, origin.holding, task.head().kind, hashes)
 
 
 def _seed(origin: Origin) -> None:

@@ -7,7 +7,8 @@ never run and nothing is unpickled.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,12 +107,15 @@ def load_tokenizer(source: ModelSource) -> Any:
     return tokenizer
 
 
-def load_model(source: ModelSource, auto_class: str, config: Any, **options: Any) -> tuple[Any, list[str]]:
-    """Load the weights in fp32 under a task's head.
+def load_model(
+    source: ModelSource, auto_class: str, config: Any, dtype: str = "float32", **options: Any
+) -> tuple[Any, list[str]]:
+    """Load the weights under a task's head.
 
     Args:
         auto_class: name of the transformers Auto class, such as ``AutoModelForSequenceClassification``.
         config: the model's configuration, with what the task sets in it.
+        dtype: that the weights get; what the checkpoint lacks is fp32.
         options: more of what ``from_pretrained`` takes.
 
     Returns:
@@ -121,16 +125,49 @@ def load_model(source: ModelSource, auto_class: str, config: Any, **options: Any
     import torch
     import transformers
 
+    generator = torch.get_rng_state()
     with _explained(source.name, "model"):
         model, loading = getattr(transformers, auto_class).from_pretrained(
             **source.from_pretrained,
             config=config,
-            dtype=torch.float32,
+            dtype=getattr(torch, dtype),
             use_safetensors=True,
             output_loading_info=True,
             **options,
         )
+    if dtype != "float32":
+        torch.set_rng_state(generator)
+        _initialise_in_fp32(model, loading["missing_keys"])
     return model.eval(), sorted(loading["missing_keys"])
+
+
+def _initialise_in_fp32(model: Any, missing: Container[str]) -> None:
+    """Draw what the checkpoint lacks again, and compute what no checkpoint has, as if the model were loaded in fp32."""
+    import torch
+
+    for prefix, module in model.named_modules():
+        vars(module).pop("_is_hf_initialized", None)  # transformers' mark
+        for key, value in [*module._parameters.items(), *module._buffers.items()]:
+            if value is None:
+                continue
+            lacking = f"{prefix}.{key}".lstrip(".") in missing
+            computed = key in module._non_persistent_buffers_set and value.is_floating_point()
+            if lacking:
+                module._parameters[key] = torch.nn.Parameter(torch.empty_like(value, dtype=torch.float32))
+            elif computed:
+                module._buffers[key] = value.float()
+            else:
+                value._is_hf_initialized = True
+    model.initialize_weights()
+
+
+def stored_dtype(source: ModelSource) -> str:
+    """torch's name for what most of the weights are stored as; ``float32`` where that is of neither kind known here."""
+    counts: Counter[str] = Counter()
+    for path in weight_files(source.folder):
+        for info in read_header(path).values():
+            counts[info.dtype] += info.elements
+    return {"BF16": "bfloat16"}.get(max(counts, key=counts.__getitem__, default=""), "float32")
 
 
 def without_weights(model_class: Any, config: Any) -> Any:

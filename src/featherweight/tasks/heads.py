@@ -78,7 +78,12 @@ def load(plan: HeadPlan, source: ModelSource, section: ModelSection) -> tuple[An
     _call(config, [names[index] for index in order] or names)
     config.problem_type = plan.problem_type
     config.pad_token_id = text.pad_token_id = tokenizer.pad_token_id
-    model, missing = models.load_model(source, plan.auto_class, config, ignore_mismatched_sizes=section.head != "auto")
+    dtype = held_dtype(section, source)
+    # To quantise what is stored in bf16 there is no need of more.
+    read_as = dtype if section.quantization is None else models.stored_dtype(source)
+    model, missing = models.load_model(
+        source, plan.auto_class, config, read_as, ignore_mismatched_sizes=section.head != "auto"
+    )
     head = modules(model)
     if not head:
         raise ModelError(
@@ -89,12 +94,25 @@ def load(plan: HeadPlan, source: ModelSource, section: ModelSection) -> tuple[An
     if lost := [name for name in fresh if not within(name, [*head, "pooler"])]:
         raise ModelError(f"{source.name}: the checkpoint lacks the weights of {lost[0]!r}; it is incomplete")
     models.require_finite(model, source.name, apart_from=head)
+    if read_as != "float32" or section.quantization:
+        from featherweight.sources.held import hold, require_package
+
+        if section.quantization:
+            require_package()
+        hold(model, dtype, section.quantization, [*head, *fresh])
     if section.head != "auto":
         initialise(model, head)
     _reorder(model, order)
     _call(model.config, names)
     poolers = [name for name in fresh if not within(name, head)]
     return model, tokenizer, sorted({*head, *poolers})
+
+
+def held_dtype(section: ModelSection, source: ModelSource) -> str:
+    """In which dtype weights are held that are not quantised, by torch's name."""
+    from featherweight.sources import models
+
+    return models.stored_dtype(source) if section.dtype == "auto" else section.dtype
 
 
 def skeleton(plan: HeadPlan, source: ModelSource) -> Any:

@@ -102,6 +102,11 @@ class Prepared:
         return evaluated_split(self.examples)
 
     @property
+    def base_identity(self) -> str:
+        """Of the base model's numbers as they are multiplied with."""
+        return " ".join([self.source.fingerprint, *self.recipe.model.holding.values()])
+
+    @property
     def measured_splits(self) -> list[str]:
         """The splits that models are measured on, the evaluated one last."""
         return list(dict.fromkeys([SELECTION_SPLIT, self.evaluated_split]))
@@ -123,6 +128,7 @@ class Prepared:
         from featherweight.engine.training.checkpoints import CONTRACT
 
         flat |= {"model": self.source.fingerprint, "model.head": self.recipe.model.head}
+        flat |= {f"model.{key}": value for key, value in self.recipe.model.holding.items()}
         if self.start is not None:
             flat["model.adapter"] = self.start.fingerprint
         return flat | {"task": self.recipe.task, "checkpoint_contract": CONTRACT}
@@ -135,6 +141,7 @@ class Prepared:
             "hardware": hardware.describe(),
             "execution": self.execution.describe(),
             "precision": str(self.accelerator.mixed_precision).replace("no", "fp32"),
+            **({"base_weights": self.recipe.model.holding} if self.recipe.model.holding else {}),
             "seed": self.recipe.training.seed,
             "model": {
                 "name": self.source.name,
@@ -153,6 +160,7 @@ def prepare(recipe: Recipe, console: Console) -> Prepared:
     start = Start.of(recipe, source)
     if start is not None:
         recipe = start.settle(recipe, reasons)
+    recipe = _held(recipe, source, reasons)
     console.begin("reading the data")
     given, recipe = recipe.data, recipe.model_copy(update={"data": data.found(recipe.data)})
     read = _read(recipe, console)
@@ -188,6 +196,27 @@ def prepare(recipe: Recipe, console: Console) -> Prepared:
         suspects=read.suspects,
         start=start,
     )
+
+
+def _held(recipe: Recipe, source: ModelSource, reasons: dict[str, str]) -> Recipe:
+    """The recipe with the dtype that the base model's frozen weights are held in.
+
+    Raises ConfigError where they can't be held so.
+    """
+    if recipe.model.quantization is not None:
+        from featherweight.sources.held import require_package
+
+        require_package()
+    problem = METHODS[recipe.method.name](recipe.method).unheld
+    if recipe.model.dtype == "auto":
+        dtype = "float32" if problem else heads.held_dtype(recipe.model, source)
+        reasons["model.dtype"] = f"{recipe.method.name} {problem}" if problem else f"as {source.name} is stored"
+        recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update={"dtype": dtype})})
+    if problem and (key := next(iter(recipe.model.holding), None)):
+        raise ConfigError(
+            f"model.{key}: not for {recipe.method.name}, which {problem}; leave it out, or choose another method"
+        )
+    return recipe
 
 
 def _objective(recipe: Recipe, task: Task, read: _Read, console: Console) -> Objective:
@@ -344,6 +373,8 @@ def adapt(prepared: Prepared, console: Console) -> Adapted:
     """The model with what trains in it, fresh or as the adapter has it that training goes on from; made once."""
     import transformers
 
+    from featherweight.sources.held import require_trainable
+
     seed = prepared.recipe.training.seed
     transformers.set_seed(seed)  # what was measured before has no say in what is drawn now
     if prepared.adapted is None:
@@ -355,6 +386,7 @@ def adapt(prepared: Prepared, console: Console) -> Adapted:
             has_head = prepared.task.head().is_stored(models.load_config(prepared.source))
             adapted = prepared.start.load(prepared.model, [] if has_head else prepared.head)
             transformers.set_seed(seed)
+        require_trainable(adapted.model)
         if not prepared.execution.adopt(adapted.model):
             _say_how(prepared.execution.describe(), console)
         if prepared.recipe.training.gradient_checkpointing:
@@ -491,8 +523,10 @@ def measure(
 
 def count_parameters(model: Any) -> tuple[int, int]:
     """Trainable and all parameters, counted as PEFT counts them."""
+    from featherweight.sources.held import numel
+
     sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
-    return sum(size for size, trains in sizes if trains), sum(size for size, _ in sizes)
+    return sum(size for size, trains in sizes if trains), sum(size for size, _ in sizes) + numel(model)
 
 
 def described(kind: Answer, examples: Mapping[str, Examples]) -> dict[str, dict[str, float]]:

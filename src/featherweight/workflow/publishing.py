@@ -80,6 +80,7 @@ def write_artefact(
     texts = prepared.recipe.data.texts
     together = prepared.execution.equal_lengths
     known = facts(task, source, prepared.cutting, tokenizer.pad_token_id, calibration, texts, together)
+    known["base_model"] |= prepared.recipe.model.holding
     directory.write_json(folder / FACTS, known)
 
 
@@ -96,7 +97,8 @@ def _publish_artefact(
 
     def fill(folder: Path) -> None:
         write_artefact(prepared, directory, model, fitted, folder)
-        card = model_card(prepared.recipe, prepared.source, prepared.task, found, prepared.method.artefact)
+        artefact, head = prepared.method.artefact, prepared.head
+        card = model_card(prepared.recipe, prepared.source, prepared.task, found, artefact, head)
         (folder / "README.md").write_text(card, encoding="utf-8")
         encoding = prepared.encodings[prepared.evaluated_split]
         passed.append(gate.require_same_answers(folder, encoding, case.tuned, rounded))

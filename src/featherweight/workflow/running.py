@@ -174,7 +174,7 @@ def _adapt(prepared: Prepared, directory: RunDirectory, console: Console, stop: 
     if kind != "off":
         sequences = {name: one.flat for name, one in prepared.encodings.items()}
         prepared.trunk = prepared.execution.cache_trunk(
-            adapted.model, sequences, prepared.source.fingerprint, kind, console.observe, stop
+            adapted.model, sequences, prepared.base_identity, kind, console.observe, stop
         )
         console.say("frozen trunk: {frozen_blocks} blocks run once, without dropout".format(**prepared.trunk))
     return adapted

@@ -10,6 +10,8 @@ import torch
 from featherweight.engine.fast.kernels import plain
 from featherweight.engine.fast.machine_speed import probe
 from featherweight.engine.fast.products import DEFAULT, KEPT, PRODUCTS, KeptProduct
+from featherweight.methods.peft.targets import is_transposed
+from featherweight.sources.held import Held
 
 _THIN = 32  # a matrix with a side below it is left to PyTorch: the call costs more than the product
 
@@ -30,13 +32,15 @@ def _library(*tensors: torch.Tensor) -> str:
 
 
 def weight_of(module: Any) -> torch.Tensor:
-    """The weight of a linear module as (in, out), a view."""
-    return module.weight if type(module).__name__ == "Conv1D" else module.weight.t()  # type: ignore[no-any-return]
+    """The weight of a linear module as (in, out): a view, and of one that is held a copy."""
+    return module.weight if is_transposed(module) else module.weight.t()  # type: ignore[no-any-return]
 
 
 def speed_up(module: Any) -> None:
     """Give a linear module the faster products; its parameters and what it computes stay."""
-    if min(module.weight.shape) >= _THIN:
+    if isinstance(module, Held):
+        module.multiply = product
+    elif min(module.weight.shape) >= _THIN:
         module.kept_product = None
         module.forward = partial(_forward, module)
 

@@ -7,6 +7,7 @@ PEFT's own.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -16,6 +17,7 @@ from featherweight.engine.fast import kernels
 from featherweight.engine.fast.dropout import Mask, Masks, apply
 from featherweight.engine.fast.linear import product, weight_of
 from featherweight.methods.peft.targets import is_linear
+from featherweight.sources.held import Held
 
 
 def fuse(layer: Any, masks: Masks) -> bool:
@@ -37,7 +39,8 @@ def fuse(layer: Any, masks: Masks) -> bool:
     if not (frozen and plain and is_linear(base)):
         return False
     dropout = layer.lora_dropout[name]
-    layer.kept_product = None
+    if not isinstance(base, Held):  # a copy of its weight that products read fastest would be what is saved
+        layer.kept_product = None
     layer.forward = partial(_forward, layer, name, base, float(getattr(dropout, "p", 0.0)), masks)
     return True
 
@@ -66,13 +69,13 @@ def _forward(
     if layer.disable_adapters or layer.merged or torch.is_autocast_enabled(states.device.type):
         return type(layer).forward(layer, states)  # type: ignore[no-any-return]
     a, b, scale = layer.lora_A[name].weight, layer.lora_B[name].weight, layer.scaling[name]
-    weight = weight_of(base)
     flat = states.reshape(-1, states.shape[-1])
-    if layer.kept_product is not None and not torch.is_grad_enabled():
-        result = layer.kept_product(flat, base.bias)
+    kept = vars(layer).get("kept_product")
+    if kept is not None and not torch.is_grad_enabled():
+        result = kept(flat, base.bias)
     else:
         mask = masks.draw(rate) if rate > 0 and layer.training and masks.fast else None
-        result = _LoRALinear.apply(flat, a, b, weight, base.bias, scale, mask)  # type: ignore[no-untyped-call]
+        result = _LoRALinear.apply(flat, a, b, partial(weight_of, base), base.bias, scale, mask)  # type: ignore[no-untyped-call]
     return result.view(*states.shape[:-1], -1)  # type: ignore[no-any-return]
 
 
@@ -83,12 +86,12 @@ class _LoRALinear(torch.autograd.Function):
         states: torch.Tensor,
         a: torch.Tensor,
         b: torch.Tensor,
-        weight: torch.Tensor,
+        weight: Callable[[], torch.Tensor],
         bias: torch.Tensor | None,
         scale: float,
         mask: Mask | None,
     ) -> torch.Tensor:
-        """states (tokens, in), a (r, in), b (out, r), weight (in, out); result (tokens, out)."""
+        """states (tokens, in), a (r, in), b (out, r), weight gives (in, out); result (tokens, out)."""
         states = states.contiguous()
         compiled = kernels.usable(states, a)
         if compiled is not None:
@@ -97,17 +100,17 @@ class _LoRALinear(torch.autograd.Function):
         else:
             dropped = states if mask is None else apply(states, mask)
             thin = dropped @ a.t()
-        result = product(states, weight, bias)
+        result = product(states, weight(), bias)
         result.addmm_(thin, b.t(), alpha=scale)
-        ctx.save_for_backward(dropped, thin, a, b, weight)
-        ctx.scale, ctx.mask, ctx.compiled = scale, mask, compiled
+        ctx.save_for_backward(dropped, thin, a, b)
+        ctx.weight, ctx.scale, ctx.mask, ctx.compiled = weight, scale, mask, compiled
         return result
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[Any, ...]:
-        dropped, thin, a, b, weight = ctx.saved_tensors
+        dropped, thin, a, b = ctx.saved_tensors
         gradient = gradient.contiguous()
-        d_states = product(gradient, weight.t()) if ctx.needs_input_grad[0] else None
+        d_states = product(gradient, ctx.weight().t()) if ctx.needs_input_grad[0] else None
         if ctx.compiled is not None:
             b_rows = b.t().contiguous()  # the same thin products, seen from the result
             d_thin = ctx.compiled.lora_forward(gradient, b_rows, _compiled(None)).mul_(ctx.scale)

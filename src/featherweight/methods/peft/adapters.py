@@ -44,9 +44,16 @@ def inject(model: Any, config: Callable[[], Any], first: Callable[[Any, Any], No
         try:
             made = config()
             first(model, made)
-            return get_peft_model(model, made)
+            return _knowing_embeddings(get_peft_model(model, made), model)
         except _PEFT_ERRORS as error:
             raise ConfigError(f"method: PEFT refuses these options for this model: {_first_line(error)}") from error
+
+
+def _knowing_embeddings(adapted: Any, model: Any) -> Any:
+    """PEFT looks for a model's embeddings among its parameters, where those that are held are not."""
+    if getattr(adapted, "word_embeddings", model) is None:
+        adapted.word_embeddings = model.get_input_embeddings()
+    return adapted
 
 
 def save(model: Any, folder: Path, base_model: str, revision: str | None) -> None:
@@ -95,6 +102,7 @@ def load(model: Any, folder: Path, fresh: Sequence[str], trainable: bool = False
         try:
             known = PeftConfig.from_peft_type(**PeftConfig.check_kwargs(**config))
             adapted = PeftModel.from_pretrained(model, str(folder), is_trainable=trainable, config=known)
+            _knowing_embeddings(adapted, model)
         except _PEFT_ERRORS as error:
             raise ModelError(f"{folder}: the adapter does not fit this base model: {_first_line(error)}") from error
     expected = {name: tuple(value.shape) for name, value in state_of(adapted).items()}

@@ -64,11 +64,16 @@ def norm_targets(model: Any) -> list[str]:
 
 
 def is_linear(module: Any) -> bool:
-    """Whether a module is ``torch.nn.Linear`` or transformers' ``Conv1D``, which has its weight transposed. A class
+    """Whether a module is ``torch.nn.Linear`` or transformers' ``Conv1D``, plain or held in fewer bits. Another class
     made from one of them may compute something else: a router, an 8-bit layer."""
     from torch.nn import Linear
 
-    return type(module) is Linear or type(module).__name__ == "Conv1D"
+    return type(module) is Linear or type(module).__name__ in ("Conv1D", "HeldLinear", "HeldConv1D")
+
+
+def is_transposed(layer: Any) -> bool:
+    """Whether a layer keeps its weight as (in, out): transformers' ``Conv1D``."""
+    return any(one.__name__ == "Conv1D" for one in type(layer).__mro__)
 
 
 def _computes_linear(module: Any) -> bool:

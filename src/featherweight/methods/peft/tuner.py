@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from featherweight.errors import ConfigError
 from featherweight.methods import Adapted, Fit
 from featherweight.methods.peft import adapters
-from featherweight.methods.peft.targets import linear_layers, linear_targets
+from featherweight.methods.peft.targets import is_transposed, linear_layers, linear_targets
 from featherweight.recipe import MethodOptions
 from featherweight.records.training import Keeper
 
@@ -34,6 +34,7 @@ class Tuner:
         divisors: options that must divide the width of every layer that is tuned, each with PEFT's default.
         virtual_tokens: how many tokens it puts before a text.
         converts: whether what is published is told otherwise than it is trained.
+        unheld: why the base model's weights can't be held in fewer bits; empty where they can.
     """
 
     Options: ClassVar[type[MethodOptions]]
@@ -49,6 +50,7 @@ class Tuner:
     trains_lora: ClassVar[bool] = False
     virtual_tokens: int = 0
     converts: bool = False
+    unheld: str = ""
 
     def __init__(self, options: Any) -> None:
         self.options = options
@@ -147,8 +149,3 @@ def name_of(peft_type: str) -> str:
 def divisor(usual: int, layers: Iterable[Any]) -> int:
     """The largest divisor of ``usual`` that divides the widths of every layer, too."""
     return math.gcd(usual, *(size for layer in layers for size in layer.weight.shape))
-
-
-def is_transposed(layer: Any) -> bool:
-    """Whether a layer keeps its weight as (in, out): transformers' ``Conv1D``."""
-    return type(layer).__name__ == "Conv1D"

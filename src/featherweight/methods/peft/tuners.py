@@ -136,6 +136,7 @@ class GLoRA(Tuner):
     config = "GloraConfig"
     trains = "low-rank updates and scales of weights and biases"
     transposed = False
+    unheld = "takes linear layers of the plain kind alone"
 
 
 class GraLoRA(Tuner):
