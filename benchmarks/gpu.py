@@ -21,6 +21,7 @@ from collections.abc import Callable
 from contextlib import chdir
 from datetime import UTC, datetime
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -89,15 +90,24 @@ def rows(lengths: list[int], vocabulary: int) -> Any:
     return Encoding(Ragged.of(tokens, np.int32), draw.integers(0, 2, len(lengths)).astype(np.int64))
 
 
-def numerics(kind: str, device: str) -> dict[str, Any]:
-    """Packed on the device, with a faster form of whatever has one, against each text alone on the processor."""
+def numerics(kind: str, device: str, holding: str | None = None) -> dict[str, Any]:
+    """Packed on the device, with a faster form of whatever has one, against each text alone on the processor.
+
+    Args:
+        holding: how the base model's weights are held there; the processor has the very same numbers in fp32.
+    """
     import numpy as np
     import torch
 
     from featherweight.engine.running.execution import Execution
+    from featherweight.sources import held
 
-    theirs = tuned(small(kind))
-    base = copy.deepcopy(small(kind)).to(device)
+    base = small(kind)
+    if holding is not None:
+        quantised = None if holding == "bfloat16" else holding
+        held.hold(base, "bfloat16" if quantised is None else "float32", quantised, ["classifier", "score"])
+    theirs = tuned(held.release(copy.deepcopy(base)))
+    base = base.to(device)
     execution = Execution(base, 0)
     ours = tuned(base).to(device)
     execution.adopt(ours)
@@ -110,11 +120,13 @@ def numerics(kind: str, device: str) -> dict[str, Any]:
     weights = torch.linspace(-1, 1, alone.numel()).view_as(alone)
     (found * weights.to(device)).sum().backward()  # type: ignore[no-untyped-call]
     (alone * weights).sum().backward()  # type: ignore[no-untyped-call]
+    expected = {name: value.grad for name, value in theirs.named_parameters() if value.grad is not None}
     gradients = [
-        float((mine.grad.cpu() - their.grad).norm() / their.grad.norm())
-        for mine, their in zip(ours.parameters(), theirs.parameters(), strict=True)
-        if mine.requires_grad
+        float((value.grad.cpu() - expected[name]).norm() / expected[name].norm())
+        for name, value in ours.named_parameters()
+        if value.grad is not None
     ]
+    _require(len(gradients) == len(expected) > 0, "other parameters have gradients")
     difference = float((found.detach().cpu() - alone.detach()).abs().max() / alone.detach().abs().max())
     _require(difference < 1e-4, f"logits differ by {difference:.1e} of the largest")
     _require(max(gradients) < 1e-3, f"a gradient differs by {max(gradients):.1e} of its norm")
@@ -271,6 +283,7 @@ def checks(steps: int) -> dict[str, Callable[[str], dict[str, Any]]]:
     """By name, the quick ones first."""
     return {
         **{f"numerics-{kind}": partial(numerics, kind) for kind in KINDS},
+        **{f"held-{one}": partial(numerics, "llama", holding=one) for one in ("bfloat16", "nf4", "int8")},
         **{f"recomputing-{kind}": partial(recomputing, kind) for kind in KINDS},
         **{f"resume-{precision}": partial(resumed, precision) for precision in ("fp32", "bf16", "fp16")},
         **{f"speed-{name}": partial(speed, name, steps=steps) for name in SPEEDS},
@@ -295,6 +308,8 @@ def main() -> int:
             found[name] = {"outcome": "skipped: no CUDA device"}
         elif given.on == "cpu" and name == "resume-fp16":
             found[name] = {"outcome": "skipped: fp16 is for CUDA"}
+        elif name in ("held-nf4", "held-int8") and find_spec("bitsandbytes") is None:
+            found[name] = {"outcome": "skipped: bitsandbytes is not installed"}
         else:
             try:
                 found[name] = {"outcome": "ok", **known[name](given.on)}

@@ -213,7 +213,7 @@ def test_row_83_what_begins_at_the_base_models_weights_is_published_as_an_update
 @pytest.mark.parametrize(
     ("method", "said"),
     [
-        ({"init_lora_weights": "loftq"}, "few bits"),
+        ({"init_lora_weights": "loftq"}, "model.quantization"),
         ({"init_lora_weights": "corda", "corda_config": {"cache_file": "a"}}, "is a pickle"),
         ({"eva_config": {"rho": 1.0}}, "goes with init_lora_weights = 'eva'"),
         ({"layer_replication": [[0, 2]]}, "deeper model"),

@@ -246,7 +246,7 @@ def execution_of(loaded: LoadedModel) -> Execution:
     from featherweight.engine.running.execution import Execution
 
     model = loaded.model
-    plain = model.get_base_model() if hasattr(model, "get_base_model") else model
+    plain = adapters.base_of(model)
     frame = Frame.of(loaded.tokenizer)
     execution = Execution(plain, loaded.tokenizer.pad_token_id, frame=frame, reads_tokens=loaded.task.reads_tokens)
     if plain is not model:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from featherweight.engine.running.many_adapters import AdapterWeights, MultiLora, Update, reads_texts
 from featherweight.inference.backends import Ready, prediction
 from featherweight.inference.loading import LoadedModel
+from featherweight.methods.peft import adapters
 from featherweight.methods.peft.targets import is_linear
 from featherweight.records.batching import by_tokens
 from featherweight.records.cutting import Cutting, pooled
@@ -159,7 +160,7 @@ def weights_of(loaded: LoadedModel) -> AdapterWeights | None:
 
 def untuned_heads(loaded: LoadedModel) -> AdapterWeights:
     """The heads that an untuned model has, or that stand unused beside an adapter's own."""
-    model = loaded.model.get_base_model() if hasattr(loaded.model, "get_base_model") else loaded.model
+    model = adapters.base_of(loaded.model)
     found = {path: model.get_submodule(path) for path in loaded.head}
     return AdapterWeights({}, {path: getattr(head, "original_module", head) for path, head in found.items()})
 

@@ -1,4 +1,5 @@
-"""Which parameters train. A method is one file here and one line in the ``METHODS`` table, and has this shape."""
+"""Which parameters train. A method is one file here and one line in the ``METHODS`` table, made from
+:class:`Method`."""
 
 from __future__ import annotations
 
@@ -74,21 +75,24 @@ class Method(Protocol):
     """
 
     Options: ClassVar[type[MethodOptions]]
-    artefact: ClassVar[str]
-    trains_lora: ClassVar[bool]
     trains: ClassVar[str]
-    merges: ClassVar[bool]
-    packs: ClassVar[bool]
-    goes_on: ClassVar[bool]
+    artefact: ClassVar[str] = "adapter"
+    trains_lora: ClassVar[bool] = False
+    merges: ClassVar[bool] = True
+    packs: ClassVar[bool] = True
+    goes_on: ClassVar[bool] = True
 
     @property
-    def virtual_tokens(self) -> int: ...
+    def virtual_tokens(self) -> int:
+        return 0
 
     @property
-    def converts(self) -> bool: ...
+    def converts(self) -> bool:
+        return False
 
     @property
-    def unheld(self) -> str: ...
+    def unheld(self) -> str:
+        return ""
 
     def __init__(self, options: Any) -> None: ...
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from featherweight.methods import Adapted, Fit
+from featherweight.methods import Adapted, Fit, Method
 from featherweight.recipe import MethodOptions
 
 
@@ -16,19 +16,13 @@ class FullOptions(MethodOptions):
     name: Literal["full"] = "full"
 
 
-class Full:
+class Full(Method):
     """All parameters; what is published is a whole transformers model."""
 
     Options: ClassVar[type[MethodOptions]] = FullOptions
     artefact: ClassVar[str] = "model"
-    trains_lora: ClassVar[bool] = False
     trains: ClassVar[str] = "every parameter"
-    merges: ClassVar[bool] = True
-    packs: ClassVar[bool] = True
-    goes_on: ClassVar[bool] = True
-    virtual_tokens: int = 0
-    converts: bool = False
-    unheld: str = "changes the model's own weights"
+    unheld = "changes the model's own weights"
 
     def __init__(self, options: FullOptions) -> None:
         self.options = options

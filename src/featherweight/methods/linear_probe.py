@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from featherweight.methods import Adapted, Fit
+from featherweight.methods import Adapted, Fit, Method
 from featherweight.methods.peft import adapters
 from featherweight.recipe import MethodOptions
 
@@ -18,19 +18,11 @@ class LinearProbeOptions(MethodOptions):
     name: Literal["linear-probe"] = "linear-probe"
 
 
-class LinearProbe:
+class LinearProbe(Method):
     """The head alone. It travels as a PEFT adapter without adapter layers, so stock PEFT loads it like any other."""
 
     Options: ClassVar[type[MethodOptions]] = LinearProbeOptions
-    artefact: ClassVar[str] = "adapter"
-    trains_lora: ClassVar[bool] = False
     trains: ClassVar[str] = "the head alone"
-    merges: ClassVar[bool] = True
-    packs: ClassVar[bool] = True
-    goes_on: ClassVar[bool] = True
-    virtual_tokens: int = 0
-    converts: bool = False
-    unheld: str = ""
 
     def __init__(self, options: LinearProbeOptions) -> None:
         self.options = options

@@ -29,9 +29,9 @@ _REFUSED = {
     "layer_replication": "makes a deeper model than the one that was measured",
     "monteclora_config": "adds a loss that only PEFT's own training code asks for",
     "kasa_config": "adds a loss that only PEFT's own training code asks for",
-    "loftq_config": "is for a base model in few bits, which there is none of yet",
+    "loftq_config": "goes with init_lora_weights = 'loftq', which quantises the weights itself",
     "megatron_config": "is for Megatron's parallel layers",
-    "use_qalora": "is for a base model in few bits, which there is none of yet",
+    "use_qalora": "is for weights that GPTQ quantised, which there are none of",
     "use_bdlora": "is for one adapter on several devices, and a run is one process",
 }
 _OWN_OPTIONS = {"eva": "eva_config", "corda": "corda_config", "lora_ga": "lora_ga_config"}
@@ -86,10 +86,13 @@ class LoRAOptions(MethodOptions):
     @model_validator(mode="after")
     def _what_a_run_can_do(self) -> LoRAOptions:
         for key, reason in _REFUSED.items():
-            if getattr(self, key):
+            if getattr(self, key) not in (None, False):
                 raise ValueError(f"{key!r}: {reason}; leave it out")
         if self.init_lora_weights == "loftq":
-            raise ValueError("'init_lora_weights': 'loftq' is for a base model in few bits, which there is none of yet")
+            raise ValueError(
+                "'init_lora_weights': 'loftq' changes the weights that it quantises; leave it out, and hold the base "
+                "model in 4 bits by model.quantization = 'nf4'"
+            )
         for key in ("cache_file", "covariance_file"):
             if (self.corda_config or {}).get(key):
                 raise ValueError(f"'corda_config.{key}' is a pickle, which is never read or written; leave it out")
@@ -128,11 +131,11 @@ class LoRA(Tuner):
             )
 
     @property
-    def converts(self) -> bool:  # type: ignore[override]
+    def converts(self) -> bool:
         return initial.rewrites_base(self.options.init_lora_weights)
 
     @property
-    def unheld(self) -> str:  # type: ignore[override]
+    def unheld(self) -> str:
         return (
             f"begins at {self.options.init_lora_weights} by changing the model's own weights" if self.converts else ""
         )
@@ -177,9 +180,5 @@ _SUB_CONFIGS = {
     "corda_config": "CordaConfig",
     "lora_ga_config": "LoraGAConfig",
     "velora_config": "VeloraConfig",
-    "monteclora_config": "MontecloraConfig",
     "runtime_config": "LoraRuntimeConfig",
-    "use_bdlora": "BdLoraConfig",
-    "arrow_config": "ArrowConfig",
-    "kasa_config": "KasaConfig",
 }

@@ -16,7 +16,7 @@ from featherweight.report.fitted import FittedTable
 from featherweight.runs.directory import package_versions
 from featherweight.sources import data
 from featherweight.tasks import Task
-from featherweight.workflow.preparing import described
+from featherweight.workflow.reading import described
 
 
 def inspect_data(section: DataSection, *, task: str = DEFAULT_TASK, console: Console | None = None) -> dict[str, Any]:

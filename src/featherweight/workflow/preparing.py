@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -12,8 +12,6 @@ import numpy as np
 
 from featherweight import recipe as recipes
 from featherweight.answers import Answer, statistics_of
-from featherweight.errors import ConfigError
-from featherweight.evidence.data import checks, label_issues
 from featherweight.evidence.data.duplicates import Fingerprints
 from featherweight.evidence.data.label_issues import Suspects
 from featherweight.methods import Adapted, Fit, Method
@@ -22,18 +20,17 @@ from featherweight.records.answers import Evaluation
 from featherweight.records.cutting import Cutting
 from featherweight.records.outcome import TrunkCache
 from featherweight.records.rows import Column, Encoding, Examples
-from featherweight.registry import BASELINES, METHODS, TASKS
-from featherweight.report import tables
+from featherweight.registry import METHODS
 from featherweight.report.console import Console
-from featherweight.runs.directory import SUSPECTS, package_versions
+from featherweight.runs.directory import package_versions
 from featherweight.sources import data, models
 from featherweight.sources.models import ModelSource
 from featherweight.sources.trial_texts import Frame
 from featherweight.storage import cache
-from featherweight.tasks import Task, heads, task_of
+from featherweight.tasks import Task, heads
 from featherweight.tasks.losses import Objective
 from featherweight.tasks.reading import lengths
-from featherweight.workflow import best_metric, defaults
+from featherweight.workflow import best_metric, defaults, reading, settling
 from featherweight.workflow.own_rates import own_rates
 from featherweight.workflow.sampling import TrainSample
 from featherweight.workflow.starting import Start
@@ -160,18 +157,19 @@ def prepare(recipe: Recipe, console: Console) -> Prepared:
     start = Start.of(recipe, source)
     if start is not None:
         recipe = start.settle(recipe, reasons)
-    recipe = _held(recipe, source, reasons)
+    recipe = settling.held(recipe, source, reasons)
     console.begin("reading the data")
     given, recipe = recipe.data, recipe.model_copy(update={"data": data.found(recipe.data)})
-    read = _read(recipe, console)
-    recipe = best_metric.settle(recipe, read.task.answer, reasons)
-    task = _as_it_answers(read.task, start, source, recipe)
-    recipe, objective = _deciding(recipe, read, reasons), _objective(recipe, task, read, console)
-    recipe = _with_head(recipe, start is None and not task.head().is_stored(models.load_config(source)), reasons)
+    rows = reading.read(recipe, console)
+    recipe = best_metric.settle(recipe, rows.task.answer, reasons)
+    task = settling.as_it_answers(rows.task, start, source, recipe)
+    recipe, objective = settling.deciding(recipe, rows, reasons), _objective(recipe, task, rows, console)
+    is_fresh = start is None and not task.head().is_stored(models.load_config(source))
+    recipe = settling.with_head(recipe, is_fresh, reasons)
     method, loaded = _tunable(recipe, task, source, reasons, console)
     section, cutting = _settled(recipe, given, task, loaded, reasons, method.virtual_tokens)
     console.begin("tokenising")
-    encodings = {name: task.encode(one, loaded.tokenizer, cutting) for name, one in read.examples.items()}
+    encodings = {name: task.encode(one, loaded.tokenizer, cutting) for name, one in rows.examples.items()}
     model, execution = _executed(loaded, task, recipe.training.seed, console)
     facts = _facts(recipe, task, model, loaded.head, encodings["train"].flat, execution)
     recipe = _with_defaults(recipe, facts, reasons, console)
@@ -185,89 +183,25 @@ def prepare(recipe: Recipe, console: Console) -> Prepared:
         without_weights=partial(models.without_weights, type(model), copy.deepcopy(model.config)),
         tokenizer=loaded.tokenizer,
         head=loaded.head,
-        examples=read.examples,
+        examples=rows.examples,
         encodings=encodings,
         accelerator=loaded.accelerator,
         execution=execution,
         cutting=cutting,
-        prints=read.prints,
+        prints=rows.prints,
         objective=objective,
-        dropped_twins=read.dropped_twins,
-        suspects=read.suspects,
+        dropped_twins=rows.dropped_twins,
+        suspects=rows.suspects,
         start=start,
     )
 
 
-def _held(recipe: Recipe, source: ModelSource, reasons: dict[str, str]) -> Recipe:
-    """The recipe with the dtype that the base model's frozen weights are held in.
-
-    Raises ConfigError where they can't be held so.
-    """
-    if recipe.model.quantization is not None:
-        from featherweight.sources.held import require_package
-
-        require_package()
-    problem = METHODS[recipe.method.name](recipe.method).unheld
-    if recipe.model.dtype == "auto":
-        dtype = "float32" if problem else heads.held_dtype(recipe.model, source)
-        reasons["model.dtype"] = f"{recipe.method.name} {problem}" if problem else f"as {source.name} is stored"
-        recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update={"dtype": dtype})})
-    if problem and (key := next(iter(recipe.model.holding), None)):
-        raise ConfigError(
-            f"model.{key}: not for {recipe.method.name}, which {problem}; leave it out, or choose another method"
-        )
-    return recipe
-
-
-def _objective(recipe: Recipe, task: Task, read: _Read, console: Console) -> Objective:
+def _objective(recipe: Recipe, task: Task, rows: reading.Rows, console: Console) -> Objective:
     """What training lowers, of the rows that it is trained on."""
-    found = task.objective(recipe.training, read.examples["train"])
+    found = task.objective(recipe.training, rows.examples["train"])
     if found.said:
         console.say(found.said)
     return found
-
-
-def _with_head(recipe: Recipe, is_fresh: bool, reasons: dict[str, str]) -> Recipe:
-    """The recipe with what its head begins at."""
-    recipe, chosen = defaults.choose_head(recipe, is_fresh)
-    reasons |= chosen
-    return recipe
-
-
-def _deciding(recipe: Recipe, read: _Read, reasons: dict[str, str]) -> Recipe:
-    """With the label that a decision threshold is for, the rarer of train where that is left open.
-
-    Raises ConfigError where answers are not one of two labels, or none is called so.
-    """
-    evidence, kind = recipe.evidence, read.task.answer
-    if evidence.decision_threshold is None:
-        return recipe
-    if "decision-threshold" not in kind.exhibits or len(kind.possible) != 2:
-        have = f"has {len(kind.possible)} labels" if kind.possible else "answers otherwise"
-        raise ConfigError(
-            f"evidence.decision_threshold: is for one of two labels, and {recipe.task} here {have}; leave it out"
-        )
-    if evidence.pos_label is None:
-        shares = kind.describe(read.examples["train"].truth)
-        rarer = min(reversed(kind.possible), key=shares.__getitem__)
-        reasons["evidence.pos_label"] = f"the rarer label of train ({shares[rarer]:.1%} of its rows)"
-        evidence = evidence.model_copy(update={"pos_label": rarer})
-    if evidence.pos_label not in kind.possible:
-        raise ConfigError(
-            f"evidence.pos_label: {evidence.pos_label!r} is no label of the data; known: {', '.join(kind.possible)}"
-        )
-    return recipe.model_copy(update={"evidence": evidence})
-
-
-def _as_it_answers(task: Task, start: Start | None, source: ModelSource, recipe: Recipe) -> Task:
-    """The task as what training starts from answers already. Outputs with names are matched by these; those without
-    have a scale, which a trained head keeps whatever the data's is."""
-    if task.head().names is not None:
-        return task
-    if start is not None:
-        return task_of(start.origin.known)
-    stored = type(task).of_model(models.load_config(source)) if recipe.model.head == "auto" else None
-    return task if stored is None else stored
 
 
 @dataclass(frozen=True)
@@ -395,64 +329,6 @@ def adapt(prepared: Prepared, console: Console) -> Adapted:
     return prepared.adapted
 
 
-@dataclass(frozen=True)
-class _Read:
-    """The rows as the task sees them, with what the data's checks know of them so far."""
-
-    task: Task
-    examples: dict[str, Examples]
-    prints: dict[str, Fingerprints]
-    dropped_twins: int
-    suspects: Suspects | None
-
-
-def _read(recipe: Recipe, console: Console) -> _Read:
-    """Read every split, and refuse rows that are measured though they stand in train."""
-    splits = data.load(recipe.data)
-    task_class: type[Task] = TASKS[recipe.task]
-    task, read = task_class.prepare(splits, recipe.data, recipe.training.seed)
-    examples = dict(read)
-    for name, split in splits.items():
-        if name not in examples or examples[name].origin != split.origin:
-            console.say(f"{name}: left out, for {split.origin} has no labels")
-    kind = task.answer
-    _require_own_rivals(recipe, kind)
-    prints = checks.fingerprint(examples)
-    if not recipe.data.allow_leak:
-        checks.refuse_leaks(examples, prints, recipe.data.group)
-    dropped = 0
-    if recipe.data.drop_train_twins:
-        kept = checks.rows_without_twins(kind, examples, prints)
-        dropped = len(examples["train"]) - len(kept)
-        examples["train"] = examples["train"].select(kept)
-        prints["train"] = prints["train"].select(kept)
-        console.say(f"train: {dropped:,} rows left out because their text also stands in a held-out split")
-    suspects = _drop_suspects(recipe, kind, examples, prints, console) if recipe.data.drop_suspects else None
-    console.show(tables.described(kind.described, described(kind, examples), examples))
-    for one in examples.values():
-        for line in _said_of(one):
-            console.say(f"{one.name}: {line}")
-    return _Read(task, examples, prints, dropped, suspects)
-
-
-def _drop_suspects(
-    recipe: Recipe, kind: Answer, examples: dict[str, Examples], prints: dict[str, Fingerprints], console: Console
-) -> Suspects:
-    """Take out of train, and of nothing else, the rows whose label is suspected to be wrong."""
-    if "suspected-label-errors" not in kind.checks:
-        raise ConfigError(f"data.drop_suspects: is for one label a row, which {recipe.task} has not; leave it out")
-    console.begin("looking for labels that are likely wrong")
-    look = checks.Look(kind, {"train": examples["train"]}, prints, {}, recipe.training.seed, None)
-    found = label_issues.suspects(look)
-    examples["train"] = examples["train"].select(found.kept)
-    prints["train"] = prints["train"].select(found.kept)
-    console.say(
-        f"train: {len(found.found):,} rows left out because their label is suspected to be wrong, of "
-        f"{found.looked_at:,} looked at; {SUSPECTS} in the run's folder lists them"
-    )
-    return found
-
-
 def _say_how(chosen: Mapping[str, Any], console: Console) -> None:
     """How the model will run, and what of this machine could be better."""
     console.say("batches: {batches} ({reason})".format(**chosen))
@@ -527,26 +403,3 @@ def count_parameters(model: Any) -> tuple[int, int]:
 
     sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
     return sum(size for size, trains in sizes if trains), sum(size for size, _ in sizes) + numel(model)
-
-
-def described(kind: Answer, examples: Mapping[str, Examples]) -> dict[str, dict[str, float]]:
-    """What the truth of each split is like."""
-    return {name: kind.describe(one.truth) for name, one in examples.items()}
-
-
-def _said_of(examples: Examples) -> Iterator[str]:
-    """What a person has to be told of how a split was read."""
-    if examples.reading:
-        yield examples.reading
-    if examples.skipped:
-        yield f"{examples.skipped} rows left out because they can't be read"
-    if examples.dropped:
-        yield f"{examples.dropped} rows left out because their text is empty"
-
-
-def _require_own_rivals(recipe: Recipe, kind: Answer) -> None:
-    own = BASELINES.for_kind(kind.baselines, kind.name)
-    if foreign := [name for name in recipe.evidence.baselines or [] if name not in own]:
-        raise ConfigError(
-            f"evidence.baselines: {foreign[0]!r} does not answer as {recipe.task} does; known: {', '.join(own)}"
-        )

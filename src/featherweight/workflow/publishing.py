@@ -20,7 +20,8 @@ from featherweight.records.training import TrainingResult
 from featherweight.runs.directory import FACTS, RunDirectory
 from featherweight.workflow import gate
 from featherweight.workflow.collecting import measured
-from featherweight.workflow.preparing import SELECTION_SPLIT, Prepared, described
+from featherweight.workflow.preparing import SELECTION_SPLIT, Prepared
+from featherweight.workflow.reading import described
 from featherweight.workflow.resuming import reliability
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from featherweight.engine.fast.dropout import Masks
 from featherweight.errors import ConfigError
+from featherweight.methods.peft import adapters
 from featherweight.process.quiet import quiet
 
 Known = list[tuple[ContextVar[Any], Any]]
@@ -26,7 +27,7 @@ def recompute_blocks(model: Any, masks: Masks, known: Callable[[], Known]) -> No
     Raises:
         ConfigError: this architecture can't.
     """
-    base = model.get_base_model() if hasattr(model, "peft_config") else model
+    base = adapters.base_of(model)
     if not base.supports_gradient_checkpointing:
         raise ConfigError(
             f"training.gradient_checkpointing: {base.config.model_type}'s code can't compute its blocks again; leave "

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from featherweight.engine import Watch
 from featherweight.engine.running.packed import Packed, block_list
 from featherweight.errors import ConfigError, Interrupted, ResourceError
+from featherweight.methods.peft import adapters
 from featherweight.records.batching import by_tokens
 from featherweight.records.outputs import Outputs
 from featherweight.records.rows import Encoding, Ragged
@@ -173,7 +174,7 @@ def _lowest_trained(model: Any, trunk: Any, blocks: Any) -> int:
         name for name, one in trunk.named_parameters()
         if one.requires_grad and not pattern.search(name) and name.startswith(("embed", "wte", "wpe"))
     ]  # fmt: skip
-    own = {id(one) for one in (model.get_base_model() if hasattr(model, "peft_config") else model).parameters()}
+    own = {id(one) for one in adapters.base_of(model).parameters()}
     others += [name for name, one in model.named_parameters() if one.requires_grad and id(one) not in own]
     first = min(indices, default=len(blocks) - 1)
     if first == 0 or others:

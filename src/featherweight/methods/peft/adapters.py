@@ -49,6 +49,11 @@ def inject(model: Any, config: Callable[[], Any], first: Callable[[Any, Any], No
             raise ConfigError(f"method: PEFT refuses these options for this model: {_first_line(error)}") from error
 
 
+def base_of(model: Any) -> Any:
+    """The transformers model: what stands under PEFT's where there is one, else the model itself."""
+    return model.get_base_model() if hasattr(model, "peft_config") else model
+
+
 def _knowing_embeddings(adapted: Any, model: Any) -> Any:
     """PEFT looks for a model's embeddings among its parameters, where those that are held are not."""
     if getattr(adapted, "word_embeddings", model) is None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from featherweight.errors import ConfigError
-from featherweight.methods import Adapted, Fit
+from featherweight.methods import Adapted, Fit, Method
 from featherweight.methods.peft import adapters
 from featherweight.methods.peft.targets import is_transposed, linear_layers, linear_targets
 from featherweight.recipe import MethodOptions
@@ -21,36 +21,20 @@ Found = Mapping[str, tuple[Any, str]]
 _OF_PEFTS_TABLE = {"target_modules", "feedforward_modules"}  # PEFT knows them for some architectures
 
 
-class Tuner:
+class Tuner(Method):
     """A tuner of PEFT's on a model's linear layers; those that differ are classes made from it.
 
     Attributes:
-        trains: what trains, in words.
         rate: its usual learning rate.
-        merges: whether what it learns can be added into the model's own weights.
-        packs: whether it leaves a model that runs packed one that does.
-        goes_on: whether PEFT loads what it learned so that training can go on from it.
         transposed: whether it knows layers whose weight is stored transposed (transformers' ``Conv1D``, as of GPT-2).
         divisors: options that must divide the width of every layer that is tuned, each with PEFT's default.
-        virtual_tokens: how many tokens it puts before a text.
-        converts: whether what is published is told otherwise than it is trained.
-        unheld: why the base model's weights can't be held in fewer bits; empty where they can.
     """
 
     Options: ClassVar[type[MethodOptions]]
     config: ClassVar[str]
-    trains: ClassVar[str]
     rate: ClassVar[float] = 1e-3
-    merges: ClassVar[bool] = True
-    packs: ClassVar[bool] = True
-    goes_on: ClassVar[bool] = True
     transposed: ClassVar[bool] = True
     divisors: ClassVar[Mapping[str, int]] = {}
-    artefact: ClassVar[str] = "adapter"
-    trains_lora: ClassVar[bool] = False
-    virtual_tokens: int = 0
-    converts: bool = False
-    unheld: str = ""
 
     def __init__(self, options: Any) -> None:
         self.options = options

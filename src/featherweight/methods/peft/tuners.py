@@ -262,7 +262,7 @@ class _Prompts(Tuner):
     usual_tokens: ClassVar[int] = 20
 
     @property
-    def virtual_tokens(self) -> int:  # type: ignore[override]
+    def virtual_tokens(self) -> int:
         return self.options.num_virtual_tokens or self.usual_tokens
 
     def require_targets(self, model: Any) -> None:
