@@ -24,7 +24,8 @@ from unittest import mock
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+if __name__ == "__main__":  # two jobs run side by side; whoever imports this has all of the machine
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 warnings.simplefilter("ignore")
 
 import numpy as np  # noqa: E402 - after the settings that it reads
