@@ -12,6 +12,16 @@ _CONFIG = {
 }
 
 
+def weights(holding: Mapping[str, str]) -> str:
+    """How weights are held, in words."""
+    parts = []
+    if name := holding.get("quantization"):
+        parts.append(f"its linear layers in {_SAID[name]}, by bitsandbytes")
+    if "dtype" in holding:
+        parts.append("its embeddings in bf16" if parts else "its weights in bf16")
+    return f"{' and '.join(parts)}, and multiplied in fp32"
+
+
 @dataclass(frozen=True)
 class HeldBase:
     """How it was held.
@@ -38,17 +48,13 @@ class HeldBase:
     def said(self) -> list[str]:
         if not self.holding:
             return []
-        parts = []
+        sentence = f"The base model was held with {weights(self.holding)}; the figures are of that."
         if self._quantised:
-            parts.append(f"its linear layers in {_SAID[self._quantised]}, by bitsandbytes")
-        if "dtype" in self.holding:
-            parts.append("its embeddings in bf16" if self._quantised else "its weights in bf16")
-        sentence = (
-            f"The base model was held with {' and '.join(parts)}, and multiplied in fp32; the figures are of that."
-        )
-        if self._quantised:
-            here = "does not quantise GGUF files" if self.is_gguf else "rounds more where it multiplies by such layers"
-            sentence += f" The code below {here}, so answers may differ in their last digits."
+            sentence += (
+                " transformers does not quantise what it reads from GGUF, so the code below has other weights and answers."
+                if self.is_gguf
+                else " The code below rounds more where it multiplies by such layers, so answers differ in their last digits."
+            )
         return [sentence, ""]
 
     def imports(self) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 from featherweight.answers import kind_of
 from featherweight.evidence.data.checks import checks_of
 from featherweight.records import parts
-from featherweight.report import tables
+from featherweight.report import held_base, tables
 from featherweight.runs.directory import RunDirectory
 
 _REPEATS = ("exactly_repeated_texts", "repeated_texts", "nearly_repeated_texts")
@@ -70,6 +70,7 @@ def environment(run: RunDirectory, metrics: Mapping[str, Any]) -> list[parts.Par
         **{key: value for key, value in found["hardware"].items() if key != "memory_bytes"},
         "memory": f"{(found['hardware'].get('memory_bytes') or 0) / 1e9:.1f} GB",
         "precision": found["precision"],
+        "base model": f"held with {held_base.weights(held)}" if (held := found.get("base_weights")) else None,
         "seed": found["seed"],
         "model": f"{found['model']['name']} ({found['model']['fingerprint']})",
         **{f"{name} data": f"{one['rows']:,} rows ({one['fingerprint'][:24]})" for name, one in found["data"].items()},

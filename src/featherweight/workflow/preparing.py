@@ -21,6 +21,7 @@ from featherweight.records.cutting import Cutting
 from featherweight.records.outcome import TrunkCache
 from featherweight.records.rows import Column, Encoding, Examples
 from featherweight.registry import METHODS
+from featherweight.report import held_base
 from featherweight.report.console import Console
 from featherweight.runs.directory import package_versions
 from featherweight.sources import data, models
@@ -233,6 +234,8 @@ def _load(recipe: Recipe, task: Task, source: ModelSource, reasons: dict[str, st
     from featherweight.engine import hardware
 
     console.begin("loading the model")
+    if recipe.model.holding:
+        console.say(f"base model: held with {held_base.weights(recipe.model.holding)}")
     accelerator = hardware.accelerator_for(recipe.training)
     transformers.set_seed(recipe.training.seed)  # a fresh head is drawn while loading
     model, tokenizer, head = heads.load(task.head(), source, recipe.model)
