@@ -51,9 +51,9 @@ class HeldBase:
         sentence = f"The base model was held with {weights(self.holding)}; the figures are of that."
         if self._quantised:
             sentence += (
-                " transformers does not quantise what it reads from GGUF, so the code below has other weights and answers."
+                " transformers does not quantise a GGUF file, so the code below has other weights, and other answers."
                 if self.is_gguf
-                else " The code below rounds more where it multiplies by such layers, so answers differ in their last digits."
+                else " The code below also rounds what it multiplies by such layers, so answers differ in their last digits."
             )
         return [sentence, ""]
 
