@@ -53,7 +53,7 @@ class HeldBase:
             sentence += (
                 " transformers does not quantise a GGUF file, so the code below has other weights, and other answers."
                 if self.is_gguf
-                else " The code below also rounds what it multiplies by such layers, so answers differ in their last digits."
+                else " The code below also rounds what such layers multiply, so answers differ in their last digits."
             )
         return [sentence, ""]
 
