@@ -7,9 +7,11 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from featherweight.engine.fast import machine_speed
 from featherweight.process import waiting
@@ -62,6 +64,49 @@ def test_row_90_a_measurement_of_a_busy_moment_is_used_and_not_kept(
     assert not measured, "kept"
     machine_speed.probe.__wrapped__(again=True)
     assert measured, "the doctor measures again"
+
+
+def test_what_was_kept_is_measured_again_where_a_look_disagrees(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another machine's answer, or a busy moment's that went unnoticed."""
+    monkeypatch.setenv("FEATHERWEIGHT_CACHE", str(tmp_path))
+    slow = dict(machine_speed.PRODUCTS)
+    wrong = min(set(slow) - {machine_speed.DEFAULT})
+
+    def far_slower(*given: object) -> object:
+        for _ in range(8):
+            product = slow[wrong](*given)  # type: ignore[arg-type]
+        return product
+
+    honest = machine_speed._measure()
+    monkeypatch.setattr(machine_speed, "_measure", lambda: replace(honest, product=wrong, undisturbed=True))
+    assert machine_speed.probe.__wrapped__().product == wrong
+    monkeypatch.undo()
+    monkeypatch.setenv("FEATHERWEIGHT_CACHE", str(tmp_path))
+    monkeypatch.setitem(machine_speed.PRODUCTS, wrong, far_slower)
+    monkeypatch.setattr(machine_speed, "_LOOK", 30.0)
+    assert machine_speed.probe.__wrapped__().product == machine_speed.DEFAULT
+
+
+def test_another_number_of_threads_is_measured_for_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FEATHERWEIGHT_CACHE", str(tmp_path))
+    honest = machine_speed._measure()
+    measured: list[int] = []
+    monkeypatch.setattr(
+        machine_speed,
+        "_measure",
+        lambda: measured.append(1) or replace(honest, undisturbed=True),  # type: ignore[func-returns-value]
+    )
+    monkeypatch.setattr(machine_speed, "_is_plausible", lambda found: True)
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2, 1, 2):
+            torch.set_num_threads(threads)
+            machine_speed.probe.__wrapped__()
+    finally:
+        torch.set_num_threads(before)
+    assert len(measured) == 2
 
 
 def test_row_90_the_users_own_policy_stays() -> None:
