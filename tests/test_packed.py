@@ -660,7 +660,7 @@ class TestKernels:
         def work() -> list[torch.Tensor]:
             states, one, other = (part.clone().requires_grad_() for part in (x, a, b))
             states.requires_grad_(with_states)
-            result = _LoRALinear.apply(states, one, other, w, None, 0.5, mask)  # type: ignore[no-untyped-call]
+            result = _LoRALinear.apply(states, one, other, lambda: w, None, 0.5, mask)  # type: ignore[no-untyped-call]
             result.square().sum().backward()
             return [result.detach(), *(part.grad for part in (states, one, other) if part.grad is not None)]
 

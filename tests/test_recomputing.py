@@ -115,7 +115,7 @@ def test_the_checks_of_a_gpu_are_skipped_by_name_where_there_is_none(tmp_path: P
     hidden = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
     subprocess.run(command, check=True, env=hidden, capture_output=True)
     checks = json.loads((tmp_path / "gpu.json").read_text(encoding="utf-8"))["checks"]
-    assert {name.partition("-")[0] for name in checks} == {"numerics", "recomputing", "resume", "speed"}
+    assert {name.partition("-")[0] for name in checks} == {"numerics", "held", "recomputing", "resume", "speed"}
     assert {one["outcome"] for one in checks.values()} == {"skipped: no CUDA device"}
 
 

@@ -43,8 +43,6 @@ def model_card(
         head: dotted names of the modules that train whole.
     """
     held = HeldBase(recipe.model.holding, head, is_gguf=source.gguf is not None)
-    sentences = [one.sentence(metrics) for one in exhibits_of(kind_of(metrics))]
-    data = _public_data(recipe)
     lines = [
         "---",
         *yaml.safe_dump(_metadata(recipe, source, task, metrics, artefact), sort_keys=False).splitlines(),
@@ -52,15 +50,14 @@ def model_card(
         "",
         f"# {inline(recipe.name)}",
         "",
-        f"{inline(_hub_id(source) or public_name(source.name))}, tuned for {recipe.task} on {inline(data)} by "
-        f"{recipe.method.name} ({metrics['trainable_parameters']:,} of {metrics['total_parameters']:,} parameters).",
+        _opening(recipe, source, metrics),
         "",
         f"{inline(metrics['headline'])} {inline(comparison_sentence(metrics))}",
         "",
         *_figures(metrics),
         "",
         *held.said(),
-        " ".join([f"Measured on the {metrics['evaluated_split']} split.", *filter(None, sentences)]),
+        _measured(metrics),
         "",
         *(f"- Take care: {inline(line)}" for line in cautions(metrics)),
         "",
@@ -74,6 +71,17 @@ def model_card(
         "",
     ]
     return "\n".join(lines)
+
+
+def _opening(recipe: Recipe, source: ModelSource, metrics: Mapping[str, Any]) -> str:
+    base, data = (inline(name) for name in (_hub_id(source) or public_name(source.name), _public_data(recipe)))
+    trained, total = metrics["trainable_parameters"], metrics["total_parameters"]
+    return f"{base}, tuned for {recipe.task} on {data} by {recipe.method.name} ({trained:,} of {total:,} parameters)."
+
+
+def _measured(metrics: Mapping[str, Any]) -> str:
+    sentences = [one.sentence(metrics) for one in exhibits_of(kind_of(metrics))]
+    return " ".join([f"Measured on the {metrics['evaluated_split']} split.", *filter(None, sentences)])
 
 
 def introduction(kind: Answer) -> str:

@@ -55,8 +55,8 @@ def load(plan: HeadPlan, source: ModelSource, section: ModelSection) -> tuple[An
     """Load model and tokenizer with the right head, pad token and names of outputs.
 
     Returns:
-        The model in fp32 and evaluation mode, its tokenizer, and the dotted names of the modules that are fresh and
-        must therefore travel with any adapter.
+        The model in fp32, or held as ``section`` says, in evaluation mode, its tokenizer, and the dotted names of the
+        modules that are fresh and must therefore travel with any adapter.
 
     Raises:
         ConfigError: the base model's trained head has other outputs than the data.
@@ -67,10 +67,7 @@ def load(plan: HeadPlan, source: ModelSource, section: ModelSection) -> tuple[An
     tokenizer = models.load_tokenizer(source)
     config = models.load_config(source)
     text = config.get_text_config()  # of a model for images and texts, the part that reads texts
-    if tokenizer.pad_token is None:
-        # The head finds the last token that is not padding, and attention never sees padding, so any token does.
-        any_token = tokenizer.convert_ids_to_tokens(getattr(text, "pad_token_id", None) or 0)
-        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token or any_token
+    _pad_by_some_token(tokenizer, text)
     if plan.kind == TOKEN:
         _space_before_words(tokenizer)
     order = [] if section.head != "auto" or plan.names is None else _order(config, plan, source.name)
@@ -78,12 +75,10 @@ def load(plan: HeadPlan, source: ModelSource, section: ModelSection) -> tuple[An
     _call(config, [names[index] for index in order] or names)
     config.problem_type = plan.problem_type
     config.pad_token_id = text.pad_token_id = tokenizer.pad_token_id
-    dtype = held_dtype(section, source)
     # To quantise what is stored in bf16 there is no need of more.
-    read_as = dtype if section.quantization is None else models.stored_dtype(source)
-    model, missing = models.load_model(
-        source, plan.auto_class, config, read_as, ignore_mismatched_sizes=section.head != "auto"
-    )
+    dtype = held_dtype(section, source) if section.quantization is None else models.stored_dtype(source)
+    mismatched = section.head != "auto"
+    model, missing = models.load_model(source, plan.auto_class, config, dtype, ignore_mismatched_sizes=mismatched)
     head = modules(model)
     if not head:
         raise ModelError(
@@ -94,18 +89,24 @@ def load(plan: HeadPlan, source: ModelSource, section: ModelSection) -> tuple[An
     if lost := [name for name in fresh if not within(name, [*head, "pooler"])]:
         raise ModelError(f"{source.name}: the checkpoint lacks the weights of {lost[0]!r}; it is incomplete")
     models.require_finite(model, source.name, apart_from=head)
-    if read_as != "float32" or section.quantization:
-        from featherweight.sources.held import hold, require_package
-
-        if section.quantization:
-            require_package()
-        hold(model, dtype, section.quantization, [*head, *fresh])
+    _hold(model, section, source, [*head, *fresh])
     if section.head != "auto":
         initialise(model, head)
     _reorder(model, order)
     _call(model.config, names)
     poolers = [name for name in fresh if not within(name, head)]
     return model, tokenizer, sorted({*head, *poolers})
+
+
+def _hold(model: Any, section: ModelSection, source: ModelSource, apart_from: Iterable[str]) -> None:
+    """Hold the model's weights as the section says, but for those of modules that train."""
+    if not section.holding:
+        return
+    from featherweight.sources.held import hold, require_package
+
+    if section.quantization:
+        require_package()
+    hold(model, held_dtype(section, source), section.quantization, apart_from)
 
 
 def held_dtype(section: ModelSection, source: ModelSource) -> str:
@@ -126,6 +127,13 @@ def skeleton(plan: HeadPlan, source: ModelSource) -> Any:
         return models.without_weights(getattr(transformers, plan.auto_class)._model_mapping[type(config)], config)
     except Exception:  # noqa: BLE001 - whatever an architecture's own code then meets; loading says what is wrong
         return None
+
+
+def _pad_by_some_token(tokenizer: Any, config: Any) -> None:
+    """The head finds the last token that is not padding, and attention never sees padding, so any token does."""
+    if tokenizer.pad_token is None:
+        any_token = tokenizer.convert_ids_to_tokens(getattr(config, "pad_token_id", None) or 0)
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token or any_token
 
 
 def _space_before_words(tokenizer: Any) -> None:
