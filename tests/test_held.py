@@ -27,8 +27,10 @@ from featherweight.errors import ConfigError, ModelError
 from featherweight.inference import loading
 from featherweight.methods import Fit
 from featherweight.recipe import ModelSection
+from featherweight.records.questions import Question
 from featherweight.registry import METHODS
 from featherweight.runs.directory import RunDirectory
+from featherweight.serving.catalogue import Catalogue
 from featherweight.sources import held
 from featherweight.sources import models as sources
 from featherweight.tasks import heads
@@ -72,11 +74,6 @@ def content_of(model: Path, data: Path, holding: dict[str, str], **sections: Any
     return tiny.recipe(model, data, **sections) | {"model": {"name": str(model), **holding}}
 
 
-def answers(folder: Path) -> Any:
-    found = RunDirectory(folder).read_predictions("tuned", "validation")
-    return found.kind.numbers(found.answers) if hasattr(found.kind, "numbers") else found.answers
-
-
 class TestWeights:
     @pytest.mark.parametrize("kind", KINDS)
     def test_bf16_is_what_transformers_makes_of_the_file(self, kind: str, models: Models) -> None:
@@ -99,6 +96,11 @@ class TestWeights:
         ids = torch.tensor([[2, 7, 8, 9, 3]])
         torch.testing.assert_close(narrow(ids).logits, whole(ids).logits)
         assert not held.is_held(load(models(kind), dtype="auto")), "a file in fp32 stays in fp32"
+        (path,) = folder.glob("*.safetensors")
+        tensors = load_file(path)
+        tensors[min(tensors)] = tensors[min(tensors)].float()
+        save_file(tensors, path, metadata={"format": "pt"})
+        assert not held.is_held(load(folder, dtype="auto")), "nor does one that has a tensor in fp32 lose it"
 
     @pytest.mark.parametrize("kind", KINDS)
     @pytest.mark.parametrize("quantization", ["nf4", "int8"])
@@ -176,6 +178,22 @@ class TestMathematics:
         with torch.autograd.graph.saved_tensors_hooks(lambda one: kept.append(one) or one, lambda one: one):
             layer(torch.randn(5, 64, requires_grad=True)).sum().backward()
         assert not [one for one in kept if one.numel() >= 64 * 48]
+
+    @pytest.mark.parametrize("kind", ["bert", "gpt2"])
+    def test_under_autocast_it_is_multiplied_in_16_bits(self, kind: str) -> None:
+        model = make_model(kind)
+        held.hold(model, "bfloat16", None, heads.modules(model))
+        plain = held.release(copy.deepcopy(model))
+        layer = next(one for one in model.modules() if isinstance(one, held.HeldLinear | held.HeldConv1D))
+        states = torch.randn(3, layer.shape[1], requires_grad=True)
+        with torch.autocast("cpu", torch.bfloat16):
+            found = layer(states)
+            logits, expected = (one(input_ids=torch.arange(6, 11)[None]).logits.float() for one in (model, plain))
+        assert found.dtype == torch.bfloat16
+        found.sum().backward()
+        assert states.grad is not None
+        assert states.grad.dtype == torch.float32
+        torch.testing.assert_close(logits, expected, atol=0.02, rtol=0.05)
 
     @pytest.mark.filterwarnings("ignore:Sparse invariant checks:UserWarning")
     @pytest.mark.parametrize("kind", KINDS)
@@ -270,14 +288,12 @@ class TestRuns:
             (tmp_path / name / "adapter" / "adapter_model.safetensors").read_bytes() for name in ("whole", "stopped")
         )
         assert whole == stopped
-        measured = RunDirectory(tmp_path / "whole").read_predictions("tuned", "validation")
         texts = [row["text"] for row in tiny.rows(12, seed=4)]
         of_run, of_adapter = (
             [one["probabilities"]["pos"] for one in featherweight.load_predictor(str(where)).predict(texts)]
             for where in (tmp_path / "whole", tmp_path / "whole" / "adapter")
         )
         assert of_run == pytest.approx(of_adapter, abs=1e-6)
-        assert len(measured.ids)
         workflow.export(tmp_path / "whole", "merged", tmp_path / "merged")
         merged = [
             one["probabilities"]["pos"] for one in featherweight.load_predictor(str(tmp_path / "merged")).predict(texts)
@@ -315,6 +331,43 @@ class TestRuns:
         assert HOLDINGS["nf4+bf16"].items() <= facts["base_model"].items()
         assert environment["execution"]["batches"] == "packed"
         assert held.is_held(loading.load(str(tmp_path / "run" / "adapter")).model)
+
+    def test_training_goes_on_from_an_adapter_on_the_base_as_it_was_held(
+        self, models: Models, train_csv: Path, tmp_path: Path
+    ) -> None:
+        first = run(content_of(models("bert"), train_csv, HOLDINGS["nf4"]), tmp_path / "first")
+        for name, more in (("second", {}), ("whole", {"quantization": None})):
+            model = {"name": str(models("bert")), "adapter": str(tmp_path / "first"), **more}
+            content = tiny.recipe(models("bert"), train_csv, training={"max_steps": 2}) | {"model": model}
+            content.pop("method")
+            found = run(content, tmp_path / name)
+            same = found["base"]["eval_loss"] == pytest.approx(first["tuned"]["eval_loss"], abs=1e-6)
+            assert same == (name == "second"), "measured as it was, unless the recipe says otherwise"
+
+    @pytest.mark.slow
+    def test_runs_on_a_base_that_is_held_alike_share_it(self, models: Models, train_csv: Path, tmp_path: Path) -> None:
+        runs = {"one": {"quantization": "nf4"}, "two": {"quantization": "nf4"}, "whole": {}}
+        catalogue = Catalogue()
+        for seed, (name, holding) in enumerate(runs.items()):
+            run(content_of(models("bert"), train_csv, holding, training={"seed": seed}), tmp_path / name)
+            catalogue.load(name, str(tmp_path / name))
+        one, two, whole = (catalogue.find(name).backend for name in runs)
+        assert one is two
+        assert one is not whole
+        asked = [Question(row["text"]) for row in tiny.rows(12, seed=4)]
+        for name in runs:
+            served = catalogue.find(name)
+            ready = served.backend.prepare(served.key, asked)
+            found = served.backend.answer([served.key] * len(asked), ready)
+            expected = featherweight.load_predictor(str(tmp_path / name)).predict([one.text for one in asked])
+            for mine, other in zip(found, expected, strict=True):
+                assert mine["probabilities"] == pytest.approx(other["probabilities"], abs=1e-5)
+
+    @pytest.mark.slow
+    def test_an_onnx_is_of_the_weights_that_were_held(self, models: Models, train_csv: Path, tmp_path: Path) -> None:
+        run(content_of(models("gpt2"), train_csv, HOLDINGS["nf4"]), tmp_path / "run")
+        evidence = workflow.export(tmp_path / "run", "onnx", tmp_path / "onnx")
+        assert evidence["agreement"] == 1.0
 
     def test_facts_that_name_no_such_thing_are_refused(self, models: Models, train_csv: Path, tmp_path: Path) -> None:
         run(content_of(models("bert"), train_csv, HOLDINGS["nf4"], training={"max_steps": 2}), tmp_path / "run")

@@ -21,6 +21,7 @@ SCHEMA_VERSION: Final = 1
 FACTS = "featherweight.json"
 SUSPECTS = "suspects.jsonl"
 RECORDED_PACKAGES = ("featherweight", "torch", "transformers", "peft", "accelerate", "datasets", "tokenizers", "numpy")
+QUANTISES = "bitsandbytes"
 
 
 class RunDirectory:

@@ -7,7 +7,6 @@ never run and nothing is unpickled.
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from featherweight.storage.cache import cached, file_hash, key_of
 from featherweight.storage.names import beside, exists
 
 INDEX = "model.safetensors.index.json"
+_FLOATING = {"F64", "F32", "F16", "BF16"}  # safetensors' names
 _TEXT_ALONE = {"input_ids", "attention_mask", "token_type_ids"}  # what a tokenizer may make of a text
 
 
@@ -162,12 +162,9 @@ def _initialise_in_fp32(model: Any, missing: Container[str]) -> None:
 
 
 def stored_dtype(source: ModelSource) -> str:
-    """torch's name for what most of the weights are stored as; ``float32`` where that is of neither kind known here."""
-    counts: Counter[str] = Counter()
-    for path in weight_files(source.folder):
-        for info in read_header(path).values():
-            counts[info.dtype] += info.elements
-    return {"BF16": "bfloat16"}.get(max(counts, key=counts.__getitem__, default=""), "float32")
+    """torch's name for the narrowest dtype known here that the weights lose nothing in."""
+    stored = {info.dtype for path in weight_files(source.folder) for info in read_header(path).values()}
+    return "bfloat16" if stored & _FLOATING == {"BF16"} else "float32"
 
 
 def without_weights(model_class: Any, config: Any) -> Any:

@@ -23,7 +23,7 @@ from featherweight.records.rows import Column, Encoding, Examples
 from featherweight.registry import METHODS
 from featherweight.report import held_base
 from featherweight.report.console import Console
-from featherweight.runs.directory import package_versions
+from featherweight.runs.directory import QUANTISES, RECORDED_PACKAGES, package_versions
 from featherweight.sources import data, models
 from featherweight.sources.models import ModelSource
 from featherweight.sources.trial_texts import Frame
@@ -135,7 +135,9 @@ class Prepared:
         from featherweight.engine import hardware
 
         return {
-            "versions": package_versions(),
+            "versions": package_versions(
+                [*RECORDED_PACKAGES, *([QUANTISES] if self.recipe.model.quantization else [])]
+            ),
             "hardware": hardware.describe(),
             "execution": self.execution.describe(),
             "precision": str(self.accelerator.mixed_precision).replace("no", "fp32"),

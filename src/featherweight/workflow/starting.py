@@ -83,11 +83,10 @@ class Start:
         section = task.going_on(recipe.data, known, self.name)
         section = section.model_copy(update={"max_length": recipe.data.max_length or known.get("max_length")})
         reasons |= {f"data.{key}": "the adapter's" for key, value in section if value != getattr(recipe.data, key)}
-        model = (
-            recipe.model
-            if self.origin.run is None
-            else recipe.model.model_copy(update={"head": self.origin.run.model.head})
-        )
+        held = {key: one for key, one in self.origin.holding.items() if key not in recipe.model.model_fields_set}
+        reasons |= {f"model.{key}": "the adapter's" for key in held}
+        head = {} if self.origin.run is None else {"head": self.origin.run.model.head}
+        model = recipe.model.model_copy(update={**head, **held})
         return recipe.model_copy(update={"data": section, "model": model})
 
     def load(self, model: Any, fresh: list[str]) -> Adapted:
