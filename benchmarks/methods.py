@@ -48,11 +48,11 @@ ARMS: dict[str, dict[str, dict[str, Any]]] = {
 }
 
 
-def folder_of(model: str, rows: int) -> Path:
-    return RUNS / f"{model}-{rows}"
+def folder_of(model: str, rows: int, epochs: int | None) -> Path:
+    return RUNS / f"{model}-{rows}{'' if epochs is None else f'x{epochs}'}"
 
 
-def measure(model: str, rows: int, name: str) -> dict[str, Any]:
+def measure(model: str, rows: int, epochs: int | None, name: str) -> dict[str, Any]:
     """A whole run, as a user has it, and what is to be shown of it."""
     from featherweight import recipe as recipes
     from featherweight import workflow
@@ -63,9 +63,10 @@ def measure(model: str, rows: int, name: str) -> dict[str, Any]:
         "model": {"name": study.MODELS[model], **ARMS[name].get("model", {})},
         "data": {**files, "allow_leak": True},
         "method": ARMS[name].get("method", LORA),
+        "training": {} if epochs is None else {"num_train_epochs": epochs},
         "evidence": {"baselines": []},
     }
-    run = folder_of(model, rows) / name
+    run = folder_of(model, rows, epochs) / name
     metrics = workflow.run(recipes.parse(content), run, progress=False, resume=True).metrics
     environment = json.loads((run / "environment.json").read_text(encoding="utf-8"))
     tuned, resources = metrics["tuned"], metrics["resources"]
@@ -75,6 +76,8 @@ def measure(model: str, rows: int, name: str) -> dict[str, Any]:
         "before": metrics["base"]["eval_accuracy"],
         "trainable": metrics["trainable_parameters"],
         "seconds": resources["train_runtime"],
+        "rows_a_second": resources["train_samples_per_second"],
+        "evaluated_a_second": tuned["eval_samples_per_second"],
         "peak_memory_bytes": resources["peak_memory_bytes"],
         "batches": environment["execution"]["batches"],
         "steps": metrics["best_step"],
@@ -106,19 +109,21 @@ def main() -> None:
     parser.add_argument("names", nargs="*", metavar="ARM", help=f"of {', '.join(ARMS)}; all if none is named")
     parser.add_argument("--model", choices=study.MODELS, default="minilm-l6")
     parser.add_argument("--rows", type=int, default=ROWS, help="of train")
+    parser.add_argument("--epochs", type=int, help="as many as the defaults choose if not given")
     parser.add_argument("--one", choices=ARMS, help="one arm, in this process, as a line of JSON")
     given = parser.parse_args()
     if given.one:
-        print(json.dumps(measure(given.model, given.rows, given.one)))
+        print(json.dumps(measure(given.model, given.rows, given.epochs, given.one)))
         return
     from featherweight import workflow
     from featherweight.engine import hardware
 
     known = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {"models": {}}
-    folder = folder_of(given.model, given.rows)
+    folder = folder_of(given.model, given.rows, given.epochs)
     found = known["models"].setdefault(folder.name, {})
     for name in given.names or ARMS:
         command = [sys.executable, __file__, "--model", given.model, "--rows", str(given.rows), "--one", name]
+        command += [] if given.epochs is None else ["--epochs", str(given.epochs)]
         ended = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
         found[name] = json.loads(ended.stdout.splitlines()[-1])
         if name != BESIDE and (folder / BESIDE / "metrics.json").is_file():

@@ -306,23 +306,30 @@ def tasks() -> str:
 _MODELS = {"minilm-l6": "MiniLM-L6", "smollm2": "SmolLM2-135M"}
 
 
+_COLUMNS = (
+    "accuracy", "interval", "against lora", "trains", "minutes", "rows/s", "evaluated/s", "memory", "batches",
+)  # fmt: skip
+
+
 def methods() -> str:
     """Tuners and ways to hold the base model, from ``benchmarks/methods.py``."""
     found = json.loads((BENCHMARKS / "methods.json").read_text(encoding="utf-8"))
     lines = []
     for folder, arms in found["models"].items():
-        model, _, rows = folder.rpartition("-")
-        heading = f"{_MODELS[model]}, {int(rows):,} rows"
+        model, _, size = folder.rpartition("-")
+        rows, _, epochs = size.partition("x")
+        heading = f"{_MODELS[model]}, {int(rows):,} rows" + (f", {epochs} epochs" if epochs else "")
         lines += [
-            f"| {heading} | accuracy | interval | against lora | trains | minutes | memory | batches |",
-            "|---|---|---|---|---|---|---|---|",
+            f"| {heading} | {' | '.join(_COLUMNS)} |",
+            f"|---{'|---' * len(_COLUMNS)}|",
         ]
         for name, one in arms.items():
             low, high = one["interval"]
             against = _moved(one["beside"]) if "beside" in one else ""
             lines.append(
                 f"| {name} | {one['accuracy']:.4f} | {low:.4f} to {high:.4f} | {against} | {one['trainable']:,} | "
-                f"{one['seconds'] / 60:.1f} | {one['peak_memory_bytes'] / 1e9:.2f} GB | {one['batches']} |"
+                f"{one['seconds'] / 60:.1f} | {one['rows_a_second']:.0f} | {one['evaluated_a_second']:.0f} | "
+                f"{one['peak_memory_bytes'] / 1e9:.2f} GB | {one['batches']} |"
             )
         lines.append("")
     return "\n".join([*lines, f"`python benchmarks/methods.py`, on {_machine(found)}, {found['date']}.", ""])
