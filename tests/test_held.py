@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -145,6 +146,29 @@ class TestWeights:
         held.hold(model, "bfloat16", None, [])
         assert first._buffers["weight"] is second._buffers["weight"]
         assert first._buffers["weight"] is not model.bert.encoder.layer[0].attention.self.key._buffers["weight"]
+        model = make_model("bert")
+        one, other = model.bert.embeddings.word_embeddings, model.bert.embeddings.position_embeddings
+        other.weight = one.weight
+        held.hold(model, "float32", "nf4", [])
+        assert one.weight is other.weight, "one that stays plain is one as well"
+
+    @pytest.mark.parametrize("holding", [{"quantization": "nf4"}, {"dtype": "bfloat16"}], ids=["nf4", "bf16"])
+    def test_the_file_does_not_stay_in_memory(self, holding: dict[str, str], tmp_path: Path) -> None:
+        """Weights that are read are views of it, and one that is left keeps all of it."""
+        folder = tiny.save_model(tmp_path / "model", "llama")
+        path = str(next(folder.glob("*.safetensors")))
+
+        def is_mapped() -> bool:
+            return path in Path("/proc/self/maps").read_text(encoding="utf-8")
+
+        if not Path("/proc/self/maps").is_file():
+            pytest.skip("no /proc")
+        model = load(folder)
+        assert is_mapped(), "negative control"
+        model = load(folder, **holding)
+        gc.collect()
+        assert not is_mapped()
+        assert held.is_held(model)
 
 
 class TestMathematics:

@@ -218,6 +218,7 @@ def hold(model: Any, dtype: str, quantization: str | None, apart_from: Iterable[
     storages = {torch.nn.Linear: linear, Conv1D: linear, torch.nn.Embedding: whole}
     uses = Counter(id(value) for module in model.modules() for value in module._parameters.values())
     shared: dict[int, Packed] = {}
+    copies: dict[int, torch.Tensor | None] = {}
     with torch.no_grad():
         for name, module in model.named_modules():
             kept = f"{name}.".startswith(trained) or getattr(module, "max_norm", None) is not None
@@ -232,7 +233,9 @@ def hold(model: Any, dtype: str, quantization: str | None, apart_from: Iterable[
             for own in (module._parameters, module._buffers):
                 for key, value in own.items():
                     if not isinstance(module, Held) or key == "bias":
-                        own[key] = _in_fp32(value)
+                        own[key] = copies[id(value)] if id(value) in copies else _own_in_fp32(value)
+                        if uses[id(value)] > 1:
+                            copies[id(value)] = own[key]
     model.config.dtype = torch.float32
 
 
@@ -274,8 +277,9 @@ def _packed(module: Any, weight: torch.Tensor, storage: Storage) -> Packed:
     return storage.pack(weight.t() if isinstance(module, Conv1D) else weight)
 
 
-def _in_fp32(value: torch.Tensor | None) -> torch.Tensor | None:
-    if value is None or not value.is_floating_point() or value.dtype == torch.float32:
+def _own_in_fp32(value: torch.Tensor | None) -> torch.Tensor | None:
+    """A copy, also of what is fp32: it may be a view of the model's file, which stays in memory as long as any is."""
+    if value is None or not value.is_floating_point():
         return value
-    wide = value.detach().float()
+    wide = value.detach().to(torch.float32, copy=True)
     return torch.nn.Parameter(wide, value.requires_grad) if isinstance(value, torch.nn.Parameter) else wide

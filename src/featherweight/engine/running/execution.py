@@ -17,7 +17,7 @@ from featherweight.engine.fast import kernels
 from featherweight.engine.fast.dropout import Masks
 from featherweight.engine.fast.exchanges import forget_weights, give_up_weights, keep_weights, put_back, speed_up
 from featherweight.engine.fast.machine_speed import probe
-from featherweight.engine.hardware import keep_freed_memory
+from featherweight.engine.hardware import give_back_freed_memory, keep_freed_memory
 from featherweight.engine.running.choosing import adopted, choose, trial_texts
 from featherweight.engine.running.packed import Packed
 from featherweight.engine.running.padded import Padded
@@ -52,6 +52,7 @@ class Execution:
         self.probe = probe()
         on_processor = next(model.parameters()).device.type == "cpu"
         if on_processor:
+            give_back_freed_memory()  # what loading the model took
             keep_freed_memory()
         self.frame = frame
         self.reads_tokens = reads_tokens
