@@ -69,15 +69,12 @@ def tuned(model: Any) -> Any:
     import torch
     from peft import LoraConfig, get_peft_model
 
-    from featherweight.methods.peft.targets import linear_targets
+    from featherweight.methods.peft.targets import is_transposed, linear_targets
 
     torch.manual_seed(1)
+    transposed = any(map(is_transposed, model.modules()))
     options = {"r": 8, "lora_alpha": 16, "target_modules": linear_targets(model), "init_lora_weights": False}
-    return get_peft_model(model, LoraConfig(task_type="SEQ_CLS", fan_in_fan_out=_transposed(model), **options))
-
-
-def _transposed(model: Any) -> bool:
-    return any(type(module).__name__ == "Conv1D" for module in model.modules())
+    return get_peft_model(model, LoraConfig(task_type="SEQ_CLS", fan_in_fan_out=transposed, **options))
 
 
 def rows(lengths: list[int], vocabulary: int) -> Any:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-_SAID = {"nf4": "NF4 (4 bits)", "int8": "int8"}
+from featherweight.records.holding import SAID
+
 _CONFIG = {
     "nf4": 'load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float32',
     "int8": "load_in_8bit=True",
@@ -16,7 +17,7 @@ def weights(holding: Mapping[str, str]) -> str:
     """How weights are held, in words."""
     parts = []
     if name := holding.get("quantization"):
-        parts.append(f"its linear layers in {_SAID[name]}, by bitsandbytes")
+        parts.append(f"its linear layers in {SAID[name]}, by bitsandbytes")
     if "dtype" in holding:
         parts.append("its embeddings in bf16" if parts else "its weights in bf16")
     return f"{' and '.join(parts)}, and multiplied in fp32"

@@ -16,6 +16,7 @@ import torch
 from transformers.pytorch_utils import Conv1D
 
 from featherweight.errors import ConfigError
+from featherweight.records.holding import SAID
 
 _BLOCK = 64  # weights that share a scale in NF4, as bitsandbytes and transformers have it
 
@@ -38,7 +39,7 @@ class Storage(Protocol):
 
 
 class BFloat16:
-    said: ClassVar[str] = "bf16"
+    said: ClassVar[str] = SAID["bfloat16"]
 
     def pack(self, matrix: torch.Tensor) -> Packed:
         return {"weight": matrix.to(torch.bfloat16)}
@@ -51,7 +52,7 @@ class NF4:
     """Four bits a weight, at the quantiles of a normal distribution, and an fp32 scale for each 64 (Dettmers et al.,
     "QLoRA", 2023, section 3), by bitsandbytes."""
 
-    said: ClassVar[str] = "NF4 (4 bits)"
+    said: ClassVar[str] = SAID["nf4"]
 
     def pack(self, matrix: torch.Tensor) -> Packed:
         from bitsandbytes import functional
@@ -78,7 +79,7 @@ class Int8:
     """Eight bits a weight, and a scale for each output (Dettmers et al., "LLM.int8()", 2022, section 2), by
     bitsandbytes; the states that are multiplied by it stay as they are."""
 
-    said: ClassVar[str] = "int8"
+    said: ClassVar[str] = SAID["int8"]
 
     def pack(self, matrix: torch.Tensor) -> Packed:
         from bitsandbytes import functional
