@@ -22,6 +22,7 @@ import pytest
 import tiny
 from torture import CASES, Torture, outcome
 
+from featherweight.engine.fast.products import PRODUCTS, works
 from featherweight.engine.training.checkpoints import Checkpoints, read
 from featherweight.errors import ModelError
 from featherweight.runs.directory import RunDirectory
@@ -448,6 +449,21 @@ def test_row_20_other_threads_are_stated(torture: Torture, run: Path) -> None:
     (resumed,) = RunDirectory(run).read_metrics()["reliability"]["resumes"]
     assert resumed == {"step": 9, "changed": {"hardware.torch_threads": [1, 2]}, "bit_exact": False}
     assert "hardware.torch_threads was 1, is 2" in (run / "report.html").read_text()
+
+
+def test_row_20_a_run_keeps_to_the_library_that_it_began_with(torture: Torture, run: Path) -> None:
+    """Whatever another look at this machine finds, or the bytes would depend on how busy it was."""
+    path = RunDirectory(run).environment
+    began = json.loads(path.read_text())
+    other = next(name for name in PRODUCTS if name != began["execution"]["matrix_products"])
+    if not works(other):
+        pytest.skip("there is one library here")
+    began["execution"] |= {"matrix_products": other, "token_budget": 2048 + 1}
+    path.write_text(json.dumps(began))
+    ended = resume(torture, "packed", run)
+    assert ended.code == 0, ended.errors
+    (resumed,) = RunDirectory(run).read_metrics()["reliability"]["resumes"]
+    assert resumed == {"step": 9, "changed": {}, "bit_exact": True}
 
 
 def test_row_20_another_library_for_products_is_stated(torture: Torture, run: Path) -> None:

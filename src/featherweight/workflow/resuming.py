@@ -75,6 +75,22 @@ def find_checkpoint(
     return found
 
 
+@contextmanager
+def as_it_began(directory: RunDirectory) -> Iterator[None]:
+    """Within this context a run that is taken up on the processor that it began on multiplies as it did there."""
+    began = directory.read_environment() if directory.environment.is_file() else {}
+    if not began:
+        yield
+        return
+    from featherweight.engine.fast.machine_speed import keeping_to
+    from featherweight.engine.hardware import describe
+
+    here, there = describe(), began.get("hardware", {})
+    same = all(here[key] == there.get(key) for key in ("processor", "device"))
+    with keeping_to(began.get("execution", {}) if same else {}):
+        yield
+
+
 _NO_SAY = ("platform", "memory_bytes", "threads")  # no bit depends on these; hardware.torch_threads has the last
 
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -30,6 +31,7 @@ _UNDISTURBED = 0.8  # of the processors' time while a product ran, which its thr
 _PATIENCE, _LOOK = 1.0, 0.05  # seconds that a comparison, and a look, may take for an undisturbed round of each
 
 Key = TypeVar("Key")
+_kept_to: dict[str, Any] = {}  # by a run that is taken up
 
 
 @dataclass(frozen=True)
@@ -93,11 +95,34 @@ def probe(again: bool = False) -> Probe:
 
     try:
         folder = cached("probe", key, build, is_whole=lambda folder: not again and _is_plausible(_kept(folder)))
-        return _kept(folder)
+        found = _kept(folder)
     except _Disturbed as disturbed:
-        return disturbed.args[0]  # type: ignore[no-any-return]
+        found = disturbed.args[0]
     except (ResourceError, OSError, ValueError, TypeError):
-        return _measure()  # a cache that can't be written or read costs its second again
+        found = _measure()  # a cache that can't be written or read costs its second again
+    return replace(found, **_kept_to)
+
+
+@contextmanager
+def keeping_to(execution: Mapping[str, Any]) -> Iterator[None]:
+    """Within this context multiply and batch as a run did that is taken up, where this machine still can.
+
+    Another look at the machine may find otherwise, and a run that goes on in another library's order of sums does not
+    end at the bytes that it would have ended at.
+
+    Args:
+        execution: of its ``environment.json``.
+    """
+    product, budget = execution.get("matrix_products"), execution.get("token_budget")
+    if product in PRODUCTS and works(product, _device()):
+        reason = "as the run began"
+        _kept_to.update(product=product, product_reason=reason, token_budget=budget, budget_reason=reason)
+    probe.cache_clear()
+    try:
+        yield
+    finally:
+        _kept_to.clear()
+        probe.cache_clear()
 
 
 def _kept(folder: Path) -> Probe:
