@@ -334,6 +334,9 @@ class TestRuns:
     ) -> None:
         run(content_of(models(kind), train_csv, HOLDINGS[name]), tmp_path / "run")
         model, tokenizer = stock.by_card(tmp_path / "run" / "adapter")
+        for module in model.modules():
+            if hasattr(module, "support_avx512bf16_for_cpu"):
+                module.support_avx512bf16_for_cpu = False  # its product for such processors takes rows of 64 and more
         texts = [row["text"] for row in tiny.rows(12, seed=4)]
         theirs = stock.logits(model, tokenizer, texts, 16).softmax(1)[:, 1].tolist()
         ours = [
