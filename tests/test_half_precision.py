@@ -26,7 +26,7 @@ from featherweight.workflow import gate
 
 Models = Callable[[str], Path]
 
-needs_bf16 = pytest.mark.skipif(not hardware._cpu_has_bf16(), reason="this processor has no bf16 instructions")
+needs_bf16 = pytest.mark.skipif(not hardware.has_bf16(), reason="this processor has no bf16 instructions")
 
 
 @pytest.fixture

@@ -189,7 +189,7 @@ def test_row_26_a_precision_that_the_machine_lacks(
 ) -> None:
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
-    monkeypatch.setattr("featherweight.engine.hardware._cpu_has_bf16", lambda: False)
+    monkeypatch.setattr("featherweight.engine.hardware.has_bf16", lambda: False)
     with pytest.raises(ConfigError, match=rf"training\.{precision}: this machine has no .*unset it"):
         run(training={precision: True})
 

@@ -21,7 +21,7 @@ from test_trainer_equivalence import largest_difference, train_ours, trained
 from featherweight.engine.fast import kernels, linear
 from featherweight.engine.fast.dropout import Mask, Masks, drop
 from featherweight.engine.fast.exchanges import Activation, RmsNorm, activate
-from featherweight.engine.fast.lora import _LoRALinear
+from featherweight.engine.fast.lora import Frozen, _LoRALinear
 from featherweight.engine.fast.products import PRODUCTS, works
 from featherweight.engine.running import attention as packed_attention
 from featherweight.engine.running.attention import Run
@@ -660,7 +660,7 @@ class TestKernels:
         def work() -> list[torch.Tensor]:
             states, one, other = (part.clone().requires_grad_() for part in (x, a, b))
             states.requires_grad_(with_states)
-            result = _LoRALinear.apply(states, one, other, lambda: w, None, 0.5, mask)  # type: ignore[no-untyped-call]
+            result = _LoRALinear.apply(states, one, other, Frozen(lambda: w, None, linear.product), 0.5, mask)  # type: ignore[no-untyped-call]
             result.square().sum().backward()
             return [result.detach(), *(part.grad for part in (states, one, other) if part.grad is not None)]
 

@@ -19,7 +19,7 @@ _KEPT_BYTES = 256 << 20
 
 
 def accelerator_for(settings: TrainingSection) -> Any:
-    """Accelerate's view of the machine under the recipe's precision.
+    """Accelerate's view of the machine under the recipe's precision, which on a processor is the engine's own matter.
 
     Raises:
         ConfigError: the machine lacks the precision, or the run was started as several processes.
@@ -32,13 +32,18 @@ def accelerator_for(settings: TrainingSection) -> Any:
         raise ConfigError(
             "training.fp16: this machine has no CUDA device, and processors don't train in fp16; unset it"
         )
-    if settings.bf16 and not (torch.cuda.is_bf16_supported() if cuda else _cpu_has_bf16()):
+    if settings.bf16 and not (torch.cuda.is_bf16_supported() if cuda else has_bf16()):
         raise ConfigError("training.bf16: this machine has no bf16 instructions, so it would be far slower; unset it")
     AcceleratorState._reset_state()  # one for the process: a run before this one may have had another precision
-    accelerator = Accelerator(mixed_precision="bf16" if settings.bf16 else "fp16" if settings.fp16 else "no")
+    accelerator = Accelerator(mixed_precision=precision_of(settings).replace("fp32", "no") if cuda else "no")
     if accelerator.num_processes > 1:
         raise ConfigError("several processes (torchrun, accelerate launch) are not supported yet; start one")
     return accelerator
+
+
+def precision_of(settings: TrainingSection) -> str:
+    """In which products are made; ``fp32``, ``bf16`` or ``fp16``."""
+    return "bf16" if settings.bf16 else "fp16" if settings.fp16 else "fp32"
 
 
 def describe() -> dict[str, Any]:
@@ -83,7 +88,8 @@ def peak_memory_bytes() -> int:
     return int(peak if sys.platform == "darwin" else peak * 1024)
 
 
-def _cpu_has_bf16() -> bool:
+def has_bf16() -> bool:
+    """Whether this processor multiplies bf16 by instructions of its own that PyTorch uses."""
     capabilities = torch.backends.cpu.get_cpu_capability()
     return capabilities == "AVX512" and _flag("avx512_bf16")
 

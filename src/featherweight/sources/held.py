@@ -100,16 +100,17 @@ class Held:
 
     storage: Storage
     multiply: Multiply
+    takes: torch.dtype = torch.float32  # the precision in which the product takes the weight
 
     @property
     def weight(self) -> torch.Tensor:
         """Unpacked, fp32, in the shape that the module's own class gives it; a copy."""
-        return self.unpacked()
+        return self.unpacked(torch.float32)
 
-    def unpacked(self, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-        """The weight in the precision of what it is multiplied with."""
+    def unpacked(self, dtype: torch.dtype | None = None) -> torch.Tensor:
+        """The weight in the precision that the product takes, or another."""
         packed: Packed = self._buffers  # type: ignore[attr-defined]
-        return self.storage.unpack(packed, self.shape).to(dtype)
+        return self.storage.unpack(packed, self.shape).to(dtype or self.takes)
 
     @property
     def shape(self) -> torch.Size:
@@ -135,7 +136,7 @@ class HeldConv1D(Held, Conv1D):  # type: ignore[misc]
     def shape(self) -> torch.Size:
         return torch.Size((self.nf, self.nx))
 
-    def unpacked(self, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    def unpacked(self, dtype: torch.dtype | None = None) -> torch.Tensor:
         return super().unpacked(dtype).t()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -180,8 +181,8 @@ class _Product(torch.autograd.Function):
 
 
 def inward(module: Any, dtype: torch.dtype) -> torch.Tensor:
-    """A held layer's weight as (in, out)."""
-    weight: torch.Tensor = module.unpacked(dtype)
+    """A held layer's weight as (in, out), for states of ``dtype``."""
+    weight: torch.Tensor = module.unpacked(None if dtype == torch.float32 else dtype)
     return weight if isinstance(module, Conv1D) else weight.t()
 
 
@@ -245,12 +246,12 @@ def release(model: Any) -> Any:
     of = {held: plain for plain, held in _HELD.items()}
     for module in model.modules():
         if isinstance(module, Held):
-            weight = torch.nn.Parameter(module.unpacked().contiguous(), requires_grad=False)
+            weight = torch.nn.Parameter(module.unpacked(torch.float32).contiguous(), requires_grad=False)
             for key in ("weight", "scales"):
                 module._buffers.pop(key, None)  # type: ignore[attr-defined]
             module.__class__ = of[type(module)]  # type: ignore[assignment, index]
-            for key in ("storage", "multiply"):
-                vars(module).pop(key)
+            for key in ("storage", "multiply", "takes"):
+                vars(module).pop(key, None)
             module.weight = weight  # type: ignore[misc]
     return model
 

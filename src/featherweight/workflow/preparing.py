@@ -140,7 +140,7 @@ class Prepared:
             ),
             "hardware": hardware.describe(),
             "execution": self.execution.describe(),
-            "precision": str(self.accelerator.mixed_precision).replace("no", "fp32"),
+            "precision": self.execution.precision,
             **({"base_weights": self.recipe.model.holding} if self.recipe.model.holding else {}),
             "seed": self.recipe.training.seed,
             "model": {
@@ -173,7 +173,7 @@ def prepare(recipe: Recipe, console: Console) -> Prepared:
     section, cutting = _settled(recipe, given, task, loaded, reasons, method.virtual_tokens)
     console.begin("tokenising")
     encodings = {name: task.encode(one, loaded.tokenizer, cutting) for name, one in rows.examples.items()}
-    model, execution = _executed(loaded, task, recipe.training.seed, console)
+    model, execution = _executed(loaded, task, recipe.training, console)
     facts = _facts(recipe, task, model, loaded.head, encodings["train"].flat, execution)
     recipe = _with_defaults(recipe, facts, reasons, console)
     return Prepared(
@@ -265,14 +265,18 @@ def _settled(
     return section.model_copy(update=said), cutting
 
 
-def _executed(loaded: _Loaded, task: Task, seed: int, console: Console) -> tuple[Any, Execution]:
+def _executed(loaded: _Loaded, task: Task, training: TrainingSection, console: Console) -> tuple[Any, Execution]:
     """The model where it runs, and how it is run, which is proven in fp32: under 16 bits packed and padded logits
     differ by rounding, and prove nothing."""
+    from featherweight.engine import hardware
     from featherweight.engine.running.execution import Execution
 
     tokenizer, accelerator = loaded.tokenizer, loaded.accelerator
     model = loaded.model.to(accelerator.device)
-    execution = Execution(model, tokenizer.pad_token_id, seed, Frame.of(tokenizer), task.reads_tokens)
+    execution = Execution(
+        model, tokenizer.pad_token_id, training.seed, Frame.of(tokenizer), task.reads_tokens,
+        hardware.precision_of(training),
+    )  # fmt: skip
     prepared = accelerator.prepare_model(model, evaluation_mode=True)
     _say_how(execution.describe(), console)
     return prepared, execution

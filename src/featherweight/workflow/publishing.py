@@ -93,7 +93,7 @@ def _publish_artefact(
 
     fitted = travels(case.kind, case.fitted["tuned"])
     half = prepared.trunk is not None and prepared.trunk["dtype"] == "fp16"
-    rounded = half or prepared.accelerator.mixed_precision != "no"
+    rounded = half or prepared.execution.precision != "fp32"
     passed: list[Gate] = []
 
     def fill(folder: Path) -> None:

@@ -76,19 +76,24 @@ def find_checkpoint(
 
 
 @contextmanager
-def as_it_began(directory: RunDirectory) -> Iterator[None]:
-    """Within this context a run that is taken up on the processor that it began on multiplies as it did there."""
-    began = directory.read_environment() if directory.environment.is_file() else {}
-    if not began:
-        yield
-        return
-    from featherweight.engine.fast.machine_speed import keeping_to
-    from featherweight.engine.hardware import describe
+def taken(directory: RunDirectory, resume: bool) -> Iterator[None]:
+    """Within this context the folder is the run's, which goes on, on the processor that it began on, with the products
+    that it began with.
 
-    here, there = describe(), began.get("hardware", {})
-    same = all(here[key] == there.get(key) for key in ("processor", "device"))
-    with keeping_to(began.get("execution", {}) if same else {}):
-        yield
+    Raises:
+        ConfigError: what is there is no run, or one that is not to be taken up.
+    """
+    with directory.taken(resume):
+        if not directory.environment.is_file():
+            yield
+            return
+        from featherweight.engine.fast.machine_speed import keeping_to
+        from featherweight.engine.hardware import describe
+
+        here, began = describe(), directory.read_environment()
+        same = all(here[key] == began.get("hardware", {}).get(key) for key in ("processor", "device"))
+        with keeping_to(began.get("execution", {}) if same else {}):
+            yield
 
 
 _NO_SAY = ("platform", "memory_bytes", "threads")  # no bit depends on these; hardware.torch_threads has the last

@@ -35,7 +35,7 @@ from featherweight.workflow.preparing import (
     trainer_for,
 )
 from featherweight.workflow.publishing import Tuned, publish, write_artefact
-from featherweight.workflow.resuming import as_it_began, explained, find_checkpoint, record
+from featherweight.workflow.resuming import explained, find_checkpoint, record, taken
 from featherweight.workflow.rungs import measure_baselines, measure_model
 from featherweight.workflow.suspects import list_suspects, without_suspects
 
@@ -72,8 +72,7 @@ def run(
     with (
         stop_on_signals(console.say) as stop,
         held(directory.path),
-        directory.taken(bool(resume)),
-        as_it_began(directory),
+        taken(directory, bool(resume)),
         explained(directory, continue_with),
     ):
         with stop.at_once("preparing"):

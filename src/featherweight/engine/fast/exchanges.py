@@ -193,10 +193,12 @@ def speed_up(model: torch.nn.Module, masks: Masks) -> None:
 @torch.no_grad()
 def keep_weights(model: Any) -> None:
     """Where nothing trains, every exchanged layer multiplies by a copy of its weight that the library of products reads
-    fastest, with LoRA's update added in: until :func:`forget_weights`, the weights must stay as they are."""
+    fastest, with LoRA's update added in: until :func:`forget_weights`, the weights must stay as they are. Not where
+    products are in bf16, which would round the update away."""
     for module in _multiplying(model):
-        weight = lora.merged(module) if hasattr(module, "lora_A") else linear.weight_of(module).detach()
-        module.kept_product = linear.kept_product(weight)
+        if not linear.is_in_bf16(module):
+            weight = lora.merged(module) if hasattr(module, "lora_A") else linear.weight_of(module).detach()
+            module.kept_product = linear.kept_product(weight)
 
 
 def forget_weights(model: Any) -> None:

@@ -121,6 +121,34 @@ class Kernels:
         _check(self.library.attention_backward(*row.given(), *map(_pointer, (out, sums, gradient, d_q, d_k, d_v))))
         return d_q, d_k, d_v
 
+    def multiplies_bf16(self) -> bool:
+        """Whether the processor that they were compiled for has products of bf16."""
+        return bool(self.library.multiplies_bf16())
+
+    def product_in_bf16(
+        self,
+        states: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        thin: torch.Tensor | None,
+        up: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """x W + b + t U, with x and W rounded to bf16 and all sums in fp32.
+
+        Args:
+            states: x (rows, in).
+            weight: W (in, out), fp32 or bf16, of which one stride is 1.
+            bias: b (out,).
+            thin, up: t (rows, r) and U (r, out).
+        """
+        out = torch.empty(len(states), weight.shape[1])
+        _check(self.library.product_in_bf16(
+            *map(_size, (*states.shape, weight.shape[1])), _pointer(states), _pointer(weight),
+            *map(_size, (*weight.stride(), weight.dtype == torch.bfloat16)), _pointer(bias),
+            _size(0 if thin is None else thin.shape[1]), _pointer(thin), _pointer(up), _pointer(out), _threads(),
+        ))  # fmt: skip
+        return out
+
     def drop(self, states: torch.Tensor, dropout: Dropout) -> torch.Tensor:
         """``states`` after dropout."""
         out = torch.empty_like(states)
@@ -320,4 +348,4 @@ def _threads() -> ctypes.c_int64:
 
 def _check(failed: int) -> None:
     if failed:
-        raise MemoryError("attention could not allocate its scratch memory")
+        raise MemoryError("a compiled kernel could not allocate its scratch memory")

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from featherweight.engine.fast import kernels
 from featherweight.engine.fast.dropout import Mask, Masks, apply
-from featherweight.engine.fast.linear import product, weight_of
+from featherweight.engine.fast.linear import weight_of
+from featherweight.engine.fast.products import LowRank, Multiply
 from featherweight.methods.peft.targets import is_linear
 from featherweight.sources.held import Held
 
@@ -75,8 +76,21 @@ def _forward(
         result = kept(flat, base.bias)
     else:
         mask = masks.draw(rate) if rate > 0 and layer.training and masks.fast else None
-        result = _LoRALinear.apply(flat, a, b, partial(weight_of, base), base.bias, scale, mask)  # type: ignore[no-untyped-call]
+        frozen = Frozen(partial(weight_of, base), base.bias, base.multiply)
+        result = _LoRALinear.apply(flat, a, b, frozen, scale, mask)  # type: ignore[no-untyped-call]
     return result.view(*states.shape[:-1], -1)  # type: ignore[no-any-return]
+
+
+class Frozen(NamedTuple):
+    """The layer that LoRA is around.
+
+    Attributes:
+        weight: gives it as (in, out).
+    """
+
+    weight: Callable[[], torch.Tensor]
+    bias: torch.Tensor | None
+    multiply: Multiply
 
 
 class _LoRALinear(torch.autograd.Function):
@@ -86,12 +100,11 @@ class _LoRALinear(torch.autograd.Function):
         states: torch.Tensor,
         a: torch.Tensor,
         b: torch.Tensor,
-        weight: Callable[[], torch.Tensor],
-        bias: torch.Tensor | None,
+        base: Frozen,
         scale: float,
         mask: Mask | None,
     ) -> torch.Tensor:
-        """states (tokens, in), a (r, in), b (out, r), weight gives (in, out); result (tokens, out)."""
+        """states (tokens, in), a (r, in), b (out, r); result (tokens, out)."""
         states = states.contiguous()
         compiled = kernels.usable(states, a)
         if compiled is not None:
@@ -100,17 +113,16 @@ class _LoRALinear(torch.autograd.Function):
         else:
             dropped = states if mask is None else apply(states, mask)
             thin = dropped @ a.t()
-        result = product(states, weight(), bias)
-        result.addmm_(thin, b.t(), alpha=scale)
+        result = base.multiply(states, base.weight(), base.bias, LowRank(thin, b.t(), scale))
         ctx.save_for_backward(dropped, thin, a, b)
-        ctx.weight, ctx.scale, ctx.mask, ctx.compiled = weight, scale, mask, compiled
+        ctx.base, ctx.scale, ctx.mask, ctx.compiled = base, scale, mask, compiled
         return result
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[Any, ...]:
         dropped, thin, a, b = ctx.saved_tensors
         gradient = gradient.contiguous()
-        d_states = product(gradient, ctx.weight().t()) if ctx.needs_input_grad[0] else None
+        d_states = ctx.base.multiply(gradient, ctx.base.weight().t(), None, None) if ctx.needs_input_grad[0] else None
         if ctx.compiled is not None:
             b_rows = b.t().contiguous()  # the same thin products, seen from the result
             d_thin = ctx.compiled.lora_forward(gradient, b_rows, _compiled(None)).mul_(ctx.scale)
@@ -124,7 +136,7 @@ class _LoRALinear(torch.autograd.Function):
             elif d_states is not None:
                 d_states.add_(apply(d_thin @ a, ctx.mask))
             d_b = (gradient.t() @ thin).mul_(ctx.scale)
-        return d_states, d_a, d_b, *(None,) * 4
+        return d_states, d_a, d_b, *(None,) * 3
 
 
 def _compiled(mask: Mask | None) -> kernels.Dropout:

@@ -11,21 +11,24 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 
 from featherweight.engine.fast.kernels import processor_features
-from featherweight.engine.fast.products import DEFAULT, PRODUCTS, Product, works
+from featherweight.engine.fast.products import DEFAULT, IN_BF16, PRODUCTS, Product, works, works_in_bf16
+from featherweight.engine.hardware import describe, has_bf16
 from featherweight.errors import ResourceError
 from featherweight.records.batching import TOKEN_BUDGET
 from featherweight.storage.cache import cached, key_of
 
 _BUDGETS = (1024, 2048, 4096, 8192)
-_WORTH = 1.25  # a default is left only for what is so many times as fast: a measurement of a moment is not exact
+# A default is left only for what is so many times as fast: a measurement of a moment is not exact.
+_WORTH, _WORTH_OF_LIBRARY = 1.25, 1.05
 _ROWS, _WIDTH = 448, 512
+_FEW_ROWS = 64  # for a processor that has no instructions for it, and is hundreds of times as slow
 _WRONG = 1.5  # what was kept is measured again where another is so many times as fast at a look
 _UNDISTURBED = 0.8  # of the processors' time while a product ran, which its threads spend at work or waiting for it
 _PATIENCE, _LOOK = 1.0, 0.05  # seconds that a comparison, and a look, may take for an undisturbed round of each
@@ -40,6 +43,7 @@ class Probe:
 
     Attributes:
         fp32, bf16: matrix products of a block's size.
+        bf16_product: which of :data:`featherweight.engine.fast.products.IN_BF16` to use where the recipe asks for bf16.
         product: which of :data:`featherweight.engine.fast.products.PRODUCTS` to use.
         product_reason, threads_reason: why, and why PyTorch's own number of threads.
         token_budget: tokens of an evaluation batch.
@@ -49,6 +53,7 @@ class Probe:
 
     fp32: float
     bf16: float
+    bf16_product: str
     product: str
     product_reason: str
     threads_reason: str
@@ -76,8 +81,6 @@ def probe(again: bool = False) -> Probe:
     Args:
         again: measure in any case, and keep that if nothing disturbed it.
     """
-    from featherweight.engine.hardware import describe
-
     machine = describe()
     key = key_of(
         *(machine[name] for name in ("processor", "cores", "device")),
@@ -141,8 +144,11 @@ def _products() -> dict[str, tuple[int, Callable[[], float]]]:
 
 def _measure() -> Probe:
     products, quiet = _rates(_products())
-    product = _choose(products, DEFAULT)
+    product = _choose(products, DEFAULT, _WORTH_OF_LIBRARY)
     budgets, quiet_too = _rates({budget: _product(budget, PRODUCTS[product]) for budget in _BUDGETS})
+    rows = _ROWS if has_bf16() else _FEW_ROWS
+    ways = {name: partial(way, added=None) for name, way in IN_BF16.items() if works_in_bf16(name)}
+    in_bf16 = _rates({name: _product(rows, way) for name, way in ways.items()}, rounds=3)[0]
     before = torch.get_num_threads()
     threads = {before: products[product]}
     if before > 1:
@@ -151,20 +157,21 @@ def _measure() -> Probe:
         torch.set_num_threads(before)
     return Probe(
         fp32=products[product],
-        bf16=_rates({"": _product(64, PRODUCTS[DEFAULT], torch.bfloat16)}, rounds=3)[0][""],
+        bf16=max(in_bf16.values()),
+        bf16_product=max(in_bf16, key=lambda name: in_bf16[name]),
         product=product,
         product_reason=f"measured: {_shown(products, 'by')}",
         threads_reason=f"PyTorch's own number; measured: {_shown(threads, 'with')}",
-        token_budget=_choose(budgets, TOKEN_BUDGET),
+        token_budget=_choose(budgets, TOKEN_BUDGET, _WORTH),
         budget_reason=f"measured: {_shown(budgets, 'at')}",
         undisturbed=quiet and quiet_too,
     )
 
 
-def _choose(rates: Mapping[Key, float], default: Key) -> Key:
+def _choose(rates: Mapping[Key, float], default: Key, worth: float) -> Key:
     """The fastest, where it is so by enough."""
     fastest = max(rates, key=lambda key: rates[key])
-    return fastest if rates[fastest] > _WORTH * rates[default] else default
+    return fastest if rates[fastest] > worth * rates[default] else default
 
 
 def _shown(rates: Mapping[Any, float], word: str) -> str:
@@ -175,9 +182,9 @@ def _device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _product(rows: int, product: Product, dtype: torch.dtype = torch.float32) -> tuple[int, Callable[[], float]]:
+def _product(rows: int, product: Product) -> tuple[int, Callable[[], float]]:
     """A product of (rows, width) by (width, width): its operations, and what makes it."""
-    one, other = (torch.ones(size, _WIDTH, dtype=dtype, device=_device()) for size in (rows, _WIDTH))
+    one, other = (torch.ones(size, _WIDTH, device=_device()) for size in (rows, _WIDTH))
     return 2 * rows * _WIDTH**2, lambda: float(product(one, other, None)[0, 0])  # which waits for the device
 
 

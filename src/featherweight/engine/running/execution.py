@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from featherweight.engine import Observer, StopRequested
-from featherweight.engine.fast import kernels
+from featherweight.engine.fast import kernels, linear
 from featherweight.engine.fast.dropout import Masks
 from featherweight.engine.fast.exchanges import forget_weights, give_up_weights, keep_weights, put_back, speed_up
 from featherweight.engine.fast.machine_speed import probe
@@ -24,6 +24,7 @@ from featherweight.engine.running.padded import Padded
 from featherweight.engine.running.recomputing import recompute_blocks
 from featherweight.engine.running.trunk import CachedTrunk
 from featherweight.errors import ConfigError
+from featherweight.methods.peft.targets import linear_layers
 from featherweight.records.batching import by_tokens
 from featherweight.records.outcome import TrunkCache
 from featherweight.records.outputs import Outputs
@@ -41,13 +42,21 @@ class Execution:
         frame: what the tokenizer puts around every text.
         reads_tokens: whether encodings say which tokens the head reads, and it is one that answers for each; else it
             answers once a row, for a token that it finds itself.
+        precision: ``fp32``; or, after all that is tried is tried in fp32, ``bf16`` for products within the model's
+            blocks on a processor. On other devices autocast sees to it, as it does to ``fp16``.
 
     Raises:
         ModelError: the model can't read a text, or has no head that reads tokens where it is to.
     """
 
     def __init__(
-        self, model: Any, pad_token_id: int, seed: int = 0, frame: Frame = NO_FRAME, reads_tokens: bool = False
+        self,
+        model: Any,
+        pad_token_id: int,
+        seed: int = 0,
+        frame: Frame = NO_FRAME,
+        reads_tokens: bool = False,
+        precision: str = "fp32",
     ) -> None:
         self.probe = probe()
         on_processor = next(model.parameters()).device.type == "cpu"
@@ -56,10 +65,14 @@ class Execution:
             keep_freed_memory()
         self.frame = frame
         self.reads_tokens = reads_tokens
+        self.precision = precision
         self.masks = Masks(seed, fast=on_processor)
         self._way = choose(model, pad_token_id, self.masks, frame, reads_tokens)
         self.forward: Padded | Packed | CachedTrunk = self._way.forward
         speed_up(model, self.masks)
+        rounds = on_processor and precision == "bf16"
+        self._rounding = list(linear_layers(model).values()) if rounds else []
+        linear.multiply_in_bf16(self._rounding)
 
     def adopt(self, model: Any) -> bool:
         """Run the model with what a method put into it since: as before where a trial shows that it still answers
@@ -71,12 +84,14 @@ class Execution:
         Raises:
             ModelError: what the method put into it can't be run.
         """
-        if not hasattr(model, "peft_config"):
-            speed_up(model, self.masks)
-            return True
-        before = self._way.forward
-        self._way = adopted(self._way, model, partial(speed_up, model, self.masks), self.frame, self.reads_tokens)
-        self.forward = self._way.forward
+        before, exchange = self._way.forward, partial(speed_up, model, self.masks)
+        linear.multiply_in_fp32(self._rounding)
+        if hasattr(model, "peft_config"):
+            self._way = adopted(self._way, model, exchange, self.frame, self.reads_tokens)
+            self.forward = self._way.forward
+        else:
+            exchange()
+        linear.multiply_in_bf16(self._rounding)
         return self.forward == before
 
     def recompute(self, model: Any) -> None:
