@@ -1,7 +1,8 @@
 """One measurement in a process of its own: ``python benchmarks/arms.py CASE ARM`` prints one line of JSON.
 
 ``stock`` is transformers.Trainer with PEFT as their documentation shows them; ``ours`` is what ``featherweight run``
-does. Both get the same model, rows, order, batch size and recipe. Setting up is not timed, on either side.
+does, ``bf16`` the same with the frozen weights held in bf16 and products in it. All get the same model, rows, order,
+batch size and recipe. Setting up is not timed, on any side.
 """
 
 from __future__ import annotations
@@ -57,6 +58,11 @@ CASES = {
     "minilm-imdb-batch-8": Case(MINILM, 80, ["query", "value"], data="imdb", max_length=256, batch=8),
     "minilm-imdb-batch-1": Case(MINILM, 40, ["query", "value"], data="imdb", max_length=256, batch=1),
     "minilm-top-2": Case(MINILM, 1600, ["query", "value"], layers=[4, 5], arms=("ours", "cached")),
+    "minilm-bf16": Case(MINILM, 1600, ["query", "value"], arms=("ours", "bf16")),
+    "smollm2-bf16": Case(SMOLLM, 256, ["q_proj", "v_proj"], arms=("ours", "bf16")),
+    "gpt2-bf16": Case("random:gpt2", 256, ["c_attn", "c_proj"], arms=("ours", "bf16")),
+    "minilm-evaluate-bf16": Case(MINILM, 872, ["query", "value"], evaluate=True, arms=("ours", "bf16")),
+    "smollm2-evaluate-bf16": Case(SMOLLM, 300, ["q_proj", "v_proj"], evaluate=True, arms=("ours", "bf16")),
     "minilm-evaluate": Case(MINILM, 872, ["query", "value"], evaluate=True),
     "smollm2-evaluate": Case(SMOLLM, 300, ["q_proj", "v_proj"], evaluate=True),
 }
@@ -96,11 +102,15 @@ def texts_and_labels(case: Case) -> tuple[list[str], list[int]]:
     return [text for text, _ in chosen], [label for _, label in chosen]
 
 
-def load(case: Case) -> tuple[Any, Any, list[str]]:
+def load(case: Case, dtype: str = "float32") -> tuple[Any, Any, list[str]]:
     """Model with its head, tokenizer, and the names of the head's modules."""
     import torch
 
     model, tokenizer, head = _load(case)
+    if dtype != "float32":
+        from featherweight.sources import held
+
+        held.hold(model, dtype, None, head)
     if not case.dropout:
         for module in model.modules():
             if isinstance(module, torch.nn.Dropout):
@@ -174,7 +184,12 @@ def cached(case: Case) -> dict[str, Any]:
     return ours(case, trunk=True)
 
 
-def ours(case: Case, trunk: bool = False) -> dict[str, Any]:
+def bf16(case: Case) -> dict[str, Any]:
+    """The engine with ``training.bf16`` and ``model.dtype = "bfloat16"``."""
+    return ours(case, precision="bf16", dtype="bfloat16")
+
+
+def ours(case: Case, trunk: bool = False, precision: str = "fp32", dtype: str = "float32") -> dict[str, Any]:
     """The engine, as ``featherweight run`` uses it."""
     import numpy as np
     from accelerate import Accelerator
@@ -189,14 +204,14 @@ def ours(case: Case, trunk: bool = False) -> dict[str, Any]:
     from featherweight.records.rows import Encoding, Ragged
     from featherweight.tasks.sequence_classification import SequenceClassification
 
-    model, tokenizer, head = load(case)
+    model, tokenizer, head = load(case, dtype)
     texts, labels = texts_and_labels(case)
     encoded = tokenizer(texts, truncation=True, max_length=min(case.max_length, tokenizer.model_max_length))
     rows = encoded["input_ids"]
     encoding = Encoding(Ragged.of(rows, np.int32), np.asarray(labels, dtype=np.int64))
     tokens = int(encoding.tokens.offsets[-1])
     task = SequenceClassification(("NEGATIVE", "POSITIVE"))
-    execution = Execution(model, tokenizer.pad_token_id, seed=42)
+    execution = Execution(model, tokenizer.pad_token_id, seed=42, precision=precision)
     model = adapt(case, model, head)
     execution.adopt(model)
     if trunk:
@@ -284,7 +299,7 @@ def _loss(result: Any) -> float:
     return float(result["eval_loss"] if isinstance(result, dict) else result.training_loss)
 
 
-ARMS: dict[str, Callable[[Case], dict[str, Any]]] = {"stock": stock, "ours": ours, "cached": cached}
+ARMS: dict[str, Callable[[Case], dict[str, Any]]] = {"stock": stock, "ours": ours, "cached": cached, "bf16": bf16}
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)

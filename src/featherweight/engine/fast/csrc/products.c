@@ -9,6 +9,7 @@ typedef uint16_t half; /* bf16 */
 #define STEP 32   /* numbers of bf16 in a vector; what is multiplied is filled up with zeros to a multiple */
 #define COLUMNS 3 /* vectors of sums beside each other */
 #define PANEL (COLUMNS * WIDTH)
+#define EACH _Pragma("GCC unroll 8") /* or the sums would not stay in registers */
 #define TILE 8    /* and below each other: 24 sums, 3 of W and 1 of x are in registers */
 
 /* One side of a product: fp32 or bf16, by strides. */
@@ -111,16 +112,16 @@ typedef struct {
 INLINE void tile(const int n, int64_t up, const half *x, const half *panel, int64_t i, int64_t left, int64_t width,
                  const Added *more, float *out) {
     __m512 sum[TILE][COLUMNS];
-    for (int c = 0; c < COLUMNS; c++) {
+    EACH for (int c = 0; c < COLUMNS; c++) {
         __m512 start = _mm512_setzero_ps();
         if (more->bias) start = _mm512_maskz_loadu_ps(first(width - left - c * WIDTH), more->bias + left + c * WIDTH);
-        for (int u = 0; u < n; u++) sum[u][c] = start;
+        EACH for (int u = 0; u < n; u++) sum[u][c] = start;
     }
     for (int64_t r = 0; r < more->ranks; r++) {
         __m512 w[COLUMNS];
         for (int c = 0; c < COLUMNS; c++)
             w[c] = _mm512_maskz_loadu_ps(first(width - left - c * WIDTH), more->b + r * width + left + c * WIDTH);
-        for (int u = 0; u < n; u++) {
+        EACH for (int u = 0; u < n; u++) {
             __m512 by = _mm512_set1_ps(more->thin[(i + u) * more->ranks + r]);
             for (int c = 0; c < COLUMNS; c++) sum[u][c] = _mm512_fmadd_ps(by, w[c], sum[u][c]);
         }
@@ -134,23 +135,29 @@ INLINE void tile(const int n, int64_t up, const half *x, const half *panel, int6
             for (int c = 0; c < COLUMNS; c++) sum[u][c] = _mm512_dpbf16_ps(sum[u][c], by, w[c]);
         }
     }
-    for (int u = 0; u < n; u++)
-        for (int c = 0; c < COLUMNS; c++)
-            _mm512_mask_storeu_ps(out + (i + u) * width + left + c * WIDTH, first(width - left - c * WIDTH), sum[u][c]);
+    EACH for (int u = 0; u < n; u++) EACH for (int c = 0; c < COLUMNS; c++)
+        _mm512_mask_storeu_ps(out + (i + u) * width + left + c * WIDTH, first(width - left - c * WIDTH), sum[u][c]);
 }
+
+#define TAKE(columns)               \
+    _Pragma("omp atomic capture") { \
+        columns = taken;            \
+        taken += PANEL;             \
+    }
 
 int64_t multiplies_bf16(void) { return 1; }
 
 /* out (rows, width) = x (rows, depth) w (depth, width) + what is added; all but w dense, of which one stride is 1.
- * Each thread has columns of its own. Not 0: no memory. */
+ * Each thread takes columns of its own, so that no sum is shared. Not 0: no memory. */
 int product_in_bf16(int64_t rows, int64_t depth, int64_t width, const float *x, const void *w, int64_t w_row,
-                 int64_t w_column, int64_t w_is_half, const float *bias, int64_t ranks, const float *thin,
-                 const float *b, float *out, int64_t threads) {
+                    int64_t w_column, int64_t w_is_half, const float *bias, int64_t ranks, const float *thin,
+                    const float *b, float *out, int64_t threads) {
     int64_t up = (depth + STEP - 1) / STEP * STEP;
     const Side states = {x, depth, 1, 0}, weight = {w, w_row, w_column, w_is_half};
     const Added more = {bias, thin, b, ranks};
     half *rounded_x = aligned_alloc(64, rows * up * sizeof(half));
     int failed = !rounded_x;
+    int64_t taken = 0; /* columns that some thread has, or will have next */
 #pragma omp parallel num_threads(threads)
     {
         half *panel = aligned_alloc(64, up * PANEL * sizeof(half));
@@ -159,14 +166,17 @@ int product_in_bf16(int64_t rows, int64_t depth, int64_t width, const float *x, 
             failed = 1;
 #pragma omp barrier
         if (!failed) {
-            if (omp_get_thread_num() * PANEL < width) fetch(&weight, depth, width, omp_get_thread_num() * PANEL, 0, 1);
+            int64_t left, next;
+            TAKE(left);
+            if (left < width) fetch(&weight, depth, width, left, 0, 1);
 #pragma omp for schedule(static)
             for (int64_t i = 0; i < rows; i++)
                 for (int64_t k = 0; k < up; k += STEP)
                     _mm512_store_si512(rounded_x + i * up + k, rounded(&states, i * depth + k, depth - k));
-            for (int64_t left = omp_get_thread_num() * PANEL; left < width; left += omp_get_num_threads() * PANEL) {
+            for (; left < width; left = next) {
+                TAKE(next);
                 pack(&weight, depth, up, width, left, panel);
-                int64_t i = 0, next = left + omp_get_num_threads() * PANEL;
+                int64_t i = 0;
 #define ROWS_OF(n) tile(n, up, rounded_x + i * up, panel, i, left, width, &more, out)
                 for (; i + TILE <= rows; i += TILE) {
                     if (next < width) fetch(&weight, depth, width, next, i / TILE, rows / TILE);
@@ -186,8 +196,8 @@ int product_in_bf16(int64_t rows, int64_t depth, int64_t width, const float *x, 
 
 int64_t multiplies_bf16(void) { return 0; }
 int product_in_bf16(int64_t rows, int64_t depth, int64_t width, const float *x, const void *w, int64_t w_row,
-                 int64_t w_column, int64_t w_is_half, const float *bias, int64_t ranks, const float *thin,
-                 const float *b, float *out, int64_t threads) {
+                    int64_t w_column, int64_t w_is_half, const float *bias, int64_t ranks, const float *thin,
+                    const float *b, float *out, int64_t threads) {
     return -1;
 }
 
