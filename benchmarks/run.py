@@ -2,7 +2,7 @@
 
 Every measurement is a process of its own (see ``arms.py``); the arms alternate, so that a machine whose speed drifts
 is as unfair to one as to the other, and what is reported is the median of the ratios of neighbours, with their range.
-Results go to ``benchmarks/results.json`` with the machine, the versions and the command; ``make docs`` makes the table
+Results go to ``benchmarks/results.json``, by machine, with the versions and the command; ``make docs`` makes the tables
 in ``docs/performance.md`` from them.
 """
 
@@ -22,6 +22,13 @@ from arms import CASES
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results.json"
+
+
+def generation() -> str:
+    """The processor's family and model, which its name may not tell."""
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    found = dict(reversed([[part.strip() for part in line.split(":", 1)] for line in lines if ":" in line]))
+    return ", ".join(f"{name.removeprefix('cpu ')} {found[name]}" for name in ("cpu family", "model") if name in found)
 
 
 def measure(case: str, arm: str) -> dict[str, Any]:
@@ -79,7 +86,7 @@ def compare(case: str, repeats: int) -> dict[str, Any]:
         "loss_difference": max(abs(second["loss"] - first["loss"]) for first, second in pairs),
         "matrix_product_flops": {"stock": median(one for one, _ in peaks), "ours": median(one for _, one in peaks)},
         "mfu": None
-        if CASES[case].layers  # what a run needs then depends on where its adapters are; not counted
+        if CASES[case].layers or "bf16" in CASES[case].arms  # what a run needs depends on where its adapters are
         else median(one["useful_flops"] / one["seconds"] / peak for one, (_, peak) in zip(ours, peaks, strict=True)),
     }
 
@@ -93,11 +100,12 @@ def main() -> None:
     from featherweight.engine.fast import kernels
     from featherweight.runs.directory import package_versions
 
-    known = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {"cases": {}}
-    known["machine"] = hardware.describe() | {"kernels": kernels.load() is not None}
-    known["versions"] = package_versions()
+    known = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {"machines": {}}
+    machine = hardware.describe() | {"kernels": kernels.load() is not None}
+    mine = known["machines"].setdefault(f"{machine['processor']}, {generation()}", {"cases": {}})
+    mine |= {"machine": machine, "versions": package_versions()}
     for case in arguments.cases or CASES:
-        known["cases"][case] = compare(case, arguments.repeats) | {
+        mine["cases"][case] = compare(case, arguments.repeats) | {
             "date": datetime.now(UTC).date().isoformat(),
             "command": shlex.join(["python", "benchmarks/run.py", case, "--repeats", str(arguments.repeats)]),
         }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,30 +19,33 @@ def _read(name: str) -> dict[str, Any]:
 
 
 def training() -> str:
-    """Ours against the stock script, from ``benchmarks/run.py``."""
-    results = _read("results")
+    """Ours against the stock script, from ``benchmarks/run.py``: a table a machine."""
+    return "\n".join(_trained(name, found) for name, found in _read("results")["machines"].items())
+
+
+def _trained(name: str, results: Mapping[str, Any]) -> str:
     machine, versions = results["machine"], results["versions"]
     lines = [
         "| case | first | second | samples/s | speed, median (range) | peak memory | loss differs by | MFU |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for name, one in results["cases"].items():
+    for case, one in results["cases"].items():
         first, second = one["samples_per_second"]
         low, high = one["speed_ratio_range"]
         mfu = "" if one["mfu"] is None else f"{one['mfu']:.2f}"
         less, more = (f"{size / 1e9:.2f}" for size in reversed(one["peak_memory_bytes"]))
         lines.append(
-            f"| `{name}` | {one['arms'][0]} | {one['arms'][1]} | {first:.1f}, {second:.1f} | "
+            f"| `{case}` | {one['arms'][0]} | {one['arms'][1]} | {first:.1f}, {second:.1f} | "
             f"**{one['speed_ratio']:.2f}x** ({low:.2f} to {high:.2f}, n = {one['repeats']}) | "
             f"{more}, {less} GB ({one['memory_ratio']:.2f}x) | {one['loss_difference']:.0e} | {mfu} |"
         )
     peaks = {
         arm: [one["matrix_product_flops"][arm] / 1e9 for one in results["cases"].values()] for arm in ("stock", "ours")
     }
-    used = ", ".join(f"{name} {version}" for name, version in versions.items() if name != "featherweight")
+    used = ", ".join(f"{package} {version}" for package, version in versions.items() if package != "featherweight")
     lines += [
         "",
-        f"{machine['cores']} cores of {machine['processor']}, {machine['memory_bytes'] / 2**30:.0f} GiB; fp32 matrix "
+        f"{machine['cores']} cores of {name}, {machine['memory_bytes'] / 2**30:.0f} GiB; fp32 matrix "
         f"product {min(peaks['stock']):.0f} to {max(peaks['stock']):.0f} GFLOP/s as PyTorch makes it, "
         f"{min(peaks['ours']):.0f} to {max(peaks['ours']):.0f} as ours; {used}. Each row: "
         "`python benchmarks/run.py CASE`; all: `make benchmark`.",

@@ -140,6 +140,7 @@ def data_section(target: str, value: str | None, assignments: Sequence[str], rea
 
 def quiet_libraries() -> None:
     """Our own progress is the only one; must run before transformers is imported."""
+    import logging
     import os
 
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
@@ -147,3 +148,6 @@ def quiet_libraries() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     os.environ.setdefault("TQDM_DISABLE", "1")  # transformers' bar for GGUF knows no other switch
+    logging.getLogger("bitsandbytes").setLevel(
+        logging.ERROR
+    )  # PEFT imports it; it misses kernels of its own

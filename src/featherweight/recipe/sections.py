@@ -257,7 +257,9 @@ class TrainingSection(Section):
     gradient_checkpointing: bool = Field(
         False, description="compute each block again in the backward pass: less memory, and a third more work"
     )
-    bf16: bool = False
+    bf16: bool = Field(
+        False, description="round what products multiply to bf16, in training and its evaluations; sums stay in fp32"
+    )
     fp16: bool = False
 
     @field_validator("optim")
