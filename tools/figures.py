@@ -339,6 +339,23 @@ def methods() -> str:
     return "\n".join([*lines, f"`python benchmarks/methods.py`, on {_machine(found)}, {found['date']}.", ""])
 
 
+def precision() -> str:
+    """What bf16 costs in accuracy, from ``benchmarks/precision.py``."""
+    found = json.loads((BENCHMARKS / "precision.json").read_text(encoding="utf-8"))
+    lines = []
+    for folder, one in found["models"].items():
+        model, _, rows = folder.rpartition("-")
+        told = one["verdict"]
+        low, high = told["confidence_interval"]
+        shown = "no worse" if told["non_inferior"] else "not shown to be no worse"
+        lines.append(
+            f"Accuracy in bf16 less that in fp32, {_MODELS[model]} on {int(rows):,} rows of SST-2, {told['seeds']} "
+            f"seeds each, on {told['rows']:,} rows that chose nothing: {told['difference']:+.4f} ({low:+.4f} to "
+            f"{high:+.4f}), {shown} by a margin of {told['margin']}; {told['discordant']:.2%} of the answers are right in one alone."
+        )
+    return "\n".join([*lines, f"`python benchmarks/precision.py`, on {_machine(found)}, {found['date']}.", ""])
+
+
 def _accuracy(run: dict[str, Any]) -> float:
     """Of the last weights, on test."""
     return float(run["curve"][-1]["test_accuracy"])

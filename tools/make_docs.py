@@ -32,7 +32,7 @@ def generated() -> dict[Path, str]:
         "architectures.md": architectures.table(),
         "performance.md": figures.training() + "\n" + figures.plan() + figures.scale(),
         "defaults.md": figures.defaults() + "\n" + figures.minutes(),
-        "methods.md": tuners.table() + "\n" + figures.methods(),
+        "methods.md": tuners.table() + "\n" + figures.methods() + "\n" + figures.precision(),
         "tasks.md": figures.tasks(),
         "reliability.md": reliability.table() + "\n" + reliability.figures(),
         "evidence.md": figures.evidence(),

@@ -148,6 +148,4 @@ def quiet_libraries() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     os.environ.setdefault("TQDM_DISABLE", "1")  # transformers' bar for GGUF knows no other switch
-    logging.getLogger("bitsandbytes").setLevel(
-        logging.ERROR
-    )  # PEFT imports it; it misses kernels of its own
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # PEFT imports it; it misses kernels of its own
