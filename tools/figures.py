@@ -351,7 +351,8 @@ def precision() -> str:
         lines.append(
             f"Accuracy in bf16 less that in fp32, {_MODELS[model]} on {int(rows):,} rows of SST-2, {told['seeds']} "
             f"seeds each, on {told['rows']:,} rows that chose nothing: {told['difference']:+.4f} ({low:+.4f} to "
-            f"{high:+.4f}), {shown} by a margin of {told['margin']}; {told['discordant']:.2%} of the answers are right in one alone."
+            f"{high:+.4f}), {shown} by a margin of {told['margin']}; {told['discordant']:.2%} of the "
+            "answers are right in one alone."
         )
     return "\n".join([*lines, f"`python benchmarks/precision.py`, on {_machine(found)}, {found['date']}.", ""])
 
