@@ -24,6 +24,18 @@ os.environ["TRANSFORMERS_VERBOSITY"] = "error"
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 
 
+# Files of which few tests take long: they begin first, so that no processor waits for the last of them.
+LONG = [
+    "test_readme", "test_reliability", "test_tuners", "test_embedded", "test_defaults", "test_notebook",
+    "test_contracts", "test_golden", "test_run", "test_hub", "test_many_classes", "test_faults_archives",
+]  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {f"{name}.py": place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: places.get(item.path.name, len(LONG)))
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread() -> None:
     """Tiny tensors gain nothing from a second thread and lose much to a busy machine."""

@@ -76,7 +76,9 @@ class TestCosine:
         np.testing.assert_allclose(saved.answers["value"], line(cosines[saved.ids]), atol=2e-3)
         expected = spearmanr(cosines[saved.ids], saved.truth).statistic
         assert expected < -0.5, "the line falls, and the answers rank as the truth does"
-        assert metrics["baselines"]["cosine"]["eval_spearman"] == pytest.approx(-expected, abs=0.02)
+        # Of the answers themselves: rounding ranks those of pairs that are alike, and not alike on all processors.
+        told = spearmanr(saved.answers["value"], saved.truth).statistic
+        assert metrics["baselines"]["cosine"]["eval_spearman"] == pytest.approx(told, abs=1e-6)
 
     def test_the_gain_over_it_is_told_by_spearman_too(self, models: Models, tmp_path: Path) -> None:
         train = tiny.save_jsonl(tmp_path / "t.jsonl", alike(90))

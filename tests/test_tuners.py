@@ -170,8 +170,8 @@ class TestProof:
     def test_a_faster_module_that_answers_otherwise_is_an_error(self, monkeypatch: pytest.MonkeyPatch) -> None:
         original = lora._LoRALinear.apply
 
-        def wrong(states: Any, a: Any, b: Any, weight: Any, bias: Any, scale: float, mask: Any) -> Any:
-            return original(states, a, b, weight, bias, 1.01 * scale, mask)  # type: ignore[no-untyped-call]
+        def wrong(states: Any, a: Any, b: Any, base: Any, scale: float, mask: Any) -> Any:
+            return original(states, a, b, base, 1.01 * scale, mask)  # type: ignore[no-untyped-call]
 
         execution, model = run_as_tuned("lora")
         monkeypatch.setattr(lora._LoRALinear, "apply", wrong)
