@@ -114,8 +114,8 @@ class Injector:
         self._server.stdout.close()
 
 
-def serve(library: str, folder: Path) -> None:
-    """Import everything, then fork a child for each line of standard input."""
+def import_everything() -> None:
+    """What a run and most other commands import."""
     import datasets
     import jinja2
     import peft
@@ -133,6 +133,11 @@ def serve(library: str, folder: Path) -> None:
     assert all([datasets, jinja2, peft, pyarrow, rich, sklearn, transformers, workflow, BertForSequenceClassification])
     assert all([get_scheduler, get_parameter_names])
     torch.set_num_threads(1)
+
+
+def serve(library: str, folder: Path) -> None:
+    """Import everything, then fork a child for each line of standard input."""
+    import_everything()
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     for line in sys.stdin:

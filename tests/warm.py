@@ -1,0 +1,144 @@
+"""The command in processes of its own that find all libraries imported, which takes longer than most of what they do.
+
+One process imports everything once and forks a child for each command line. What libraries read of the environment when
+they are imported is then settled, so whoever sets anything but our own variables gets a process from the beginning.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+_OURS = "FEATHERWEIGHT_"
+_FILES = ("stdin", "stdout", "stderr")
+
+
+class Warm:
+    """The forking process, begun when it is first asked, in the environment of now."""
+
+    def __init__(self) -> None:
+        self._server: subprocess.Popen[str] | None = None
+        self._environment = dict(os.environ)
+        self._folder = tempfile.TemporaryDirectory()
+
+    def fits(self) -> bool:
+        """Whether the environment is as it is where libraries are imported."""
+        return _without_ours(os.environ) == _without_ours(self._environment)
+
+    def run(self, arguments: Sequence[str], cwd: Path, given: str, timeout: float) -> subprocess.CompletedProcess[str]:
+        """One command line with ``given`` on its standard input.
+
+        Raises:
+            subprocess.TimeoutExpired: it took longer, and was killed.
+        """
+        server = self._begin()
+        assert server.stdin is not None
+        assert server.stdout is not None
+        files = {name: Path(self._folder.name) / name for name in _FILES}
+        files["stdin"].write_text(given, encoding="utf-8")
+        request = {
+            "arguments": list(arguments), "cwd": str(cwd), "environment": dict(os.environ), "timeout": timeout,
+            "files": [str(path) for path in files.values()],
+        }  # fmt: skip
+        server.stdin.write(json.dumps(request) + "\n")
+        server.stdin.flush()
+        code = json.loads(server.stdout.readline())
+        if code is None:
+            raise subprocess.TimeoutExpired(list(arguments), timeout)
+        output, errors = (files[name].read_text(encoding="utf-8") for name in ("stdout", "stderr"))
+        return subprocess.CompletedProcess(list(arguments), code, output, errors)
+
+    def close(self) -> None:
+        if self._server is not None:
+            assert self._server.stdin is not None
+            assert self._server.stdout is not None
+            self._server.stdin.close()
+            self._server.wait(30)
+            self._server.stdout.close()
+        self._folder.cleanup()
+
+    def _begin(self) -> subprocess.Popen[str]:
+        if self._server is None:
+            self._server = subprocess.Popen(
+                [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+                env=self._environment,
+            )  # fmt: skip
+        return self._server
+
+
+def _without_ours(environment: Mapping[str, str]) -> dict[str, str]:
+    # pytest says there which test is running
+    return {key: value for key, value in environment.items() if not key.startswith((_OURS, "PYTEST_"))}
+
+
+def serve() -> None:
+    """Import everything, then fork a child for each line of standard input."""
+    from injector import import_everything
+
+    from featherweight.cli.arguments import quiet_libraries
+
+    quiet_libraries()
+    import_everything()
+    requests, answers = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w", buffering=1)
+    for number in (0, 1):
+        os.dup2(os.open(os.devnull, os.O_RDWR), number)
+    for line in requests:
+        request = json.loads(line)
+        child = os.fork()
+        if child == 0:
+            _child(request)
+        answers.write(json.dumps(_waited(child, request["timeout"])) + "\n")
+
+
+def _waited(child: int, timeout: float) -> int | None:
+    """The exit code; None where it had to be killed."""
+    end = time.monotonic() + timeout
+    while time.monotonic() < end:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.005)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return None
+
+
+def _child(request: dict[str, Any]) -> None:
+    code: Any = 1
+    try:
+        flags = (os.O_RDONLY, *[os.O_WRONLY | os.O_CREAT | os.O_TRUNC] * 2)
+        for number, (path, flag) in enumerate(zip(request["files"], flags, strict=True)):
+            os.dup2(os.open(path, flag), number)
+        for number, name in enumerate(_FILES):
+            stream = io.TextIOWrapper(os.fdopen(number, "wb" if number else "rb"), "utf-8", line_buffering=number == 2)
+            setattr(sys, name, stream)
+        os.chdir(request["cwd"])
+        os.environ.clear()
+        os.environ.update(request["environment"])
+        from featherweight import cli
+
+        code = cli.main(request["arguments"])
+    except SystemExit as exit:  # argparse's
+        code = exit.code or 0
+    except BaseException:  # noqa: BLE001
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            if not stream.closed:
+                stream.flush()
+        os._exit(code)
+
+
+if __name__ == "__main__":
+    serve()
