@@ -27,7 +27,7 @@ Models = Callable[[str], Path]
 
 needs_kernel = pytest.mark.skipif(not works_in_bf16("compiled"), reason="no kernel for bf16 on this processor")
 WAYS = [name if name != "compiled" else pytest.param(name, marks=needs_kernel) for name in IN_BF16]
-SHAPES = [(1, 1, 1), (7, 33, 17), (11, 384, 100), (64, 50, 48), (25, 32, 145)]
+SHAPES = [(0, 8, 8), (1, 1, 1), (7, 33, 17), (11, 384, 100), (64, 50, 48), (25, 32, 145)]
 
 
 @pytest.fixture(params=WAYS)
@@ -45,7 +45,7 @@ def drawn(*shape: int) -> torch.Tensor:
 def apart(one: torch.Tensor, other: torch.Tensor) -> float:
     """The greatest difference."""
     assert one.shape == other.shape
-    return float((one.detach().double() - other.detach().double()).abs().max())
+    return float((one.detach().double() - other.detach().double()).abs().max()) if one.numel() else 0.0
 
 
 @needs_kernel
@@ -64,7 +64,7 @@ def test_sums_of_rounded_numbers_are_those_of_fp32(
     expected = states.bfloat16().double() @ weight.bfloat16().double() + whole
     assert apart(found, expected) < 1e-6 * depth
     unrounded = states.double() @ weight.double() + whole
-    assert apart(found, unrounded) > 1e-4, "a product in fp32 is another"
+    assert not rows or apart(found, unrounded) > 1e-4, "a product in fp32 is another"
 
 
 @needs_kernel

@@ -29,7 +29,7 @@ def product_in_bf16(
     states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None, added: LowRank | None = None
 ) -> torch.Tensor:
     """The same of states and weight rounded to bf16, on a processor."""
-    return IN_BF16[probe().bf16_product](states, weight, bias, added)
+    return IN_BF16[probe().bf16_product if plain(states) else DEFAULT](states, weight, bias, added)
 
 
 def kept_product(weight: torch.Tensor) -> KeptProduct:

@@ -1,6 +1,5 @@
 /* Matrix products of numbers rounded to bf16, summed in fp32, with what a linear layer adds to them. */
 #include "vector.h"
-#include <omp.h>
 
 #if defined(__AVX512BF16__) && defined(__AVX512BW__)
 
@@ -155,7 +154,7 @@ int product_in_bf16(int64_t rows, int64_t depth, int64_t width, const float *x, 
     int64_t up = (depth + STEP - 1) / STEP * STEP;
     const Side states = {x, depth, 1, 0}, weight = {w, w_row, w_column, w_is_half};
     const Added more = {bias, thin, b, ranks};
-    half *rounded_x = aligned_alloc(64, rows * up * sizeof(half));
+    half *rounded_x = aligned_alloc(64, (rows * up + STEP) * sizeof(half)); /* of no rows, too, it is no null */
     int failed = !rounded_x;
     int64_t taken = 0; /* columns that some thread has, or will have next */
 #pragma omp parallel num_threads(threads)
