@@ -86,7 +86,8 @@ def compare(case: str, repeats: int) -> dict[str, Any]:
         "loss_difference": max(abs(second["loss"] - first["loss"]) for first, second in pairs),
         "matrix_product_flops": {"stock": median(one for one, _ in peaks), "ours": median(one for _, one in peaks)},
         "mfu": None
-        if CASES[case].layers or "bf16" in CASES[case].arms  # what a run needs depends on where its adapters are
+        # What a run needs depends on where its adapters are; and the peak is that of fp32.
+        if CASES[case].layers or "bf16" in CASES[case].arms
         else median(one["useful_flops"] / one["seconds"] / peak for one, (_, peak) in zip(ours, peaks, strict=True)),
     }
 

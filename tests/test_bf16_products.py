@@ -240,3 +240,8 @@ def test_a_stopped_run_resumes_to_the_same_bytes(
 def test_without_a_compiler_pytorch_multiplies(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernels, "load", lambda: None)
     assert [name for name in IN_BF16 if works_in_bf16(name)] == ["PyTorch"]
+
+
+def test_the_kernel_is_not_asked_of_another_device() -> None:
+    """It would read a GPU's addresses as the processor's."""
+    assert [name for name in IN_BF16 if works_in_bf16(name, "cuda")] == ["PyTorch"]

@@ -148,7 +148,7 @@ def _measure() -> Probe:
     product = _choose(products, DEFAULT, _WORTH_OF_LIBRARY if quiet else _WORTH)
     budgets, quiet_too = _rates({budget: _product(budget, PRODUCTS[product]) for budget in _BUDGETS})
     rows, rounds = (_ROWS, _ROUNDS) if has_bf16() else (_FEW_ROWS, 1)
-    ways = {name: partial(way, added=None) for name, way in IN_BF16.items() if works_in_bf16(name)}
+    ways = {name: partial(way, added=None) for name, way in IN_BF16.items() if works_in_bf16(name, _device())}
     in_bf16 = _rates({name: _product(rows, way) for name, way in ways.items()}, rounds)[0]
     before = torch.get_num_threads()
     threads = {before: products[product]}

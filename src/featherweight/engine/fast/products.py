@@ -90,12 +90,12 @@ def _bf16_by_kernel(
 IN_BF16: dict[str, Multiply] = {"PyTorch": _bf16_by_pytorch, "compiled": _bf16_by_kernel}
 
 
-def works_in_bf16(name: str) -> bool:
-    """Whether this machine has it."""
+def works_in_bf16(name: str, device: str = "cpu") -> bool:
+    """Whether this machine has it for tensors on this device; our kernel reads memory of the processor's alone."""
     if name == DEFAULT:
         return True
     compiled = kernels.load()
-    return compiled is not None and compiled.multiplies_bf16()
+    return device == "cpu" and compiled is not None and compiled.multiplies_bf16()
 
 
 def works(name: str, device: str = "cpu") -> bool:

@@ -8,8 +8,8 @@ typedef uint16_t half; /* bf16 */
 #define STEP 32   /* numbers of bf16 in a vector; what is multiplied is filled up with zeros to a multiple */
 #define COLUMNS 3 /* vectors of sums beside each other */
 #define PANEL (COLUMNS * WIDTH)
-#define EACH _Pragma("GCC unroll 8") /* or the sums would not stay in registers */
 #define TILE 8    /* and below each other: 24 sums, 3 of W and 1 of x are in registers */
+#define EACH _Pragma("GCC unroll 8") /* or the sums would not stay there */
 
 /* One side of a product: fp32 or bf16, by strides. */
 typedef struct {
