@@ -24,6 +24,7 @@ class Sample:
         text: the column that a predictor is asked about.
         data: further keys of the recipe's section.
         form: of the texts, where they are not one each, and short.
+        model: that it is tried on, by what ``tiny`` calls it.
     """
 
     task: str
@@ -32,6 +33,7 @@ class Sample:
     text: str = "text"
     data: dict[str, Any] = field(default_factory=dict)
     form: str = ""
+    model: str = "bert"
 
     @property
     def name(self) -> str:
@@ -39,7 +41,9 @@ class Sample:
 
     def asked(self, row: Row) -> Any:
         """What a predictor is asked of a row."""
-        return {"text": row["premise"], "text_pair": row["hypothesis"]} if self.form == "pairs" else row[self.text]
+        if self.form == "pairs":
+            return {"text": row["premise"], "text_pair": row["hypothesis"]}
+        return row if self.task == "causal-lm" else row[self.text]
 
     def save(self, folder: Path, count: int) -> Path:
         return tiny.save_jsonl(folder / f"{self.name}.jsonl", self.rows(count))
@@ -120,6 +124,13 @@ def _part_of_speech(word: str) -> str:
     return "ADJ" if word in tiny.GOOD + tiny.BAD else "NOUN"
 
 
+def _completed(draw: random.Random, index: int) -> tuple[list[str], Row]:
+    """The completion repeats the word of the prompt that tells."""
+    telling = draw.choice(tiny.GOOD if index % 2 else tiny.BAD)
+    words = _words(draw, telling)
+    return words, {"prompt": " ".join(words), "completion": f" the {telling} {'film' if index % 2 else 'plot'}"}
+
+
 SAMPLES = [
     Sample("sequence-classification", "label", lambda count: _distinct(count, _labelled)),
     Sample("multi-label-classification", "labels", lambda count: _distinct(count, _several)),
@@ -135,5 +146,6 @@ SAMPLES = [
         data={"long_texts": "stride", "max_length": 12, "stride": 2},
         form="windows",
     ),
+    Sample("causal-lm", "text", lambda count: _distinct(count, _completed), "prompt", model="llama-lm"),
     Sample("ordinal-regression", "ordinal", lambda count: _distinct(count, _ranked)),  # that of tests/package
 ]

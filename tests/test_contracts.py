@@ -30,7 +30,7 @@ from featherweight import registry, workflow
 from featherweight.answers import Answer, statistics_of
 from featherweight.engine.running.batches import targets_of
 from featherweight.engine.training.optimizers import Optimizer
-from featherweight.errors import FeatherweightError, ModelError
+from featherweight.errors import ConfigError, FeatherweightError, ModelError
 from featherweight.evidence.baselines import Baseline, Probe, applies
 from featherweight.evidence.data.checks import Check, checks_of
 from featherweight.evidence.exhibits import Exhibit, exhibits_of
@@ -130,8 +130,8 @@ def test_a_kind_of_answer_names_what_is_there(name: str) -> None:
     for names, table in ((kind.baselines, BASELINES), (kind.checks, CHECKS), (kind.exhibits, EXHIBITS)):
         assert set(names) <= set(table)
         assert len(set(names)) == len(names)
-    assert kind.probe in kind.baselines
-    assert missing(BASELINES[kind.probe], Probe) == []
+    assert not kind.probe or kind.probe in kind.baselines
+    assert not kind.probe or missing(BASELINES[kind.probe], Probe) == []
     assert kind.knows_nothing[0] in kind.baselines
     named = [one.name for one in statistics_of(kind)]
     titles = [one.title for one in statistics_of(kind)]
@@ -156,7 +156,9 @@ class Tried:
         self.kind: Answer = self.task.answer
         self.examples: Examples = examples["train"]
         self.truth = self.examples.truth
-        self.encoding: Encoding = self.task.encode(self.examples, tiny.tokenizer("bert"), cutting)
+        self.encoding: Encoding = self.task.encode(
+            self.examples, tiny.tokenizer(sample.model.removesuffix("-lm")), cutting
+        )
         self.outputs = self.drawn(0)
         self.answers = self.kind.of_outputs(self.outputs, {})
 
@@ -268,12 +270,21 @@ def test_replies_keep_to_their_schema(sample: Sample, tried: Try) -> None:
     for reply in replies:
         require_reply(one.kind, json.loads(json.dumps(reply)))
         assert isinstance(one.kind.line(reply), str)
+    for reply in in_files(one, replies):
+        require_reply(one.kind, json.loads(json.dumps(reply)))
         assert list(one.kind.cells(reply, True)) == [field.name for field in one.kind.fields(options)]
         assert set(one.kind.cells(reply, False)) <= {
             key for cells in one.kind.possible_cells(False, options) for key in cells
         }
     with pytest.raises(jsonschema.ValidationError):
         require_reply(one.kind, dict.fromkeys(replies[0]))
+
+
+def in_files(one: Tried, replies: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What is written into files: of text what the model writes, whatever else it is asked elsewhere."""
+    if not one.task.scores_tokens:
+        return replies
+    return list(one.kind.reply(one.kind.of_written(["a film", ""], [2, 1], [False, True]), (), {}))  # type: ignore[attr-defined]
 
 
 def require_reply(kind: Answer | type[Answer], reply: Mapping[str, Any]) -> None:
@@ -352,7 +363,7 @@ _TIMES = ("runtime", "per_second", "cost", "seconds", "memory", "saves", "reliab
 
 def content_of(sample: Sample, method: str, models: Models, folder: Path) -> dict[str, Any]:
     rows = sample.save(folder, ROWS)
-    content = tiny.recipe(models("bert"), rows, data=sample.data, method={"name": method}, training=TRAINING)
+    content = tiny.recipe(models(sample.model), rows, data=sample.data, method={"name": method}, training=TRAINING)
     return {**content, "task": sample.task, "name": sample.name}
 
 
@@ -375,6 +386,17 @@ def runs(models: Models, tmp_path_factory: pytest.TempPathFactory) -> Callable[[
 Runs = Callable[[Sample, str], Path]
 
 
+def has_nothing_to_train(sample: Sample, method: str) -> bool:
+    return bool(METHODS[method].trains_head_alone and TASKS[sample.task].scores_tokens)
+
+
+def test_a_method_that_trains_the_head_alone_is_refused_where_none_is_fresh(models: Models, tmp_path: Path) -> None:
+    (sample,) = (one for one in KNOWN if has_nothing_to_train(one, "linear-probe"))
+    content = content_of(sample, "linear-probe", models, tmp_path)
+    with pytest.raises(ConfigError, match=r"method\.name: linear-probe trains a fresh head"):
+        workflow.run(recipes.parse(content), tmp_path / "run")
+
+
 def of_methods(function: Any) -> Any:
     """Each of them; but for the usual one they wait for the slow tests, and forms of texts, of which no method knows,
     are tried with that one alone. PEFT's other tuners are one class with other options, and have ``test_tuners.py``."""
@@ -385,7 +407,7 @@ def of_methods(function: Any) -> Any:
         for method in METHODS
         if method not in beside
         for sample in KNOWN
-        if method == usual or not sample.form
+        if (method == usual or not sample.form) and not has_nothing_to_train(sample, method)
     ]
     return pytest.mark.parametrize(("sample", "method"), tried)(function)
 
@@ -520,6 +542,13 @@ def test_the_report_holds_every_exhibit(sample: Sample, method: str, runs: Runs,
     assert list(metrics["baselines"]) == [name for name in named if applies(name, one.examples, one.kind)]
 
 
+def of_next_tokens(logits: Any, ids: Any) -> Any:
+    """At each token the log-probability of the next, and whether it is the likeliest; of the last, none."""
+    logs, wanted = torch.from_numpy(logits).double().log_softmax(dim=1), torch.tensor([*ids[1:], 0])
+    likeliest = logs.argmax(dim=1) == wanted
+    return torch.stack([logs.gather(1, wanted[:, None])[:, 0], likeliest.double()], dim=1).float().numpy()
+
+
 @of_methods
 def test_stock_libraries_answer_as_the_run_by_its_card(sample: Sample, method: str, runs: Runs) -> None:
     run = runs(sample, method)
@@ -531,6 +560,8 @@ def test_stock_libraries_answer_as_the_run_by_its_card(sample: Sample, method: s
     for row in predictor.backend.tokenise(questions):
         with torch.no_grad():
             windows = [model(input_ids=torch.tensor([list(one.ids)])).logits[0].numpy() for one in row.windows()]
+        if predictor.task.scores_tokens:
+            windows = [of_next_tokens(windows[0], row.ids)]
         found.append(np.mean(windows, axis=0) if row.reads is None else windows[0][list(row.reads)])
     ends = np.cumsum([0, *map(len, found)])
     ragged = predictor.task.reads_tokens
@@ -550,7 +581,8 @@ def test_an_export_answers_as_its_run_or_says_why_not(sample: Sample, format: st
     except FeatherweightError as error:
         assert len(str(error).splitlines()) == 1
         assert not (tmp_path / "out").exists()
-        assert not EXPORTS[format].is_exact, f"a tiny encoder can be had as {format}: {error}"
+        refused = TASKS[sample.task].scores_tokens and "writes token by token" in str(error)
+        assert refused or not EXPORTS[format].is_exact, f"a tiny encoder can be had as {format}: {error}"
         return
     assert found["format"] == format
     asked, expected = saved_replies(run, sample)

@@ -97,12 +97,18 @@ def tokenizer(kind: str) -> Any:
 def save_model(
     folder: Path, kind: str, *, head: Sequence[str] | None = None, dropout: float = 0.0, seed: int = 0
 ) -> Path:
-    """A model folder as a hub has it: an encoder without a head, or a classifier where ``head`` names its labels."""
+    """A model folder as a hub has it: an encoder without a head, a classifier where ``head`` names its labels, or what
+    continues texts where the kind ends with ``-lm``."""
     import torch
-    from transformers import AutoModel, AutoModelForSequenceClassification
+    from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSequenceClassification
 
     torch.manual_seed(seed)
-    if head is None:
+    continues, kind = kind.endswith("-lm"), kind.removesuffix("-lm")
+    if continues:
+        words = vocabulary()
+        ends = {"bos_token_id": None, "eos_token_id": words["<|endoftext|>"], "pad_token_id": words["[PAD]"]}
+        model = AutoModelForCausalLM.from_config(config(kind, dropout, initializer_range=0.3, **ends))
+    elif head is None:
         model = AutoModel.from_config(config(kind, dropout, initializer_range=0.3))
     else:
         labels = {"id2label": dict(enumerate(head)), "label2id": {name: index for index, name in enumerate(head)}}

@@ -26,7 +26,7 @@ from featherweight.statistics.additive import Additive, Statistic, mean_of
 from featherweight.tasks import heads, losses
 from featherweight.tasks.heads import HeadPlan
 from featherweight.tasks.loading import Loading
-from featherweight.tasks.reading import encoding, numbers
+from featherweight.tasks.reading import encoding, numbers, tokens
 from featherweight.tasks.reading.questions import whole_text
 from featherweight.tasks.reading.splits import complete, require_labelled, require_train
 from featherweight.tasks.reading.splits import sample as sampled
@@ -221,6 +221,7 @@ class OrdinalRegression:
     peft_task_type: ClassVar[str] = "SEQ_CLS"
     hub_tag: ClassVar[str] = "text-classification"
     reads_tokens: ClassVar[bool] = False
+    scores_tokens: ClassVar[bool] = False
     Columns: ClassVar[type[DataSection]] = RankColumns
 
     def __init__(self, answer: Any) -> None:
@@ -275,6 +276,9 @@ class OrdinalRegression:
 
     def questions(self, given: Sequence[Any]) -> list[Any]:
         return list(map(whole_text, given))
+
+    def tokenise(self, asked: Any, tokenizer: Any, cutting: Any) -> Any:
+        return tokens.encode(asked, tokenizer, cutting)
 
     def encode(self, examples: Any, tokenizer: Any, cutting: Any) -> Any:
         return encoding.of_rows(examples, tokenizer, cutting)

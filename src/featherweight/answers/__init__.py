@@ -60,7 +60,7 @@ class Answer(Protocol):
         fewest_steps: under which training is longer where a recipe leaves its length open (``docs/defaults.md``).
         statistics: the first is the headline.
         baselines: names in ``BASELINES``, the cheapest first.
-        probe: the one among them whose fit is the output layer of a fresh head.
+        probe: the one among them whose fit is the output layer of a fresh head; empty where no head is ever fresh.
         checks: names in ``CHECKS``, in the order in which a reader hears of what they find.
         exhibits: names in ``EXHIBITS``, in the order of the report.
         described: how the truth of a split is described.

@@ -17,6 +17,9 @@ from featherweight.export import Subject
 from featherweight.export.merged import merge
 from featherweight.process.quiet import quiet
 from featherweight.records.questions import columns_of
+from featherweight.registry import DEFAULT_TASK, TASKS
+from featherweight.runs.directory import FACTS
+from featherweight.sources.json_files import read_json
 from featherweight.sources.trial_texts import Frame, with_kinds
 
 MODEL = "model.onnx"
@@ -35,6 +38,7 @@ class Onnx:
 
     def require(self, artefact: Path) -> None:
         require_packages()
+        refuse_writers(artefact)
 
     def write(self, subject: Subject, folder: Path) -> None:
         write_tokenizer(subject, folder / "tokenizer.json")
@@ -45,6 +49,17 @@ def require_packages() -> None:
     """Raises ConfigError, with what to install, where the packages for ONNX are missing."""
     if missing := [name for name in _NEEDED if importlib.util.find_spec(name) is None]:
         raise ConfigError(f"--format: ONNX needs {', '.join(missing)}; run: pip install 'featherweight[export]'")
+
+
+def refuse_writers(artefact: Path) -> None:
+    """Raises ConfigError for a model that writes text, which takes more than one pass through a graph."""
+    path = artefact / FACTS
+    task = read_json(path).get("task", DEFAULT_TASK) if path.is_file() else DEFAULT_TASK
+    if TASKS[task].scores_tokens:
+        raise ConfigError(
+            f"--format: a model for {task} writes token by token, which this graph does not; export it as 'merged' or "
+            "'adapter'"
+        )
 
 
 class _Logits(torch.nn.Module):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from featherweight.export import Subject
-from featherweight.export.onnx import MODEL, require_packages, write_graph, write_tokenizer
+from featherweight.export.onnx import MODEL, refuse_writers, require_packages, write_graph, write_tokenizer
 
 
 class OnnxInt8:
@@ -17,6 +17,7 @@ class OnnxInt8:
 
     def require(self, artefact: Path) -> None:
         require_packages()
+        refuse_writers(artefact)
 
     def write(self, subject: Subject, folder: Path) -> None:
         write_tokenizer(subject, folder / "tokenizer.json")

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from featherweight.inference.predictor import Predictor
+from featherweight.records.answers import Answers
 from featherweight.records.cutting import Cutting
 from featherweight.records.questions import Question, Tokens
 from featherweight.tasks import Task
+
+if TYPE_CHECKING:
+    from featherweight.inference.predictor import Backend, Predictor
 
 _CHARACTERS_PER_TOKEN = 4
 
@@ -63,9 +66,14 @@ class OwnModel:
 
     def answer(self, names: Sequence[str], ready: Sequence[Ready]) -> list[dict[str, Any]]:
         kind, options = self._predictor.kind, self._predictor.options
-        answers = kind.of_outputs(self._predictor.backend.outputs([one.tokens for one in ready]), options)
+        answers = self._predictor.backend.answers([one.tokens for one in ready], options)
         replies = kind.reply(answers, [one.question for one in ready], options)
         return [prediction(reply, one) for reply, one in zip(replies, ready, strict=True)]
+
+
+def answers_of(backend: Backend, rows: Sequence[Tokens], options: Mapping[str, Any]) -> Answers:
+    """Answers from what the model's head gives."""
+    return backend.task.answer.of_outputs(backend.outputs(rows), options)
 
 
 def prediction(reply: dict[str, Any], ready: Ready) -> dict[str, Any]:

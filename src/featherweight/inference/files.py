@@ -130,6 +130,8 @@ def _given_in(found: Sequence[Any], task: Task) -> Any:
     text, *pair = ("" if cell is None else cell for cell in found)
     if pair:
         return {"text": text, "text_pair": pair[0]}
+    if task.scores_tokens:
+        return {"prompt": cells.parsed(text) or ""}
     return (cells.parsed(text) or "") if task.reads_tokens else text
 
 

@@ -249,6 +249,8 @@ def execution_of(loaded: LoadedModel) -> Execution:
     plain = adapters.base_of(model)
     frame = Frame.of(loaded.tokenizer)
     execution = Execution(plain, loaded.tokenizer.pad_token_id, frame=frame, reads_tokens=loaded.task.reads_tokens)
+    if loaded.task.scores_tokens:
+        execution.score_next_tokens(plain)
     if plain is not model:
         execution.adopt(model)
     return execution
@@ -284,11 +286,13 @@ def _load_base(task: Task, source: ModelSource, origin: Origin) -> tuple[Any, An
 def _load_plain(name: str, fresh: Callable[[], Task] | None) -> LoadedModel:
     source = models.find(name)
     task = stored_task(models.load_config(source))
+    if task is not None and task.scores_tokens and fresh is not None:
+        task = fresh()  # a model that continues texts was not tuned for anything yet
     if task is None and fresh is None:
         raise ModelError(f"{name}: has no head, so it can't answer; tune it first")
     task = task or fresh()  # type: ignore[misc]
     model, tokenizer, _ = heads.load(task.head(), source, ModelSection(name=name))
-    max_length, _ = lengths.usable(tokenizer, model, None)
+    max_length, _ = lengths.usable(tokenizer, model, None, task.Columns.longest)
     return LoadedModel(name, task, model, tokenizer, Cutting(max_length))
 
 

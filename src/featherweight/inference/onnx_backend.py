@@ -13,14 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featherweight.errors import ConfigError, ModelError, first_line
+from featherweight.inference.backends import answers_of
 from featherweight.inference.facts import read_facts
+from featherweight.records.answers import Answers
 from featherweight.records.batching import by_tokens, of_equal
 from featherweight.records.cutting import Cutting, pooled
 from featherweight.records.questions import Question, Tokens, columns_of
 from featherweight.records.rows import UNSEEN, Column, Encoding, Ragged
 from featherweight.runs.directory import FACTS
 from featherweight.tasks import Task, task_of
-from featherweight.tasks.reading import tokens
 from featherweight.tasks.reading.tokens import FileTokenizer
 
 _TOKEN_BUDGET = 1024
@@ -86,7 +87,10 @@ class OnnxBackend:
 
     def tokenise(self, asked: Sequence[Question]) -> list[Tokens]:
         with self._tokenizing:
-            return tokens.encode(asked, self._tokenizer, self.cutting)
+            return self.task.tokenise(asked, self._tokenizer, self.cutting)
+
+    def answers(self, rows: Sequence[Tokens], options: Mapping[str, Any]) -> Answers:
+        return answers_of(self, rows, options)
 
     def outputs(self, rows: Sequence[Tokens]) -> Column:
         encoding = Encoding.asked(rows, self.cutting.pool)

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from featherweight.errors import ConfigError
 from featherweight.process.imports import importing_models
 from featherweight.records.answers import Answers, joined
 from featherweight.records.cutting import Cutting
@@ -50,6 +51,10 @@ class Backend(Protocol):
         read."""
         ...
 
+    def answers(self, rows: Sequence[Tokens], options: Mapping[str, Any]) -> Answers:
+        """Answers from that; of rows that are to be continued, what the model writes."""
+        ...
+
 
 class Predictor:
     """Answers one text, many or a stream, in the order given. Threads may share one.
@@ -80,20 +85,24 @@ class Predictor:
 
     def stream(self, asked: Iterable[Any]) -> Iterator[dict[str, Any]]:
         """The same, lazily and with bounded memory, whatever the number of texts."""
-        for questions, outputs in self.blocks(asked):
-            yield from self.kind.reply(self.kind.of_outputs(outputs, self.options), questions, self.options)
+        for questions, rows in self._tokenised(asked):
+            yield from self.kind.reply(self.backend.answers(rows, self.options), questions, self.options)
 
     def answers(self, asked: Iterable[Any]) -> Answers:
         """Answers as numbers, in the order of the texts."""
-        blocks = [self.kind.of_outputs(outputs, self.options) for _, outputs in self.blocks(asked)]
+        blocks = [self.backend.answers(rows, self.options) for _, rows in self._tokenised(asked)]
         return joined(blocks) if blocks else self.kind.of_outputs(self._nothing(), self.options)
 
     def blocks(self, asked: Iterable[Any]) -> Iterator[tuple[list[Question], Column]]:
         """The questions, some at a time, with what the model's head gives for them."""
+        for questions, rows in self._tokenised(asked):
+            yield questions, self.backend.outputs(rows)
+
+    def _tokenised(self, asked: Iterable[Any]) -> Iterator[tuple[list[Question], list[Tokens]]]:
         iterator = iter(asked)
         while block := list(islice(iterator, _BLOCK)):
             questions = [given if isinstance(given, Question) else self.question(given) for given in block]
-            yield questions, self.backend.outputs(self.backend.tokenise(questions))
+            yield questions, self.backend.tokenise(questions)
 
     def question(self, given: Any) -> Question:
         """What is given, as the model is asked it. Raises DataError where it is nothing that this model answers."""
@@ -153,6 +162,7 @@ def load_predictor(
     calibrated: bool = False,
     max_error_rate: float | None = None,
     base_model: str | None = None,
+    generation: Mapping[str, Any] | None = None,
 ) -> Predictor:
     """Load a run, an adapter, a model or an export for answering.
 
@@ -161,14 +171,19 @@ def load_predictor(
         max_error_rate: abstain where the answers would be wrong more often, by the threshold that the run found on
             held-out rows for this rate; probabilities are calibrated then.
         base_model: where an adapter's base model is on this machine; where the adapter says itself if None.
+        generation: how text is written: ``max_new_tokens``, ``temperature``, ``top_p``, ``seed``.
 
     Raises:
         ModelError: it can't be found, trusted or read, or no temperature was fitted for it.
-        ConfigError: the run has no threshold for this rate.
+        ConfigError: the run has no threshold for this rate, or writes no text.
     """
     name = str(path_or_run)
     found = (_BACKENDS[marker] for marker in _BACKENDS if (Path(name) / marker).is_file())
     module, _, attribute = next(found, _TORCH).partition(":")
     backend: Backend = getattr(import_module(module), attribute)(name, base_model)
-    asked = {"calibrated": calibrated, "max_error_rate": max_error_rate}
+    given = {key: value for key, value in (generation or {}).items() if value is not None}
+    if given and not backend.task.scores_tokens:
+        flag = next(iter(given)).replace("_", "-")
+        raise ConfigError(f"--{flag}: {name} answers otherwise than with text that it writes; leave it out")
+    asked = {"calibrated": calibrated, "max_error_rate": max_error_rate, **given}
     return Predictor(backend, backend.task.answer.options(name, backend.fitted, asked))

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
+from typing import Any
 
 import torch
 
 from featherweight.engine.running.evaluate import Kept
+from featherweight.engine.running.generate import Heard, Sampling, write
 from featherweight.export.merged import merge, unmergeable
+from featherweight.inference.backends import answers_of
 from featherweight.inference.loading import LoadedModel, execution_of, load
+from featherweight.records.answers import Answers
 from featherweight.records.batching import by_tokens
 from featherweight.records.questions import Question, Tokens
 from featherweight.records.rows import Column, Encoding
 from featherweight.sources.held import is_held
-from featherweight.tasks.reading import tokens
+from featherweight.tasks.reading import continuing
 
 _OUTPUTS = "outputs"
 
@@ -48,7 +53,31 @@ class TorchBackend:
 
     def tokenise(self, asked: Sequence[Question]) -> list[Tokens]:
         with self._tokenizing:
-            return tokens.encode(asked, self.loaded.tokenizer, self.cutting)
+            return self.task.tokenise(asked, self.loaded.tokenizer, self.cutting)
+
+    def answers(self, rows: Sequence[Tokens], options: Mapping[str, Any]) -> Answers:
+        if self.task.scores_tokens and any(row.reads is None for row in rows):
+            return self._written(rows, options)
+        return answers_of(self, rows, options)
+
+    def _written(self, rows: Sequence[Tokens], options: Mapping[str, Any]) -> Answers:
+        """What the model writes behind rows that are to be continued."""
+        found = self.write([row.ids for row in rows], options)
+        tokenizer = self.loaded.tokenizer
+        texts = [tokenizer.decode(ids, skip_special_tokens=True) for ids in found]
+        stopped = [bool(ids) and ids[-1] in self._ends for ids in found]
+        return self.task.answer.of_written(texts, [*map(len, found)], stopped)  # type: ignore[attr-defined, no-any-return]
+
+    def write(
+        self, prompts: Sequence[Sequence[int]], options: Mapping[str, Any], heard: Heard | None = None
+    ) -> list[list[int]]:
+        """The ids that the model writes behind each prompt; see :func:`featherweight.engine.running.generate.write`."""
+        model, pad = self.loaded.model, self.loaded.tokenizer.pad_token_id
+        return write(model, prompts, self._ends, pad, Sampling.of(options), heard)
+
+    @cached_property
+    def _ends(self) -> frozenset[int]:
+        return continuing.ends(self.loaded.model, self.loaded.tokenizer)
 
     @torch.no_grad()
     def outputs(self, rows: Sequence[Tokens]) -> Column:

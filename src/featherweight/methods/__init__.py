@@ -64,6 +64,7 @@ class Method(Protocol):
     Attributes:
         artefact: the folder in the run directory that :meth:`save` fills: ``adapter`` where PEFT loads it on top of the
             base model, ``model`` where it is a whole transformers model.
+        trains_head_alone: whether there is nothing to train but a fresh head.
         trains_lora: whether PEFT's LoRA layers are among what trains, which ``training.loraplus_lr_ratio`` is about.
         trains: what trains, in words.
         merges: whether what is learned can be added into the base model's own weights.
@@ -77,6 +78,7 @@ class Method(Protocol):
     Options: ClassVar[type[MethodOptions]]
     trains: ClassVar[str]
     artefact: ClassVar[str] = "adapter"
+    trains_head_alone: ClassVar[bool] = False
     trains_lora: ClassVar[bool] = False
     merges: ClassVar[bool] = True
     packs: ClassVar[bool] = True

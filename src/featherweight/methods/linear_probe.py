@@ -23,6 +23,7 @@ class LinearProbe(Method):
 
     Options: ClassVar[type[MethodOptions]] = LinearProbeOptions
     trains: ClassVar[str] = "the head alone"
+    trains_head_alone: ClassVar[bool] = True
 
     def __init__(self, options: LinearProbeOptions) -> None:
         self.options = options

@@ -22,7 +22,7 @@ from featherweight.recipe.values import (
     Texts,
     require_aim,
 )
-from featherweight.records.cutting import Cutting
+from featherweight.records.cutting import LONGEST, Cutting
 from featherweight.records.holding import Dtype, Quantization
 from featherweight.registry import BASELINES, DEFAULT_TASK, OPTIMIZERS, did_you_mean
 from featherweight.storage.names import problem
@@ -78,11 +78,13 @@ class DataSection(Section):
         lists: the keys of columns whose cells may be lists; they are read as JSON.
         numeric: whether the label is a number, so that whole ones and others are of one kind.
         usual: text and label columns that are looked for, in this order, where the section leaves them open.
+        longest: tokens of a row where ``max_length`` is open and the model can hold as many.
     """
 
     lists: ClassVar[frozenset[str]] = frozenset()
     numeric: ClassVar[bool] = False
     usual: ClassVar[Usual] = ()
+    longest: ClassVar[int] = LONGEST
 
     name: str | None = Field(None, description="hub id, folder, zip file, or package:NAME/PATH", min_length=1)
     config: str | None = Field(None, description="configuration of a hub data set")

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 LongTexts = Literal["cut", "head-tail", "stride"]
 Pool = Literal["mean", "max"]
 
+LONGEST = 512  # tokens of a text where nobody says how many
+
 
 @dataclass(frozen=True)
 class Cutting:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+from featherweight.records.dialogues import Dialogue
+
 JOINT = " ⏎ "  # between the two texts of a pair, wherever they are read as one
 
 
@@ -29,16 +31,18 @@ class Question:
         words: where its words are, which are answered one by one: first character and behind the last. None where the
             row is answered as a whole.
         pair: the second text, where it is about two (``text_pair`` of tokenizers).
+        dialogue: what is to be continued, where that is asked.
     """
 
     text: str
     words: Sequence[tuple[int, int]] | None = None
     pair: str | None = None
+    dialogue: Dialogue | None = None
 
     @property
     def characters(self) -> int:
         """How long it is, all its texts together."""
-        return len(self.text) + len(self.pair or "")
+        return len(self.text) + len(self.pair or "") + (len(self.dialogue.answered) if self.dialogue else 0)
 
     def spelt(self) -> list[str]:
         """Its words."""
@@ -52,7 +56,8 @@ class Tokens:
     Attributes:
         ids: of its tokens, never none.
         reads: for each of its words the token that answers for it, counted from the first; -1 where it has none, as it
-            was cut off. None where the row is answered as a whole.
+            was cut off; of a text that is continued, each token before one that is learned. None where the row is
+            answered as a whole, or its continuation is to be written.
         kinds: for each token which of the two texts it is of, as the tokenizer says (``token_type_ids``). None where
             the row is one text, or the model is not told.
         lost: how many tokens were cut off.

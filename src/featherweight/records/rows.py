@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from featherweight.records.cutting import Pool
+from featherweight.records.dialogues import Dialogue
 from featherweight.records.grouping import group_names
 from featherweight.records.questions import JOINT, Question, Tokens
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _BATCH_ROWS = 10_000
+DIALOGUE = "dialogue"  # the column of what is continued, as JSON
 UNSEEN = -1  # among reads: what was cut off, for which no token answers
 
 
@@ -200,8 +202,8 @@ class Examples:
 
     Attributes:
         name: ``train``, ``validation`` or ``test``.
-        texts: rows with the string column ``text``, ``pair`` where each row is about two texts, and ``column:NAME``
-            for each column that the recipe slices or groups by.
+        texts: rows with the string column ``text``, ``pair`` where each row is about two texts, ``dialogue`` where it
+            is continued, and ``column:NAME`` for each column that the recipe slices or groups by.
         text_columns: what the source calls the columns of texts.
         truth: as the kind of answer has it, such as class indices; one entry a row, or ragged.
         ids: int64, shape (rows,), the row's number in its source, counted from 0.
@@ -253,6 +255,11 @@ class Examples:
         for batch in self.texts.batches("text", "pair"):
             yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
 
+    def _dialogues(self) -> Iterator[Question]:
+        for batch in self.texts.batches("text", DIALOGUE):
+            for text, dialogue in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+                yield Question(text, dialogue=Dialogue.loads(dialogue))
+
     def alone(self) -> list[Examples]:
         """The rows about each of their texts by itself: of pairs two, else one."""
         if not self.are_pairs:
@@ -266,6 +273,9 @@ class Examples:
         """Every row as a model is asked about it."""
         if self.are_pairs:
             yield from (Question(text, pair=pair) for text, pair in self._pairs())
+            return
+        if DIALOGUE in self.texts.column_names:
+            yield from self._dialogues()
             return
         if self.words is None:
             yield from map(Question, self.all_texts())

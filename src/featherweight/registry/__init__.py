@@ -111,6 +111,7 @@ TASKS = Registry(
         "multi-label-classification": "featherweight.tasks.multi_label_classification:MultiLabelClassification",
         "regression": "featherweight.tasks.regression:Regression",
         "token-classification": "featherweight.tasks.token_classification:TokenClassification",
+        "causal-lm": "featherweight.tasks.causal_lm:CausalLM",
     },
 )
 
@@ -178,6 +179,7 @@ ANSWERS = Registry(
         "number": "featherweight.answers.number:Number",
         "tags": "featherweight.answers.tags:Tags",
         "plain-tags": "featherweight.answers.tags:PlainTags",
+        "text": "featherweight.answers.text:Text",
     },
 )
 
@@ -215,6 +217,7 @@ BASELINES = Registry(
         "cosine": "featherweight.evidence.baselines.numbers:Cosine",
         "commonest-tag": "featherweight.evidence.baselines.tags:CommonestTag",
         "token-probe": "featherweight.evidence.baselines.tags:TokenProbe",
+        "unigram": "featherweight.evidence.baselines.texts:Unigram",
     },
 )
 
@@ -230,6 +233,7 @@ CHECKS = Registry(
         "unknown-tags": "featherweight.evidence.data.unknown_tags:UnknownTags",
         "conflicting-tags": "featherweight.evidence.data.conflicting_tags:ConflictingTags",
         "conflicting-numbers": "featherweight.evidence.data.conflicting_numbers:ConflictingNumbers",
+        "completions": "featherweight.evidence.data.completions:Completions",
         "giveaways": "featherweight.evidence.data.giveaways:Giveaways",
         "suspected-label-errors": "featherweight.evidence.data.label_issues:SuspectedLabelErrors",
     },
@@ -252,6 +256,7 @@ EXHIBITS = Registry(
         "errors": "featherweight.evidence.exhibits.errors:Errors",
         "entity-errors": "featherweight.evidence.exhibits.entity_errors:EntityErrors",
         "marked-examples": "featherweight.evidence.exhibits.marked_examples:MarkedExamples",
+        "completion-examples": "featherweight.evidence.exhibits.completion_examples:CompletionExamples",
     },
 )
 

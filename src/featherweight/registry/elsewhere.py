@@ -214,10 +214,12 @@ VALUES: Mapping[str, Mapping[str, str]] = {
         "text-classification": "is called sequence-classification",
         "sentiment-analysis": "is sequence-classification",
         "ner": "is token-classification",
+        "text-generation": "is causal-lm",
+        "sft": "is causal-lm",
         **dict.fromkeys(
             [
                 "sentence-similarity",
-                "causal-lm", "text-generation", "sft", "seq2seq-lm", "summarization", "translation",
+                "seq2seq-lm", "summarization", "translation",
                 "question-answering", "preference", "dpo", "multiple-choice",
             ],
             _NOT_YET,

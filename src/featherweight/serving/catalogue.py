@@ -149,8 +149,9 @@ class Catalogue:
             return [Served(name, name, OwnModel(predictor))]
         _seed(origin)
         loaded = load_tuned(path, origin)
-        weights = weights_of(loaded) if origin.is_adapter else None
-        place = self._place(path, origin, loaded) if weights or origin.run else None
+        shares = not loaded.task.scores_tokens  # what is written token by token runs on a model of its own
+        weights = weights_of(loaded) if origin.is_adapter and shares else None
+        place = self._place(path, origin, loaded) if shares and (weights or origin.run) else None
         key = f"{name}#{next(self._numbers)}"
         if place and weights and place.base.is_under(loaded, weights):
             place.base.add(key, loaded, weights)

@@ -7,7 +7,7 @@ never run and nothing is unpickled.
 from __future__ import annotations
 
 import logging
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ from featherweight.storage.cache import cached, file_hash, key_of
 from featherweight.storage.names import beside, exists
 
 INDEX = "model.safetensors.index.json"
+_UNPACKING = 2  # goes up where the same GGUF file becomes another folder
 _FLOATING = {"F64", "F32", "F16", "BF16"}  # safetensors' names
 _TEXT_ALONE = {"input_ids", "attention_mask", "token_type_ids"}  # what a tokenizer may make of a text
 
@@ -260,13 +261,22 @@ def _unpack_gguf(name: str, path: Path) -> Path:
         source = {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name, "local_files_only": True}
         with _explained(name, "GGUF file"):
             transformers.AutoTokenizer.from_pretrained(**source).save_pretrained(str(folder))
-            model = transformers.AutoModel.from_pretrained(**source, dtype=torch.float32)
+            config = transformers.AutoConfig.from_pretrained(**source)
+            continues = type(config) in transformers.AutoModelForCausalLM._model_mapping  # and has a head that does
+            loader = transformers.AutoModelForCausalLM if continues else transformers.AutoModel
+            model = loader.from_pretrained(**source, dtype=torch.float32)
         # transformers takes the model for quantised and would not save it, but the weights are plain fp32 by now.
         model.config.__dict__.pop("quantization_config", None)
         model.config.save_pretrained(str(folder))
-        save_file(dict(model.state_dict()), folder / "model.safetensors", metadata={"format": "pt"})
+        save_file(_each_once(model.state_dict()), folder / "model.safetensors", metadata={"format": "pt"})
 
-    return cached("gguf", key_of(file_hash(path), transformers.__version__), build)
+    return cached("gguf", key_of(_UNPACKING, file_hash(path), transformers.__version__), build)
+
+
+def _each_once(tensors: Mapping[str, Any]) -> dict[str, Any]:
+    """Without those that are another one under a second name, as a head is that shares the embeddings' weights."""
+    places = {value.data_ptr(): name for name, value in reversed([*tensors.items()])}
+    return {name: value for name, value in tensors.items() if places[value.data_ptr()] == name}
 
 
 def _checked(source: ModelSource) -> ModelSource:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 from featherweight.answers import Answer, kind_of
 from featherweight.records.cutting import Cutting
 from featherweight.records.outputs import Outputs
-from featherweight.records.questions import Question
+from featherweight.records.questions import Question, Tokens
 from featherweight.records.rows import Encoding, Examples, Split
 from featherweight.registry import DEFAULT_TASK, TASKS
 from featherweight.tasks.heads import HeadPlan
@@ -29,6 +29,8 @@ class Task(Protocol):
         peft_task_type: what PEFT calls it.
         hub_tag: what the hub calls it (``pipeline_tag``).
         reads_tokens: whether the head answers for several tokens of a row, which the encoding names; else once a row.
+        scores_tokens: whether it is asked, for each of them, how likely the token behind it is; what has nothing to be
+            scored is written.
         Columns: the ``[data]`` section, with the task's own keys.
         answer: the kind of its answers, with what it knows of the data.
     """
@@ -37,6 +39,7 @@ class Task(Protocol):
     peft_task_type: ClassVar[str]
     hub_tag: ClassVar[str]
     reads_tokens: ClassVar[bool]
+    scores_tokens: ClassVar[bool]
     Columns: ClassVar[type[DataSection]]
 
     @property
@@ -91,6 +94,10 @@ class Task(Protocol):
 
     def questions(self, given: Sequence[Any]) -> list[Question]:
         """What a predictor is given, as the model is asked it. Raises DataError where one is nothing to ask."""
+        ...
+
+    def tokenise(self, asked: Sequence[Question], tokenizer: Any, cutting: Cutting) -> list[Tokens]:
+        """Questions as the model sees them."""
         ...
 
     def encode(self, examples: Examples, tokenizer: Any, cutting: Cutting) -> Encoding:

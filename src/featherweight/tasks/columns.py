@@ -146,3 +146,32 @@ class TagColumns(DataSection):
         if self.labels is not None and len(set(self.labels)) < len(self.labels):
             raise ValueError("'labels' names one tag twice")
         return self
+
+
+class DialogueColumns(DataSection):
+    """What is continued: prompts and completions, messages, or texts; either ``name`` or ``train_file`` and its
+    siblings."""
+
+    lists: ClassVar[frozenset[str]] = frozenset({"text", "label"})
+    usual: ClassVar[Usual] = (
+        ("prompt", "completion"),
+        ("messages", "messages"),
+        ("conversations", "conversations"),
+        ("instruction", "output"),
+        ("text", "text"),
+    )
+    longest: ClassVar[int] = 1024  # TRL's
+    text: str = Field("prompt", description="column that holds the prompt, or the messages; known names are found")
+    label: str = Field(
+        "completion", description="column that holds the completion; that of the messages, or of a text, itself"
+    )
+    completion_only_loss: bool = Field(True, description="learn the completion alone, and not its prompt")
+    assistant_only_loss: bool = Field(
+        True, description="of messages learn what the assistant says alone, and not what everybody says"
+    )
+    chat: bool = Field(
+        False, description="take prompts and completions that are texts as a user's message and the assistant's"
+    )
+    chat_template: str | None = Field(
+        None, description="how messages become a text, in Jinja; the model's own template if unset", min_length=1
+    )

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from featherweight.sources.models import ModelSource
 
 SEQUENCE, TOKEN = "ForSequenceClassification", "ForTokenClassification"  # how transformers' classes are called
+CAUSAL = "ForCausalLM"
+_CAUSAL_CLASSES = (CAUSAL, "LMHeadModel")  # as stored models call it
 SEVERAL = "multi_label_classification"  # the ``problem_type`` of a configuration whose labels are answered one by one
 
 
@@ -27,12 +29,14 @@ class HeadPlan:
         names: of its outputs, in their order; None where they have none.
         width: how many outputs there are.
         problem_type: what transformers is to compute as a loss, where it computes one.
+        is_pretrained: it is the model's own, of its vocabulary: nothing of it is drawn, and it is frozen like the rest.
     """
 
     kind: str
     names: tuple[str, ...] | None
     width: int
     problem_type: str | None = None
+    is_pretrained: bool = False
 
     @property
     def auto_class(self) -> str:
@@ -41,6 +45,8 @@ class HeadPlan:
 
     def is_stored(self, config: Any) -> bool:
         """Whether a stored model was trained with such a head, going by its configuration."""
+        if self.is_pretrained:
+            return True
         return has_head(config, self.kind) and (config.num_labels == 1) == (self.width == 1)
 
 
@@ -48,6 +54,12 @@ def has_head(config: Any, kind: str) -> bool:
     """Whether a stored model has a head of this kind, going by its configuration."""
     architectures = getattr(config, "architectures", None) or [""]
     return str(architectures[0]).endswith(kind)
+
+
+def continues(config: Any) -> bool:
+    """Whether a stored model continues texts, going by its configuration."""
+    architectures = getattr(config, "architectures", None) or [""]
+    return str(architectures[0]).endswith(_CAUSAL_CLASSES) and not config.is_encoder_decoder
 
 
 @importing_models()
@@ -68,6 +80,8 @@ def load(plan: HeadPlan, source: ModelSource, section: ModelSection) -> tuple[An
     config = models.load_config(source)
     text = config.get_text_config()  # of a model for images and texts, the part that reads texts
     _pad_by_some_token(tokenizer, text)
+    if plan.is_pretrained:
+        return _whole(plan, source, section, config), tokenizer, []
     if plan.kind == TOKEN:
         _space_before_words(tokenizer)
     order = [] if section.head != "auto" or plan.names is None else _order(config, plan, source.name)
@@ -96,6 +110,25 @@ def load(plan: HeadPlan, source: ModelSource, section: ModelSection) -> tuple[An
     _call(model.config, names)
     poolers = [name for name in fresh if not within(name, head)]
     return model, tokenizer, sorted({*head, *poolers})
+
+
+def _whole(plan: HeadPlan, source: ModelSource, section: ModelSection, config: Any) -> Any:
+    """The model with its own head."""
+    from featherweight.sources import models
+
+    if section.head != "auto":
+        raise ConfigError("model.head: a model that continues texts keeps its own head; leave it out")
+    dtype = held_dtype(section, source) if section.quantization is None else models.stored_dtype(source)
+    model, missing = models.load_model(source, plan.auto_class, config, dtype)
+    if missing:
+        layer = missing[0].rpartition(".")[0]
+        raise ModelError(
+            f"{source.name}: the checkpoint lacks the weights of {layer!r}, without which it can't continue a text; "
+            "choose a model that was trained to"
+        )
+    models.require_finite(model, source.name, apart_from=())
+    _hold(model, section, source, modules(model))
+    return model
 
 
 def _hold(model: Any, section: ModelSection, source: ModelSource, apart_from: Iterable[str]) -> None:

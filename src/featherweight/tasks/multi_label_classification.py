@@ -11,12 +11,12 @@ from featherweight.answers.labels import EVEN, LabelSets
 from featherweight.errors import DataError
 from featherweight.records.cutting import Cutting
 from featherweight.records.outputs import Outputs
-from featherweight.records.questions import Question
+from featherweight.records.questions import Question, Tokens
 from featherweight.records.rows import Encoding, Examples, Split, numbers_of
 from featherweight.registry import deferred
 from featherweight.tasks import heads, loading, losses
 from featherweight.tasks.heads import HeadPlan
-from featherweight.tasks.reading import encoding, label_sets
+from featherweight.tasks.reading import encoding, label_sets, tokens
 from featherweight.tasks.reading.label_sets import LabelSetColumn, names_of
 from featherweight.tasks.reading.labels import called, going_on, label_names, read_as
 from featherweight.tasks.reading.questions import whole_text
@@ -43,6 +43,7 @@ class MultiLabelClassification:
     peft_task_type: ClassVar[str] = "SEQ_CLS"
     hub_tag: ClassVar[str] = "text-classification"
     reads_tokens: ClassVar[bool] = False
+    scores_tokens: ClassVar[bool] = False
     Columns: ClassVar[type[DataSection]] = deferred("featherweight.tasks.columns:LabelSetColumns")
 
     def __init__(self, labels: Sequence[str]) -> None:
@@ -110,6 +111,9 @@ class MultiLabelClassification:
 
     def questions(self, given: Sequence[Any]) -> list[Question]:
         return list(map(whole_text, given))
+
+    def tokenise(self, asked: Sequence[Question], tokenizer: Any, cutting: Cutting) -> list[Tokens]:
+        return tokens.encode(asked, tokenizer, cutting)
 
     def encode(self, examples: Examples, tokenizer: Any, cutting: Cutting) -> Encoding:
         return encoding.of_rows(examples, tokenizer, cutting)

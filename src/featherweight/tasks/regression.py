@@ -12,14 +12,14 @@ from featherweight.answers.number import Number
 from featherweight.errors import ConfigError, DataError
 from featherweight.records.cutting import Cutting
 from featherweight.records.outputs import Outputs
-from featherweight.records.questions import Question
+from featherweight.records.questions import Question, Tokens
 from featherweight.records.rows import Encoding, Examples, Split
 from featherweight.registry import deferred
 from featherweight.tasks import heads, losses
 from featherweight.tasks.heads import HeadPlan
 from featherweight.tasks.loading import Loading
 from featherweight.tasks.losses import Objective
-from featherweight.tasks.reading import encoding, numbers
+from featherweight.tasks.reading import encoding, numbers, tokens
 from featherweight.tasks.reading.questions import whole_text
 from featherweight.tasks.reading.splits import complete, require_labelled, require_train, sample
 from featherweight.tasks.reading.texts import all_of, examples_of
@@ -42,6 +42,7 @@ class Regression:
     peft_task_type: ClassVar[str] = "SEQ_CLS"
     hub_tag: ClassVar[str] = "text-classification"
     reads_tokens: ClassVar[bool] = False
+    scores_tokens: ClassVar[bool] = False
     Columns: ClassVar[type[DataSection]] = deferred("featherweight.tasks.columns:NumberColumns")
 
     def __init__(self, answer: Number) -> None:
@@ -110,6 +111,9 @@ class Regression:
 
     def questions(self, given: Sequence[Any]) -> list[Question]:
         return list(map(whole_text, given))
+
+    def tokenise(self, asked: Sequence[Question], tokenizer: Any, cutting: Cutting) -> list[Tokens]:
+        return tokens.encode(asked, tokenizer, cutting)
 
     def encode(self, examples: Examples, tokenizer: Any, cutting: Cutting) -> Encoding:
         return encoding.of_rows(examples, tokenizer, cutting)

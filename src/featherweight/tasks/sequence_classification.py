@@ -12,12 +12,12 @@ from featherweight.answers.label import Label
 from featherweight.errors import DataError
 from featherweight.records.cutting import Cutting
 from featherweight.records.outputs import Outputs
-from featherweight.records.questions import Question
+from featherweight.records.questions import Question, Tokens
 from featherweight.records.rows import Encoding, Examples, Rows, Split, numbers_of
 from featherweight.registry import deferred
 from featherweight.tasks import heads, loading, losses
 from featherweight.tasks.heads import HeadPlan
-from featherweight.tasks.reading import encoding
+from featherweight.tasks.reading import encoding, tokens
 from featherweight.tasks.reading.labels import (
     LabelColumn,
     Reading,
@@ -54,6 +54,7 @@ class SequenceClassification:
     peft_task_type: ClassVar[str] = "SEQ_CLS"
     hub_tag: ClassVar[str] = "text-classification"
     reads_tokens: ClassVar[bool] = False
+    scores_tokens: ClassVar[bool] = False
     Columns: ClassVar[type[DataSection]] = deferred("featherweight.tasks.columns:LabelColumns")
 
     def __init__(self, labels: Sequence[str]) -> None:
@@ -131,6 +132,9 @@ class SequenceClassification:
 
     def questions(self, given: Sequence[Any]) -> list[Question]:
         return list(map(whole_text, given))
+
+    def tokenise(self, asked: Sequence[Question], tokenizer: Any, cutting: Cutting) -> list[Tokens]:
+        return tokens.encode(asked, tokenizer, cutting)
 
     def encode(self, examples: Examples, tokenizer: Any, cutting: Cutting) -> Encoding:
         return encoding.of_rows(examples, tokenizer, cutting)

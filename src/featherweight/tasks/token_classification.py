@@ -13,12 +13,12 @@ from featherweight.answers.tags import PlainTags, Tags
 from featherweight.errors import DataError
 from featherweight.records.cutting import Cutting
 from featherweight.records.outputs import Outputs
-from featherweight.records.questions import Question
+from featherweight.records.questions import Question, Tokens
 from featherweight.records.rows import Encoding, Examples, Ragged, Rows, Split, numbers_of
 from featherweight.registry import deferred
 from featherweight.tasks import heads, loading, losses
 from featherweight.tasks.heads import HeadPlan
-from featherweight.tasks.reading import encoding, tags, words
+from featherweight.tasks.reading import encoding, tags, tokens, words
 from featherweight.tasks.reading.labels import ROW, given, going_on, listed, row_ids
 from featherweight.tasks.reading.questions import clean
 from featherweight.tasks.reading.splits import complete, require_labelled, require_train, sample
@@ -47,6 +47,7 @@ class TokenClassification:
     peft_task_type: ClassVar[str] = "TOKEN_CLS"
     hub_tag: ClassVar[str] = "token-classification"
     reads_tokens: ClassVar[bool] = True
+    scores_tokens: ClassVar[bool] = False
     Columns: ClassVar[type[DataSection]] = deferred("featherweight.tasks.columns:TagColumns")
 
     def __init__(self, answer: Tags | PlainTags) -> None:
@@ -113,6 +114,9 @@ class TokenClassification:
     def questions(self, given: Sequence[Any]) -> list[Question]:
         """Of a text, whose words are found, of a list of words, or of ``{"tokens": [...]}``."""
         return list(map(_question, given))
+
+    def tokenise(self, asked: Sequence[Question], tokenizer: Any, cutting: Cutting) -> list[Tokens]:
+        return tokens.encode(asked, tokenizer, cutting)
 
     def encode(self, examples: Examples, tokenizer: Any, cutting: Cutting) -> Encoding:
         return encoding.of_rows(examples, tokenizer, cutting)

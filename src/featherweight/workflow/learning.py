@@ -55,6 +55,8 @@ def learning_curve(
     _refuse(target, seeds)
     recipe = recipe.model_copy(update={"data": data.found(recipe.data)})
     task, examples = _read(recipe)
+    if not tune and not task.answer.probe:
+        raise ConfigError(f"learning-curve: {recipe.task} has no linear probe; give --tune")
     first = headline(task.answer)
     measured = _tuned(recipe, examples, directory, seeds, console) if tune else _probed(recipe, seeds, console)
     split = evaluated_split(examples)

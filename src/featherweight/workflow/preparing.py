@@ -12,6 +12,7 @@ import numpy as np
 
 from featherweight import recipe as recipes
 from featherweight.answers import Answer, statistics_of
+from featherweight.errors import ConfigError
 from featherweight.evidence.data.duplicates import Fingerprints
 from featherweight.evidence.data.label_issues import Suspects
 from featherweight.methods import Adapted, Fit, Method
@@ -222,6 +223,11 @@ def _tunable(
 ) -> tuple[Method, _Loaded]:
     """The method, and the model, which has what it tunes: seen before weights are read, where that can be."""
     method: Method = METHODS[recipe.method.name](recipe.method)
+    if method.trains_head_alone and task.head().is_pretrained:
+        raise ConfigError(
+            f"method.name: {recipe.method.name} trains a fresh head and nothing else, and for {recipe.task} the model "
+            "keeps its own; choose lora"
+        )
     if (modules := heads.skeleton(task.head(), source)) is not None:
         method.require_targets(modules)
     loaded = _load(recipe, task, source, reasons, console)
@@ -252,7 +258,8 @@ def _settled(
 ) -> tuple[DataSection, Cutting]:
     """The data's section with what was read from the data, and what becomes of long texts, beside which ``reserved``
     tokens have to find room."""
-    max_length, reason = lengths.usable(loaded.tokenizer, loaded.model, recipe.data.max_length, reserved=reserved)
+    asked = recipe.data.max_length, recipe.data.longest
+    max_length, reason = lengths.usable(loaded.tokenizer, loaded.model, *asked, reserved=reserved)
     if reason:
         reasons["data.max_length"] = reason
     section = task.settled(recipe.data)
@@ -278,6 +285,8 @@ def _executed(loaded: _Loaded, task: Task, training: TrainingSection, console: C
         hardware.precision_of(training),
     )  # fmt: skip
     prepared = accelerator.prepare_model(model, evaluation_mode=True)
+    if task.scores_tokens:
+        execution.score_next_tokens(model)
     _say_how(execution.describe(), console)
     return prepared, execution
 
@@ -297,7 +306,7 @@ def _facts(
     from featherweight.engine.running.features import head_input_size
 
     size = None
-    if recipe.training.learning_rate is None:
+    if recipe.training.learning_rate is None and head:
         rows = np.unique(np.linspace(0, len(train) - 1, _ROWS_LOOKED_AT).astype(int))
         size = head_input_size(model, head, train, rows, execution=execution)
     width = getattr(model.config.get_text_config(), "hidden_size", None) or _USUAL_WIDTH

@@ -100,7 +100,7 @@ def frozen_part(prepared: Prepared, split: str, console: Console, stop: Stop) ->
     def embed(examples: Examples) -> NDArray[np.float32]:
         return frozen_embeddings(prepared, examples, console, stop)
 
-    return Part(prepared.examples[split], compute, embed)
+    return Part(prepared.examples[split], compute, embed, prepared.encodings[split].targets)
 
 
 def frozen_features(

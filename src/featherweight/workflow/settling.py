@@ -69,7 +69,7 @@ def deciding(recipe: Recipe, read: Rows, reasons: dict[str, str]) -> Recipe:
 def as_it_answers(task: Task, start: Start | None, source: ModelSource, recipe: Recipe) -> Task:
     """The task as what training starts from answers already. Outputs with names are matched by these; those without
     have a scale, which a trained head keeps whatever the data's is."""
-    if task.head().names is not None:
+    if task.head().names is not None or task.head().is_pretrained:
         return task
     if start is not None:
         return task_of(start.origin.known)

@@ -6,6 +6,7 @@ results agree. Parameters keep their names, so what is saved stays the same.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -213,7 +214,9 @@ def give_up_weights(model: Any) -> dict[Any, torch.Tensor]:
     Returns:
         What each layer had, for :func:`put_back`.
     """
-    own = {module: module.weight.data for module in _multiplying(model) if not hasattr(module, "lora_A")}
+    users = Counter(id(value) for module in model.modules() for value in module._parameters.values())
+    alone = [one for one in _multiplying(model) if not hasattr(one, "lora_A") and users[id(one.weight)] == 1]
+    own = {module: module.weight.data for module in alone}  # embeddings read theirs, where they are the head's too
     for module, weight in own.items():
         module.weight.data = weight.new_full((1, 1), torch.nan).expand(weight.shape)
     return own

@@ -22,6 +22,7 @@ from featherweight.engine.running.choosing import adopted, choose, trial_texts
 from featherweight.engine.running.packed import Packed
 from featherweight.engine.running.padded import Padded
 from featherweight.engine.running.recomputing import recompute_blocks
+from featherweight.engine.running.scoring import Scoring
 from featherweight.engine.running.trunk import CachedTrunk
 from featherweight.errors import ConfigError
 from featherweight.methods.peft.targets import linear_layers
@@ -71,8 +72,27 @@ class Execution:
         self.forward: Padded | Packed | CachedTrunk = self._way.forward
         speed_up(model, self.masks)
         rounds = on_processor and precision == "bf16"
+        self._scoring: Scoring | None = None
         self._rounding = list(linear_layers(model).values()) if rounds else []
         linear.multiply_in_bf16(self._rounding)
+
+    def score_next_tokens(self, model: Any) -> None:
+        """From now on :meth:`outputs` gives, for each token that is read, how likely the one behind it is; see
+        :class:`Scoring`."""
+        linear.multiply_in_fp32(self._rounding)
+        self._scoring = Scoring(model)
+        self._prove_scoring(model)
+        linear.multiply_in_bf16(self._rounding)
+
+    def _prove_scoring(self, model: Any) -> None:
+        if self._scoring is None:
+            return
+        self._scoring.install(model)
+        was_training = model.training
+        model.eval()
+        with torch.no_grad():
+            self._scoring.prove(model, self.forward, trial_texts(model, self.frame, self.reads_tokens))
+        model.train(was_training)
 
     def adopt(self, model: Any) -> bool:
         """Run the model with what a method put into it since: as before where a trial shows that it still answers
@@ -91,6 +111,7 @@ class Execution:
             self.forward = self._way.forward
         else:
             exchange()
+        self._prove_scoring(model)
         linear.multiply_in_bf16(self._rounding)
         return self.forward == before
 
@@ -180,7 +201,7 @@ class Execution:
     def trial_logits(self, model: Any) -> torch.Tensor:
         """Logits of a few random texts; shape (reads, classes)."""
         texts = trial_texts(model, self.frame, self.reads_tokens)
-        return self.outputs(model, texts, np.arange(len(texts))).values
+        return self.forward(model, texts, np.arange(len(texts))).values
 
     def start(self, step: int) -> None:
         """Begin an optimizer step, counted from 0: its dropout masks depend on the seed and on it alone."""
@@ -192,6 +213,8 @@ class Execution:
             return self._pooled(model, encoding, np.asarray(rows, dtype=np.int64))
         if (encoding.reads is not None) != self.reads_tokens:
             raise ValueError("the model was not tried on rows that are read as these are")
+        if self._scoring is not None:
+            return self._scoring(self.forward, model, encoding, np.asarray(rows, dtype=np.int64))
         outputs = self.forward(model, encoding, rows)
         return outputs if encoding.reads is None else without_unseen(outputs, encoding.reads[np.asarray(rows)].values)
 

@@ -51,7 +51,7 @@ def inject(model: Any, config: Callable[[], Any], first: Callable[[Any, Any], No
 
 def base_of(model: Any) -> Any:
     """The transformers model: what stands under PEFT's where there is one, else the model itself."""
-    return model.get_base_model() if hasattr(model, "peft_config") else model
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def _knowing_embeddings(adapted: Any, model: Any) -> Any:

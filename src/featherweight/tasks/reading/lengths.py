@@ -5,21 +5,27 @@ from __future__ import annotations
 from typing import Any
 
 from featherweight.errors import ConfigError, DataError
-from featherweight.records.cutting import Cutting
+from featherweight.records.cutting import LONGEST, Cutting
 from featherweight.sources.trial_texts import Frame, problem_with, row_of, width_step
 
-_DEFAULT = 512
 _NO_LIMIT = 1_000_000  # tokenizers without one say 10^30
 
 
 def usable(
-    tokenizer: Any, model: Any, configured: int | None, *, tried: bool = False, reserved: int = 0
+    tokenizer: Any,
+    model: Any,
+    configured: int | None,
+    longest: int = LONGEST,
+    *,
+    tried: bool = False,
+    reserved: int = 0,
 ) -> tuple[int, str | None]:
     """Tokens after which texts are cut, and the reason where that was chosen here.
 
     Args:
         model: on the processor, where a position that it does not have is an error and no crash.
         configured: what the recipe says.
+        longest: what is taken where it says nothing.
         tried: it is a run that says so, which has tried it.
         reserved: tokens that a method puts before every text, which take room beside it.
 
@@ -37,13 +43,13 @@ def usable(
     positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     claims = [tokenizer.model_max_length, positions and positions - reserved]
     claimed = min((one for one in claims if one is not None and 1 <= one < _NO_LIMIT), default=None)
-    wanted = configured or min(_DEFAULT, claimed or _DEFAULT)
+    wanted = configured or min(longest, claimed or longest)
     holds = min(wanted, claimed or wanted)
     if not tried:
         holds = _longest(model, frame, tokenizer.pad_token_id, holds + reserved) - reserved
     if configured is None:
         what = "or what the model can hold if that is less"
-        return holds, f"chosen automatically: {_DEFAULT}, {what}{', found by trial' if holds < wanted else ''}"
+        return holds, f"chosen automatically: {longest}, {what}{', found by trial' if holds < wanted else ''}"
     if configured > holds:
         raise ConfigError(f"data.max_length: {configured} is more than the {holds} tokens that the model can hold")
     return configured, None

@@ -138,10 +138,12 @@ INLINE void tile(const int n, int64_t up, const half *x, const half *panel, int6
         _mm512_mask_storeu_ps(out + (i + u) * width + left + c * WIDTH, first(width - left - c * WIDTH), sum[u][c]);
 }
 
-#define TAKE(columns)               \
+#define MOST 512 /* rows at a time: more leave the near cache, and their sums the addresses that are at hand */
+
+#define TAKE(part)                  \
     _Pragma("omp atomic capture") { \
-        columns = taken;            \
-        taken += PANEL;             \
+        part = taken;               \
+        taken++;                    \
     }
 
 int64_t multiplies_bf16(void) { return 1; }
@@ -156,7 +158,9 @@ int product_in_bf16(int64_t rows, int64_t depth, int64_t width, const float *x, 
     const Added more = {bias, thin, b, ranks};
     half *rounded_x = aligned_alloc(64, (rows * up + STEP) * sizeof(half)); /* of no rows, too, it is no null */
     int failed = !rounded_x;
-    int64_t taken = 0; /* columns that some thread has, or will have next */
+    int64_t panels = (width + PANEL - 1) / PANEL, blocks = rows ? (rows + MOST - 1) / MOST : 1;
+    int64_t block = ((rows + blocks - 1) / blocks + TILE - 1) / TILE * TILE, parts = panels * blocks;
+    int64_t taken = 0; /* parts, one block of rows after the other, that some thread has, or will have next */
 #pragma omp parallel num_threads(threads)
     {
         half *panel = aligned_alloc(64, up * PANEL * sizeof(half));
@@ -165,24 +169,26 @@ int product_in_bf16(int64_t rows, int64_t depth, int64_t width, const float *x, 
             failed = 1;
 #pragma omp barrier
         if (!failed) {
-            int64_t left, next;
-            TAKE(left);
-            if (left < width) fetch(&weight, depth, width, left, 0, 1);
+            int64_t part, next;
+            TAKE(part);
+            if (part < parts) fetch(&weight, depth, width, part % panels * PANEL, 0, 1);
 #pragma omp for schedule(static)
             for (int64_t i = 0; i < rows; i++)
                 for (int64_t k = 0; k < up; k += STEP)
                     _mm512_store_si512(rounded_x + i * up + k, rounded(&states, i * depth + k, depth - k));
-            for (; left < width; left = next) {
+            for (; part < parts; part = next) {
                 TAKE(next);
+                int64_t left = part % panels * PANEL, begin = part / panels * block, i = begin;
+                int64_t end = begin + block < rows ? begin + block : rows;
                 pack(&weight, depth, up, width, left, panel);
-                int64_t i = 0;
 #define ROWS_OF(n) tile(n, up, rounded_x + i * up, panel, i, left, width, &more, out)
-                for (; i + TILE <= rows; i += TILE) {
-                    if (next < width) fetch(&weight, depth, width, next, i / TILE, rows / TILE);
+                for (; i + TILE <= end; i += TILE) {
+                    int64_t done = (i - begin) / TILE, all = (end - begin) / TILE;
+                    if (next < parts) fetch(&weight, depth, width, next % panels * PANEL, done, all);
                     ROWS_OF(TILE);
                 }
-                for (; i + 3 <= rows; i += 3) ROWS_OF(3);
-                for (; i < rows; i++) ROWS_OF(1);
+                for (; i + 3 <= end; i += 3) ROWS_OF(3);
+                for (; i < end; i++) ROWS_OF(1);
             }
         }
         free(panel);

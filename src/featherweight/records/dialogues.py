@@ -1,0 +1,103 @@
+"""What a model continues: a text, or a conversation of several turns."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+USER, ASSISTANT, SYSTEM = "user", "assistant", "system"
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One message of a conversation.
+
+    Attributes:
+        role: ``system``, ``user``, ``assistant``, or what else a template knows.
+    """
+
+    role: str
+    content: str
+
+    def as_message(self) -> dict[str, str]:
+        """As chat templates take it."""
+        return {"role": self.role, "content": self.content}
+
+
+Said: TypeAlias = "str | tuple[Turn, ...]"
+
+
+@dataclass(frozen=True, slots=True)
+class Dialogue:
+    """A prompt, and how it goes on. Both are texts, or both are turns.
+
+    Attributes:
+        prompt: nothing of it is learned; may be empty.
+        completion: what is learned: the whole of a text, and of turns those of the assistant. None where it is still to
+            be written.
+    """
+
+    prompt: Said
+    completion: Said | None = None
+
+    @property
+    def is_chat(self) -> bool:
+        return isinstance(self.prompt, tuple)
+
+    @property
+    def turns(self) -> tuple[Turn, ...]:
+        """All of them, of a conversation."""
+        return (*_turns(self.prompt), *_turns(self.completion))
+
+    def replies(self) -> Iterator[int]:
+        """Which of :attr:`turns` are learned."""
+        for place in range(len(_turns(self.prompt)), len(self.turns)):
+            if self.turns[place].role == ASSISTANT:
+                yield place
+
+    @property
+    def asked(self) -> str:
+        """What people read of the prompt; of a conversation that begins with what is learned, what comes before the
+        first reply."""
+        if not self.is_chat:
+            return str(self.prompt)
+        first = next(self.replies(), len(self.turns))
+        return written(self.turns[:first])
+
+    @property
+    def answered(self) -> str:
+        """What people read of what is learned."""
+        if self.completion is None:
+            return ""
+        if not self.is_chat:
+            return str(self.completion)
+        return "\n".join(self.turns[place].content for place in self.replies())
+
+    def dumps(self) -> str:
+        """As JSON, for :meth:`loads`."""
+        return json.dumps([_plain(self.prompt), _plain(self.completion)], ensure_ascii=False)
+
+    @classmethod
+    def loads(cls, text: str) -> Dialogue:
+        return cls(*map(_parsed, json.loads(text)))
+
+
+def written(turns: Sequence[Turn]) -> str:
+    """A conversation as people read it: of one turn what is said, of several who says what."""
+    if len(turns) == 1:
+        return turns[0].content
+    return "\n".join(f"{turn.role}: {turn.content}" for turn in turns)
+
+
+def _turns(said: Said | None) -> tuple[Turn, ...]:
+    return said if isinstance(said, tuple) else ()
+
+
+def _plain(said: Said | None) -> Any:
+    return [[turn.role, turn.content] for turn in said] if isinstance(said, tuple) else said
+
+
+def _parsed(said: Any) -> Any:
+    return tuple(Turn(role, content) for role, content in said) if isinstance(said, list) else said

@@ -1,0 +1,199 @@
+"""Causal language modelling: a text that goes on. Supervised fine-tuning on prompts and completions, or on messages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from featherweight.answers import Answer
+from featherweight.answers.text import LOG_PROBABILITY, Text, as_bytes
+from featherweight.errors import DataError
+from featherweight.records.cutting import Cutting
+from featherweight.records.dialogues import Dialogue
+from featherweight.records.outputs import Outputs
+from featherweight.records.questions import Question, Tokens
+from featherweight.records.rows import DIALOGUE, Encoding, Examples, Rows, Split
+from featherweight.registry import deferred
+from featherweight.tasks import heads, losses
+from featherweight.tasks.heads import HeadPlan
+from featherweight.tasks.loading import Loading
+from featherweight.tasks.losses import Objective
+from featherweight.tasks.reading import continuing, dialogues
+from featherweight.tasks.reading.continuing import Learning
+from featherweight.tasks.reading.dialogues import DialogueColumn
+from featherweight.tasks.reading.labels import ROW, row_ids
+from featherweight.tasks.reading.splits import complete, require_labelled, require_train, sample
+from featherweight.tasks.reading.texts import others
+
+if TYPE_CHECKING:
+    import torch
+
+    from featherweight.recipe import DataSection, TrainingSection
+    from featherweight.tasks import Task
+
+
+class CausalLM:
+    """The next token of a text, for each that is learned.
+
+    Args:
+        answer: how prompts are taken.
+        learning: what of a row is learned.
+    """
+
+    name: ClassVar[str] = "causal-lm"
+    peft_task_type: ClassVar[str] = "CAUSAL_LM"
+    hub_tag: ClassVar[str] = "text-generation"
+    reads_tokens: ClassVar[bool] = True
+    scores_tokens: ClassVar[bool] = True
+    Columns: ClassVar[type[DataSection]] = deferred("featherweight.tasks.columns:DialogueColumns")
+
+    def __init__(self, answer: Text, learning: Learning | None = None) -> None:
+        self.answer = answer
+        self.learning = learning or Learning()
+
+    @classmethod
+    def prepare(
+        cls, splits: Mapping[str, Split], section: DataSection, seed: int
+    ) -> tuple[CausalLM, Mapping[str, Examples]]:
+        """Read the dialogues, leave out rows without a prompt or a completion, and carve what is to be held out."""
+        require_train(splits)
+        columns = {name: dialogues.read(split, section) for name, split in splits.items()}
+        require_labelled(splits, [name for name, one in columns.items() if one.is_unlabelled], section)
+        found = {name: _examples(one, section) for name, one in columns.items() if not one.is_unlabelled}
+        task = cls._of(columns["train"], section)
+        return task, complete(found, task.answer, section, seed)
+
+    @classmethod
+    def of_answer(cls, answer: Answer) -> CausalLM:
+        if not isinstance(answer, Text):
+            raise TypeError(f"text was expected, not {answer.name}")
+        return cls(answer)
+
+    @classmethod
+    def of_split(cls, split: Split, section: DataSection) -> CausalLM:
+        return cls._of(dialogues.read(split, section), section)
+
+    @classmethod
+    def of_model(cls, config: Any) -> CausalLM | None:
+        return cls(Text()) if heads.continues(config) else None
+
+    def named_by(self, section: DataSection, model: str) -> CausalLM:
+        """What is learned is what is measured."""
+        return CausalLM(self.answer, _learning(section))
+
+    @classmethod
+    def going_on(cls, section: DataSection, known: Mapping[str, Any], adapter: str) -> DataSection:
+        return section
+
+    @classmethod
+    def glance(cls, splits: Mapping[str, Split], section: DataSection) -> tuple[CausalLM, Mapping[str, Examples]]:
+        columns = {name: dialogues.read(split, section) for name, split in splits.items()}
+        labelled = {name: one for name, one in columns.items() if not one.is_unlabelled}
+        if not labelled:
+            raise DataError(f"{next(iter(splits.values())).origin}: no row has a completion")
+        task = cls._of(next(iter(labelled.values())), section)
+        return task, {name: _examples(one, section, whole=True) for name, one in labelled.items()}
+
+    def read(self, split: Split, section: DataSection) -> Examples:
+        column = dialogues.read(split, section)
+        if column.is_unlabelled:
+            raise DataError(f"{split.origin}: no row has a completion in {section.label!r}")
+        return sample(_examples(column, section), section.max_eval_samples, section.split_seed)
+
+    def settled(self, section: DataSection) -> DataSection:
+        return section
+
+    def questions(self, given: Sequence[Any]) -> list[Question]:
+        """Of a prompt, of messages, or of ``{"prompt": ..., "completion": ...}``, whose completion is measured."""
+        found = [dialogues.of_given(one, self.answer.chat) for one in given]
+        return [Question(one.asked or one.answered, dialogue=one) for one in found]
+
+    def tokenise(self, asked: Sequence[Question], tokenizer: Any, cutting: Cutting) -> list[Tokens]:
+        return continuing.encode(asked, self._made_for(tokenizer), cutting, self.learning)
+
+    def encode(self, examples: Examples, tokenizer: Any, cutting: Cutting) -> Encoding:
+        return continuing.of_rows(examples, self._made_for(tokenizer), cutting, self.learning)
+
+    def head(self) -> HeadPlan:
+        return HeadPlan(heads.CAUSAL, None, 0, is_pretrained=True)
+
+    def loss(self, outputs: Outputs, targets: torch.Tensor) -> torch.Tensor:
+        """Cross-entropy in nats, summed over the tokens that are learned, in fp32."""
+        return -outputs.values[:, LOG_PROBABILITY].sum()
+
+    def objective(self, training: TrainingSection, train: Examples) -> Objective:
+        return losses.own(self.loss, training)
+
+    def loading(self) -> Loading:
+        prompt = (
+            'tokenizer.apply_chat_template([{"role": "user", "content": "Hello"}], add_generation_prompt=True, '
+            'return_tensors="pt", return_dict=True)'
+            if self.answer.chat
+            else 'tokenizer("Once upon a time", return_tensors="pt")'
+        )
+        after = [
+            f"inputs = {prompt}",
+            "# model.generate(**inputs, max_new_tokens=256, do_sample=False) continues it",
+        ]
+        return Loading(self.head().auto_class, after=after)
+
+    @classmethod
+    def _of(cls, column: DialogueColumn, section: DataSection) -> CausalLM:
+        chat = next((row.is_chat for row in column.rows if row is not None), False)
+        return cls(Text(chat, getattr(section, "chat_template", None)), _learning(section))
+
+    def _made_for(self, tokenizer: Any) -> Any:
+        """The tokenizer, with the template that the recipe has; it is saved with it."""
+        if self.answer.template is not None:
+            tokenizer.chat_template = self.answer.template
+        return tokenizer
+
+
+def _learning(section: Any) -> Learning:
+    return Learning(not section.completion_only_loss, not section.assistant_only_loss)
+
+
+def _examples(column: DialogueColumn, section: DataSection, whole: bool = False) -> Examples:
+    """Rows with something to learn; with ``whole`` every other column too."""
+    import pyarrow as pa
+
+    split = column.split
+    kept = [(place, row) for place, row in enumerate(column.rows) if row is not None and row.answered.strip()]
+    if not kept:
+        raise DataError(f"{split.origin}: every completion in column {section.label!r} is empty; set data.label")
+    places = np.asarray([place for place, _ in kept], dtype=np.int64)
+    rows = [row for _, row in kept]
+    named = {*section.texts, section.label, ROW}
+    beside = (
+        {name: f"column:{name}" for name in split.rows.column_names if name not in named} if whole else others(section)
+    )
+    texts = {
+        "text": pa.array([_shown(row) for row in rows], pa.large_string()),
+        DIALOGUE: pa.array([row.dumps() for row in rows], pa.large_string()),
+    }
+    if beside:
+        chosen = Rows.of(split.rows, beside).select(places)
+        texts |= {name: pa.array(list(chosen.values(name))) for name in chosen.column_names}
+    return Examples(
+        name=split.name,
+        texts=Rows(pa.table(texts)),
+        text_columns=section.texts,
+        truth=as_bytes([row.answered for row in rows]),
+        ids=row_ids(split.rows)[places],
+        dropped=len(column.rows) - len(kept),
+        origin=split.origin,
+        fingerprint=split.fingerprint,
+        skipped=split.skipped,
+        reading=column.said,
+    )
+
+
+def _shown(row: Dialogue) -> str:
+    """What stands for a row: its prompt, and of one that is learned whole the text."""
+    return row.asked or row.answered
+
+
+if TYPE_CHECKING:
+    _is_one: type[Task] = CausalLM

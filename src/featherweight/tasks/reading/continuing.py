@@ -1,0 +1,213 @@
+"""From dialogues to token ids, and which of them are learned, as TRL's ``SFTTrainer`` has it.
+
+A prompt and its completion are tokenised together and the prompt alone: what is learned begins where their ids part. A
+conversation is rendered by the model's own chat template, and each reply of the assistant is found the same way.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from featherweight.errors import DataError
+from featherweight.records.cutting import Cutting
+from featherweight.records.dialogues import ASSISTANT, USER, Dialogue, Turn
+from featherweight.records.questions import Question, Tokens
+from featherweight.records.rows import Encoding, Examples, Ragged
+from featherweight.sources.panics import no_panics
+from featherweight.storage.cache import cached, key_of
+from featherweight.tasks.reading.tokens import batches, identity
+
+_FORMAT = 1  # goes up where the same rows become other tokens
+
+
+@dataclass(frozen=True)
+class Learning:
+    """What of a row is learned.
+
+    Attributes:
+        prompts: the prompt too (``completion_only_loss`` of TRL turned off).
+        everybody: what everybody says, and not the assistant alone (``assistant_only_loss`` turned off).
+    """
+
+    prompts: bool = False
+    everybody: bool = False
+
+
+def of_rows(examples: Examples, tokenizer: Any, cutting: Cutting, learning: Learning) -> Encoding:
+    """Tokens of each row; it is read at each token before one that is learned, which is its target."""
+    rows = hashlib.sha256(examples.ids.tobytes()).hexdigest()
+    key = key_of(
+        _FORMAT, examples.fingerprint, rows, *examples.text_columns, identity(tokenizer), tokenizer.chat_template or "",
+        tokenizer.eos_token or "", cutting.max_length, learning.prompts, learning.everybody, _digest(examples),
+    )  # fmt: skip
+    folder = cached("continued", key, lambda aside: _write(examples.questions(), tokenizer, cutting, learning, aside))
+    offsets, ends = np.load(folder / "offsets.npy"), np.load(folder / "ends.npy")
+    ids: Any = np.memmap(folder / "tokens.bin", dtype=np.int32, mode="r", shape=(int(offsets[-1]),))
+    reads = Ragged(np.load(folder / "reads.npy"), ends)
+    cut, lost = np.load(folder / "truncated.npy")
+    tokens = Ragged(ids, offsets)
+    return Encoding(tokens, next_tokens(tokens, reads), reads, cut=int(cut), lost=int(lost), key=key)
+
+
+def _digest(examples: Examples) -> str:
+    """Of how rows were read, which the same file may be in several ways."""
+    found = hashlib.sha256()
+    for question in examples.questions():
+        found.update((question.dialogue.dumps() if question.dialogue else question.text).encode())
+    return found.hexdigest()
+
+
+def next_tokens(tokens: Ragged, reads: Ragged) -> Ragged:
+    """The ids behind the tokens that are read; int64."""
+    starts = np.repeat(tokens.offsets[:-1], reads.lengths)
+    return Ragged(tokens.values[starts + reads.values + 1].astype(np.int64), reads.offsets)
+
+
+def encode(asked: Sequence[Question], tokenizer: Any, cutting: Cutting, learning: Learning) -> list[Tokens]:
+    """Each dialogue as its model sees it. One that is to be written ends where the reply begins, and loses its
+    beginning where it is too long; others lose their end.
+
+    Raises:
+        DataError: the tokenizer has no chat template for a conversation, or it can't be rendered.
+    """
+    dialogues = [one.dialogue or Dialogue(one.text) for one in asked]
+    parts = [_spelt(one, tokenizer, learning) for one in dialogues]
+    ids = iter(
+        _ids([text for part in parts for text in part.texts], tokenizer, [p.is_chat for p in parts for _ in p.texts])
+    )
+    return [_tokens(part, [next(ids) for _ in part.texts], tokenizer, cutting) for part in parts]
+
+
+@dataclass(frozen=True)
+class _Spelt:
+    """A dialogue as texts.
+
+    Attributes:
+        texts: the whole, and then for each piece that is learned what comes before it and what ends with it.
+        is_open: it is to be continued.
+    """
+
+    texts: list[str]
+    is_chat: bool
+    is_open: bool
+
+
+def _spelt(dialogue: Dialogue, tokenizer: Any, learning: Learning) -> _Spelt:
+    if not dialogue.is_chat:
+        prompt, completion = str(dialogue.prompt), dialogue.completion
+        if completion is None:
+            return _Spelt([prompt], False, True)
+        whole = _ended(prompt + str(completion), tokenizer)
+        return _Spelt([whole, "" if learning.prompts else prompt, whole], False, False)
+    turns = dialogue.turns
+    if dialogue.completion is None:
+        return _Spelt([_rendered(turns, tokenizer, True)], True, True)
+    whole = _rendered(turns, tokenizer)
+    if learning.prompts or learning.everybody:
+        asked = dialogue.prompt if isinstance(dialogue.prompt, tuple) and not learning.prompts else ()
+        begun = _rendered(asked, tokenizer, True)
+        return _Spelt([whole, begun, whole], True, False)
+    texts = [whole]
+    for place in dialogue.replies():
+        ended = whole if place == len(turns) - 1 else _rendered(turns[: place + 1], tokenizer)
+        texts += [_rendered(turns[:place], tokenizer, True), ended]
+    return _Spelt(texts, True, False)
+
+
+def _ended(text: str, tokenizer: Any) -> str:
+    """With an end of text, where it has none."""
+    end = tokenizer.eos_token
+    return text if end is None or text.endswith(end) else text + end
+
+
+def _rendered(turns: Sequence[Turn], tokenizer: Any, replying: bool = False) -> str:
+    if not turns:
+        return ""
+    if tokenizer.chat_template is None:
+        raise DataError(
+            "the rows are conversations, and the model's tokenizer has no chat template; set data.chat_template, or "
+            "choose a model that was made for conversations"
+        )
+    messages = [turn.as_message() for turn in turns]
+    try:
+        found = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=replying)
+    except Exception as error:
+        raise DataError(f"the chat template can't render a conversation: {str(error).splitlines()[0]}") from error
+    return str(found)
+
+
+def _ids(texts: Sequence[str], tokenizer: Any, rendered: Sequence[bool]) -> list[list[int]]:
+    """Ids of each text, each distinct one tokenised once; what a template rendered has its special tokens already."""
+    found: dict[tuple[str, bool], list[int]] = {}
+    for special in (True, False):
+        wanted = [text for text, chat in dict.fromkeys(zip(texts, rendered, strict=True)) if chat is not special]
+        if wanted:
+            with no_panics():
+                rows = tokenizer(wanted, add_special_tokens=special, verbose=False)["input_ids"]
+            found |= {(text, not special): ids for text, ids in zip(wanted, rows, strict=True)}
+    return [found[one] for one in zip(texts, rendered, strict=True)]
+
+
+def _tokens(spelt: _Spelt, ids: list[list[int]], tokenizer: Any, cutting: Cutting) -> Tokens:
+    whole, pieces = ids[0], ids[1:]
+    excess = max(len(whole) - cutting.max_length, 0)
+    if spelt.is_open:
+        return Tokens(whole[excess:] or [_any_token(tokenizer)], None, None, excess)
+    learned = np.zeros(len(whole), dtype=bool)
+    for before, ended in zip(pieces[::2], pieces[1::2], strict=True):
+        learned[_shared(before, whole) : _shared(ended, whole)] = True
+    learned[:1] = False  # nothing is read before the first token
+    kept = whole[: len(whole) - excess]
+    reads = (np.flatnonzero(learned[: len(kept)]) - 1).tolist()
+    return Tokens(kept or [_any_token(tokenizer)], reads, None, excess)
+
+
+def _any_token(tokenizer: Any) -> int:
+    """What an empty text becomes."""
+    found = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.pad_token_id
+    return int(found)
+
+
+def _shared(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many ids both begin with."""
+    length = min(len(one), len(other))
+    differ = np.flatnonzero(np.asarray(one[:length]) != np.asarray(other[:length]))
+    return int(differ[0]) if len(differ) else length
+
+
+def ends(model: Any, tokenizer: Any) -> frozenset[int]:
+    """Ids of the tokens that end what a model writes: its own, its tokenizer's, and what its template puts behind the
+    assistant's turn."""
+    known = getattr(model.generation_config, "eos_token_id", None)
+    found = {*(known if isinstance(known, list) else [known]), tokenizer.eos_token_id}
+    if tokenizer.chat_template is not None:
+        mark = "featherweight"
+        rendered = _rendered([Turn(USER, "a"), Turn(ASSISTANT, mark)], tokenizer)
+        behind = tokenizer(rendered.rpartition(mark)[2], add_special_tokens=False)["input_ids"][:1]
+        found |= {one for one in behind if one in tokenizer.added_tokens_decoder}
+    return frozenset(found - {None})
+
+
+def _write(asked: Iterable[Question], tokenizer: Any, cutting: Cutting, learning: Learning, folder: Path) -> None:
+    """``tokens.bin`` (int32, end to end) with ``offsets.npy``, ``reads.npy`` (int64) with ``ends.npy``, both offsets
+    int64, (rows + 1,); and ``truncated.npy``: rows that were cut, and tokens that were cut off in all."""
+    lengths, reads, counts = [0], list[int](), [0]
+    cut = lost = 0
+    with (folder / "tokens.bin").open("wb") as stream:
+        for batch in batches(asked):
+            for row in encode(batch, tokenizer, cutting, learning):
+                stream.write(np.asarray(row.ids, dtype=np.int32).tobytes())
+                lengths.append(len(row.ids))
+                reads += row.reads or ()
+                counts.append(len(row.reads or ()))
+                cut, lost = cut + (row.lost > 0), lost + row.lost
+    np.save(folder / "offsets.npy", np.cumsum(lengths, dtype=np.int64))
+    np.save(folder / "reads.npy", np.asarray(reads, dtype=np.int64))
+    np.save(folder / "ends.npy", np.cumsum(counts, dtype=np.int64))
+    np.save(folder / "truncated.npy", np.asarray([cut, lost], dtype=np.int64))
