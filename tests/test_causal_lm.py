@@ -25,14 +25,13 @@ from featherweight.engine.running.packed import Packed
 from featherweight.errors import ConfigError, DataError
 from featherweight.inference.predictor import load_predictor
 from featherweight.records.cutting import Cutting
-from featherweight.records.dialogues import Dialogue, Turn
+from featherweight.records.dialogues import Dialogue, Learning, Turn
 from featherweight.records.questions import Question
 from featherweight.records.rows import Encoding, Ragged
 from featherweight.runs.directory import RunDirectory
 from featherweight.sources import data
 from featherweight.tasks.causal_lm import CausalLM
 from featherweight.tasks.reading import continuing
-from featherweight.tasks.reading.continuing import Learning
 
 Models = Callable[[str], Path]
 

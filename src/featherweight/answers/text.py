@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from featherweight.answers import Answer, Check, Described
 from featherweight.errors import ConfigError
 from featherweight.records.answers import Answers, Likeness
+from featherweight.records.dialogues import Learning
 from featherweight.records.parts import Brief
 from featherweight.records.questions import Question
 from featherweight.records.rows import Column, Ragged
@@ -51,6 +52,7 @@ class Text:
         chat: whether a prompt that is a text is a user's message; None where it is one if the tokenizer has a chat
             template.
         template: a chat template instead of the tokenizer's own.
+        learning: what of a row is learned, and measured.
     """
 
     name: ClassVar[str] = "text"
@@ -64,6 +66,8 @@ class Text:
     known: ClassVar[Mapping[str, Check]] = {
         "chat": (lambda value: value is None or isinstance(value, bool), "true or false"),
         "chat_template": (lambda value: value is None or isinstance(value, str), "a template"),
+        "completion_only_loss": (lambda value: isinstance(value, bool), "true or false"),
+        "assistant_only_loss": (lambda value: isinstance(value, bool), "true or false"),
     }
     unfitted: ClassVar[Mapping[str, Any]] = {}
     reply_schema: ClassVar[Mapping[str, Any]] = {
@@ -86,15 +90,19 @@ class Text:
         Statistic("mean_token_accuracy", "token accuracy", _a_token(HITS), hub="accuracy"),
     )
 
-    def __init__(self, chat: bool | None = None, template: str | None = None) -> None:
-        self.chat, self.template = chat, template
+    def __init__(self, chat: bool | None = None, template: str | None = None, learning: Learning | None = None) -> None:
+        self.chat, self.template, self.learning = chat, template, learning or Learning()
 
     @classmethod
     def of_facts(cls, facts: Mapping[str, Any]) -> Self:
-        return cls(facts.get("chat"), facts.get("chat_template"))
+        learning = (not facts.get(key, True) for key in ("completion_only_loss", "assistant_only_loss"))
+        return cls(facts.get("chat"), facts.get("chat_template"), Learning(*learning))
 
     def facts(self) -> dict[str, Any]:
-        return {"chat": self.chat} | ({} if self.template is None else {"chat_template": self.template})
+        found: dict[str, Any] = {"chat": self.chat}
+        found |= {} if self.template is None else {"chat_template": self.template}
+        found |= {"completion_only_loss": False} if self.learning.prompts else {}
+        return found | ({"assistant_only_loss": False} if self.learning.everybody else {})
 
     @property
     def width(self) -> int:
@@ -200,7 +208,7 @@ class Text:
         return verdict
 
     def describe(self, truth: Ragged) -> dict[str, float]:
-        lengths = truth.lengths
+        lengths = _characters(truth)
         return {
             "mean": float(lengths.mean()),
             "median": float(np.median(lengths)),
@@ -217,12 +225,12 @@ class Text:
 
     def slices(self, truth: Ragged) -> Iterator[tuple[tuple[str, str], NDArray[np.bool_]]]:
         """Quarters of the rows by the length of their completion, fewer where many are equally long."""
-        lengths = truth.lengths
+        lengths = _characters(truth)
         edges = np.unique(np.quantile(lengths, np.linspace(0, 1, 5), method="higher"))
         for index, (low, high) in enumerate(pairwise(edges if len(edges) > 1 else [edges[0], edges[0]])):
             chosen = (lengths >= low if index == 0 else lengths > low) & (lengths <= high)
             if chosen.any():
-                yield ("completion", f"{lengths[chosen].min():,} to {high:,} bytes"), chosen
+                yield ("completion", f"{lengths[chosen].min():,} to {high:,} characters"), chosen
 
     def fit(
         self,
@@ -277,6 +285,12 @@ def as_bytes(texts: Sequence[str]) -> Ragged:
 def said(texts: Ragged, row: int) -> str:
     """One of them."""
     return texts.row(row).tobytes().decode()
+
+
+def _characters(texts: Ragged) -> NDArray[np.int64]:
+    """Of each; a byte that goes on with a character is none."""
+    begun = np.concatenate([[0], np.cumsum((texts.values & 0xC0) != 0x80)])
+    return np.asarray(begun[texts.offsets[1:]] - begun[texts.offsets[:-1]], dtype=np.int64)
 
 
 def _strings(texts: Ragged) -> Any:

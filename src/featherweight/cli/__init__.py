@@ -20,6 +20,7 @@ COMMANDS = (
     "compare",
     "report",
     "predict",
+    "chat",
     "export",
     "serve",
     "plan",

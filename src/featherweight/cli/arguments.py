@@ -55,6 +55,38 @@ def add_delimiter(parser: Any) -> None:
     )
 
 
+GENERATION = ("max_new_tokens", "temperature", "top_p", "seed")
+
+
+def add_generation(parser: Any) -> None:
+    """How text is written, by the names of transformers' GenerationConfig."""
+    group = parser.add_argument_group("of models that write text")
+    group.add_argument("--max-new-tokens", type=int, metavar="N", help="at most so many tokens (default: 256)")
+    group.add_argument(
+        "--temperature", type=float, metavar="T", help="0 takes the likeliest token each time (default: 0)"
+    )
+    group.add_argument(
+        "--top-p", type=float, metavar="P", help="draw among the likeliest tokens with so much probability (default: 1)"
+    )
+    group.add_argument("--seed", type=int, metavar="N", help="of what is drawn (default: 0)")
+
+
+def generation_of(arguments: Arguments) -> dict[str, Any]:
+    """What those flags say. Raises ConfigError for what is no length, temperature or probability."""
+    given = {key: getattr(arguments, key) for key in GENERATION if getattr(arguments, key) is not None}
+    right = {
+        "max_new_tokens": given.get("max_new_tokens", 1) >= 1,
+        "temperature": 0 <= given.get("temperature", 0) < float("inf"),
+        "top_p": 0 < given.get("top_p", 1) <= 1,
+        "seed": 0 <= given.get("seed", 0) < 2**63,
+    }
+    if wrong := [key for key in given if not right[key]]:
+        wanted = {"max_new_tokens": "from 1", "temperature": "from 0", "top_p": "above 0 up to 1", "seed": "from 0"}
+        flag = wrong[0].replace("_", "-")
+        raise ConfigError(f"--{flag} {given[wrong[0]]}: a number {wanted[wrong[0]]} was expected")
+    return given
+
+
 def add_base_model(parser: Any) -> None:
     parser.add_argument(
         "--base-model",
@@ -117,7 +149,9 @@ def may_hold_splits(value: str) -> bool:
     return path.is_dir() or zipped.of(path) == path
 
 
-def data_section(target: str, value: str | None, assignments: Sequence[str], reading: dict[str, Any]) -> Any:
+def data_section(
+    target: str, value: str | None, assignments: Sequence[str], reading: dict[str, Any], task: str | None = None
+) -> Any:
     """The data that ``evaluate`` measures on: a run's own columns and labels, under what was given."""
     from featherweight import recipe as recipes
     from featherweight.inference.facts import task_named
@@ -135,7 +169,7 @@ def data_section(target: str, value: str | None, assignments: Sequence[str], rea
         for key in ("filter", "slices", "group"):
             known.pop(key, None)
         known |= data_keys(value)
-    return recipes.load_data_section({**known, **overrides}, task_named(target))
+    return recipes.load_data_section({**known, **overrides}, task or task_named(target))
 
 
 def quiet_libraries() -> None:

@@ -30,13 +30,17 @@ def add(commands: Any) -> None:
     )
     parser.add_argument("--data", help="what to measure on (default: the run's own held-out rows)")
     parser.add_argument("--split", choices=("train", "validation", "test"), help="which split of the data")
+    parser.add_argument(
+        "--task", metavar="NAME", help="what a model that was not tuned is measured as (default: its own)"
+    )
     add_base_model(parser)
     add_set(parser, "set a key of the data section, such as data.label=stars; data.labels names the outputs")
     add_reading(parser)
 
 
 def _evaluate(arguments: Arguments) -> None:
-    section = data_section(arguments.model, arguments.data, arguments.assignments, reading_keys(arguments))
+    reading = reading_keys(arguments)
+    section = data_section(arguments.model, arguments.data, arguments.assignments, reading, arguments.task)
     quiet_libraries()
     from featherweight import workflow
 
@@ -44,7 +48,12 @@ def _evaluate(arguments: Arguments) -> None:
     try:
         console.result(
             workflow.evaluate(
-                arguments.model, section, split=arguments.split, base_model=arguments.base_model, console=console
+                arguments.model,
+                section,
+                split=arguments.split,
+                base_model=arguments.base_model,
+                task=arguments.task,
+                console=console,
             )
         )
     finally:

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from featherweight.cli.arguments import Arguments, add_base_model, add_delimiter, command, console_for, quiet_libraries
+from featherweight.cli.arguments import (
+    Arguments,
+    add_base_model,
+    add_delimiter,
+    add_generation,
+    command,
+    console_for,
+    generation_of,
+    quiet_libraries,
+)
 from featherweight.errors import ConfigError
 
 
@@ -48,6 +57,7 @@ def add(commands: Any) -> None:
         help="the column of --input that holds the text, given twice for pairs (default: what the run was tuned with, "
         "or else text)",
     )
+    add_generation(parser)
 
 
 def _predict(arguments: Arguments) -> None:
@@ -57,12 +67,13 @@ def _predict(arguments: Arguments) -> None:
         raise ConfigError("--text-pair: give one for each --text, in the same order")
     if len(arguments.column or ()) > 2:
         raise ConfigError("--column: a text has one column, and a pair has two")
+    generation = generation_of(arguments)
     quiet_libraries()
     from featherweight import workflow
 
     console = console_for(arguments)
     options: dict[str, Any] = {"calibrated": arguments.calibrated, "max_error_rate": arguments.max_error_rate}
-    options["base_model"] = arguments.base_model
+    options |= {"base_model": arguments.base_model, "generation": generation}
     if arguments.text:
         from featherweight.inference.predictor import load_predictor
         from featherweight.records.questions import JOINT

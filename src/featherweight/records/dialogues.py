@@ -84,6 +84,19 @@ class Dialogue:
         return cls(*map(_parsed, json.loads(text)))
 
 
+@dataclass(frozen=True)
+class Learning:
+    """What of a row is learned.
+
+    Attributes:
+        prompts: the prompt too (``completion_only_loss`` of TRL turned off).
+        everybody: what everybody says, and not the assistant alone (``assistant_only_loss`` turned off).
+    """
+
+    prompts: bool = False
+    everybody: bool = False
+
+
 def written(turns: Sequence[Turn]) -> str:
     """A conversation as people read it: of one turn what is said, of several who says what."""
     if len(turns) == 1:

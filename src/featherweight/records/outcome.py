@@ -423,6 +423,9 @@ class Outcome(Measured):
     numbers: NotRequired[dict[str, dict[str, float]]]
     """Where answers are numbers: by split, mean, standard deviation, least, median and greatest, in the column's
     unit."""
+    completions: NotRequired[dict[str, dict[str, float]]]
+    """Where answers are text: by split, mean, median, 95th percentile and longest of the completions, in
+    characters."""
     entity_shares: NotRequired[dict[str, dict[str, float]]]
     """Where answers are entities: by split, each type's share of the entities, from 0 to 1."""
     tag_shares: NotRequired[dict[str, dict[str, float]]]

@@ -267,6 +267,7 @@ def _unpack_gguf(name: str, path: Path) -> Path:
             model = loader.from_pretrained(**source, dtype=torch.float32)
         # transformers takes the model for quantised and would not save it, but the weights are plain fp32 by now.
         model.config.__dict__.pop("quantization_config", None)
+        model.config.architectures = [type(model).__name__]
         model.config.save_pretrained(str(folder))
         save_file(_each_once(model.state_dict()), folder / "model.safetensors", metadata={"format": "pt"})
 

@@ -11,7 +11,7 @@ from featherweight.answers import Answer
 from featherweight.answers.text import LOG_PROBABILITY, Text, as_bytes
 from featherweight.errors import DataError
 from featherweight.records.cutting import Cutting
-from featherweight.records.dialogues import Dialogue
+from featherweight.records.dialogues import Dialogue, Learning
 from featherweight.records.outputs import Outputs
 from featherweight.records.questions import Question, Tokens
 from featherweight.records.rows import DIALOGUE, Encoding, Examples, Rows, Split
@@ -21,7 +21,6 @@ from featherweight.tasks.heads import HeadPlan
 from featherweight.tasks.loading import Loading
 from featherweight.tasks.losses import Objective
 from featherweight.tasks.reading import continuing, dialogues
-from featherweight.tasks.reading.continuing import Learning
 from featherweight.tasks.reading.dialogues import DialogueColumn
 from featherweight.tasks.reading.labels import ROW, row_ids
 from featherweight.tasks.reading.splits import complete, require_labelled, require_train, sample
@@ -38,8 +37,7 @@ class CausalLM:
     """The next token of a text, for each that is learned.
 
     Args:
-        answer: how prompts are taken.
-        learning: what of a row is learned.
+        answer: how prompts are taken, and what of a row is learned.
     """
 
     name: ClassVar[str] = "causal-lm"
@@ -49,9 +47,8 @@ class CausalLM:
     scores_tokens: ClassVar[bool] = True
     Columns: ClassVar[type[DataSection]] = deferred("featherweight.tasks.columns:DialogueColumns")
 
-    def __init__(self, answer: Text, learning: Learning | None = None) -> None:
+    def __init__(self, answer: Text) -> None:
         self.answer = answer
-        self.learning = learning or Learning()
 
     @classmethod
     def prepare(
@@ -80,8 +77,7 @@ class CausalLM:
         return cls(Text()) if heads.continues(config) else None
 
     def named_by(self, section: DataSection, model: str) -> CausalLM:
-        """What is learned is what is measured."""
-        return CausalLM(self.answer, _learning(section))
+        return self
 
     @classmethod
     def going_on(cls, section: DataSection, known: Mapping[str, Any], adapter: str) -> DataSection:
@@ -111,10 +107,10 @@ class CausalLM:
         return [Question(one.asked or one.answered, dialogue=one) for one in found]
 
     def tokenise(self, asked: Sequence[Question], tokenizer: Any, cutting: Cutting) -> list[Tokens]:
-        return continuing.encode(asked, self._made_for(tokenizer), cutting, self.learning)
+        return continuing.encode(asked, self._made_for(tokenizer), cutting, self.answer.learning)
 
     def encode(self, examples: Examples, tokenizer: Any, cutting: Cutting) -> Encoding:
-        return continuing.of_rows(examples, self._made_for(tokenizer), cutting, self.learning)
+        return continuing.of_rows(examples, self._made_for(tokenizer), cutting, self.answer.learning)
 
     def head(self) -> HeadPlan:
         return HeadPlan(heads.CAUSAL, None, 0, is_pretrained=True)
@@ -142,7 +138,7 @@ class CausalLM:
     @classmethod
     def _of(cls, column: DialogueColumn, section: DataSection) -> CausalLM:
         chat = next((row.is_chat for row in column.rows if row is not None), False)
-        return cls(Text(chat, getattr(section, "chat_template", None)), _learning(section))
+        return cls(Text(chat, getattr(section, "chat_template", None), _learning(section)))
 
     def _made_for(self, tokenizer: Any) -> Any:
         """The tokenizer, with the template that the recipe has; it is saved with it."""

@@ -84,11 +84,21 @@ def load(plan: HeadPlan, source: ModelSource, section: ModelSection) -> tuple[An
         return _whole(plan, source, section, config), tokenizer, []
     if plan.kind == TOKEN:
         _space_before_words(tokenizer)
+    model, head = _with_head(plan, source, section, config, tokenizer.pad_token_id)
+    return model, tokenizer, head
+
+
+def _with_head(
+    plan: HeadPlan, source: ModelSource, section: ModelSection, config: Any, pad_token_id: int
+) -> tuple[Any, list[str]]:
+    """The model with the head that the plan says, and the modules that are fresh or train with it."""
+    from featherweight.sources import models
+
     order = [] if section.head != "auto" or plan.names is None else _order(config, plan, source.name)
     names = plan.names or [f"LABEL_{index}" for index in range(plan.width)]
     _call(config, [names[index] for index in order] or names)
     config.problem_type = plan.problem_type
-    config.pad_token_id = text.pad_token_id = tokenizer.pad_token_id
+    config.pad_token_id = config.get_text_config().pad_token_id = pad_token_id
     # To quantise what is stored in bf16 there is no need of more.
     dtype = held_dtype(section, source) if section.quantization is None else models.stored_dtype(source)
     mismatched = section.head != "auto"
@@ -109,7 +119,7 @@ def load(plan: HeadPlan, source: ModelSource, section: ModelSection) -> tuple[An
     _reorder(model, order)
     _call(model.config, names)
     poolers = [name for name in fresh if not within(name, head)]
-    return model, tokenizer, sorted({*head, *poolers})
+    return model, sorted({*head, *poolers})
 
 
 def _whole(plan: HeadPlan, source: ModelSource, section: ModelSection, config: Any) -> Any:

@@ -19,6 +19,7 @@ from featherweight.records.outcome import (
 )
 from featherweight.records.training import EpochRecord, TrainingResult
 from featherweight.runs.directory import SCHEMA_VERSION
+from featherweight.tasks.reading import continuing
 from featherweight.workflow.preparing import SELECTION_SPLIT, Prepared, count_parameters
 
 _TIMINGS = ("eval_runtime", "eval_samples_per_second", "eval_steps_per_second")
@@ -84,6 +85,13 @@ def truncation(prepared: Prepared) -> dict[str, Truncation]:
         }
         for name, one in prepared.encodings.items()
     }
+
+
+def token_cautions(prepared: Prepared) -> list[str]:
+    """What is likely wrong with how texts that are continued become tokens."""
+    if not prepared.task.scores_tokens:
+        return []
+    return continuing.cautions(prepared.encodings["train"], prepared.tokenizer)
 
 
 def _read_rows(prepared: Prepared) -> ReadRows:

@@ -15,7 +15,7 @@ from featherweight.answers import evaluation_of, interval
 from featherweight.errors import ConfigError
 from featherweight.inference.facts import task_named
 from featherweight.inference.predictor import is_export, load_predictor
-from featherweight.recipe import DataSection, Recipe, TrainingSection
+from featherweight.recipe import DataSection, TrainingSection
 from featherweight.records.answers import Answers, Evaluation, joined
 from featherweight.records.rows import Examples, Split
 from featherweight.registry import TASKS, did_you_mean
@@ -39,6 +39,7 @@ def evaluate(
     *,
     split: str | None = None,
     base_model: str | None = None,
+    task: str | None = None,
     console: Console | None = None,
 ) -> dict[str, Any]:
     """Measure a run, an adapter, an export or any model, on a run's own held-out rows or on other data.
@@ -48,6 +49,7 @@ def evaluate(
         section: the data; a run's own if None. Its ``labels`` name the model's outputs in their order.
         split: which split to measure; validation, else test, else train.
         base_model: where an adapter's base model is on this machine; where the adapter says itself if None.
+        task: what a model is measured as that was not tuned here; what it says itself if None.
 
     Returns:
         ``eval_*`` metrics with the headline's interval; what the kind of answer has in detail, such as ``labels``, each
@@ -57,17 +59,17 @@ def evaluate(
     """
     console = console or Console(quiet=True)
     directory = RunDirectory(archives.unpacked(target))
-    recipe = recipes.load(directory.recipe) if directory.recipe.is_file() else None
     if section is None:
-        rows = _own(target, directory, recipe, split)
+        rows = _own(target, directory, split)
         model = _load(target, directory.path, None, base_model)
     else:
-        model, rows = _given(target, directory.path, data.found(section), split, base_model)
-    task, examples = model.task, rows.examples
+        fresh: type[Task] = TASKS[task or task_named(target)]
+        model, rows = _given(target, directory.path, data.found(section), split, base_model, fresh)
+    asked, examples = model.task, rows.examples
     for line in _said_of(rows, holds_train(directory, examples)):
         console.say(line)
-    found = _measured(task, examples, model.measure(examples, console))
-    _show(target, examples.name if section is None else Path(examples.origin).name, examples, task, found, console)
+    found = _measured(asked, examples, model.measure(examples, console))
+    _show(target, examples.name if section is None else Path(examples.origin).name, examples, asked, found, console)
     return {
         "model": target,
         "data": examples.origin,
@@ -176,18 +178,23 @@ def _export(folder: Path, base_model: str | None) -> _Model:
 
 
 def _given(
-    target: str, folder: Path, section: DataSection, split: str | None, base_model: str | None
+    target: str,
+    folder: Path,
+    section: DataSection,
+    split: str | None,
+    base_model: str | None,
+    fresh: type[Task],
 ) -> tuple[_Model, _Rows]:
     """The model, and the rows as it answers them: ``labels`` of the section name its outputs."""
     read = _split(section, split)
-    fresh: type[Task] = TASKS[task_named(target)]
     model = _load(target, folder, lambda: fresh.of_split(read, section), base_model)
     task = model.task.named_by(section, target)
     return replace(model, task=task), _Rows(task.read(read, section), own=False, changed=[])
 
 
-def _own(target: str, directory: RunDirectory, recipe: Recipe | None, split: str | None) -> _Rows:
+def _own(target: str, directory: RunDirectory, split: str | None) -> _Rows:
     """The run's own rows, those that its figures are of unless another split is asked for."""
+    recipe = recipes.load(directory.recipe) if directory.recipe.is_file() else None
     if recipe is None:
         near = did_you_mean(target, beside(Path(target)))
         raise ConfigError(f"{target} is no run{near}, so say what to measure it on: --data FILE")

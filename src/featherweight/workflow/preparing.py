@@ -32,6 +32,7 @@ from featherweight.storage import cache
 from featherweight.tasks import Task, heads
 from featherweight.tasks.losses import Objective
 from featherweight.tasks.reading import lengths
+from featherweight.tasks.reading.continuing import as_seen
 from featherweight.workflow import best_metric, defaults, reading, settling
 from featherweight.workflow.own_rates import own_rates
 from featherweight.workflow.sampling import TrainSample
@@ -174,6 +175,7 @@ def prepare(recipe: Recipe, console: Console) -> Prepared:
     section, cutting = _settled(recipe, given, task, loaded, reasons, method.virtual_tokens)
     console.begin("tokenising")
     encodings = {name: task.encode(one, loaded.tokenizer, cutting) for name, one in rows.examples.items()}
+    _show_row(task, encodings["train"], loaded.tokenizer, console)
     model, execution = _executed(loaded, task, recipe.training, console)
     facts = _facts(recipe, task, model, loaded.head, encodings["train"].flat, execution)
     recipe = _with_defaults(recipe, facts, reasons, console)
@@ -270,6 +272,14 @@ def _settled(
         f"data.{key}": "chosen automatically" for key in said if getattr(section, key) is None and key != "max_length"
     }
     return section.model_copy(update=said), cutting
+
+
+def _show_row(task: Task, train: Encoding, tokenizer: Any, console: Console) -> None:
+    """Where a part of each row is learned, which part of the first that is."""
+    if task.scores_tokens:
+        console.show(
+            f"\nA row of train as the model sees it; it learns what stands in ⟦ ⟧:\n{as_seen(train, tokenizer)}\n"
+        )
 
 
 def _executed(loaded: _Loaded, task: Task, training: TrainingSection, console: Console) -> tuple[Any, Execution]:

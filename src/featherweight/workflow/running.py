@@ -24,7 +24,7 @@ from featherweight.runs.directory import RunDirectory
 from featherweight.storage.whole import held
 from featherweight.workflow import gate
 from featherweight.workflow.beginning import begin_at_probe
-from featherweight.workflow.collecting import truncation, with_interval
+from featherweight.workflow.collecting import token_cautions, truncation, with_interval
 from featherweight.workflow.laying import lay
 from featherweight.workflow.preparing import (
     Prepared,
@@ -112,7 +112,7 @@ def _measure_base(prepared: Prepared, directory: RunDirectory, console: Console,
             prepared.recipe.training.seed,
             prepared.recipe.data.group,
         )
-        checked["warnings"] += checks.truncation_warnings(truncation(prepared))
+        checked["warnings"] += [*checks.truncation_warnings(truncation(prepared)), *token_cautions(prepared)]
         console.show(*(f"Take care: {line}" for line in checked["warnings"]))
     with stop.at_once("measuring the baselines"):
         baselines, left_out = measure_baselines(prepared, directory, console, stop)

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from featherweight.errors import DataError
 from featherweight.records.cutting import Cutting
-from featherweight.records.dialogues import ASSISTANT, USER, Dialogue, Turn
+from featherweight.records.dialogues import ASSISTANT, USER, Dialogue, Learning, Turn
 from featherweight.records.questions import Question, Tokens
 from featherweight.records.rows import Encoding, Examples, Ragged
 from featherweight.sources.panics import no_panics
@@ -24,19 +25,6 @@ from featherweight.storage.cache import cached, key_of
 from featherweight.tasks.reading.tokens import batches, identity
 
 _FORMAT = 1  # goes up where the same rows become other tokens
-
-
-@dataclass(frozen=True)
-class Learning:
-    """What of a row is learned.
-
-    Attributes:
-        prompts: the prompt too (``completion_only_loss`` of TRL turned off).
-        everybody: what everybody says, and not the assistant alone (``assistant_only_loss`` turned off).
-    """
-
-    prompts: bool = False
-    everybody: bool = False
 
 
 def of_rows(examples: Examples, tokenizer: Any, cutting: Cutting, learning: Learning) -> Encoding:
@@ -179,6 +167,57 @@ def _shared(one: Sequence[int], other: Sequence[int]) -> int:
     length = min(len(one), len(other))
     differ = np.flatnonzero(np.asarray(one[:length]) != np.asarray(other[:length]))
     return int(differ[0]) if len(differ) else length
+
+
+_SHOWN = 800  # characters of a row as its model sees it
+_LOOKED_AT = 200
+_LAST = 3  # tokens of a reply among which is one that ends it
+
+
+def as_seen(encoding: Encoding, tokenizer: Any, row: int = 0) -> str:
+    """A row as its model sees it, special tokens and all; what is learned stands in ⟦ ⟧."""
+    ids, parts = encoding.tokens.row(row), list[str]()
+    is_learned = _learned(encoding, row)
+    edges = np.flatnonzero(np.diff(is_learned)) + 1
+    for piece, places in zip(np.split(ids, edges), np.split(is_learned, edges), strict=True):
+        text = tokenizer.decode(piece.tolist(), skip_special_tokens=False)
+        parts.append(f"⟦{text}⟧" if places.any() else text)
+    whole = "".join(parts)
+    if len(whole) <= _SHOWN:
+        return whole
+    half = _SHOWN // 2
+    return f"{whole[:half]} … {whole[-half:]}"
+
+
+def cautions(encoding: Encoding, tokenizer: Any) -> list[str]:
+    """What is likely wrong with how rows become tokens, seen from the first of them."""
+    rows = range(min(_LOOKED_AT, len(encoding)))
+    special = {*tokenizer.all_special_ids, *(getattr(tokenizer, "added_tokens_decoder", None) or ())}
+    begin, found = tokenizer.bos_token_id, []
+    twice = sum(encoding.tokens.row(row)[:2].tolist() == [begin, begin] for row in rows) if begin is not None else 0
+    if twice:
+        found.append(
+            f"{twice:,} of the first {len(rows):,} train rows begin with {tokenizer.bos_token!r} twice: the template "
+            "or the texts hold one already."
+        )
+    endless = 0
+    for row in rows:
+        learned = encoding.tokens.row(row)[_learned(encoding, row)]
+        endless += len(learned) > 0 and special.isdisjoint(learned[-_LAST:].tolist())
+    if endless > encoding.cut and endless * 2 > len(rows):
+        found.append(
+            f"{endless:,} of the first {len(rows):,} train rows end with no token that ends a text or a turn, so the "
+            "model does not learn to stop."
+        )
+    return found
+
+
+def _learned(encoding: Encoding, row: int) -> NDArray[np.bool_]:
+    """Which tokens of a row are."""
+    assert encoding.reads is not None
+    found = np.zeros(len(encoding.tokens.row(row)), dtype=bool)
+    found[encoding.reads.row(row) + 1] = True
+    return found
 
 
 def ends(model: Any, tokenizer: Any) -> frozenset[int]:
