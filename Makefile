@@ -1,5 +1,6 @@
 # make demo           set up, then tune the embedded default and compare it with its original
 # make demo-decoder   the same with a 135 M decoder read from GGUF
+# make demo-chat      teach that decoder to answer questions, and compare its answers with the original's
 # make test           lint, format, types, layers, pins, all tests
 # make browser        Chromium for the tests that look at pages, installed where this can be done (Debian, as root)
 # make benchmark      ours against the stock script; let the machine do nothing else meanwhile
@@ -22,7 +23,7 @@ BIN      := $(VENV)/bin
 PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo demo-decoder test check browser architectures methods docs lock benchmark gpu torture torture-inputs torture-server reliability audit clean
+.PHONY: help demo demo-decoder demo-chat test check browser architectures methods docs lock benchmark gpu torture torture-inputs torture-server reliability audit clean
 help:
 	@sed -n '/^#/!q;s/^# \{0,1\}//p' Makefile
 
@@ -31,6 +32,9 @@ demo: $(VENV)/run.stamp
 
 demo-decoder: $(VENV)/decoder.stamp
 	$(BIN)/featherweight run recipes/demo-decoder.toml --resume
+
+demo-chat: $(VENV)/decoder.stamp
+	$(BIN)/featherweight run recipes/chat.toml --resume
 
 check: $(VENV)/dev.stamp
 	$(BIN)/ruff check
