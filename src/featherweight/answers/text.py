@@ -77,6 +77,7 @@ class Text:
             "text": {"type": "string", "description": "what the model writes"},
             "finish_reason": {"type": "string", "enum": ["stop", "length"]},
             "tokens": {"type": "integer", "description": "of the completion"},
+            "prompt_tokens": {"type": "integer", "description": "of the prompt, where text is written over HTTP"},
             "nll": {"type": "number", "description": "of a completion that was given, nats a token"},
             "perplexity": {"type": "number"},
             "token_accuracy": {"type": "number", "description": "share of its tokens that are the likeliest"},

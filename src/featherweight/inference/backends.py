@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from featherweight.records.answers import Answers
 from featherweight.records.cutting import Cutting
-from featherweight.records.questions import Question, Tokens
+from featherweight.records.questions import Question, Tokens, Writing
 from featherweight.tasks import Task
 
 if TYPE_CHECKING:
@@ -65,10 +65,30 @@ class OwnModel:
         return list(map(Ready, asked, self._predictor.backend.tokenise(asked)))
 
     def answer(self, names: Sequence[str], ready: Sequence[Ready]) -> list[dict[str, Any]]:
-        kind, options = self._predictor.kind, self._predictor.options
-        answers = self._predictor.backend.answers([one.tokens for one in ready], options)
-        replies = kind.reply(answers, [one.question for one in ready], options)
-        return [prediction(reply, one) for reply, one in zip(replies, ready, strict=True)]
+        found: list[dict[str, Any]] = [{}] * len(ready)
+        for places in _written_alike(ready):
+            rows = [ready[place] for place in places]
+            for place, reply in zip(places, self._answer(rows, rows[0].question.writing), strict=True):
+                found[place] = prediction(reply, ready[place])
+        return found
+
+    def _answer(self, rows: Sequence[Ready], writing: Writing | None) -> Iterator[dict[str, Any]]:
+        kind, options = self._predictor.kind, dict(self._predictor.options)
+        heard = None if writing is None else writing.heard
+        options |= {} if writing is None else writing.options
+        answers = self._predictor.backend.answers([one.tokens for one in rows], options, heard)
+        return kind.reply(answers, [one.question for one in rows], options)
+
+
+def _written_alike(ready: Sequence[Ready]) -> list[list[int]]:
+    """Places of the rows that may be answered together: alone each that somebody listens to."""
+    found: dict[Any, list[int]] = {}
+    for place, one in enumerate(ready):
+        writing, is_open = one.question.writing, one.question.new_tokens > 0
+        alone = writing is not None and writing.heard is not None
+        options = () if writing is None else tuple(sorted(writing.options.items()))
+        found.setdefault((is_open, options, place if alone else None), []).append(place)
+    return list(found.values())
 
 
 def answers_of(backend: Backend, rows: Sequence[Tokens], options: Mapping[str, Any]) -> Answers:
@@ -77,8 +97,10 @@ def answers_of(backend: Backend, rows: Sequence[Tokens], options: Mapping[str, A
 
 
 def prediction(reply: dict[str, Any], ready: Ready) -> dict[str, Any]:
-    """One prediction as the server gives it: ``truncated`` stands only where the text was cut."""
-    return reply | {"truncated": True} if ready.tokens.lost else reply
+    """One prediction as the server gives it: ``truncated`` stands only where the text was cut, ``prompt_tokens`` where
+    text was written."""
+    more: dict[str, Any] = {"truncated": True} if ready.tokens.lost else {}
+    return reply | more | ({"prompt_tokens": ready.cost} if ready.question.new_tokens else {})
 
 
 def estimated_tokens(characters: int, cutting: Cutting) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +89,9 @@ class OnnxBackend:
         with self._tokenizing:
             return self.task.tokenise(asked, self._tokenizer, self.cutting)
 
-    def answers(self, rows: Sequence[Tokens], options: Mapping[str, Any]) -> Answers:
+    def answers(
+        self, rows: Sequence[Tokens], options: Mapping[str, Any], heard: Callable[[str], None] | None = None
+    ) -> Answers:
         return answers_of(self, rows, options)
 
     def outputs(self, rows: Sequence[Tokens]) -> Column:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
 from itertools import islice
 from pathlib import Path
@@ -51,8 +51,14 @@ class Backend(Protocol):
         read."""
         ...
 
-    def answers(self, rows: Sequence[Tokens], options: Mapping[str, Any]) -> Answers:
-        """Answers from that; of rows that are to be continued, what the model writes."""
+    def answers(
+        self, rows: Sequence[Tokens], options: Mapping[str, Any], heard: Callable[[str], None] | None = None
+    ) -> Answers:
+        """Answers from that; of rows that are to be continued, what the model writes.
+
+        Args:
+            heard: is told the text of one row part by part.
+        """
         ...
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from featherweight.engine.running.evaluate import Kept
-from featherweight.engine.running.generate import Heard, Sampling, write
+from featherweight.engine.running.generate import Sampling, Spoken, until, write
 from featherweight.export.merged import merge, unmergeable
 from featherweight.inference.backends import answers_of
 from featherweight.inference.loading import LoadedModel, execution_of, load
@@ -55,25 +55,26 @@ class TorchBackend:
         with self._tokenizing:
             return self.task.tokenise(asked, self.loaded.tokenizer, self.cutting)
 
-    def answers(self, rows: Sequence[Tokens], options: Mapping[str, Any]) -> Answers:
+    def answers(
+        self, rows: Sequence[Tokens], options: Mapping[str, Any], heard: Callable[[str], None] | None = None
+    ) -> Answers:
         if self.task.scores_tokens and any(row.reads is None for row in rows):
-            return self._written(rows, options)
+            return self._written(rows, Sampling.of(options), heard)
         return answers_of(self, rows, options)
 
-    def _written(self, rows: Sequence[Tokens], options: Mapping[str, Any]) -> Answers:
+    def _written(self, rows: Sequence[Tokens], how: Sampling, heard: Callable[[str], None] | None) -> Answers:
         """What the model writes behind rows that are to be continued."""
-        found = self.write([row.ids for row in rows], options)
         tokenizer = self.loaded.tokenizer
-        texts = [tokenizer.decode(ids, skip_special_tokens=True) for ids in found]
-        stopped = [bool(ids) and ids[-1] in self._ends for ids in found]
+        spoken = None if heard is None else Spoken(tokenizer, how, heard)
+        add = None if spoken is None else spoken.add
+        found = write(self.loaded.model, [row.ids for row in rows], self._ends, tokenizer, how, add)
+        whole = [tokenizer.decode(ids, skip_special_tokens=True) for ids in found]
+        texts = [until(text, how.stop) for text in whole]
+        if spoken is not None:
+            spoken.end(texts[0])
+        ended = [bool(ids) and ids[-1] in self._ends for ids in found]
+        stopped = [one or text != before for one, text, before in zip(ended, texts, whole, strict=True)]
         return self.task.answer.of_written(texts, [*map(len, found)], stopped)  # type: ignore[attr-defined, no-any-return]
-
-    def write(
-        self, prompts: Sequence[Sequence[int]], options: Mapping[str, Any], heard: Heard | None = None
-    ) -> list[list[int]]:
-        """The ids that the model writes behind each prompt; see :func:`featherweight.engine.running.generate.write`."""
-        model, pad = self.loaded.model, self.loaded.tokenizer.pad_token_id
-        return write(model, prompts, self._ends, pad, Sampling.of(options), heard)
 
     @cached_property
     def _ends(self) -> frozenset[int]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 from featherweight.records.dialogues import Dialogue
 
+MAX_NEW_TOKENS = 256  # where nobody says how many
 JOINT = " ⏎ "  # between the two texts of a pair, wherever they are read as one
 
 
@@ -22,6 +23,19 @@ def columns_of(known: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(named) if isinstance(named, list) else () if named is None else (named,)
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class Writing:
+    """How one question's continuation is written, where that is asked for beside it.
+
+    Attributes:
+        options: by ``GenerationConfig``'s names, laid over the predictor's.
+        heard: is told the text part by part, as it is written; it may raise, which ends the writing.
+    """
+
+    options: Mapping[str, Any]
+    heard: Callable[[str], None] | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Question:
     """One row that is to be answered.
@@ -32,17 +46,27 @@ class Question:
             row is answered as a whole.
         pair: the second text, where it is about two (``text_pair`` of tokenizers).
         dialogue: what is to be continued, where that is asked.
+        writing: how, where this question says so.
     """
 
     text: str
     words: Sequence[tuple[int, int]] | None = None
     pair: str | None = None
     dialogue: Dialogue | None = None
+    writing: Writing | None = None
 
     @property
     def characters(self) -> int:
         """How long it is, all its texts together."""
         return len(self.text) + len(self.pair or "") + (len(self.dialogue.answered) if self.dialogue else 0)
+
+    @property
+    def new_tokens(self) -> int:
+        """How many may have to be written."""
+        if self.dialogue is None or self.dialogue.completion is not None:
+            return 0
+        asked = {} if self.writing is None else self.writing.options
+        return int(asked.get("max_new_tokens", MAX_NEW_TOKENS))
 
     def spelt(self) -> list[str]:
         """Its words."""

@@ -19,9 +19,10 @@ from featherweight import __version__
 from featherweight.errors import DataError, FeatherweightError
 from featherweight.records.questions import Question
 from featherweight.registry import ANSWERS
-from featherweight.serving import page, strict_json
-from featherweight.serving.batching import Batcher, Draining, Overloaded
-from featherweight.serving.catalogue import Catalogue, Served, is_name
+from featherweight.serving import openai, page, strict_json
+from featherweight.serving.asking import answered, take
+from featherweight.serving.batching import Batcher
+from featherweight.serving.catalogue import Catalogue, is_name
 from featherweight.serving.guards import (
     App,
     LimitBody,
@@ -74,8 +75,19 @@ class Model(BaseModel):
     base: str | None = Field(description="the name of its untuned model, where that is served beside it")
 
 
+class OpenAiModel(BaseModel):
+    """A model as OpenAI's clients know it."""
+
+    id: str
+    object: str = "model"
+    created: int = 0
+    owned_by: str = "featherweight"
+
+
 class Models(BaseModel):
     models: list[Model]
+    object: str = "list"
+    data: list[OpenAiModel] = Field(description="the same names for OpenAI's clients")
 
 
 class Status(BaseModel):
@@ -133,11 +145,12 @@ def build(catalogue: Catalogue, settings: Settings) -> tuple[App, Batcher]:
     _add_errors(app)
     _add_state(app, batcher, metrics)
     _add_models(app, catalogue, batcher, settings)
+    openai.add_routes(app, catalogue, batcher, settings)
     if settings.dynamic is not None:
         _add_dynamic(app, catalogue, settings)
     routes = frozenset(getattr(route, "path", "") for route in app.routes)
     guarded: App = LimitBody(app, settings.max_body_bytes, settings.timeout)
-    guarded = Shed(guarded, _PREDICT, batcher)
+    guarded = Shed(guarded, frozenset({_PREDICT, *openai.PATHS}), batcher)
     guarded = RequireLocalHost(guarded, settings.is_local and settings.key is None)
     guarded = Refuse(RequireHost(RequireKey(guarded, settings.key)))
     return Observe(guarded, metrics, routes), batcher
@@ -148,7 +161,18 @@ def _add_errors(app: FastAPI) -> None:
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         # Where and what, but not the input, which may be large or no JSON at all.
         lines = [f"{'.'.join(str(part)[:80] for part in one['loc'])}: {_reason(one)}" for one in error.errors()[:10]]
-        return JSONResponse({"detail": "; ".join(lines).encode("utf-8", "replace").decode()}, status_code=422)
+        said = "; ".join(lines).encode("utf-8", "replace").decode()
+        return JSONResponse(_refused(request, said, 422), status_code=422)
+
+    @app.exception_handler(HTTPException)
+    async def refused(request: Request, error: HTTPException) -> JSONResponse:
+        return JSONResponse(_refused(request, error.detail, error.status_code), error.status_code, error.headers)
+
+
+def _refused(request: Request, said: str, status: int) -> dict[str, Any]:
+    """The body of a refusal; OpenAI's clients look for another key."""
+    also = {"error": openai.error(said, status)} if request.url.path in openai.PATHS else {}
+    return {"detail": said, **also}
 
 
 def _reason(problem: dict[str, Any]) -> str:
@@ -195,7 +219,8 @@ def _add_models(app: FastAPI, catalogue: Catalogue, batcher: Batcher, settings: 
                     base=bases.get(one.name),
                 )
                 for one in served
-            ]
+            ],
+            data=[OpenAiModel(id=one.name) for one in served],
         )
 
     refusals: dict[int | str, Any] = {code: {"model": Error} for code in (404, 408, 413, 422, 429, 503)}
@@ -207,18 +232,13 @@ def _add_models(app: FastAPI, catalogue: Catalogue, batcher: Batcher, settings: 
             raise HTTPException(
                 422, f"texts: {len(asked.texts)} are more than {settings.max_texts}; send them in parts"
             )
-        served = _take(catalogue, asked.model)
+        served = take(catalogue, asked.model)
         request.state.model, request.state.texts = served.name, len(asked.texts)
         try:
             questions = asked_of(
                 served.task, asked.texts, settings.max_text_characters, served.backend.text_columns(served.key)
             )
-            predictions = await _unless_gone(request, batcher.predict(served, questions), settings.timeout)
-        except Overloaded as error:
-            raise HTTPException(429, str(error), {"retry-after": str(error.retry_after)}) from None
-        except (Draining, TimeoutError) as error:
-            reason = str(error) or f"no answer within {settings.timeout:g} s"
-            raise HTTPException(503, reason, {"retry-after": str(batcher.retry_after)}) from None
+            predictions = await answered(request, batcher, served, questions, settings.timeout)
         finally:
             catalogue.give_back(served)
         return Response(json.dumps({"predictions": predictions}, ensure_ascii=False), media_type="application/json")
@@ -240,41 +260,6 @@ def asked_of(task: Task, given: list[Any], most: int, columns: Sequence[str] = (
         if found[-1].characters > most:
             raise HTTPException(422, f"texts: one has more than {most:,} characters")
     return found
-
-
-def _take(catalogue: Catalogue, name: str | None) -> Served:
-    """The model that a request names, never another one."""
-    if name is None:
-        tuned = [one.name for one in catalogue.all() if one.base_of is None]
-        if len(tuned) != 1:
-            raise HTTPException(422, f"model: name one of {', '.join(sorted(tuned)) or 'none'}")
-        name = tuned[0]
-    served = catalogue.take(name)
-    if served is None:
-        raise HTTPException(404, "model: there is none of that name; see /v1/models")
-    return served
-
-
-async def _unless_gone(request: Request, work: Any, timeout: float) -> Any:
-    """The work's result; the work is cancelled when the client goes away, or time is up."""
-    working = asyncio.ensure_future(work)
-    watching = asyncio.ensure_future(_gone(request))
-    try:
-        async with asyncio.timeout(timeout):
-            await asyncio.wait((working, watching), return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            request.state.cancelled = True
-            raise HTTPException(499, "the client went away")
-        return working.result()
-    finally:
-        watching.cancel()
-        working.cancel()
-        await asyncio.gather(working, watching, return_exceptions=True)
-
-
-async def _gone(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
 
 
 def _add_dynamic(app: FastAPI, catalogue: Catalogue, settings: Settings) -> None:

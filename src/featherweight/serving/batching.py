@@ -115,7 +115,7 @@ class Batcher:
         if self.draining:
             raise Draining("the server is shutting down")
         cutting = served.backend.cutting(served.key)
-        cost = sum(estimated_tokens(one.characters, cutting) for one in asked)
+        cost = sum(estimated_tokens(one.characters, cutting) + one.new_tokens for one in asked)
         if self._waiting and self._waiting + cost > self.max_waiting_tokens:
             self._shedding = True
             raise Overloaded(self.retry_after)

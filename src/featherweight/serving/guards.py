@@ -9,7 +9,7 @@ import json
 import logging
 import time
 import uuid
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Collection, MutableMapping
 from typing import Any
 
 from featherweight.serving.batching import Batcher, Overloaded
@@ -170,13 +170,13 @@ class RequireLocalHost:
 class Shed:
     """429 for work while the queue is full, before its body is read: to refuse must cost far less than to answer."""
 
-    def __init__(self, app: App, path: str, batcher: Batcher) -> None:
+    def __init__(self, app: App, paths: Collection[str], batcher: Batcher) -> None:
         self.app = app
-        self.path = path
+        self.paths = paths
         self.batcher = batcher
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"] == self.path and self.batcher.is_shedding:
+        if scope["type"] == "http" and scope["path"] in self.paths and self.batcher.is_shedding:
             busy = Overloaded(self.batcher.retry_after)
             headers = [*_JSON, (b"retry-after", str(busy.retry_after).encode())]
             await respond(send, 429, _json(str(busy)), headers)

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from featherweight.inference.torch_backend import TorchBackend
 
 Heard = Callable[[str], None]
-_BROKEN = "\ufffd"  # what a token decodes to that holds a part of a character
 
 
 class Talk:
@@ -43,30 +42,14 @@ class Talk:
         Args:
             heard: is told the reply part by part, as it is written.
         """
-        backend: TorchBackend = self._predictor.backend  # type: ignore[assignment]
+        backend = self._predictor.backend
         dialogue = Dialogue((*self.turns, Turn(USER, text))) if self._chat else Dialogue(text)
-        (row,) = backend.tokenise([Question(text, dialogue=dialogue)])
-        spoken = _Spoken(backend.loaded.tokenizer, heard)
-        backend.write([row.ids], self._predictor.options, spoken.add)
-        if dialogue.is_chat:
-            self.turns += [Turn(USER, text), Turn(ASSISTANT, spoken.text)]
-        return spoken.text
-
-
-class _Spoken:
-    """What was written so far, told in whole characters."""
-
-    def __init__(self, tokenizer: Any, heard: Heard) -> None:
-        self._tokenizer, self._heard = tokenizer, heard
-        self._ids: list[int] = []
-        self.text = ""
-
-    def add(self, one: int) -> None:
-        self._ids.append(one)
-        text = self._tokenizer.decode(self._ids, skip_special_tokens=True)
-        if not text.endswith(_BROKEN) and len(text) > len(self.text):
-            self._heard(text[len(self.text) :])
-            self.text = text
+        question = Question(text, dialogue=dialogue)
+        answers = backend.answers(backend.tokenise([question]), self._predictor.options, heard)
+        (reply,) = self._predictor.kind.reply(answers, [question], self._predictor.options)
+        if self._chat:
+            self.turns += [Turn(USER, text), Turn(ASSISTANT, reply["text"])]
+        return str(reply["text"])
 
 
 def talks(

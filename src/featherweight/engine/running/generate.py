@@ -11,25 +11,28 @@ import torch
 
 from featherweight.process.quiet import quiet
 from featherweight.records.batching import TOKEN_BUDGET, by_tokens
+from featherweight.records.questions import MAX_NEW_TOKENS
 
 Heard = Callable[[int], None]
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How is written, by ``GenerationConfig``'s names.
+    """How text is written, by ``GenerationConfig``'s names.
 
     Attributes:
         max_new_tokens: at most; fewer where the model has no position for as many.
         temperature: 0 always takes the likeliest token.
         top_p: draw among the likeliest tokens that have so much of the probability together.
         seed: of what is drawn.
+        stop: texts that end what is written, which they are no part of.
     """
 
-    max_new_tokens: int = 256
+    max_new_tokens: int = MAX_NEW_TOKENS
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int = 0
+    stop: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> Self:
@@ -41,7 +44,7 @@ def write(
     model: Any,
     prompts: Sequence[Sequence[int]],
     ends: Collection[int],
-    pad_token_id: int,
+    tokenizer: Any,
     how: Sampling,
     heard: Heard | None = None,
 ) -> list[list[int]]:
@@ -51,14 +54,14 @@ def write(
     Args:
         model: in evaluation mode, on its device.
         prompts: ids, none empty.
+        tokenizer: has a token to pad with, and spells what is to stop at.
         heard: is told each token as it comes, of a prompt alone.
     """
     found: list[list[int]] = [[] for _ in prompts]
     lengths = np.asarray([len(prompt) for prompt in prompts], dtype=np.int64)
     for rows in by_tokens(lengths + how.max_new_tokens, TOKEN_BUDGET):
-        for row, ids in zip(
-            rows, _together(model, [prompts[row] for row in rows], ends, pad_token_id, how, heard), strict=True
-        ):
+        written = _together(model, [prompts[row] for row in rows], ends, tokenizer, how, heard)
+        for row, ids in zip(rows, written, strict=True):
             found[row] = ids
     return found
 
@@ -67,13 +70,13 @@ def _together(
     model: Any,
     prompts: Sequence[Sequence[int]],
     ends: Collection[int],
-    pad_token_id: int,
+    tokenizer: Any,
     how: Sampling,
     heard: Heard | None,
 ) -> list[list[int]]:
     device = next(model.parameters()).device
     longest = max(map(len, prompts))
-    ids = torch.full((len(prompts), longest), pad_token_id)
+    ids = torch.full((len(prompts), longest), tokenizer.pad_token_id)
     for row, prompt in enumerate(prompts):
         ids[row, longest - len(prompt) :] = torch.tensor(list(prompt))
     real = torch.arange(longest) >= torch.tensor([[longest - len(prompt)] for prompt in prompts])
@@ -83,8 +86,9 @@ def _together(
         written = model.generate(
             input_ids=ids.to(device),
             attention_mask=real.long().to(device),
-            generation_config=_config(model, ends, pad_token_id, how, longest),
+            generation_config=_config(model, ends, tokenizer.pad_token_id, how, longest),
             streamer=streamer,
+            stopping_criteria=[_Stops(tokenizer, how.stop, longest)] if how.stop else None,
         )
     return [_until_end(row.tolist(), ends) for row in written[:, longest:].cpu()]
 
@@ -106,6 +110,58 @@ def _config(model: Any, ends: Collection[int], pad_token_id: int, how: Sampling,
 def _until_end(ids: list[int], ends: Collection[int]) -> list[int]:
     stop = next((place for place, one in enumerate(ids) if one in ends), None)
     return ids if stop is None else ids[: stop + 1]
+
+
+_BROKEN = "\ufffd"  # what a token decodes to that holds a part of a character
+
+
+class Spoken:
+    """What was written so far, told in whole characters and without what it is to stop at.
+
+    Args:
+        heard: is told each further part of the text.
+    """
+
+    def __init__(self, tokenizer: Any, how: Sampling, heard: Callable[[str], None]) -> None:
+        self._tokenizer, self._stop, self._heard = tokenizer, how.stop, heard
+        self._held = max((len(one) - 1 for one in how.stop), default=0)
+        self._ids: list[int] = []
+        self._told = 0
+
+    def add(self, one: int) -> None:
+        """A further token."""
+        self._ids.append(one)
+        text = self._tokenizer.decode(self._ids, skip_special_tokens=True)
+        if not text.endswith(_BROKEN):
+            self._tell(until(text, self._stop), self._held)
+
+    def end(self, text: str) -> None:
+        """All of it is there."""
+        self._tell(text, 0)
+
+    def _tell(self, text: str, held: int) -> None:
+        """Up to what may be the beginning of where it stops."""
+        end = max(len(text) - held, self._told)
+        if end > self._told:
+            self._heard(text[self._told : end])
+            self._told = end
+
+
+class _Stops:
+    """Whether a row has written one of some texts; transformers' own criterion does not know every tokenizer."""
+
+    def __init__(self, tokenizer: Any, stop: Collection[str], begin: int) -> None:
+        self._tokenizer, self._stop, self._begin = tokenizer, stop, begin
+
+    def __call__(self, ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
+        texts = self._tokenizer.batch_decode(ids[:, self._begin :], skip_special_tokens=True)
+        found = [any(one in text for one in self._stop) for text in texts]
+        return torch.tensor(found, device=ids.device)
+
+
+def until(text: str, stop: Collection[str]) -> str:
+    """The text before the first of these."""
+    return text[: min((text.index(one) for one in stop if one in text), default=len(text))]
 
 
 class _Streamer:

@@ -1,0 +1,152 @@
+"""OpenAI's routes, asked by OpenAI's own client over real sockets."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import serving
+import tiny
+from test_causal_lm import FORMS, SAMPLE, TEMPLATE
+
+from featherweight import recipe as recipes
+from featherweight import workflow
+from featherweight.inference.predictor import load_predictor
+
+openai = pytest.importorskip("openai", reason="OpenAI's client is not installed")
+
+Models = Callable[[str], Path]
+TALK = [{"role": "user", "content": "the film"}]
+
+
+@pytest.fixture(scope="module")
+def folder(models: Models, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that talks, and one that labels."""
+    folder = tmp_path_factory.mktemp("served")
+    talks = tiny.save_jsonl(folder / "talks.jsonl", [FORMS["messages"](row) for row in SAMPLE.rows(96)])
+    section = {"chat_template": TEMPLATE, "max_length": 32}
+    content = tiny.recipe(models("llama-lm"), talks, data=section) | {"task": "causal-lm"}
+    workflow.run(recipes.parse(content), folder / "talker", progress=False)
+    labelled = tiny.save_jsonl(folder / "labels.jsonl", tiny.rows(48))
+    workflow.run(recipes.parse(tiny.recipe(models("bert"), labelled)), folder / "labeller", progress=False)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(folder: Path) -> Iterator[serving.Server]:
+    with serving.running(folder / "talker", folder / "labeller", key=serving.KEY) as one:
+        yield one
+
+
+@pytest.fixture
+def client(server: serving.Server) -> Any:
+    return openai.OpenAI(base_url=f"{server.url}/v1", api_key=serving.KEY, max_retries=0)
+
+
+def expected(folder: Path, asked: Any, **how: Any) -> dict[str, Any]:
+    (reply,) = load_predictor(folder / "talker", generation=how).predict([asked])
+    return reply
+
+
+def test_a_conversation_goes_on_as_the_run_continues_it(client: Any, folder: Path) -> None:
+    found = client.chat.completions.create(model="talker", messages=TALK, max_completion_tokens=6)
+    reply = expected(folder, {"prompt": TALK}, max_new_tokens=6)
+    (choice,) = found.choices
+    assert (choice.message.role, choice.message.content) == ("assistant", reply["text"])
+    assert choice.finish_reason == reply["finish_reason"]
+    assert found.object == "chat.completion"
+    assert found.model == "talker"
+    assert found.usage.completion_tokens == reply["tokens"]
+    assert found.usage.prompt_tokens > 2
+    assert found.usage.total_tokens == found.usage.prompt_tokens + reply["tokens"]
+
+
+def test_a_stream_spells_the_same_text(client: Any) -> None:
+    asked = {"model": "talker", "messages": TALK, "max_tokens": 8}
+    whole = client.chat.completions.create(**asked)
+    events = list(client.chat.completions.create(**asked, stream=True, stream_options={"include_usage": True}))
+    *parts, end, usage = events
+    assert "".join(one.choices[0].delta.content for one in parts) == whole.choices[0].message.content
+    assert end.choices[0].finish_reason == whole.choices[0].finish_reason
+    assert usage.choices == []
+    assert usage.usage == whole.usage
+    assert len({one.id for one in events}) == 1
+
+
+def test_prompts_go_on_as_they_stand(client: Any, folder: Path) -> None:
+    prompts = ["the film", "a plot with"]
+    found = client.completions.create(model="talker", prompt=prompts, max_tokens=5)
+    plain = load_predictor(folder / "talker", generation={"max_new_tokens": 5})
+    plain.task.answer.chat = False  # the route takes texts as they are
+    assert [one.text for one in found.choices] == [one["text"] for one in plain.predict(prompts)]
+    (alone,) = client.completions.create(model="talker", prompt=prompts[1], max_tokens=5).choices
+    assert alone.text == found.choices[1].text
+    streamed = client.completions.create(model="talker", prompt=prompts[1], max_tokens=5, stream=True)
+    assert "".join(one.choices[0].text for one in streamed) == alone.text
+
+
+def test_what_is_written_ends_at_a_stop(client: Any) -> None:
+    asked: dict[str, Any] = {"model": "talker", "prompt": "the film", "max_tokens": 12, "temperature": 2.0, "seed": 3}
+    (whole,) = client.completions.create(**asked).choices
+    words = whole.text.split()
+    assert len(words) > 3
+    stop = words[2]
+    (cut,) = client.completions.create(**asked, stop=[stop]).choices
+    assert cut.text == whole.text[: whole.text.index(stop)]
+    assert cut.finish_reason == "stop"
+    streamed = client.completions.create(**asked, stop=stop, stream=True)
+    assert "".join(one.choices[0].text for one in streamed) == cut.text
+
+
+def test_who_is_there(client: Any) -> None:
+    assert {one.id for one in client.models.list()} == {"talker", "labeller", "labeller@base"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"model": "nobody"}, "NotFoundError", "there is none of that name"),
+        ({"model": "labeller"}, "UnprocessableEntityError", "writes no text"),
+        ({"messages": []}, "UnprocessableEntityError", "messages"),
+        ({"presence_penalty": 1.0}, "UnprocessableEntityError", "presence_penalty"),
+        ({"max_tokens": 0}, "UnprocessableEntityError", "max_tokens"),
+        ({"stop": [""]}, "UnprocessableEntityError", "stop"),
+        ({"n": 2}, "UnprocessableEntityError", "body.n"),
+    ],
+    ids=lambda one: next(iter(one)) if isinstance(one, dict) else "",
+)
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+def test_what_can_not_be_done_is_refused_by_name(
+    client: Any, changes: dict[str, Any], error: str, message: str, stream: bool
+) -> None:
+    with pytest.raises(getattr(openai, error), match=message):
+        client.chat.completions.create(**{"model": "talker", "messages": TALK, "stream": stream, **changes})
+
+
+def test_the_key_is_wanted(server: serving.Server) -> None:
+    stranger = openai.OpenAI(base_url=f"{server.url}/v1", api_key="another-key", max_retries=0)
+    with pytest.raises(openai.AuthenticationError):
+        stranger.chat.completions.create(model="talker", messages=TALK)
+
+
+def test_who_goes_away_leaves_the_server_to_others(client: Any, server: serving.Server) -> None:
+    endless = {"model": "talker", "messages": TALK, "temperature": 2.0, "max_tokens": 40}
+    with client.chat.completions.create(**endless, stream=True) as stream:
+        next(iter(stream))
+    found: list[Any] = []
+    asking = [
+        threading.Thread(
+            target=lambda: found.append(client.chat.completions.create(model="talker", messages=TALK, max_tokens=4))
+        )
+        for _ in range(4)
+    ]
+    for one in asking:
+        one.start()
+    for one in asking:
+        one.join(60)
+    assert len({one.choices[0].message.content for one in found}) == 1
+    assert len(found) == 4
+    assert server.ask("GET", "/ready").status == 200
