@@ -215,7 +215,8 @@ class TestTrl:
 
     def losses(self, model: Any, rows: list[dict[str, Any]], made: Any, folder: Path, **changes: Any) -> list[float]:
         from datasets import Dataset
-        from trl import SFTConfig, SFTTrainer
+        from trl.trainer.sft_config import SFTConfig
+        from trl.trainer.sft_trainer import SFTTrainer
 
         settings = {**SETTINGS, "warmup_steps": SETTINGS["warmup_ratio"], "max_length": 24, **changes}
         settings.pop("warmup_ratio")
@@ -333,6 +334,38 @@ FORMS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
 }
 
 
+class TestCautions:
+    """What is likely wrong is said before training."""
+
+    def cautions(self, rows: list[Dialogue], made: Any) -> list[str]:
+        tokens = continuing.encode([Question("", dialogue=one) for one in rows], made, Cutting(32), Learning())
+        ids, reads = Ragged.of([one.ids for one in tokens]), Ragged.of([one.reads or () for one in tokens])
+        return continuing.cautions(Encoding(ids, continuing.next_tokens(ids, reads), reads), made)
+
+    def test_a_template_that_ends_no_turn(self) -> None:
+        rows = [Dialogue((), turns(TALK))] * 4
+        assert self.cautions(rows, tokenizer(TEMPLATE)) == []
+        (line,) = self.cautions(rows, tokenizer(TEMPLATE.replace("<|endoftext|>", "")))
+        assert line.startswith("4 of the first 4 train rows end with no token that ends a text or a turn")
+
+    def test_a_text_that_begins_twice(self) -> None:
+        made = tokenizer()
+        made.bos_token = "[CLS]"
+        row = [made.bos_token_id, made.bos_token_id, *made("the film")["input_ids"], made.eos_token_id]
+        ids, reads = Ragged.of([row]), Ragged.of([[2, 3]])
+        (line,) = continuing.cautions(Encoding(ids, continuing.next_tokens(ids, reads), reads), made)
+        assert line.startswith("1 of the first 1 train rows begin with '[CLS]' twice")
+
+    def test_a_row_as_the_model_sees_it(self) -> None:
+        made = tokenizer()
+        tokens = continuing.encode(
+            [Question("", dialogue=Dialogue("the film", " great"))], made, Cutting(9), Learning()
+        )
+        ids, reads = Ragged.of([tokens[0].ids]), Ragged.of([tokens[0].reads or ()])
+        shown = continuing.as_seen(Encoding(ids, continuing.next_tokens(ids, reads), reads), made)
+        assert shown.replace("great <", "great<") == "the film⟦great<|endoftext|>⟧"
+
+
 class TestForms:
     @pytest.mark.parametrize("form", FORMS)
     def test_every_form_is_the_same_conversation(self, form: str, tmp_path: Path) -> None:
@@ -354,6 +387,14 @@ class TestForms:
         (split,) = data.load(section).values()
         (first, _) = CausalLM.of_split(split, section).read(split, section).questions()
         assert first.text == "Sum up.\n\na plot"
+
+    def test_a_text_may_begin_with_a_bracket(self, tmp_path: Path) -> None:
+        rows = [{"prompt": "[1, 2]", "completion": '["a"]'}, {"prompt": "[]", "completion": "[x"}]
+        path = tiny.save_jsonl(tmp_path / "rows.jsonl", rows)
+        section = data.found(recipes.load_data_section({"train_file": str(path)}, "causal-lm"))
+        (split,) = data.load(section).values()
+        found = CausalLM.of_split(split, section).read(split, section).questions()
+        assert [one.dialogue for one in found] == [Dialogue(row["prompt"], row["completion"]) for row in rows]
 
     @pytest.mark.parametrize(
         ("row", "problem"),
@@ -403,6 +444,19 @@ class TestRuns:
         assert together == [predictor.predict(prompt)[0] for prompt in prompts]
         assert {one["finish_reason"] for one in together} <= {"stop", "length"}
         assert all(one["tokens"] <= 12 for one in together)
+
+    def test_a_prompt_may_be_longer_than_rows_of_training(self, models: Models, tmp_path: Path) -> None:
+        """Its model has 64 positions, of which a half at most is kept for what is written."""
+        run = run_of(SAMPLE.rows(96), models, tmp_path, data={"max_length": 12})
+        predictor = load_predictor(run, generation={"max_new_tokens": 40})
+        long = " ".join(["film", "plot"] * 12)
+        (row,) = predictor.backend.tokenise(predictor.task.questions([long]))
+        assert (len(row.ids), row.lost) == (24, 0)
+        (cut,) = predictor.backend.tokenise(predictor.task.questions([f"{long} {long}"]))
+        assert (len(cut.ids), cut.lost) == (32, 16)
+        (measured,) = predictor.backend.tokenise(predictor.task.questions([{"prompt": long, "completion": " film"}]))
+        assert len(measured.ids) == 12
+        assert predictor.predict([f"{long} {long}"])[0]["tokens"] <= 32
 
     def test_what_is_drawn_depends_on_the_seed(self, models: Models, tmp_path: Path) -> None:
         run = run_of(SAMPLE.rows(96), models, tmp_path)

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from featherweight.engine.fast import kernels
 from featherweight.errors import ResourceError
+from featherweight.inference.backends import answers_of
 from featherweight.inference.predictor import Predictor
 from featherweight.records.questions import Question, Tokens
 from featherweight.storage.cache import cache_folder, cached, file_hash, problem
@@ -256,6 +257,9 @@ class Answers:
 
     def tokenise(self, asked: Sequence[Question]) -> list[Tokens]:
         return [Tokens([len(one.text)]) for one in asked]
+
+    def answers(self, rows: Sequence[Tokens], options: Mapping[str, Any], heard: Any = None) -> Any:
+        return answers_of(self, rows, options)
 
     def outputs(self, rows: Sequence[Tokens]) -> NDArray[np.float32]:
         self.meanwhile()

@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from pyarrow import feather
 
 from featherweight.errors import ConfigError, DataError, FeatherweightError
+from featherweight.inference.backends import answers_of
 from featherweight.inference.predictor import Predictor
 from featherweight.records.questions import Question, Tokens
 from featherweight.sources.formats import format_of
@@ -59,6 +60,9 @@ class Answers:
 
     def tokenise(self, asked: Sequence[Question]) -> list[Tokens]:
         return [Tokens([len(one.text)]) for one in asked]
+
+    def answers(self, rows: Sequence[Tokens], options: Mapping[str, Any], heard: Any = None) -> Any:
+        return answers_of(self, rows, options)
 
     def outputs(self, rows: Sequence[Tokens]) -> NDArray[np.float32]:
         self.asked += len(rows)

@@ -86,7 +86,7 @@ class Text:
     reservation: ClassVar[str] = ""
     knows_nothing: ClassVar[tuple[str, str]] = ("unigram", "expecting each token as often as train has it")
     statistics: ClassVar[tuple[Statistic, ...]] = (
-        Statistic("nll", "NLL a token", _a_token(NLL), less_is_better=True, aliases=("negative_log_likelihood",)),
+        Statistic("nll", "NLL a token", _a_token(NLL), less_is_better=True),
         Statistic("perplexity", "perplexity", _a_token(NLL, _perplexity), less_is_better=True, hub="perplexity"),
         Statistic("mean_token_accuracy", "token accuracy", _a_token(HITS), hub="accuracy"),
     )

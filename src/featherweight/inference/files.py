@@ -131,7 +131,7 @@ def _given_in(found: Sequence[Any], task: Task) -> Any:
     if pair:
         return {"text": text, "text_pair": pair[0]}
     if task.scores_tokens:
-        return {"prompt": cells.parsed(text) or ""}
+        return {"prompt": text}
     return (cells.parsed(text) or "") if task.reads_tokens else text
 
 

@@ -52,8 +52,23 @@ class TorchBackend:
         self._tokenizing = threading.Lock()  # setting its truncation, as each call does, needs the tokenizer alone
 
     def tokenise(self, asked: Sequence[Question]) -> list[Tokens]:
-        with self._tokenizing:
-            return self.task.tokenise(asked, self.loaded.tokenizer, self.cutting)
+        most = [self._room(one) for one in asked]
+        found: dict[int, Tokens] = {}
+        for length in set(most):
+            places = [place for place, one in enumerate(most) if one == length]
+            cutting = replace(self.cutting, max_length=length)
+            with self._tokenizing:
+                rows = self.task.tokenise([asked[place] for place in places], self.loaded.tokenizer, cutting)
+            found |= zip(places, rows, strict=True)
+        return [found[place] for place in range(len(asked))]
+
+    def _room(self, asked: Question) -> int:
+        """How many tokens of a question the model sees: as many as when it was tuned; of a prompt that is to be
+        continued as many as it has positions for beside the continuation."""
+        positions: int | None = getattr(self.loaded.model.config.get_text_config(), "max_position_embeddings", None)
+        if not asked.new_tokens or positions is None:
+            return self.cutting.max_length
+        return positions - min(asked.new_tokens, positions // 2)
 
     def answers(
         self, rows: Sequence[Tokens], options: Mapping[str, Any], heard: Callable[[str], None] | None = None

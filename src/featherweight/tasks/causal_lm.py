@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -107,6 +108,11 @@ class CausalLM:
         return [Question(one.asked or one.answered, dialogue=one) for one in found]
 
     def tokenise(self, asked: Sequence[Question], tokenizer: Any, cutting: Cutting) -> list[Tokens]:
+        if self.answer.chat is None and tokenizer.chat_template is not None:
+            asked = [
+                replace(one, dialogue=dialogues.as_chat(one.dialogue)) if one.dialogue and one.new_tokens else one
+                for one in asked
+            ]
         return continuing.encode(asked, self._made_for(tokenizer), cutting, self.answer.learning)
 
     def encode(self, examples: Examples, tokenizer: Any, cutting: Cutting) -> Encoding:

@@ -122,8 +122,9 @@ def _scores(states: torch.Tensor, layer: Any, wanted: torch.Tensor) -> torch.Ten
         return states.new_zeros(0, 2, dtype=torch.float32) + 0 * states.sum()
     width = getattr(layer, "out_features", None) or layer.weight.shape[0]
     most = max(_MOST_BYTES // (4 * width), 1)
-    trains = any(parameter.requires_grad for parameter in layer.parameters())
-    if torch.is_grad_enabled() and is_linear(layer) and not trains:
+    frozen = not any(parameter.requires_grad for parameter in layer.parameters())
+    # Under autocast states come in 16 bits, and the layer's own forward sees to it.
+    if torch.is_grad_enabled() and frozen and is_linear(layer) and states.dtype == layer.weight.dtype:
         return _Scores.apply(states, weight_of(layer), layer.bias, wanted, most)  # type: ignore[no-any-return, no-untyped-call]
 
     def one(part: torch.Tensor, its: torch.Tensor) -> torch.Tensor:
@@ -147,11 +148,11 @@ class _Scores(torch.autograd.Function):
         wanted: torch.Tensor,
         most: int,
     ) -> torch.Tensor:
-        found = states.new_empty(len(states), 2, dtype=torch.float32)
+        found = states.new_empty(len(states), 2)
         slopes = torch.empty_like(states)
         for start in range(0, len(states), most):
             these = slice(start, start + most)
-            logits = product(states[these], weight, bias).float()
+            logits = product(states[these], weight, bias)
             places, ids = torch.arange(len(logits), device=logits.device), wanted[these]
             of_wanted, highest = logits[places, ids], logits.amax(dim=1)
             logits.sub_(highest[:, None]).exp_()
@@ -160,11 +161,11 @@ class _Scores(torch.autograd.Function):
             found[these, 1] = (of_wanted >= highest).float()
             logits.mul_(-1 / sums[:, None])
             logits[places, ids] += 1
-            slopes[these] = product(logits.to(weight.dtype), weight.t(), None)
+            slopes[these] = product(logits, weight.t(), None)
         ctx.save_for_backward(slopes)
         return found
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         (slopes,) = ctx.saved_tensors
-        return gradient[:, :1].to(slopes.dtype) * slopes, None, None, None, None
+        return gradient[:, :1] * slopes, None, None, None, None

@@ -83,7 +83,8 @@ def _given(given: Any) -> Dialogue:
             if set(given) == {"text"}:
                 return Dialogue("", clean(given["text"]))
             if set(given) in ({"prompt"}, {"prompt", "completion"}):
-                return _pair(given["prompt"], given.get("completion"), is_open="completion" not in given)
+                prompt = _parsed(given["prompt"]) or ""
+                return _pair(prompt, given.get("completion"), is_open="completion" not in given)
             raise ValueError(
                 'a prompt, a list of messages, or {"prompt": ..., "completion": ...} was expected, not an object with '
                 f"{', '.join(map(repr, given)) or 'no key'}"
@@ -123,7 +124,7 @@ def _row(asked: Any, answered: Any, beside: Any, is_whole: bool) -> tuple[Dialog
     Args:
         is_whole: prompt and completion stand in one cell.
     """
-    asked = cells.parsed(asked)
+    asked = _parsed(asked)
     if is_whole:
         if asked is None:
             return None, "text"
@@ -131,12 +132,19 @@ def _row(asked: Any, answered: Any, beside: Any, is_whole: bool) -> tuple[Dialog
             return Dialogue("", clean(asked)), "text"
         turns = _messages(asked)
         return (Dialogue((), turns) if any(one.role == ASSISTANT for one in turns) else None), _form(asked)
-    answered = cells.parsed(answered)
+    answered = _parsed(answered)
     if answered is None or asked is None:
         return None, "text"
     if isinstance(asked, str) and beside:
         asked = f"{asked}\n\n{beside}"
     return _pair(asked, answered), _form(asked) if isinstance(asked, list) else "text"
+
+
+def _parsed(cell: Any) -> Any:
+    """The messages that a cell spells as JSON; else the cell, for a text may begin with a bracket; None if empty."""
+    found = cells.parsed(cell)
+    spelt = isinstance(found, list) and isinstance(cell, str)
+    return cell if spelt and not (found and all(isinstance(one, dict) for one in found)) else found
 
 
 def _pair(prompt: Any, completion: Any, is_open: bool = False) -> Dialogue:
