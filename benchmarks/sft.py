@@ -1,8 +1,8 @@
 """Supervised fine-tuning beside TRL's ``SFTTrainer``, in pairs: ``python benchmarks/sft.py [CASE ...]``.
 
-The same rows of SmolLM2-135M's, the same adapter, batch and number of steps, no dropout; each measurement is a process
-of its own, and the arms alternate. Training learns completions alone in both. Evaluation is the loss of the same rows.
-Results go to ``benchmarks/sft.json``, by machine.
+The same rows, adapter, batch and number of steps of SmolLM2-135M, no dropout; each measurement is a process of its
+own, and the arms alternate. All learn completions alone. Evaluation is the loss of the same rows. The third arm is ours
+with ``training.bf16`` and the base held in bf16, where the machine has it. Results go to ``benchmarks/sft.json``, by machine.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
@@ -51,10 +51,10 @@ def self_instruct(count: int) -> Rows:
 
 
 CASES: dict[str, Callable[[int], Rows]] = {"gsm8k": gsm8k, "self-instruct": self_instruct}
-ROWS = 64
+ROWS = 32
 
 
-def load() -> tuple[Any, Any]:
+def load(dtype: Any = "float32") -> tuple[Any, Any]:
     """The model with LoRA, and its tokenizer."""
     import torch
     from peft import LoraConfig, get_peft_model
@@ -65,7 +65,7 @@ def load() -> tuple[Any, Any]:
 
     torch.manual_seed(42)
     plan = heads.HeadPlan(heads.CAUSAL, None, 0, is_pretrained=True)
-    model, tokenizer, _ = heads.load(plan, models.find(SMOLLM), ModelSection(name=SMOLLM))
+    model, tokenizer, _ = heads.load(plan, models.find(SMOLLM), ModelSection(name=SMOLLM, dtype=dtype))
     return get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **LORA)), tokenizer
 
 
@@ -88,7 +88,11 @@ def stock(rows: Rows, evaluates: bool) -> dict[str, Any]:
         return timed(rows, lambda: float(trainer.train().training_loss))
 
 
-def ours(rows: Rows, evaluates: bool) -> dict[str, Any]:
+def in_bf16(rows: Rows, evaluates: bool) -> dict[str, Any]:
+    return ours(rows, evaluates, "bf16", "bfloat16")
+
+
+def ours(rows: Rows, evaluates: bool, precision: str = "fp32", dtype: Any = "float32") -> dict[str, Any]:
     from accelerate import Accelerator
 
     from featherweight.answers.text import Text
@@ -104,14 +108,14 @@ def ours(rows: Rows, evaluates: bool) -> dict[str, Any]:
     from featherweight.tasks.causal_lm import CausalLM
     from featherweight.tasks.reading import continuing
 
-    model, tokenizer = load()
+    model, tokenizer = load(dtype)
     task = CausalLM(Text(chat=False))
     tokens = task.tokenise(task.questions(rows), tokenizer, Cutting(LENGTH))
     ids = Ragged.of([one.ids for one in tokens])
     reads = Ragged.of([one.reads or () for one in tokens])
     encoding = Encoding(ids, continuing.next_tokens(ids, reads), reads)
     base = model.get_base_model()
-    execution = Execution(base, tokenizer.pad_token_id, seed=42, reads_tokens=True)
+    execution = Execution(base, tokenizer.pad_token_id, seed=42, reads_tokens=True, precision=precision)
     execution.score_next_tokens(base)
     execution.adopt(model)
     if evaluates:
@@ -147,7 +151,7 @@ def ours(rows: Rows, evaluates: bool) -> dict[str, Any]:
         return timed(rows, train)
 
 
-ARMS: dict[str, Callable[[Rows, bool], dict[str, Any]]] = {"SFTTrainer": stock, "ours": ours}
+ARMS: dict[str, Callable[[Rows, bool], dict[str, Any]]] = {"SFTTrainer": stock, "ours": ours, "bf16": in_bf16}
 
 
 def timed(rows: Rows, work: Callable[[], float]) -> dict[str, Any]:
@@ -169,30 +173,35 @@ def measure(case: str, arm: str, evaluates: bool) -> dict[str, Any]:
 
 
 def compare(case: str, evaluates: bool, repeats: int) -> dict[str, Any]:
-    pairs = []
+    from featherweight.engine import hardware
+
+    arms = [name for name in ARMS if name != "bf16" or hardware.has_bf16()]
+    rounds: list[dict[str, dict[str, Any]]] = []
     for number in range(repeats):
-        pair = [measure(case, arm, evaluates) for arm in ARMS]
-        pairs.append(pair)
-        speed = pair[1]["samples_per_second"] / pair[0]["samples_per_second"]
-        print(f"{case}{' evaluate' if evaluates else ''} {number + 1}/{repeats}: {speed:.2f}x", file=sys.stderr)
-
-    def ratios(key: str) -> list[float]:
-        return sorted(second[key] / first[key] for first, second in pairs)
-
-    speeds = ratios("samples_per_second")
-    arms: Mapping[str, list[dict[str, Any]]] = dict(zip(ARMS, map(list, zip(*pairs, strict=True)), strict=True))
+        rounds.append({arm: measure(case, arm, evaluates) for arm in arms})
+        said = [f"{arm} {ratios(rounds, arm, 'samples_per_second')[-1]:.2f}x" for arm in arms[1:]]
+        print(f"{case}{' evaluate' if evaluates else ''} {number + 1}/{repeats}: {', '.join(said)}", file=sys.stderr)
     return {
         "rows": ROWS,
         "repeats": repeats,
-        "samples_per_second": {
-            name: median(one["samples_per_second"] for one in found) for name, found in arms.items()
+        "arms": {
+            arm: {
+                "samples_per_second": median(one[arm]["samples_per_second"] for one in rounds),
+                "speed_ratio": median(speeds := ratios(rounds, arm, "samples_per_second")),
+                "speed_ratio_range": [min(speeds), max(speeds)],
+                "peak_memory_bytes": max(one[arm]["peak_memory_bytes"] for one in rounds),
+                "memory_ratio": median(ratios(rounds, arm, "peak_memory_bytes")),
+                "loss": rounds[0][arm]["loss"],
+            }
+            for arm in arms
         },
-        "speed_ratio": median(speeds),
-        "speed_ratio_range": [speeds[0], speeds[-1]],
-        "peak_memory_bytes": {name: max(one["peak_memory_bytes"] for one in found) for name, found in arms.items()},
-        "memory_ratio": median(ratios("peak_memory_bytes")),
-        "losses": {name: found[0]["loss"] for name, found in arms.items()},
     }
+
+
+def ratios(rounds: Sequence[Mapping[str, Mapping[str, float]]], arm: str, key: str) -> list[float]:
+    """An arm's figure over the stock one's of the same round."""
+    first = next(iter(ARMS))
+    return [one[arm][key] / one[first][key] for one in rounds]
 
 
 def main() -> None:
