@@ -2,7 +2,8 @@
 
 The same rows, adapter, batch and number of steps of SmolLM2-135M, no dropout; each measurement is a process of its
 own, and the arms alternate. All learn completions alone. Evaluation is the loss of the same rows. The third arm is ours
-with ``training.bf16`` and the base held in bf16, where the machine has it. Results go to ``benchmarks/sft.json``, by machine.
+with ``training.bf16`` and the base held in bf16, where the machine has it. Results go to ``benchmarks/sft.json``, by
+machine.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ import pytest
 import stock
 import tiny
 import torch
+from conftest import ROOT
 from tasks_data import SAMPLES
 from test_trainer_equivalence import SETTINGS, train_ours
 
@@ -35,6 +36,7 @@ from featherweight.tasks.reading import continuing
 
 Models = Callable[[str], Path]
 
+STORIES = ROOT.parent / "shared" / "models" / "stories260K"
 (SAMPLE,) = (one for one in SAMPLES if one.task == "causal-lm")
 END = "<|endoftext|>"
 TEMPLATE = (
@@ -507,3 +509,38 @@ class TestRuns:
         workflow.run(recipes.parse(tiny.recipe(models("bert"), train)), tmp_path / "run", progress=False)
         with pytest.raises(ConfigError, match="--max-new-tokens"):
             load_predictor(tmp_path / "run", generation={"max_new_tokens": 4})
+
+
+@pytest.mark.skipif(not STORIES.is_dir(), reason=f"the pretrained model is not at {STORIES}")
+class TestStories:
+    """A real pretrained Llama of 260,032 parameters."""
+
+    def rows(self, count: int) -> list[dict[str, Any]]:
+        """Its stories, told of others than it knows."""
+        return [
+            {
+                "prompt": f"Once upon a time, there was a little {animal} named {name}.",
+                "completion": f" {name} the {animal} did not like to play. {name} liked to count to {number}.",
+            }
+            for number, (animal, name) in enumerate(
+                ((animal, name) for animal in ("fox", "bear", "owl", "hen", "mole", "frog", "crab", "goat")
+                 for name in ("Pip", "Zed", "Ivy", "Gus", "Ned", "Kit", "Ada", "Bo", "Lu", "Sky")), 1
+            )
+        ][:count]  # fmt: skip
+
+    def test_it_tells_the_story_that_it_is_known_for(self) -> None:
+        (found,) = load_predictor(STORIES, generation={"max_new_tokens": 30}).predict(["Once upon a time"])
+        assert found["text"].split()[:8] == [",", "there", "was", "a", "little", "girl", "named", "Lily."][:8]
+
+    def test_it_learns_another_end_and_is_shown_to(self, tmp_path: Path) -> None:
+        train = tiny.save_jsonl(tmp_path / "rows.jsonl", self.rows(80))
+        training = {"learning_rate": 5e-3, "num_train_epochs": 6}
+        content = tiny.recipe(STORIES, train, training=training, data={"max_length": 96}) | {"task": "causal-lm"}
+        workflow.run(recipes.parse(content), tmp_path / "run", progress=False)
+        metrics = RunDirectory(tmp_path / "run").read_metrics()
+        assert metrics["tuned"]["eval_nll"] < metrics["base"]["eval_nll"] < metrics["baselines"]["unigram"]["eval_nll"]
+        assert metrics["comparison"]["verdict"] == metrics["rungs"]["unigram"]["verdict"] == "better"
+        prompt = "Once upon a time, there was a little fox named Gus."
+        tuned, before = (load_predictor(one, generation={"max_new_tokens": 20}) for one in (tmp_path / "run", STORIES))
+        assert "did not like to play" in tuned.predict([prompt])[0]["text"]
+        assert "did not like to play" not in before.predict([prompt])[0]["text"]

@@ -54,6 +54,37 @@ def _trained(name: str, results: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def sft() -> str:
+    """Supervised fine-tuning beside TRL, from ``benchmarks/sft.py``."""
+    path = BENCHMARKS / "sft.json"
+    parts = []
+    for machine, cases in json.loads(path.read_text(encoding="utf-8"))["machines"].items():
+        lines = ["| case | arm | rows/s | speed, median (range) | peak memory | loss |", "|---|---|---|---|---|---|"]
+        for case, found in cases.items():
+            for name, one in found["arms"].items():
+                low, high = one["speed_ratio_range"]
+                is_first = one is next(iter(found["arms"].values()))
+                speed = (
+                    ""
+                    if is_first
+                    else f"**{one['speed_ratio']:.2f}x** ({low:.2f} to {high:.2f}, n = {found['repeats']})"
+                )
+                memory = "" if is_first else f" ({one['memory_ratio']:.2f}x)"
+                lines.append(
+                    f"| `{case}` | {name} | {one['samples_per_second']:.2f} | {speed} | "
+                    f"{one['peak_memory_bytes'] / 1e9:.2f} GB{memory} | {one['loss']:.4f} |"
+                )
+        rows, date = next((one["rows"], one["date"]) for one in cases.values())
+        parts += [
+            *lines,
+            "",
+            f"Supervised fine-tuning of SmolLM2-135M, {rows} rows, on 2 cores of {machine}, {date}: "
+            "`python benchmarks/sft.py`; all arms learn completions alone, in batches of 8.",
+            "",
+        ]
+    return "\n".join(parts)
+
+
 def plan() -> str:
     """What ``featherweight plan`` said against what the run took, from ``benchmarks/plan.py``."""
     lines = [

@@ -30,7 +30,7 @@ def generated() -> dict[Path, str]:
     schemas = {"recipe.schema.json": recipe.json_schema(), "metrics.schema.json": metrics_schema.schema()}
     filled = {
         "architectures.md": architectures.table(),
-        "performance.md": figures.training() + "\n" + figures.plan() + figures.scale(),
+        "performance.md": figures.training() + "\n" + figures.sft() + "\n" + figures.plan() + figures.scale(),
         "defaults.md": figures.defaults() + "\n" + figures.minutes(),
         "methods.md": tuners.table() + "\n" + figures.methods() + "\n" + figures.precision(),
         "tasks.md": figures.tasks(),
