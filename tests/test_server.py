@@ -26,7 +26,10 @@ from featherweight.errors import ModelError
 from featherweight.serving.catalogue import Catalogue, is_name, names_of
 
 SECRET = "my-diagnosis-is-private"
-ROUTES = ["/", "/v1/models", "/v1/predict", "/metrics", "/openapi.json", "/health", "/ready", "/v1/adapters"]
+ROUTES = [
+    "/", "/v1/models", "/v1/predict", "/v1/chat/completions", "/v1/completions", "/metrics", "/openapi.json",
+    "/health", "/ready", "/v1/adapters",
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")

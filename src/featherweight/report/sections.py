@@ -158,6 +158,11 @@ def _ladder(metrics: Mapping[str, Any]) -> list[Part]:
             )
         )
     columns = ["model", first.title, "95 % interval", *(one.title for one in others), "time", "memory"]
+    probe = (
+        " The probe is a linear model on what the untuned model's head reads, from at most 5,000 rows of train."
+        if kind_of(metrics).probe
+        else ""
+    )
     return [
         parts.text(tables.selection(metrics)),
         *map(parts.text, tables.scatter(metrics)),
@@ -165,8 +170,7 @@ def _ladder(metrics: Mapping[str, Any]) -> list[Part]:
         parts.plots(_headline_plot(list(rungs.items()), metrics)),
         parts.text(
             "Time is that of fitting and answering; for the tuned model, of training with its evaluations. Memory "
-            "is what each added at its highest to what was resident before it. The probe is a linear model on what "
-            "the untuned model's head reads, from at most 5,000 rows of train."
+            f"is what each added at its highest to what was resident before it.{probe}"
         ),
     ]
 
