@@ -438,14 +438,24 @@ class TestRuns:
             stop = next((place for place, one in enumerate(written) if one in ends), len(written))
             assert reply["text"] == made.decode(written[:stop], skip_special_tokens=True)
 
-    def test_a_prompt_gets_the_same_alone_and_among_others(self, models: Models, tmp_path: Path) -> None:
-        run = run_of(SAMPLE.rows(96), models, tmp_path)
+    @pytest.mark.parametrize("model", ["llama-lm", "gpt2-lm"])
+    def test_a_prompt_gets_the_same_alone_and_among_others(self, model: str, models: Models, tmp_path: Path) -> None:
+        run = run_of(SAMPLE.rows(96), models, tmp_path, model)
         predictor = load_predictor(run, generation={"max_new_tokens": 12})
         prompts = [row["prompt"] for row in SAMPLE.rows(40)]
         together = predictor.predict(prompts)
         assert together == [predictor.predict(prompt)[0] for prompt in prompts]
         assert {one["finish_reason"] for one in together} <= {"stop", "length"}
         assert all(one["tokens"] <= 12 for one in together)
+        whole = {"prompt": prompts[0], "completion": " the film"}
+        assert [*predictor.predict([prompts[0], whole]), *predictor.predict([whole])][1:] == predictor.predict(
+            [whole]
+        ) * 2
+        with pytest.raises(DataError, match="ask them apart"):
+            predictor.answers([prompts[0], whole])
+        most = load_predictor(run, generation={"max_new_tokens": 1000})  # of 64 positions
+        long = " ".join(["film", "plot"] * 40)
+        assert most.predict([long, "a plot"])[1] == most.predict(["a plot"])[0]
 
     def test_a_prompt_may_be_longer_than_rows_of_training(self, models: Models, tmp_path: Path) -> None:
         """Its model has 64 positions, of which a half at most is kept for what is written."""

@@ -89,7 +89,9 @@ def _predict(arguments: Arguments) -> None:
             console.result({"predictions": predictions})
             return
         for one, other, prediction in zip(arguments.text, seconds, predictions, strict=True):
-            print(f"{predictor.kind.line(prediction)}  {one if other is None else one + JOINT + other}")
+            line, asked_for = predictor.kind.line(prediction), one if other is None else one + JOINT + other
+            # What is written may be long, and begins where the prompt ends.
+            print(f"> {asked_for}\n{line}" if predictor.task.scores_tokens else f"{line}  {asked_for}")
         return
     from featherweight.recipe import load_data_section
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
-from featherweight.errors import ConfigError
+from featherweight.errors import ConfigError, DataError
 from featherweight.process.imports import importing_models
 from featherweight.records.answers import Answers, joined
 from featherweight.records.cutting import Cutting
@@ -95,8 +95,14 @@ class Predictor:
             yield from self.kind.reply(self.backend.answers(rows, self.options), questions, self.options)
 
     def answers(self, asked: Iterable[Any]) -> Answers:
-        """Answers as numbers, in the order of the texts."""
+        """Answers as numbers, in the order of the texts.
+
+        Raises:
+            DataError: some of them bring what they are to be continued with, and others don't.
+        """
         blocks = [self.backend.answers(rows, self.options) for _, rows in self._tokenised(asked)]
+        if len({frozenset(one.columns) for one in blocks}) > 1:
+            raise DataError("some of the questions bring their completion and others don't; ask them apart")
         return joined(blocks) if blocks else self.kind.of_outputs(self._nothing(), self.options)
 
     def blocks(self, asked: Iterable[Any]) -> Iterator[tuple[list[Question], Column]]:
@@ -108,7 +114,9 @@ class Predictor:
         iterator = iter(asked)
         while block := list(islice(iterator, _BLOCK)):
             questions = [given if isinstance(given, Question) else self.question(given) for given in block]
-            yield questions, self.backend.tokenise(questions)
+            for _, alike in groupby(questions, lambda one: one.new_tokens > 0):
+                part = list(alike)
+                yield part, self.backend.tokenise(part)
 
     def question(self, given: Any) -> Question:
         """What is given, as the model is asked it. Raises DataError where it is nothing that this model answers."""

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from featherweight.engine.running.evaluate import Kept
-from featherweight.engine.running.generate import Sampling, Spoken, until, write
+from featherweight.engine.running.generate import Sampling, Spoken, room, until, write
 from featherweight.export.merged import merge, unmergeable
 from featherweight.inference.backends import answers_of
 from featherweight.inference.loading import LoadedModel, execution_of, load
@@ -65,10 +65,10 @@ class TorchBackend:
     def _room(self, asked: Question) -> int:
         """How many tokens of a question the model sees: as many as when it was tuned; of a prompt that is to be
         continued as many as it has positions for beside the continuation."""
-        positions: int | None = getattr(self.loaded.model.config.get_text_config(), "max_position_embeddings", None)
-        if not asked.new_tokens or positions is None:
+        if not asked.new_tokens:
             return self.cutting.max_length
-        return positions - min(asked.new_tokens, positions // 2)
+        most, _ = room(self.loaded.model, asked.new_tokens)
+        return self.cutting.max_length if most is None else most
 
     def answers(
         self, rows: Sequence[Tokens], options: Mapping[str, Any], heard: Callable[[str], None] | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
@@ -21,7 +21,7 @@ class Sampling:
     """How text is written, by ``GenerationConfig``'s names.
 
     Attributes:
-        max_new_tokens: at most; fewer where the model has no position for as many.
+        max_new_tokens: at most; half as many as the model has positions where that is less.
         temperature: 0 always takes the likeliest token.
         top_p: draw among the likeliest tokens that have so much of the probability together.
         seed: of what is drawn.
@@ -57,13 +57,25 @@ def write(
         tokenizer: has a token to pad with, and spells what is to stop at.
         heard: is told each token as it comes, of a prompt alone.
     """
+    most, new = room(model, how.max_new_tokens)
+    how, kept = replace(how, max_new_tokens=new), [prompt if most is None else prompt[-most:] for prompt in prompts]
     found: list[list[int]] = [[] for _ in prompts]
-    lengths = np.asarray([len(prompt) for prompt in prompts], dtype=np.int64)
-    for rows in by_tokens(lengths + how.max_new_tokens, TOKEN_BUDGET):
-        written = _together(model, [prompts[row] for row in rows], ends, tokenizer, how, heard)
+    lengths = np.asarray([len(prompt) for prompt in kept], dtype=np.int64)
+    for rows in by_tokens(lengths + new, TOKEN_BUDGET):
+        written = _together(model, [kept[row] for row in rows], ends, tokenizer, how, heard)
         for row, ids in zip(rows, written, strict=True):
             found[row] = ids
     return found
+
+
+def room(model: Any, new: int) -> tuple[int | None, int]:
+    """How many tokens of a prompt the model has positions for beside as many ``new`` ones, and how many of those it
+    writes: never fewer for one prompt than for another beside it."""
+    positions: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if positions is None:
+        return None, new
+    new = min(new, max(positions // 2, 1))
+    return positions - new, new
 
 
 def _together(
@@ -86,21 +98,19 @@ def _together(
         written = model.generate(
             input_ids=ids.to(device),
             attention_mask=real.long().to(device),
-            generation_config=_config(model, ends, tokenizer.pad_token_id, how, longest),
+            generation_config=_config(ends, tokenizer.pad_token_id, how),
             streamer=streamer,
             stopping_criteria=[_Stops(tokenizer, how.stop, longest)] if how.stop else None,
         )
     return [_until_end(row.tolist(), ends) for row in written[:, longest:].cpu()]
 
 
-def _config(model: Any, ends: Collection[int], pad_token_id: int, how: Sampling, longest: int) -> Any:
+def _config(ends: Collection[int], pad_token_id: int, how: Sampling) -> Any:
     from transformers import GenerationConfig
 
-    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    room = how.max_new_tokens if positions is None else min(how.max_new_tokens, positions - longest)
     drawn = {"do_sample": True, "temperature": how.temperature, "top_p": how.top_p, "top_k": 0}
     return GenerationConfig(
-        max_new_tokens=max(room, 1),
+        max_new_tokens=how.max_new_tokens,
         eos_token_id=sorted(ends) or None,
         pad_token_id=pad_token_id,
         **(drawn if how.temperature > 0 else {"do_sample": False}),
