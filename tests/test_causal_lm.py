@@ -481,6 +481,19 @@ class TestRuns:
         assert written(1) != written(2)
         assert written(1, 0.0) == written(2, 0.0)
 
+    @pytest.mark.slow
+    @pytest.mark.parametrize("method", ["ia3", "oft", "prompt-tuning", "vera"])
+    def test_other_tuners_learn_too(self, method: str, models: Models, tmp_path: Path) -> None:
+        """One that is merged, one that is not, one that puts tokens before every text, one that shares matrices."""
+        run = run_of(SAMPLE.rows(96), models, tmp_path, method={"name": method})
+        metrics = RunDirectory(run).read_metrics()
+        assert metrics["tuned"]["eval_nll"] < metrics["base"]["eval_nll"]
+        kept = RunDirectory(run).read_predictions("tuned", "validation")
+        rows = [SAMPLE.rows(96)[number] for number in kept.ids]
+        found = load_predictor(run, generation={"max_new_tokens": 3}).predict(rows)
+        expected = list(kept.kind.reply(kept.answers, (), {}))
+        assert [one["nll"] for one in found] == pytest.approx([one["nll"] for one in expected], abs=1e-4)
+
     def test_a_file_of_prompts(self, models: Models, tmp_path: Path) -> None:
         run = run_of(SAMPLE.rows(96), models, tmp_path)
         source, output = tmp_path / "rows.jsonl", tmp_path / "out.jsonl"
