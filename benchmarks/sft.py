@@ -105,16 +105,15 @@ def ours(rows: Rows, evaluates: bool, precision: str = "fp32", dtype: Any = "flo
     from featherweight.recipe import TrainingSection
     from featherweight.records.answers import Answers, Evaluation
     from featherweight.records.cutting import Cutting
-    from featherweight.records.rows import Encoding, Ragged
+    from featherweight.records.rows import Encoding, Ragged, next_tokens
     from featherweight.tasks.causal_lm import CausalLM
-    from featherweight.tasks.reading import continuing
 
     model, tokenizer = load(dtype)
     task = CausalLM(Text(chat=False))
     tokens = task.tokenise(task.questions(rows), tokenizer, Cutting(LENGTH))
     ids = Ragged.of([one.ids for one in tokens])
     reads = Ragged.of([one.reads or () for one in tokens])
-    encoding = Encoding(ids, continuing.next_tokens(ids, reads), reads)
+    encoding = Encoding(ids, next_tokens(ids, reads), reads)
     base = model.get_base_model()
     execution = Execution(base, tokenizer.pad_token_id, seed=42, reads_tokens=True, precision=precision)
     execution.score_next_tokens(base)

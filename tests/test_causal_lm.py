@@ -28,7 +28,7 @@ from featherweight.inference.predictor import load_predictor
 from featherweight.records.cutting import Cutting
 from featherweight.records.dialogues import Dialogue, Learning, Turn
 from featherweight.records.questions import Question
-from featherweight.records.rows import Encoding, Ragged
+from featherweight.records.rows import Encoding, Ragged, next_tokens
 from featherweight.runs.directory import RunDirectory
 from featherweight.sources import data
 from featherweight.tasks.causal_lm import CausalLM
@@ -88,7 +88,7 @@ def drawn(rows: int = 12, seed: int = 0) -> Encoding:
     lengths = draw.integers(2, 20, rows)
     tokens = Ragged.of([draw.integers(6, len(tiny.vocabulary()), length).tolist() for length in lengths], np.int32)
     reads = Ragged.of([[] if row == 3 else range(length // 2 - 1, length - 1) for row, length in enumerate(lengths)])
-    return Encoding(tokens, continuing.next_tokens(tokens, reads), reads)
+    return Encoding(tokens, next_tokens(tokens, reads), reads)
 
 
 def stock_loss(model: Any, encoding: Encoding) -> torch.Tensor:
@@ -342,7 +342,7 @@ class TestCautions:
     def cautions(self, rows: list[Dialogue], made: Any) -> list[str]:
         tokens = continuing.encode([Question("", dialogue=one) for one in rows], made, Cutting(32), Learning())
         ids, reads = Ragged.of([one.ids for one in tokens]), Ragged.of([one.reads or () for one in tokens])
-        return continuing.cautions(Encoding(ids, continuing.next_tokens(ids, reads), reads), made)
+        return continuing.cautions(Encoding(ids, next_tokens(ids, reads), reads), made)
 
     def test_a_template_that_ends_no_turn(self) -> None:
         rows = [Dialogue((), turns(TALK))] * 4
@@ -355,7 +355,7 @@ class TestCautions:
         made.bos_token = "[CLS]"
         row = [made.bos_token_id, made.bos_token_id, *made("the film")["input_ids"], made.eos_token_id]
         ids, reads = Ragged.of([row]), Ragged.of([[2, 3]])
-        (line,) = continuing.cautions(Encoding(ids, continuing.next_tokens(ids, reads), reads), made)
+        (line,) = continuing.cautions(Encoding(ids, next_tokens(ids, reads), reads), made)
         assert line.startswith("1 of the first 1 train rows begin with '[CLS]' twice")
 
     def test_a_row_as_the_model_sees_it(self) -> None:
@@ -364,7 +364,7 @@ class TestCautions:
             [Question("", dialogue=Dialogue("the film", " great"))], made, Cutting(9), Learning()
         )
         ids, reads = Ragged.of([tokens[0].ids]), Ragged.of([tokens[0].reads or ()])
-        shown = continuing.as_seen(Encoding(ids, continuing.next_tokens(ids, reads), reads), made)
+        shown = continuing.as_seen(Encoding(ids, next_tokens(ids, reads), reads), made)
         assert shown.replace("great <", "great<") == "the film⟦great<|endoftext|>⟧"
 
 

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import serving
 import tiny
+from fastapi import HTTPException
 from test_causal_lm import FORMS, SAMPLE, TEMPLATE
 
 from featherweight import recipe as recipes
 from featherweight import workflow
 from featherweight.inference.predictor import load_predictor
+from featherweight.serving import openai as routes
+from featherweight.serving.batching import Overloaded
+from featherweight.serving.settings import Settings
 
 openai = pytest.importorskip("openai", reason="OpenAI's client is not installed")
 
@@ -124,6 +130,38 @@ def test_what_can_not_be_done_is_refused_by_name(
 ) -> None:
     with pytest.raises(getattr(openai, error), match=message):
         client.chat.completions.create(**{"model": "talker", "messages": TALK, "stream": stream, **changes})
+
+
+class Counting:
+    """A catalogue of one model that counts who has it, and a queue that takes nobody."""
+
+    retry_after = 7
+
+    def __init__(self, writes: bool) -> None:
+        self.task = SimpleNamespace(name="it", scores_tokens=writes)
+        self.name, self.base_of, self.in_use = "one", None, 0
+
+    def take(self, name: str) -> Any:
+        self.in_use += 1
+        return self
+
+    def give_back(self, served: Any) -> None:
+        self.in_use -= 1
+
+    async def predict(self, served: Any, asked: Any) -> Any:
+        raise Overloaded(self.retry_after)
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+@pytest.mark.parametrize(("writes", "status"), [(False, 422), (True, 429)], ids=["labels", "full"])
+def test_who_is_refused_gives_the_model_back(writes: bool, status: int, stream: bool) -> None:
+    one: Any = Counting(writes)
+    shape = routes._Chat(routes.ChatRequest(model="one", messages=[routes.Message(**TALK[0])], stream=stream))
+    request: Any = SimpleNamespace(state=SimpleNamespace(), receive=asyncio.Event().wait)
+    with pytest.raises(HTTPException) as refused:
+        asyncio.run(routes._reply(shape, [{"prompt": TALK}], request, one, one, Settings()))
+    assert refused.value.status_code == status
+    assert one.in_use == 0
 
 
 def test_the_key_is_wanted(server: serving.Server) -> None:

@@ -80,6 +80,12 @@ def places_of(offsets: NDArray[np.int64], rows: NDArray[np.int64]) -> Ragged:
     return Ragged(np.arange(ends[-1]) + np.repeat(offsets[rows] - ends[:-1], lengths), ends)
 
 
+def next_tokens(tokens: Ragged, reads: Ragged) -> Ragged:
+    """The ids behind the tokens that are read, int64; behind the last of a row its own."""
+    starts, ends = (np.repeat(edges, reads.lengths) for edges in (tokens.offsets[:-1], tokens.offsets[1:]))
+    return Ragged(tokens.values[np.minimum(starts + reads.values + 1, ends - 1)].astype(np.int64), reads.offsets)
+
+
 def numbers_of(column: Column) -> NDArray[Any]:
     """All numbers of a column, whichever row they are of."""
     return column.values if isinstance(column, Ragged) else column

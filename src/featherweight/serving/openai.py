@@ -8,6 +8,7 @@ import json
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import ExitStack
 from typing import Annotated, Any, Literal
 
 from fastapi import FastAPI, HTTPException, Request, Response
@@ -17,8 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from featherweight.errors import DataError, Interrupted
 from featherweight.records.dialogues import Dialogue
 from featherweight.records.questions import Question, Writing
-from featherweight.serving.asking import answered, take
-from featherweight.serving.batching import Batcher
+from featherweight.serving.asking import answered, refusal, take
+from featherweight.serving.batching import Batcher, Draining, Overloaded
 from featherweight.serving.catalogue import Catalogue, Served
 from featherweight.serving.settings import Settings
 from featherweight.tasks.reading.dialogues import of_given
@@ -153,19 +154,16 @@ async def _reply(
     shape: _Shape, given: Sequence[Any], request: Request, catalogue: Catalogue, batcher: Batcher, settings: Settings
 ) -> Response:
     served = take(catalogue, shape.asked.model)
-    request.state.model, request.state.texts = served.name, len(given)
-    try:
-        prompts = _prompts(served, given, settings)
-        options = shape.asked.options()
+    with ExitStack() as held:
+        held.callback(catalogue.give_back, served)
+        request.state.model, request.state.texts = served.name, len(given)
+        prompts, options = _prompts(served, given, settings), shape.asked.options()
         if shape.asked.stream:
-            streamed = _streamed(shape, prompts[0], options, served, catalogue, batcher, settings)
+            streamed = _streamed(shape, prompts[0], options, served, batcher, settings, held.pop_all())
             await anext(streamed)  # what is refused is refused before the answer begins
             return StreamingResponse(streamed, media_type="text/event-stream", headers={"cache-control": "no-cache"})
         questions = [Question(one.asked, dialogue=one, writing=Writing(options)) for one in prompts]
         replies = await answered(request, batcher, served, questions, settings.timeout)
-    finally:
-        if not shape.asked.stream:
-            catalogue.give_back(served)
     choices = [shape.choice(index, reply) for index, reply in enumerate(replies)]
     content = {**shape.head, "object": shape.kind, "model": served.name, "choices": choices, "usage": _usage(replies)}
     return Response(json.dumps(content, ensure_ascii=False), media_type="application/json")
@@ -194,11 +192,15 @@ async def _streamed(
     prompt: Dialogue,
     options: dict[str, Any],
     served: Served,
-    catalogue: Catalogue,
     batcher: Batcher,
     settings: Settings,
+    held: ExitStack,
 ) -> AsyncIterator[str]:
-    """The events of an answer. The first that is given is none: it is empty once the question is admitted."""
+    """The events of an answer. The first that is given is none: it is empty once the question is admitted.
+
+    Args:
+        held: is closed when all is told.
+    """
     parts: asyncio.Queue[str] = asyncio.Queue()
     hear, stop = _listener(parts)
     question = Question(prompt.asked, dialogue=prompt, writing=Writing(options, hear))
@@ -206,7 +208,10 @@ async def _streamed(
     try:
         await asyncio.sleep(0)  # so that it is refused now, where it is
         if working.done():
-            working.result()
+            try:
+                working.result()
+            except (Overloaded, Draining) as busy:
+                raise refusal(busy, batcher, settings.timeout) from None
         yield ""
         async with asyncio.timeout(settings.timeout):
             async for text in _until_done(parts, working):
@@ -220,7 +225,7 @@ async def _streamed(
         stop()
         working.cancel()
         await asyncio.gather(working, return_exceptions=True)
-        catalogue.give_back(served)
+        held.close()
 
 
 def _listener(parts: asyncio.Queue[str]) -> tuple[Callable[[str], None], Callable[[], None]]:

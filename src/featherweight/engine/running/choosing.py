@@ -56,7 +56,7 @@ def choose(model: Any, pad_token_id: int, masks: Masks, frame: Frame = NO_FRAME,
         ModelError: the model can't read a text at all, or not at every token though ``reads_tokens``.
     """
     trial = trial_texts(model, frame, reads_tokens)
-    with _evaluating(model), torch.no_grad():
+    with evaluating(model), torch.no_grad():
         step = width_step(model, frame, pad_token_id)
         end = getattr(model.config, "eos_token_id", None) if model.config.is_encoder_decoder else None
         padded = Padded(pad_token_id, next(model.parameters()).device, "", step, end=end)
@@ -100,7 +100,7 @@ def adopted(way: Way, model: Any, exchange: Callable[[], None], frame: Frame, re
     texts = trial_texts(model, frame, reads_tokens)
     told = [texts, *([with_kinds(texts)] if padded.takes_kinds else [])]
     # What it warns of, such as embeddings of which some are padding, is tried here.
-    with _evaluating(model), torch.no_grad(), _moved(model), quiet("transformers"):
+    with evaluating(model), torch.no_grad(), _moved(model), quiet("transformers"):
         try:
             trials = [_Trial.alone(model, one, padded) for one in told]
         except Exception as error:
@@ -279,7 +279,8 @@ def _changes(padded: Padded, model: Any, texts: Encoding) -> bool:
 
 
 @contextmanager
-def _evaluating(model: Any) -> Iterator[None]:
+def evaluating(model: Any) -> Iterator[None]:
+    """Within this context the model, and each module in it, is in evaluation mode."""
     before = {name: module.training for name, module in model.named_modules()}  # PEFT's is in training, its base not
     model.eval()
     try:

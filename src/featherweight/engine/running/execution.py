@@ -18,7 +18,7 @@ from featherweight.engine.fast.dropout import Masks
 from featherweight.engine.fast.exchanges import forget_weights, give_up_weights, keep_weights, put_back, speed_up
 from featherweight.engine.fast.machine_speed import probe
 from featherweight.engine.hardware import give_back_freed_memory, keep_freed_memory
-from featherweight.engine.running.choosing import adopted, choose, trial_texts
+from featherweight.engine.running.choosing import adopted, choose, evaluating, trial_texts
 from featherweight.engine.running.packed import Packed
 from featherweight.engine.running.padded import Padded
 from featherweight.engine.running.recomputing import recompute_blocks
@@ -88,11 +88,8 @@ class Execution:
         if self._scoring is None:
             return
         self._scoring.install(model)
-        was_training = model.training
-        model.eval()
-        with torch.no_grad():
+        with evaluating(model), torch.no_grad():
             self._scoring.prove(model, self.forward, trial_texts(model, self.frame, self.reads_tokens))
-        model.train(was_training)
 
     def adopt(self, model: Any) -> bool:
         """Run the model with what a method put into it since: as before where a trial shows that it still answers

@@ -23,7 +23,7 @@ from featherweight.engine.fast.linear import product, weight_of
 from featherweight.methods.peft import adapters
 from featherweight.methods.peft.targets import is_linear
 from featherweight.records.outputs import Outputs
-from featherweight.records.rows import Encoding
+from featherweight.records.rows import Encoding, next_tokens
 
 Forward = Callable[[Any, Encoding, NDArray[np.int64]], Outputs]
 
@@ -58,14 +58,14 @@ class Scoring:
         if not self.fused:
             return
         rows = np.arange(len(texts))
-        wanted = next_tokens(texts, rows).to(next(model.parameters()).device)
+        wanted = _wanted(texts, rows).to(next(model.parameters()).device)
         expected = of_logits(forward(model, texts, rows).values, wanted)[:, 0]
         found = self(forward, model, texts, rows).values[:, 0]
         scale = max(1.0, float(expected.abs().max()))
         self.fused = bool((found - expected).abs().max() <= _TOLERANCE * scale)
 
     def __call__(self, forward: Forward, model: Any, encoding: Encoding, rows: NDArray[np.int64]) -> Outputs:
-        wanted = next_tokens(encoding, rows)
+        wanted = _wanted(encoding, rows)
         if not self.fused:
             outputs = forward(model, encoding, rows)
             return replace(outputs, values=of_logits(outputs.values, wanted.to(outputs.values.device)))
@@ -90,13 +90,10 @@ def output_layer(model: Any) -> Any:
     return adapters.base_of(model).get_output_embeddings()
 
 
-def next_tokens(encoding: Encoding, rows: NDArray[np.int64]) -> torch.Tensor:
+def _wanted(encoding: Encoding, rows: NDArray[np.int64]) -> torch.Tensor:
     """The tokens behind those that are read; int64, shape (reads,), row by row."""
     assert encoding.reads is not None
-    texts, reads = encoding.tokens[rows], encoding.reads[rows]
-    places = np.repeat(texts.offsets[:-1], reads.lengths) + reads.values + 1
-    last = np.repeat(texts.offsets[1:], reads.lengths) - 1  # of trials, which read at the end too
-    return torch.from_numpy(texts.values[np.minimum(places, last)].astype(np.int64))
+    return torch.from_numpy(next_tokens(encoding.tokens[rows], encoding.reads[rows]).values)
 
 
 def of_logits(logits: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:

@@ -19,7 +19,7 @@ from featherweight.errors import DataError
 from featherweight.records.cutting import Cutting
 from featherweight.records.dialogues import ASSISTANT, USER, Dialogue, Learning, Turn
 from featherweight.records.questions import Question, Tokens
-from featherweight.records.rows import Encoding, Examples, Ragged
+from featherweight.records.rows import DIALOGUE, Encoding, Examples, Ragged, next_tokens
 from featherweight.sources.panics import no_panics
 from featherweight.storage.cache import cached, key_of
 from featherweight.tasks.reading.tokens import batches, identity
@@ -46,15 +46,9 @@ def of_rows(examples: Examples, tokenizer: Any, cutting: Cutting, learning: Lear
 def _digest(examples: Examples) -> str:
     """Of how rows were read, which the same file may be in several ways."""
     found = hashlib.sha256()
-    for question in examples.questions():
-        found.update((question.dialogue.dumps() if question.dialogue else question.text).encode())
+    for dialogue in examples.texts.values(DIALOGUE):
+        found.update(dialogue.encode())
     return found.hexdigest()
-
-
-def next_tokens(tokens: Ragged, reads: Ragged) -> Ragged:
-    """The ids behind the tokens that are read; int64."""
-    starts = np.repeat(tokens.offsets[:-1], reads.lengths)
-    return Ragged(tokens.values[starts + reads.values + 1].astype(np.int64), reads.offsets)
 
 
 def encode(asked: Sequence[Question], tokenizer: Any, cutting: Cutting, learning: Learning) -> list[Tokens]:
