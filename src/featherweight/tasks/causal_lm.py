@@ -15,7 +15,7 @@ from featherweight.records.cutting import Cutting
 from featherweight.records.dialogues import Dialogue, Learning
 from featherweight.records.outputs import Outputs
 from featherweight.records.questions import Question, Tokens
-from featherweight.records.rows import DIALOGUE, Encoding, Examples, Rows, Split
+from featherweight.records.rows import DIALOGUE, Encoding, Examples, Split
 from featherweight.registry import deferred
 from featherweight.tasks import heads, losses
 from featherweight.tasks.heads import HeadPlan
@@ -23,9 +23,9 @@ from featherweight.tasks.loading import Loading
 from featherweight.tasks.losses import Objective
 from featherweight.tasks.reading import continuing, dialogues
 from featherweight.tasks.reading.dialogues import DialogueColumn
-from featherweight.tasks.reading.labels import ROW, row_ids
+from featherweight.tasks.reading.labels import row_ids
 from featherweight.tasks.reading.splits import complete, require_labelled, require_train, sample
-from featherweight.tasks.reading.texts import others
+from featherweight.tasks.reading.texts import rows_with
 
 if TYPE_CHECKING:
     import torch
@@ -167,20 +167,13 @@ def _examples(column: DialogueColumn, section: DataSection, whole: bool = False)
         raise DataError(f"{split.origin}: every completion in column {section.label!r} is empty; set data.label")
     places = np.asarray([place for place, _ in kept], dtype=np.int64)
     rows = [row for _, row in kept]
-    named = {*section.texts, section.label, ROW}
-    beside = (
-        {name: f"column:{name}" for name in split.rows.column_names if name not in named} if whole else others(section)
-    )
     texts = {
         "text": pa.array([_shown(row) for row in rows], pa.large_string()),
         DIALOGUE: pa.array([row.dumps() for row in rows], pa.large_string()),
     }
-    if beside:
-        chosen = Rows.of(split.rows, beside).select(places)
-        texts |= {name: pa.array(list(chosen.values(name))) for name in chosen.column_names}
     return Examples(
         name=split.name,
-        texts=Rows(pa.table(texts)),
+        texts=rows_with(texts, split, section, places, whole),
         text_columns=section.texts,
         truth=as_bytes([row.answered for row in rows]),
         ids=row_ids(split.rows)[places],

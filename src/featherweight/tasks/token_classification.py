@@ -14,16 +14,16 @@ from featherweight.errors import DataError
 from featherweight.records.cutting import Cutting
 from featherweight.records.outputs import Outputs
 from featherweight.records.questions import Question, Tokens
-from featherweight.records.rows import Encoding, Examples, Ragged, Rows, Split, numbers_of
+from featherweight.records.rows import Encoding, Examples, Ragged, Split, numbers_of
 from featherweight.registry import deferred
 from featherweight.tasks import heads, loading, losses
 from featherweight.tasks.heads import HeadPlan
 from featherweight.tasks.reading import encoding, tags, tokens, words
-from featherweight.tasks.reading.labels import ROW, given, going_on, listed, row_ids
+from featherweight.tasks.reading.labels import given, going_on, listed, row_ids
 from featherweight.tasks.reading.questions import clean
 from featherweight.tasks.reading.splits import complete, require_labelled, require_train, sample
 from featherweight.tasks.reading.tags import TagColumn
-from featherweight.tasks.reading.texts import others
+from featherweight.tasks.reading.texts import rows_with
 
 if TYPE_CHECKING:
     import torch
@@ -156,22 +156,13 @@ class TokenClassification:
             raise DataError(f"{split.origin}: no row of column {section.text!r} has a word; set data.text")
         truth = self._numbers(column, keep)
         rows = [column.rows[place] for place in keep]
-        named = {section.text, section.label, ROW}
-        beside = (
-            {name: f"column:{name}" for name in split.rows.column_names if name not in named}
-            if whole
-            else others(section)
-        )
         kept = np.asarray(keep, dtype=np.int64)
         texts = {"text": pa.array([row.text for row in rows], pa.large_string())}
-        if beside:
-            chosen = Rows.of(split.rows, beside).select(kept)
-            texts |= {name: pa.array(list(chosen.values(name))) for name in chosen.column_names}
         spans = [place for row in rows for span in row.words for place in span]
         ends = np.cumsum([0, *(len(row.words) for row in rows)])
         return Examples(
             name=split.name,
-            texts=Rows(pa.table(texts)),
+            texts=rows_with(texts, split, section, kept, whole),
             text_columns=section.texts,
             truth=truth,
             ids=row_ids(split.rows)[kept],

@@ -9,7 +9,7 @@ import numpy as np
 
 from featherweight.answers.text import NLL, TOKENS
 from featherweight.evidence.exhibits import Case
-from featherweight.evidence.exhibits.examples import KEPT_EXAMPLES, cut
+from featherweight.evidence.exhibits.examples import by_change, cut
 from featherweight.records import parts
 from featherweight.records.parts import Brief, Column, Part, shortened
 
@@ -24,28 +24,17 @@ class CompletionExamples:
         """``examples``: ``likelier`` and ``less_likely`` begin with the rows whose NLL a token changed most,
         ``mistakes`` with the tuned model's greatest. ``base`` and ``tuned`` are the models' NLL a token."""
         before, after = (side[NLL] / np.maximum(side[TOKENS], 1) for side in case.pair)
-        gained = before - after
-        orders = {
-            "likelier": (gained > 0, -gained),
-            "less_likely": (gained < 0, gained),
-            "mistakes": (after > 0, -after),
-        }
-        rows = np.arange(len(case.examples))
-        return {
-            "examples": {
-                name: [
-                    {
-                        "id": int(case.examples.ids[row]),
-                        "text": cut(case.examples.text(row)),
-                        "completion": cut(case.kind.said(case.truth, row)),
-                        "base": float(before[row]),
-                        "tuned": float(after[row]),
-                    }
-                    for row in rows[members][np.argsort(order[members], kind="stable")][:KEPT_EXAMPLES]
-                ]
-                for name, (members, order) in orders.items()
+
+        def shown(row: int) -> dict[str, Any]:
+            return {
+                "id": int(case.examples.ids[row]),
+                "text": cut(case.examples.text(row)),
+                "completion": cut(case.kind.said(case.truth, row)),
+                "base": float(before[row]),
+                "tuned": float(after[row]),
             }
-        }
+
+        return {"examples": by_change(("likelier", "less_likely", "mistakes"), before, after, shown)}
 
     def show(self, metrics: Mapping[str, Any]) -> list[Part]:
         captions = {

@@ -9,7 +9,7 @@ import numpy as np
 
 from featherweight.answers.number import VALUE
 from featherweight.evidence.exhibits import Case
-from featherweight.evidence.exhibits.examples import KEPT_EXAMPLES, cut
+from featherweight.evidence.exhibits.examples import by_change, cut
 from featherweight.records import parts
 from featherweight.records.parts import Brief, Column, Part, shortened
 
@@ -25,24 +25,17 @@ class Errors:
         the tuned model's greatest errors. ``base`` and ``tuned`` are the models' numbers."""
         truth = np.asarray(case.truth)
         before, after = (np.abs(side[VALUE] - truth) for side in case.pair)
-        gained = before - after
-        orders = {"improved": (gained > 0, -gained), "worsened": (gained < 0, gained), "mistakes": (after > 0, -after)}
-        rows = np.arange(len(truth))
-        return {
-            "examples": {
-                name: [
-                    {
-                        "id": int(case.examples.ids[row]),
-                        "text": cut(case.examples.text(row)),
-                        "truth": float(truth[row]),
-                        "base": float(case.base[VALUE][row]),
-                        "tuned": float(case.tuned[VALUE][row]),
-                    }
-                    for row in rows[members][np.argsort(order[members], kind="stable")][:KEPT_EXAMPLES]
-                ]
-                for name, (members, order) in orders.items()
+
+        def shown(row: int) -> dict[str, Any]:
+            return {
+                "id": int(case.examples.ids[row]),
+                "text": cut(case.examples.text(row)),
+                "truth": float(truth[row]),
+                "base": float(case.base[VALUE][row]),
+                "tuned": float(case.tuned[VALUE][row]),
             }
-        }
+
+        return {"examples": by_change(("improved", "worsened", "mistakes"), before, after, shown)}
 
     def show(self, metrics: Mapping[str, Any]) -> list[Part]:
         captions = {"improved": "Brought nearest", "worsened": "Taken furthest away", "mistakes": "Greatest errors"}

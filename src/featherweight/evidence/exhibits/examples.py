@@ -93,5 +93,23 @@ def chosen(
     }
 
 
+def by_change(
+    names: Sequence[str], before: NDArray[Any], after: NDArray[Any], shown: Callable[[int], dict[str, Any]]
+) -> dict[str, list[dict[str, Any]]]:
+    """Rows whose error tuning lowered, those whose it raised, by how much, and the tuned model's greatest errors.
+
+    Args:
+        names: of the three.
+        before: each row's error by the untuned model, and ``after`` by the tuned one; shape (rows,).
+        shown: a row for people.
+    """
+    gained = before - after
+    orders = ((gained > 0, -gained), (gained < 0, gained), (after > 0, -after))
+    return {
+        name: [shown(int(row)) for row in np.flatnonzero(of)[np.argsort(order[of], kind="stable")][:KEPT_EXAMPLES]]
+        for name, (of, order) in zip(names, orders, strict=True)
+    }
+
+
 def cut(text: str, most: int = _SHOWN_CHARACTERS) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -66,6 +66,26 @@ def all_of(split: Split, section: DataSection, truth: Column) -> Examples:
         origin=split.origin,
         fingerprint=split.fingerprint,
     )
+
+
+def rows_with(
+    texts: Mapping[str, Any], split: Split, section: DataSection, places: NDArray[np.int64], whole: bool
+) -> Rows:
+    """Rows of texts that were made of a split's, with the columns that are kept beside them.
+
+    Args:
+        texts: Arrow arrays by what the columns are called.
+        places: which rows of the split they are of.
+        whole: keep every other column, and not those alone that are sliced or grouped by.
+    """
+    import pyarrow as pa
+
+    named = {*section.texts, section.label, ROW}
+    others_too = {name: f"column:{name}" for name in split.rows.column_names if name not in named}
+    if beside := others_too if whole else others(section):
+        chosen = Rows.of(split.rows, beside).select(places)
+        texts = {**texts, **{name: pa.array(list(chosen.values(name))) for name in chosen.column_names}}
+    return Rows(pa.table(dict(texts)))
 
 
 def texts_of(section: DataSection) -> dict[str, str]:
