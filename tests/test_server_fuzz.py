@@ -23,7 +23,7 @@ from featherweight import recipe as recipes
 from featherweight import workflow
 
 TORTURE = bool(os.environ.get("FEATHERWEIGHT_TORTURE"))
-OPERATIONS = 7
+OPERATIONS = 9
 CASES = 10_000 if TORTURE else 300
 
 
