@@ -84,6 +84,18 @@ class CompletionRequest(_Asked):
     prompt: str | list[str] = Field(description="a text, or several", min_length=1)
 
 
+class Reason(BaseModel):
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class Refusal(BaseModel):
+    detail: str
+    error: Reason = Field(description="the same, as OpenAI's clients read it")
+
+
 def error(said: str, status: int) -> dict[str, Any]:
     """A refusal as OpenAI's clients read it."""
     kind = "server_error" if status >= 500 else "rate_limit_error" if status == 429 else "invalid_request_error"
@@ -92,14 +104,15 @@ def error(said: str, status: int) -> dict[str, Any]:
 
 def add_routes(app: FastAPI, catalogue: Catalogue, batcher: Batcher, settings: Settings) -> None:
     """Add both routes to an application."""
+    refusals: dict[int | str, Any] = {code: {"model": Refusal} for code in (404, 408, 413, 422, 429, 503)}
 
-    @app.post(CHAT)
+    @app.post(CHAT, responses=refusals)
     async def chat(asked: ChatRequest, request: Request) -> Response:
         """What the assistant says next."""
         messages = [message.model_dump() for message in asked.messages]
         return await _reply(_Chat(asked), [{"prompt": messages}], request, catalogue, batcher, settings)
 
-    @app.post(COMPLETIONS)
+    @app.post(COMPLETIONS, responses=refusals)
     async def complete(asked: CompletionRequest, request: Request) -> Response:
         """How each prompt goes on."""
         prompts = [asked.prompt] if isinstance(asked.prompt, str) else asked.prompt

@@ -14,6 +14,8 @@ from featherweight.engine.training.train import Trainer
 
 _REHEARSED = 8
 _WARM_UP = 2
+_ROUNDS = 5
+_ENOUGH_SECONDS = 5.0  # of rounds: a machine is busy with something else for a moment, seldom for so long
 
 
 @dataclass(frozen=True)
@@ -69,12 +71,9 @@ def _forecast(trainer: Trainer) -> Forecast:
     positions = np.linspace(0, len(order) - 1, min(_REHEARSED, len(order))).round().astype(int)
     chosen = order[positions]
     warm_up = [order[-1]] * _WARM_UP  # the largest first, so that memory is at its peak before anything is timed
-    seconds = []
-    for step in [*warm_up, *np.random.default_rng(0).permutation(chosen)]:
-        started = time.perf_counter()
+    for step in warm_up:
         trainer.rehearse(int(step))
-        seconds.append((real[step], time.perf_counter() - started))
-    sizes, times = (np.asarray(column, dtype=float) for column in zip(*seconds[_WARM_UP:], strict=True))
+    sizes, times = real[chosen].astype(float), _timed(trainer, chosen)
     fixed, slope = _fit(sizes, times)
     tokens = float(real.sum()) * trainer.total_steps / len(in_an_epoch)
     return Forecast(
@@ -85,6 +84,19 @@ def _forecast(trainer: Trainer) -> Forecast:
         tokens=round(tokens),
         padding_avoided=1 - float(real.sum() / padded.sum()),
     )
+
+
+def _timed(trainer: Trainer, steps: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Seconds of each of these steps: the median of rounds in unlike order, one where the steps are long."""
+    order, rounds, begun = np.random.default_rng(0), [], time.perf_counter()
+    while not rounds or (len(rounds) < _ROUNDS and time.perf_counter() - begun < _ENOUGH_SECONDS):
+        times = np.zeros(len(steps))
+        for place in order.permutation(len(steps)):
+            started = time.perf_counter()
+            trainer.rehearse(int(steps[place]))
+            times[place] = time.perf_counter() - started
+        rounds.append(times)
+    return np.asarray(np.median(rounds, axis=0))
 
 
 def _fit(sizes: NDArray[np.float64], times: NDArray[np.float64]) -> tuple[float, float]:
