@@ -58,10 +58,10 @@ class Text:
     name: ClassVar[str] = "text"
     best: ClassVar[str] = "eval_loss"
     fewest_steps: ClassVar[int] = 100
-    baselines: ClassVar[tuple[str, ...]] = ("unigram",)
+    baselines: ClassVar[tuple[str, ...]] = ("unigram", "few-shot")
     probe: ClassVar[str] = ""
     checks: ClassVar[tuple[str, ...]] = ("twins", "shared-groups", "completions")
-    exhibits: ClassVar[tuple[str, ...]] = ("where", "completion-examples")
+    exhibits: ClassVar[tuple[str, ...]] = ("written-answers", "forgetting", "where", "completion-examples")
     described: ClassVar[Described] = Described("completions", "Completions", "characters", "{:.4g}", shares=False)
     known: ClassVar[Mapping[str, Check]] = {
         "chat": (lambda value: value is None or isinstance(value, bool), "true or false"),

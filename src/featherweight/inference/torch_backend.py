@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from featherweight.engine.running.evaluate import Kept
-from featherweight.engine.running.generate import Sampling, Spoken, room, until, write
+from featherweight.engine.running.generate import Sampling, Spoken, room, spelt, write
 from featherweight.export.merged import merge, unmergeable
 from featherweight.inference.backends import answers_of
 from featherweight.inference.loading import LoadedModel, execution_of, load
@@ -83,12 +83,9 @@ class TorchBackend:
         spoken = None if heard is None else Spoken(tokenizer, how, heard)
         add = None if spoken is None else spoken.add
         found = write(self.loaded.model, [row.ids for row in rows], self._ends, tokenizer, how, add)
-        whole = [tokenizer.decode(ids, skip_special_tokens=True) for ids in found]
-        texts = [until(text, how.stop) for text in whole]
+        texts, stopped = spelt(found, self._ends, tokenizer, how)
         if spoken is not None:
             spoken.end(texts[0])
-        ended = [bool(ids) and ids[-1] in self._ends for ids in found]
-        stopped = [one or text != before for one, text, before in zip(ended, texts, whole, strict=True)]
         return self.task.answer.of_written(texts, [*map(len, found)], stopped)  # type: ignore[attr-defined, no-any-return]
 
     @cached_property

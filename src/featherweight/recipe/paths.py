@@ -14,7 +14,7 @@ from featherweight.recipe.sections import FILE_KEYS, LONGEST_NAME, PACKAGE_PREFI
 from featherweight.storage.names import exists, problem
 
 # Keys whose values may be files or folders of this machine, by section.
-PATH_KEYS = {"model": ("name", "adapter"), "data": ("name", *FILE_KEYS)}
+PATH_KEYS = {"model": ("name", "adapter"), "data": ("name", *FILE_KEYS), "evaluation": ("forgetting_file",)}
 
 
 def anchor_paths(content: dict[str, Any], base: Path) -> None:

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from featherweight.errors import ConfigError
 from featherweight.recipe.paths import anchor_paths, name_of
 from featherweight.recipe.problems import explain
-from featherweight.recipe.sections import DEFAULT_METHOD, DataSection, MethodOptions, Recipe
+from featherweight.recipe.sections import DEFAULT_METHOD, DataSection, EvaluationSection, MethodOptions, Recipe
 from featherweight.registry import DEFAULT_TASK, METHODS, TASKS, did_you_mean
 from featherweight.storage.names import beside, exists
 
@@ -77,6 +77,8 @@ def parse(content: Mapping[str, Any], origin: str = "the recipe") -> Recipe:
     else:
         if options is not None and recipe.training.loraplus_lr_ratio and not METHODS[options.name].trains_lora:
             problems.append(f"training.loraplus_lr_ratio: {options.name!r} trains nothing of LoRA's; leave it out")
+        if recipe.evaluation != EvaluationSection() and recipe.task in TASKS and not TASKS[recipe.task].scores_tokens:
+            problems.append(f"evaluation: {recipe.task} writes no text; leave the section out")
     if problems or options is None:
         raise ConfigError([f"{origin}: {problem}" for problem in problems])
     return recipe.model_copy(update={"method": options})

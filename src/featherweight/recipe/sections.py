@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
@@ -24,6 +25,7 @@ from featherweight.recipe.values import (
 )
 from featherweight.records.cutting import LONGEST, Cutting
 from featherweight.records.holding import Dtype, Quantization
+from featherweight.records.questions import MAX_NEW_TOKENS
 from featherweight.registry import BASELINES, DEFAULT_TASK, OPTIMIZERS, did_you_mean
 from featherweight.storage.names import problem
 
@@ -353,6 +355,42 @@ class EvidenceSection(Section):
         return self
 
 
+class EvaluationSection(Section):
+    """How a model that writes text is measured beside the likelihood of what it should have written."""
+
+    generate: bool = Field(
+        False, description="let the models answer the evaluated prompts, greedily, and measure what they write"
+    )
+    max_new_tokens: PositiveInt = Field(MAX_NEW_TOKENS, description="of an answer, at most")
+    max_generate_samples: PositiveInt = Field(
+        200, description="prompts that are answered: a sample, drawn by data.split_seed"
+    )
+    answer_pattern: str | None = Field(
+        None,
+        description="regular expression that takes the answer out of a text, such as '#### (\\S+)'; the last thing "
+        "that it finds counts",
+        min_length=1,
+    )
+    few_shot: PositiveInt = Field(3, description="examples of train in the prompt of the rival few-shot")
+    forgetting_file: str | None = Field(
+        None,
+        description="text file, a blank line between texts, on which it is measured what tuning made the model forget; "
+        "a page of general knowledge if unset",
+    )
+
+    @model_validator(mode="after")
+    def _answers(self) -> EvaluationSection:
+        if self.answer_pattern is None:
+            return self
+        if not self.generate:
+            raise ValueError("'answer_pattern' is for answers that are written; set 'generate' = true too")
+        try:
+            re.compile(self.answer_pattern)
+        except re.error as error:
+            raise ValueError(f"'answer_pattern' is no regular expression: {error}") from None
+        return self
+
+
 class MethodOptions(Section):
     """Base of a method's own options; ``name`` picks the method."""
 
@@ -371,6 +409,7 @@ class Recipe(Section):
     method: SerializeAsAny[MethodOptions]
     training: TrainingSection = TrainingSection()
     evidence: EvidenceSection = EvidenceSection()
+    evaluation: EvaluationSection = EvaluationSection()
 
     @model_validator(mode="after")
     def _name_of_a_folder(self) -> Recipe:

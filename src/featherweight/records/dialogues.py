@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 USER, ASSISTANT, SYSTEM = "user", "assistant", "system"
+_BETWEEN = "\n\n"  # texts that are shown one after the other
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,26 @@ class Dialogue:
         for place in range(len(_turns(self.prompt)), len(self.turns)):
             if self.turns[place].role == ASSISTANT:
                 yield place
+
+    def opened(self) -> tuple[Dialogue, str]:
+        """What comes before the last thing that is learned, to be continued, and that."""
+        if not self.is_chat:
+            return Dialogue(self.prompt), self.answered
+        *_, last = self.replies()
+        return Dialogue(self.turns[:last]), self.turns[last].content
+
+    def behind(self, others: Sequence[Dialogue]) -> Dialogue:
+        """The same with others before it, as examples of how to answer; a system's message stays the first."""
+        if not self.is_chat:
+            before = "".join(f"{one.prompt}{one.completion}{_BETWEEN}" for one in others)
+            return Dialogue(before + str(self.prompt), self.completion)
+        first, *rest = self.turns
+        system = (first,) if first.role == SYSTEM and rest else ()
+        shown = tuple(turn for one in others for turn in one.turns if turn.role != SYSTEM)
+        asked, replied = _turns(self.prompt), self.completion
+        if not asked:
+            replied = _turns(replied)[len(system) :]
+        return Dialogue((*system, *shown, *asked[len(system) :]), replied)
 
     @property
     def asked(self) -> str:

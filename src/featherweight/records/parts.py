@@ -90,6 +90,21 @@ def table(caption: str, columns: Sequence[str], rows: Sequence[dict[str, Any]], 
     return {"kind": "table", "caption": caption, "columns": columns, "rows": rows, "class": mark}
 
 
+def examples(
+    caption: str,
+    columns: Sequence[str],
+    groups: Sequence[tuple[str, Sequence[Sequence[str]]]],
+    texts: Sequence[int] = (0,),
+) -> Part:
+    """A table that can be searched, one to a page.
+
+    Args:
+        groups: by name, rows of cells.
+        texts: places of the columns that hold running text.
+    """
+    return {"kind": "examples", "caption": caption, "columns": columns, "groups": groups, "texts": texts}
+
+
 def row(name: str, *cells: str, mark: str = "", verdict: str = "") -> dict[str, Any]:
     return {"name": name, "cells": list(cells), "class": mark, "verdict": verdict}
 

@@ -218,6 +218,7 @@ BASELINES = Registry(
         "commonest-tag": "featherweight.evidence.baselines.tags:CommonestTag",
         "token-probe": "featherweight.evidence.baselines.tags:TokenProbe",
         "unigram": "featherweight.evidence.baselines.texts:Unigram",
+        "few-shot": "featherweight.evidence.baselines.texts:FewShot",
     },
 )
 
@@ -257,6 +258,8 @@ EXHIBITS = Registry(
         "entity-errors": "featherweight.evidence.exhibits.entity_errors:EntityErrors",
         "marked-examples": "featherweight.evidence.exhibits.marked_examples:MarkedExamples",
         "completion-examples": "featherweight.evidence.exhibits.completion_examples:CompletionExamples",
+        "written-answers": "featherweight.evidence.exhibits.written_answers:WrittenAnswers",
+        "forgetting": "featherweight.evidence.exhibits.forgetting:Forgetting",
     },
 )
 

@@ -167,6 +167,9 @@ class RunDirectory:
         """Raises DataError where the run has no such predictions."""
         return Predictions.read(self._predictions_of(model, split))
 
+    def has_predictions(self, model: str, split: str) -> bool:
+        return self._predictions_of(model, split).is_file()
+
     def _predictions_of(self, model: str, split: str) -> Path:
         return self.predictions / f"{model}-{split}.parquet"
 

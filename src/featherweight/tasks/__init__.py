@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 from featherweight.answers import Answer, kind_of
@@ -119,6 +119,20 @@ class Task(Protocol):
 
     def loading(self) -> Loading:
         """How stock libraries load and read it."""
+        ...
+
+
+class Writes(Task, Protocol):
+    """A task whose models write text: one that ``scores_tokens``.
+
+    Attributes:
+        written: which of ``answers.written.QUALITY`` measure what is written, the headline first.
+    """
+
+    written: ClassVar[tuple[str, ...]]
+
+    def to_write(self, examples: Examples) -> Iterator[tuple[Question, str]]:
+        """What is to be answered of each row, and the answer that the row has."""
         ...
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from featherweight.answers import Answer
 from featherweight.answers.text import LOG_PROBABILITY, Text, as_bytes
+from featherweight.answers.written import CHRF, EXACT
 from featherweight.errors import DataError
 from featherweight.records.cutting import Cutting
 from featherweight.records.dialogues import Dialogue, Learning
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     import torch
 
     from featherweight.recipe import DataSection, TrainingSection
-    from featherweight.tasks import Task
+    from featherweight.tasks import Writes
 
 
 class CausalLM:
@@ -46,6 +47,7 @@ class CausalLM:
     hub_tag: ClassVar[str] = "text-generation"
     reads_tokens: ClassVar[bool] = True
     scores_tokens: ClassVar[bool] = True
+    written: ClassVar[tuple[str, ...]] = (EXACT, "rougeL", CHRF)
     Columns: ClassVar[type[DataSection]] = deferred("featherweight.tasks.columns:DialogueColumns")
 
     def __init__(self, answer: Text) -> None:
@@ -117,6 +119,13 @@ class CausalLM:
 
     def encode(self, examples: Examples, tokenizer: Any, cutting: Cutting) -> Encoding:
         return continuing.of_rows(examples, self._made_for(tokenizer), cutting, self.answer.learning)
+
+    def to_write(self, examples: Examples) -> Iterator[tuple[Question, str]]:
+        """The last reply of each row as it is asked for, and as it stands there."""
+        for question in examples.questions():
+            assert question.dialogue is not None
+            asked, reply = question.dialogue.opened()
+            yield Question(asked.asked, dialogue=asked), reply
 
     def head(self) -> HeadPlan:
         return HeadPlan(heads.CAUSAL, None, 0, is_pretrained=True)
@@ -191,4 +200,4 @@ def _shown(row: Dialogue) -> str:
 
 
 if TYPE_CHECKING:
-    _is_one: type[Task] = CausalLM
+    _is_one: type[Writes] = CausalLM

@@ -177,19 +177,12 @@ def require_same_answers(folder: Path, encoding: Encoding, kept: Answers, rounde
 def _answers(loaded: LoadedModel, encoding: Encoding, rows: NDArray[np.int64]) -> Answers:
     import torch
 
-    from featherweight.engine.running.evaluate import Kept
+    from featherweight.engine.running.evaluate import answers
     from featherweight.inference.loading import execution_of
-    from featherweight.records.batching import by_tokens
 
     if torch.cuda.is_available():
         loaded.model.to("cuda")
-    execution = execution_of(loaded)
-    kept = Kept(len(rows))
-    with execution.answering(loaded.model):
-        for chosen in by_tokens(encoding.lengths[rows]):
-            outputs = execution.outputs(loaded.model, encoding, rows[chosen]).column(loaded.task.reads_tokens)
-            kept.add(chosen, loaded.task.answer.of_outputs(outputs, {}).columns)
-    return kept.answers()
+    return answers(loaded.model, loaded.task, encoding, rows, execution=execution_of(loaded))
 
 
 def _not_finite(folder: Path) -> Iterator[str]:

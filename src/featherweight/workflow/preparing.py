@@ -17,6 +17,7 @@ from featherweight.evidence.data.duplicates import Fingerprints
 from featherweight.evidence.data.label_issues import Suspects
 from featherweight.methods import Adapted, Fit, Method
 from featherweight.recipe import DataSection, Recipe, TrainingSection
+from featherweight.recipe.sections import EvaluationSection
 from featherweight.records.answers import Evaluation
 from featherweight.records.cutting import Cutting
 from featherweight.records.outcome import TrunkCache
@@ -25,7 +26,7 @@ from featherweight.registry import METHODS
 from featherweight.report import held_base
 from featherweight.report.console import Console
 from featherweight.runs.directory import QUANTISES, RECORDED_PACKAGES, package_versions
-from featherweight.sources import data, models
+from featherweight.sources import data, general_texts, models
 from featherweight.sources.models import ModelSource
 from featherweight.sources.trial_texts import Frame
 from featherweight.storage import cache
@@ -54,7 +55,11 @@ _LATER: Mapping[str, Any] = {
     "training.gradient_checkpointing": False,
     "data.long_texts": "cut",
     "data.drop_suspects": False,
+    **{f"evaluation.{key}": value for key, value in EvaluationSection().model_dump().items()},
 }
+_NAMES: Any = {
+    "name": True, "model": {"name"}, "data": {"name", *recipes.FILE_KEYS}, "evaluation": {"forgetting_file"},
+}  # fmt: skip
 SELECTION_SPLIT = "validation"  # measured while training; it chooses the best checkpoint
 
 
@@ -113,10 +118,10 @@ class Prepared:
 
     def identity(self) -> dict[str, Any]:
         """Flat facts that decide the outcome. File names are not among them, their content is."""
-        values = self.recipe.model_dump(exclude={"name": True, "model": {"name"}, "data": {"name", *recipes.FILE_KEYS}})
+        values = self.recipe.model_dump(exclude=_NAMES)
         flat = {
             f"{section}.{key}": value
-            for section in ("data", "method", "training", "evidence")
+            for section in ("data", "method", "training", "evidence", "evaluation")
             for key, value in values[section].items()
         }
         sources = [one.fingerprint for one in self.examples.values()]
@@ -125,6 +130,8 @@ class Prepared:
             flat["data.drawn_by"] = "group"  # where earlier versions drew single rows
         flat = {key: value for key, value in flat.items() if key not in _LATER or value != _LATER[key]}
         flat |= {f"data.{name}": examples.fingerprint for name, examples in self.examples.items()}
+        if beside := self.recipe.evaluation.forgetting_file:
+            flat["evaluation.forgetting_file"] = general_texts.fingerprint(beside)
         from featherweight.engine.training.checkpoints import CONTRACT
 
         flat |= {"model": self.source.fingerprint, "model.head": self.recipe.model.head}

@@ -20,9 +20,11 @@ from featherweight.records.training import TrainingResult
 from featherweight.runs.directory import FACTS, RunDirectory
 from featherweight.workflow import gate
 from featherweight.workflow.collecting import measured
+from featherweight.workflow.forgetting import beside
 from featherweight.workflow.preparing import SELECTION_SPLIT, Prepared
 from featherweight.workflow.reading import described
 from featherweight.workflow.resuming import reliability
+from featherweight.workflow.writing import written
 
 
 @dataclass(frozen=True)
@@ -142,6 +144,8 @@ def _case(prepared: Prepared, directory: RunDirectory, tuned: Mapping[str, Evalu
         keywords=data.keywords,
         group_column=data.group,
         asked=prepared.recipe.evidence,
+        writing=written(prepared, directory),
+        beside=beside(directory),
     )
 
 

@@ -15,11 +15,13 @@ from featherweight.process.signals import Stop
 from featherweight.records.answers import Answers, Evaluation
 from featherweight.records.cutting import Cutting
 from featherweight.records.outcome import BaselineFigures, Cost
-from featherweight.records.rows import Column, Examples
+from featherweight.records.questions import Tokens
+from featherweight.records.rows import Column, Encoding, Examples
 from featherweight.registry import BASELINES
 from featherweight.report.console import Console
 from featherweight.runs.directory import RunDirectory
 from featherweight.runs.predictions import Predictions
+from featherweight.workflow import prompting
 from featherweight.workflow.preparing import Prepared, measure
 
 _LONGEST_REASON = 300  # characters
@@ -100,7 +102,24 @@ def frozen_part(prepared: Prepared, split: str, console: Console, stop: Stop) ->
     def embed(examples: Examples) -> NDArray[np.float32]:
         return frozen_embeddings(prepared, examples, console, stop)
 
-    return Part(prepared.examples[split], compute, embed, prepared.encodings[split].targets)
+    def with_examples() -> Answers:
+        rows = prompting.rows_with_examples(prepared, prepared.examples[split])
+        return tokens_answered(prepared, prepared.model, rows, f"evaluating few-shot prompts of {split}", console, stop)
+
+    examples, targets = prepared.examples[split], prepared.encodings[split].targets
+    return Part(examples, compute, embed, targets, with_examples if prompting.can_show(prepared) else None)
+
+
+def tokens_answered(
+    prepared: Prepared, model: Any, rows: Sequence[Tokens], what: str, console: Console, stop: Stop
+) -> Answers:
+    """The model's answers to rows that are in memory, in their order."""
+    from featherweight.engine import Watch
+    from featherweight.engine.running.evaluate import answers
+
+    encoding, places = Encoding.asked(rows), np.arange(len(rows))
+    watch = Watch(what, console.observe, stop)
+    return answers(model, prepared.task, encoding, places, execution=prepared.execution, watch=watch)
 
 
 def frozen_features(

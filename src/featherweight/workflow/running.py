@@ -25,6 +25,7 @@ from featherweight.storage.whole import held
 from featherweight.workflow import gate
 from featherweight.workflow.beginning import begin_at_probe
 from featherweight.workflow.collecting import token_cautions, truncation, with_interval
+from featherweight.workflow.forgetting import measure_forgetting
 from featherweight.workflow.laying import lay
 from featherweight.workflow.preparing import (
     Prepared,
@@ -38,6 +39,7 @@ from featherweight.workflow.publishing import Tuned, publish, write_artefact
 from featherweight.workflow.resuming import explained, find_checkpoint, record, taken
 from featherweight.workflow.rungs import measure_baselines, measure_model
 from featherweight.workflow.suspects import list_suspects, without_suspects
+from featherweight.workflow.writing import write_answers
 
 if TYPE_CHECKING:
     from featherweight.engine.training.checkpoints import Checkpoint, Checkpoints
@@ -83,7 +85,7 @@ def run(
             return _finish(directory, console)
         base = _measure_base(prepared, directory, console, stop)
         tuned = _tune(prepared, directory, base, resume, force, console, stop)
-        evaluations = measure_model(prepared, directory, tuned.model, "tuned", console, stop)
+        evaluations = _measure(prepared, directory, tuned.model, "tuned", console, stop)
         with stop.at_once("publishing"):
             console.begin("publishing")
             publish(prepared, directory, base, tuned, evaluations)
@@ -119,13 +121,25 @@ def _measure_base(prepared: Prepared, directory: RunDirectory, console: Console,
         dropped = without_suspects(prepared, console, stop)
     started = prepared.model if prepared.start is None else adapt(prepared, console).model
     with Meter() as meter:
-        evaluations = measure_model(prepared, directory, started, "base", console, stop)
+        evaluations = _measure(prepared, directory, started, "base", console, stop)
     measured = {name: with_interval(prepared, name, one) for name, one in evaluations.items()}
     measured[prepared.evaluated_split]["cost"] = meter.cost()
     event = {"event": "base", "baselines": baselines, "metrics": measured, "data_checks": checked}
     event |= {**dropped, **({"baselines_left_out": left_out} if left_out else {})}
     directory.append_history(event)
     return event
+
+
+def _measure(
+    prepared: Prepared, directory: RunDirectory, model: Any, name: str, console: Console, stop: Stop
+) -> dict[str, Evaluation]:
+    """A state of the model on every measured split; of one that continues texts also what it writes, and what it knows
+    beside what it is tuned for."""
+    evaluations = measure_model(prepared, directory, model, name, console, stop)
+    if prepared.task.scores_tokens:
+        write_answers(prepared, directory, model, name, console, stop)
+        measure_forgetting(prepared, directory, model, name, console, stop)
+    return evaluations
 
 
 def _tune(

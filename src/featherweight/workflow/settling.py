@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from featherweight.errors import ConfigError
 from featherweight.recipe import Recipe
 from featherweight.registry import METHODS
 from featherweight.sources import models
 from featherweight.sources.models import ModelSource
-from featherweight.tasks import Task, heads, task_of
+from featherweight.tasks import Task, Writes, heads, task_of
 from featherweight.workflow import defaults
 from featherweight.workflow.reading import Rows
 from featherweight.workflow.starting import Start
@@ -44,8 +46,10 @@ def with_head(recipe: Recipe, is_fresh: bool, reasons: dict[str, str]) -> Recipe
 def deciding(recipe: Recipe, read: Rows, reasons: dict[str, str]) -> Recipe:
     """With the label that a decision threshold is for, the rarer of train where that is left open.
 
-    Raises ConfigError where answers are not one of two labels, or none is called so.
+    Raises ConfigError where answers are not one of two labels, or none is called so; and where answers are to be written
+    and nothing could be answered.
     """
+    _require_prompts(recipe, read)
     evidence, kind = recipe.evidence, read.task.answer
     if evidence.decision_threshold is None:
         return recipe
@@ -75,3 +79,14 @@ def as_it_answers(task: Task, start: Start | None, source: ModelSource, recipe: 
         return task_of(start.origin.known)
     stored = type(task).of_model(models.load_config(source)) if recipe.model.head == "auto" else None
     return task if stored is None else stored
+
+
+def _require_prompts(recipe: Recipe, read: Rows) -> None:
+    if not recipe.evaluation.generate:
+        return
+    question, _ = next(cast(Writes, read.task).to_write(read.examples["validation"]))
+    if not question.text:
+        raise ConfigError(
+            "evaluation.generate: the rows are texts without a prompt, so there is nothing to answer; leave it out, or "
+            "name the column of the prompts with data.text"
+        )

@@ -68,6 +68,33 @@ def evaluate(
     return evaluation_of(task.answer, kept.answers(), encoding.targets, loss, seconds, batch_size, also)
 
 
+def answers(
+    model: Any,
+    task: Task,
+    encoding: Encoding,
+    rows: NDArray[np.int64],
+    *,
+    execution: Execution,
+    watch: Watch | None = None,
+) -> Answers:
+    """The model's answers to these rows, in their order, whose truth nobody may know.
+
+    Raises:
+        Interrupted: a stop was asked for between two batches.
+    """
+    kept, done = Kept(len(rows)), 0
+    with execution.answering(model):
+        for chosen in by_tokens(encoding.lengths[rows], execution.probe.token_budget):
+            if watch is not None and watch.stop():
+                raise Interrupted(f"stopped while {watch.what}")
+            outputs = execution.outputs(model, encoding, rows[chosen])
+            kept.add(chosen, task.answer.of_outputs(outputs.column(encoding.reads is not None), {}).columns)
+            done += len(chosen)
+            if watch is not None:
+                watch.tell(done, len(rows))
+    return kept.answers()
+
+
 class Kept:
     """What is kept of rows that are answered batch by batch, put together in the order of the rows.
 

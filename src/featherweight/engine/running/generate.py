@@ -10,10 +10,11 @@ import numpy as np
 import torch
 
 from featherweight.process.quiet import quiet
-from featherweight.records.batching import TOKEN_BUDGET, by_tokens
+from featherweight.records.batching import by_tokens
 from featherweight.records.questions import MAX_NEW_TOKENS
 
 Heard = Callable[[int], None]
+TOKENS_TOGETHER = 8192  # prompts and continuations of a batch: only their keys and values are held
 
 
 @dataclass(frozen=True)
@@ -61,11 +62,21 @@ def write(
     how, kept = replace(how, max_new_tokens=new), [prompt if most is None else prompt[-most:] for prompt in prompts]
     found: list[list[int]] = [[] for _ in prompts]
     lengths = np.asarray([len(prompt) for prompt in kept], dtype=np.int64)
-    for rows in by_tokens(lengths + new, TOKEN_BUDGET):
+    for rows in by_tokens(lengths + new, TOKENS_TOGETHER):
         written = _together(model, [kept[row] for row in rows], ends, tokenizer, how, heard)
         for row, ids in zip(rows, written, strict=True):
             found[row] = ids
     return found
+
+
+def spelt(
+    found: Sequence[Sequence[int]], ends: Collection[int], tokenizer: Any, how: Sampling
+) -> tuple[list[str], list[bool]]:
+    """What was written, as texts up to where they are to stop, and whether the model ended each itself."""
+    whole = [tokenizer.decode(list(ids), skip_special_tokens=True) for ids in found]
+    texts = [until(text, how.stop) for text in whole]
+    ended = [bool(ids) and ids[-1] in ends for ids in found]
+    return texts, [one or text != before for one, text, before in zip(ended, texts, whole, strict=True)]
 
 
 def room(model: Any, new: int) -> tuple[int | None, int]:

@@ -36,12 +36,14 @@ class Part:
         embeddings: the mean of the untuned model's last hidden states over each row's tokens, of rows such as
             ``examples`` or some of them, or of their texts alone; float32, shape (rows, hidden size). Likewise.
         targets: what the loss is about: the truth, or of texts that are continued the tokens that are learned.
+        with_examples: the untuned model's answers with examples of train in the prompt, where rows are dialogues.
     """
 
     examples: Examples
     features: Callable[[NDArray[np.int64]], Column]
     embeddings: Callable[[Examples], NDArray[np.float32]]
     targets: Column | None = None
+    with_examples: Callable[[], Answers] | None = None
 
     def all_features(self) -> Column:
         return self.features(np.arange(len(self.examples)))

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from itertools import islice
+
 import numpy as np
 from numpy.typing import NDArray
 
 from featherweight.answers import Answer
 from featherweight.answers.text import WIDTH
 from featherweight.evidence.baselines import Part
+from featherweight.evidence.words import Words
 from featherweight.records.answers import Answers
-from featherweight.records.rows import Ragged
+from featherweight.records.rows import DIALOGUE, Examples, Ragged
+
+_MOST_ROWS = 50_000  # of train in which the nearest prompt is looked for
+_MOST_WORDS = 50_000
 
 
 class Unigram:
@@ -35,6 +42,40 @@ class Unigram:
         places = np.searchsorted(self.known, ids)
         is_known = np.append(self.known, -1)[places] == ids
         return np.where(is_known, places, len(self.known))
+
+
+class FewShot:
+    """The untuned model with examples of train in its prompt: what can be had without any training."""
+
+    @staticmethod
+    def applies(train: Examples, kind: Answer) -> bool:
+        return DIALOGUE in train.texts.column_names
+
+    def fit(self, train: Part, kind: Answer) -> None:
+        """Nothing is: the examples are drawn where the prompts are made."""
+
+    def predict(self, part: Part) -> Answers:
+        assert part.with_examples is not None
+        return part.with_examples()
+
+
+def nearest(train: Iterable[tuple[str, str]], prompts: Sequence[str]) -> list[str]:
+    """For each prompt the reply to the prompt of train that is most like it, by the cosine of TF-IDF over words.
+
+    Args:
+        train: prompts and replies; at most :data:`_MOST_ROWS` of them are looked at.
+    """
+    known, replies = zip(*islice(train, _MOST_ROWS), strict=True)
+    words = Words(pairs=False)
+    try:
+        rows = words.fit(known, _MOST_WORDS)
+    except ValueError:  # not a word in any of them
+        return [replies[0]] * len(prompts)
+    found: list[str] = []
+    for block in words.of(prompts):
+        for asked in block:
+            found.append(replies[int((rows @ asked.reshape(1, -1).T).toarray().argmax())])
+    return found
 
 
 def _targets(part: Part) -> Ragged:

@@ -16,7 +16,7 @@ from featherweight.evidence.fitting import halves
 from featherweight.recipe.sections import EvidenceSection
 from featherweight.records.answers import Answers
 from featherweight.records.parts import Brief, Part
-from featherweight.records.rows import Examples
+from featherweight.records.rows import Examples, Ragged
 from featherweight.registry import EXHIBITS
 
 MODELS = ("base", "tuned")
@@ -32,6 +32,27 @@ class Held:
 
 
 @dataclass(frozen=True)
+class Writing:
+    """What was written to the prompts of some rows.
+
+    Attributes:
+        examples: the rows.
+        truth: the replies that they have themselves.
+        answers: by who wrote: the models and their rivals, the cheapest first.
+        statistics: which of ``answers.written.QUALITY`` measure it, the headline first.
+        pattern: takes the answer out of a text; None where none is asked for.
+        in_train: by who wrote, and of ``truth``, which share of the texts stands in train to the word.
+    """
+
+    examples: Examples
+    truth: Ragged
+    answers: Mapping[str, Answers]
+    statistics: Sequence[str]
+    pattern: str | None
+    in_train: Mapping[str, float]
+
+
+@dataclass(frozen=True)
 class Case:
     """What the evidence on one run's tuned model is found in.
 
@@ -44,6 +65,8 @@ class Case:
         keywords: words, each a slice of the rows that hold it.
         group_column: rows with the same value are not independent.
         asked: what the recipe asks of what is fitted.
+        writing: what was written, where that was asked for.
+        beside: texts beside what the model was tuned for, as both models continue them.
     """
 
     kind: Answer
@@ -56,6 +79,8 @@ class Case:
     keywords: Sequence[str] = ()
     group_column: str | None = None
     asked: EvidenceSection | None = None
+    writing: Writing | None = None
+    beside: Held | None = None
 
     @property
     def truth(self) -> Any:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from featherweight.answers.label import PROBABILITIES, predicted, right
 from featherweight.evidence.exhibits import Case
+from featherweight.records import parts
 from featherweight.records.parts import Brief, Column, Part, shortened
 
 KEPT_EXAMPLES = 100
@@ -34,9 +35,20 @@ class Examples:
         return {"examples": chosen(case, is_right, probability, surest_first, lambda row: names[said[row]])}
 
     def show(self, metrics: Mapping[str, Any]) -> list[Part]:
-        groups = [(name, rows) for name, rows in metrics["examples"].items() if rows]
+        groups = [
+            (
+                name,
+                [
+                    [one["text"], one["label"], one["prediction"], f"{one['base']:.3f}", f"{one['tuned']:.3f}"]
+                    for one in rows
+                ],
+            )
+            for name, rows in metrics["examples"].items()
+            if rows
+        ]
         caption = "Up to 100 of each kind; base and tuned are the probabilities of the true label"
-        return [{"kind": "examples", "caption": caption, "groups": groups}] if groups else []
+        columns = ["text", "label", "tuned says", "base", "tuned"]
+        return [parts.examples(caption, columns, groups)] if groups else []
 
     def brief(self, metrics: Mapping[str, Any]) -> list[Brief]:
         """A few with both models' probability of the true label."""

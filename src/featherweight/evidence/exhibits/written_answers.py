@@ -1,0 +1,178 @@
+"""What the models write to the prompts, held against the replies that the rows have; where a recipe asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, TypeAlias
+
+import numpy as np
+
+from featherweight.answers import figures, headline, interval
+from featherweight.answers.text import TEXT, said
+from featherweight.answers.written import MANNER, QUALITY, Written, measured
+from featherweight.evidence.exhibits import MODELS, Case, Writing
+from featherweight.evidence.exhibits.examples import KEPT_EXAMPLES, cut
+from featherweight.evidence.two_models import by_every_statistic, by_headline
+from featherweight.records import parts
+from featherweight.records.answers import Answers
+from featherweight.records.parts import Brief, Column, Part, shortened
+
+_KEY = "written"
+_SHOWN = 3  # in the terminal
+_TITLES = {"base": "base model", "tuned": "tuned model"}
+
+All: TypeAlias = "Mapping[str, Answers]"
+
+
+class WrittenAnswers:
+    title: ClassVar[str] = "Generated answers"
+
+    def find(self, case: Case) -> Mapping[str, Any]:
+        """``written``: figures of each model and rival, the tuned model in pairs with the base (``comparison`` by the
+        headline, ``paired`` by every statistic) and with each rival (``rungs``), and rows with what both models wrote;
+        nothing where nothing was written."""
+        if (writing := case.writing) is None:
+            return {}
+        kind = Written(writing.statistics)
+        every = {name: measured(one, writing.truth, writing.pattern) for name, one in writing.answers.items()}
+        groups = writing.examples.groups(case.group_column) if case.group_column else None
+        asked = writing.truth, groups, case.seed
+        pair = every["base"], every["tuned"]
+        return {
+            _KEY: {
+                "rows": len(writing.examples),
+                "models": {name: _figures(kind, one, writing, name) for name, one in every.items()},
+                "truth_in_train": writing.in_train["truth"],
+                "comparison": by_headline(kind, pair, *asked),
+                "paired": by_every_statistic(kind, pair, *asked),
+                "rungs": {
+                    name: by_headline(kind, (one, every["tuned"]), *asked)
+                    for name, one in every.items()
+                    if name not in MODELS
+                },
+                "examples": _examples(kind, writing, pair),
+            }
+        }
+
+    def show(self, metrics: Mapping[str, Any]) -> list[Part]:
+        if _KEY not in metrics:
+            return []
+        found = metrics[_KEY]
+        return [
+            parts.text(_verdict(found)),
+            parts.table(f"What is written to {found['rows']:,} prompts", *_table(found)),
+            parts.table(
+                "Base and tuned on the same prompts",
+                ["statistic", "base", "tuned", "difference", "95 % interval", "p", "p (Holm)", "verdict"],
+                [
+                    parts.row(
+                        QUALITY[name].title,
+                        f"{one['base']:.4f}",
+                        f"{one['tuned']:.4f}",
+                        *parts.difference(one),
+                        f"{one['p_value']:.3g}",
+                        f"{one['p_value_holm']:.3g}",
+                        verdict=one["verdict"],
+                    )
+                    for name, one in found["paired"].items()
+                ],
+            ),
+            parts.text(
+                "nearest-prompt gives the reply to train's most similar prompt (TF-IDF); few-shot is the base model "
+                "with examples of train in its prompt. In train: the text stands there to the word, as do "
+                f"{found['truth_in_train']:.1%} of the replies that the rows have. Texts are written greedily."
+            ),
+            parts.examples(
+                "Up to 100 of each kind",
+                ["prompt", "reply of the row", "base", "tuned"],
+                [
+                    (name, [[one[key] for key in ("text", "completion", "base", "tuned")] for one in rows])
+                    for name, rows in found["examples"].items()
+                    if rows
+                ],
+                texts=(0, 1, 2, 3),
+            ),
+        ]
+
+    def brief(self, metrics: Mapping[str, Any]) -> list[Brief]:
+        if _KEY not in metrics:
+            return []
+        found = metrics[_KEY]
+        names, rows = _table(found)
+        columns = [Column(names[0], words=True), *(Column(name, place) for place, name in enumerate(names[1:]))]
+        shown = [[row["name"], *row["cells"]] for row in rows]
+        examples = [
+            [shortened(one[key], 60) for key in ("text", "completion", "base", "tuned")]
+            for kind in ("fixed", "broken", "others")
+            for one in found["examples"][kind][:_SHOWN]
+        ][:_SHOWN]
+        return [
+            Brief(f"Generated answers to {found['rows']:,} prompts", columns, shown),
+            Brief(
+                "Some of them",
+                [Column(name, place, words=True) for place, name in enumerate(("prompt", "reply", "base", "tuned"))],
+                examples,
+            ),
+        ]
+
+    def sentence(self, metrics: Mapping[str, Any]) -> str:
+        return _verdict(metrics[_KEY]) if _KEY in metrics else ""
+
+
+def _figures(kind: Written, answers: Answers, writing: Writing, name: str) -> dict[str, Any]:
+    """One writer's, by the statistics' names."""
+    manner = {f"eval_{one.name}": one.of(answers, writing.truth).of_all_rows for one in MANNER}
+    if name not in (*MODELS, "few-shot"):
+        manner = {}  # nothing was written token by token
+    asked = kind, answers, writing.truth
+    return {**figures(*asked), **interval(*asked), **manner, "eval_in_train": writing.in_train[name]}
+
+
+def _table(found: Mapping[str, Any]) -> tuple[list[str], list[dict[str, Any]]]:
+    """Columns and rows: who wrote, and every figure."""
+    statistics = [QUALITY[name] for name in found["paired"]]
+    columns = ["who", *(one.title for one in (*statistics, *MANNER)), "in train", "tuned gains (p)"]
+    against = found["rungs"] | {"base": found["comparison"]}
+    rows = []
+    for name, one in found["models"].items():
+        cells = [f"{one[f'eval_{statistic.name}']:.4f}" for statistic in statistics]
+        cells += [f"{one[key]:.3g}" if (key := f"eval_{of.name}") in one else "" for of in MANNER]
+        beaten = against.get(name)
+        gain = f"{beaten['difference']:+.4f} ({beaten['p_value']:.2g})" if beaten else ""
+        mark = "mine" if name == "tuned" else ""
+        rows.append(parts.row(_TITLES.get(name, name), *cells, f"{one['eval_in_train']:.1%}", gain, mark=mark))
+    return columns, rows
+
+
+def _verdict(found: Mapping[str, Any]) -> str:
+    pair, name = found["comparison"], found["comparison"]["metric"]
+    before, after = (found["models"][model][f"eval_{name}"] for model in MODELS)
+    figures = f"{QUALITY[name].title} {before:.4f} before, {after:.4f} after, p = {pair['p_value']:.2g}"
+    if pair["verdict"] == "no-difference":
+        said = f"No difference is shown between what the two models write ({figures}, {found['rows']:,} prompts)."
+    else:
+        said = f"What the tuned model writes is {pair['verdict']} ({figures}, {found['rows']:,} prompts)."
+    ahead = [rival for rival, one in found["rungs"].items() if one["verdict"] == "worse"]
+    return f"{said} {' and '.join(ahead)}, which is cheaper, is better." if ahead else said
+
+
+def _examples(kind: Written, writing: Writing, pair: tuple[Answers, Answers]) -> dict[str, list[dict[str, Any]]]:
+    """Rows that only the tuned model answers rightly by the headline, those that only the base does, and others."""
+    one, other = (headline(kind).of(side, writing.truth).outcomes for side in pair)
+    assert one is not None and other is not None
+    chosen = {"fixed": other & ~one, "broken": one & ~other, "others": one == other}
+    return {
+        name: [_row(writing, pair, int(row)) for row in np.flatnonzero(of)[:KEPT_EXAMPLES]]
+        for name, of in chosen.items()
+    }
+
+
+def _row(writing: Writing, pair: tuple[Answers, Answers], row: int) -> dict[str, Any]:
+    base, tuned = (cut(said(side[TEXT], row)) for side in pair)
+    return {
+        "id": int(writing.examples.ids[row]),
+        "text": cut(writing.examples.text(row)),
+        "completion": cut(said(writing.truth, row)),
+        "base": base,
+        "tuned": tuned,
+    }

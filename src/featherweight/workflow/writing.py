@@ -1,0 +1,139 @@
+"""What the models of a run write to the evaluated prompts, beside what cheaper rivals answer to them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+import numpy as np
+
+from featherweight.answers.text import TEXT, Text, as_bytes, said
+from featherweight.answers.written import ANSWER, in_train
+from featherweight.errors import Interrupted
+from featherweight.evidence.baselines.texts import nearest
+from featherweight.evidence.exhibits import MODELS, Writing
+from featherweight.process.signals import Stop
+from featherweight.records.answers import Answers
+from featherweight.records.questions import Question
+from featherweight.records.rows import Examples, Ragged
+from featherweight.report.console import Console
+from featherweight.runs.directory import RunDirectory
+from featherweight.runs.predictions import Predictions
+from featherweight.tasks import Writes
+from featherweight.tasks.reading import continuing
+from featherweight.tasks.reading.splits import sample
+from featherweight.workflow import prompting
+from featherweight.workflow.preparing import Prepared
+
+WRITTEN = "{}-written"  # the model's name in predictions/
+FEW_SHOT, NEAREST = "few-shot", "nearest-prompt"
+RIVALS = (NEAREST, FEW_SHOT)
+
+
+def write_answers(
+    prepared: Prepared, directory: RunDirectory, model: Any, name: str, console: Console, stop: Stop
+) -> None:
+    """Let the model answer the prompts, and keep what it writes; of the untuned model also with examples in the prompt,
+    beside the nearest answer of train. Nothing where the recipe asks for none."""
+    if not prepared.recipe.evaluation.generate:
+        return
+    asked = _Asked.of(prepared)
+    _keep(prepared, directory, name, asked, _written(prepared, model, asked.questions, name, console, stop))
+    if name != "base":
+        return
+    console.begin("looking for the nearest prompts")
+    train = _task(prepared).to_write(prepared.examples["train"])
+    texts = nearest(((question.text, reply) for question, reply in train), [one.text for one in asked.questions])
+    found = Text.of_written(texts, [0] * len(texts), [True] * len(texts))
+    _keep(prepared, directory, NEAREST, asked, found)
+    if prompting.can_show(prepared):
+        shown = prompting.with_examples(prepared, asked.questions)
+        _keep(prepared, directory, FEW_SHOT, asked, _written(prepared, model, shown, FEW_SHOT, console, stop))
+
+
+def written(prepared: Prepared, directory: RunDirectory) -> Writing | None:
+    """What was kept of all that was written; None where nothing was."""
+    split, recipe = prepared.evaluated_split, prepared.recipe
+    kept = {
+        name: directory.read_predictions(WRITTEN.format(name), split)
+        for name in (*RIVALS, *MODELS)
+        if directory.has_predictions(WRITTEN.format(name), split)
+    }
+    if not recipe.evaluation.generate:
+        return None
+    task, truth = _task(prepared), kept["base"].truth
+    texts = {name: _texts(one.answers[TEXT]) for name, one in kept.items()} | {"truth": _texts(truth)}
+    standing = in_train((text for _, text in task.to_write(prepared.examples["train"])), texts)
+    return Writing(
+        _Asked.of(prepared).examples,
+        truth,
+        {name: one.answers for name, one in kept.items()},
+        [*([ANSWER] if recipe.evaluation.answer_pattern else []), *task.written],
+        recipe.evaluation.answer_pattern,
+        standing,
+    )
+
+
+def _texts(column: Ragged) -> list[str]:
+    return [said(column, row) for row in range(len(column))]
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """The rows whose prompts are answered.
+
+    Attributes:
+        replies: what they have themselves.
+    """
+
+    examples: Examples
+    questions: Sequence[Question]
+    replies: Sequence[str]
+
+    @classmethod
+    def of(cls, prepared: Prepared) -> _Asked:
+        examples, recipe = prepared.examples[prepared.evaluated_split], prepared.recipe
+        chosen = sample(examples, recipe.evaluation.max_generate_samples, recipe.data.split_seed)
+        questions, replies = zip(*_task(prepared).to_write(chosen), strict=True)
+        return cls(chosen, questions, replies)
+
+
+def _written(
+    prepared: Prepared, model: Any, questions: Sequence[Question], name: str, console: Console, stop: Stop
+) -> Answers:
+    """What the model writes, in batches of like length."""
+    from featherweight.engine import Watch
+    from featherweight.engine.running.generate import TOKENS_TOGETHER, Sampling, room, spelt, write
+    from featherweight.records.batching import by_tokens
+
+    watch = Watch(f"writing the answers of the {name} model", console.observe, stop)
+    how = Sampling(max_new_tokens=prepared.recipe.evaluation.max_new_tokens)
+    tokenizer, (most, new) = prepared.tokenizer, room(model, how.max_new_tokens)
+    cutting = replace(prepared.cutting, max_length=most or prepared.cutting.max_length)
+    prompts = [one.ids for one in prepared.task.tokenise(questions, tokenizer, cutting)]
+    ends = continuing.ends(model, tokenizer)
+    found: list[list[int]] = [[] for _ in prompts]
+    done = 0
+    with prepared.execution.answering(model):
+        for rows in by_tokens(np.asarray([len(one) + new for one in prompts]), TOKENS_TOGETHER):
+            if watch.stop():
+                raise Interrupted(f"stopped while {watch.what}")
+            written = write(model, [prompts[row] for row in rows], ends, tokenizer, how)
+            for row, ids in zip(rows, written, strict=True):
+                found[row] = ids
+            done += len(rows)
+            watch.tell(done, len(prompts))
+    texts, stopped = spelt(found, ends, tokenizer, how)
+    return Text.of_written(texts, [*map(len, found)], stopped)
+
+
+def _keep(prepared: Prepared, directory: RunDirectory, name: str, asked: _Asked, answers: Answers) -> None:
+    group = prepared.recipe.data.group
+    groups = asked.examples.groups(group) if group else None
+    kept = Predictions(asked.examples.ids, prepared.task.answer, answers, as_bytes(asked.replies), groups)
+    directory.write_predictions(WRITTEN.format(name), prepared.evaluated_split, kept)
+
+
+def _task(prepared: Prepared) -> Writes:
+    return cast(Writes, prepared.task)
