@@ -426,6 +426,13 @@ class Outcome(Measured):
     completions: NotRequired[dict[str, dict[str, float]]]
     """Where answers are text: by split, mean, median, 95th percentile and longest of the completions, in
     characters."""
+    written: NotRequired[dict[str, Any]]
+    """Where answers were written (``evaluation.generate``): ``rows`` that were answered; ``models``, the figures of
+    each model and rival; ``comparison`` and ``paired`` of tuned against base and ``rungs`` against each rival;
+    ``truth_in_train``, the share of the rows' own replies that stand in train; ``examples``."""
+    forgetting: NotRequired[dict[str, Any]]
+    """Where answers are text: ``texts`` beside what the model was tuned for, figures of ``base`` and ``tuned`` on them,
+    and both in pairs."""
     entity_shares: NotRequired[dict[str, dict[str, float]]]
     """Where answers are entities: by split, each type's share of the entities, from 0 to 1."""
     tag_shares: NotRequired[dict[str, dict[str, float]]]

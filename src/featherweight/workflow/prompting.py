@@ -42,15 +42,18 @@ def _fitting(
     Args:
         reserved: tokens that have to find room behind it.
     """
-    shots, cutting = _shots(prepared), Cutting(max(_room(prepared) - reserved, prepared.cutting.max_length // 2))
-    found: dict[int, tuple[Tokens, Sequence[Dialogue]]] = {}
-    for count in range(len(shots), -1, -1):
-        open_ones = [row for row in range(len(questions)) if row not in found]
+    plain = prepared.task.tokenise(questions, prepared.tokenizer, prepared.cutting)
+    found: list[tuple[Tokens, Sequence[Dialogue]]] = [(one, ()) for one in plain]
+    open_ones = [row for row, one in enumerate(plain) if one.lost == 0]  # what is cut is answered as it is elsewhere
+    shots, cutting = _shots(prepared), Cutting(max(_room(prepared) - reserved, 1))
+    for count in range(len(shots), 0, -1):
         asked = [_behind(questions[row], shots[:count]) for row in open_ones]
         rows = prepared.task.tokenise(asked, prepared.tokenizer, cutting)
-        fits = (count == 0 or one.lost == 0 for one in rows)
-        found |= {row: (one, shots[:count]) for row, one, fit in zip(open_ones, rows, fits, strict=True) if fit}
-    return [found[row] for row in range(len(questions))]
+        for row, one in zip(open_ones, rows, strict=True):
+            if one.lost == 0:
+                found[row] = one, shots[:count]
+        open_ones = [row for row, one in zip(open_ones, rows, strict=True) if one.lost]
+    return found
 
 
 def _behind(question: Question, shots: Sequence[Dialogue]) -> Question:
