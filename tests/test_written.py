@@ -217,6 +217,19 @@ def _rows(run: RunDirectory) -> dict[int, dict[str, Any]]:
     return {number: {"id": number, **json.loads(line)} for number, line in enumerate(lines)}
 
 
+def test_what_a_model_writes_is_shown_and_never_obeyed() -> None:
+    """Control characters in a page, and on a terminal."""
+    from featherweight.report.page import one_curve
+    from featherweight.storage.names import on_screen
+
+    assert on_screen("a\x1b[2J\n\tb\0") == "a\\x1b[2J\n\tb\\x00"
+    found = {"recipe": "a\0b\x1b", "headline": "<b>\0", "curve": [], "points": [], "law": {}}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("featherweight.report.sections.of_curve", lambda found: [])
+        page = one_curve(found)
+    assert "a\\x00b\\x1b" in page and "\0" not in page and "&lt;b&gt;" in page
+
+
 class TestRefusals:
     def parse(self, models: Models, tmp_path: Path, task: str = "causal-lm", **evaluation: Any) -> Any:
         train = tiny.save_jsonl(tmp_path / "rows.jsonl", SAMPLE.rows(24))

@@ -15,6 +15,7 @@ from featherweight.cli.arguments import (
     generation_of,
     quiet_libraries,
 )
+from featherweight.storage.names import on_screen
 
 if TYPE_CHECKING:
     from featherweight.workflow.chatting import Talk
@@ -70,7 +71,7 @@ def _answer(talks: Mapping[str, Talk], line: str, as_json: bool, console: Any) -
     for name, one in talks.items():
         if len(talks) > 1:
             print(f"{name}: ", end="", flush=True)
-        one.say(line, lambda part: print(part, end="", flush=True))
+        one.say(line, lambda part: print(on_screen(part), end="", flush=True))
         print(flush=True)
 
 

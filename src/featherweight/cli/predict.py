@@ -15,6 +15,7 @@ from featherweight.cli.arguments import (
     quiet_libraries,
 )
 from featherweight.errors import ConfigError
+from featherweight.storage.names import on_screen
 
 
 def add(commands: Any) -> None:
@@ -91,7 +92,7 @@ def _predict(arguments: Arguments) -> None:
         for one, other, prediction in zip(arguments.text, seconds, predictions, strict=True):
             line, asked_for = predictor.kind.line(prediction), one if other is None else one + JOINT + other
             # What is written may be long, and begins where the prompt ends.
-            print(f"> {asked_for}\n{line}" if predictor.task.scores_tokens else f"{line}  {asked_for}")
+            print(on_screen(f"> {asked_for}\n{line}" if predictor.task.scores_tokens else f"{line}  {asked_for}"))
         return
     from featherweight.recipe import load_data_section
 

@@ -15,6 +15,7 @@ from featherweight.answers import kind_of
 from featherweight.evidence.verdict import of_several
 from featherweight.report import sections, svg, tables
 from featherweight.runs.directory import RunDirectory
+from featherweight.storage.names import on_screen
 
 
 def one_run(run: RunDirectory, metrics: Mapping[str, Any]) -> str:
@@ -85,6 +86,7 @@ def _render(**context: Any) -> str:
     environment = jinja2.Environment(
         autoescape=True,
         undefined=jinja2.StrictUndefined,
+        finalize=lambda value: value if not isinstance(value, str) or isinstance(value, Markup) else on_screen(value),
         loader=jinja2.FunctionLoader(lambda name: (assets / name).read_text(encoding="utf-8")),
     )
     return environment.get_template("report.html.j2").render(

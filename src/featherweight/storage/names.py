@@ -43,6 +43,11 @@ def printable(text: str) -> str:
     )
 
 
+def on_screen(text: str) -> str:
+    """The same of a text that somebody else wrote, such as a model, and that may have several lines and tabs."""
+    return "".join(char if char in "\n\t" else printable(char) for char in text)
+
+
 def exists(path: Path) -> bool:
     """Whether there is such a file or folder; a name that no file can have means no."""
     try:

@@ -46,8 +46,8 @@ def with_head(recipe: Recipe, is_fresh: bool, reasons: dict[str, str]) -> Recipe
 def deciding(recipe: Recipe, read: Rows, reasons: dict[str, str]) -> Recipe:
     """With the label that a decision threshold is for, the rarer of train where that is left open.
 
-    Raises ConfigError where answers are not one of two labels, or none is called so; and where they are to be written and
-    there are no prompts.
+    Raises ConfigError where answers are not one of two labels, or none is called so; and where they are to be written
+    and there are no prompts.
     """
     _require_prompts(recipe, read)
     evidence, kind = recipe.evidence, read.task.answer
