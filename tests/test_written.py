@@ -146,22 +146,27 @@ class TestExamplesInThePrompt:
                 assert len(own) < len(one.ids) <= 64 or (len(own), len(one.ids)) == (16, 16)
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
-    names = ("Tom", "Lily", "Max", "Sue", "Ben", "Mia", "Tim", "Amy")
-    things = ("ball", "cat", "dog", "tree", "car", "doll", "bird", "box")
-    rows = [
-        {"prompt": f"{name} saw a {thing} at the park on day {day}. What was it?", "completion": f" It was a {thing}."}
-        for day in range(1, 4) for name in names for thing in things
-    ]  # fmt: skip
-    folder = tmp_path_factory.mktemp("written")
+NAMES = ("Tom", "Lily", "Max", "Sue", "Ben", "Mia", "Tim", "Amy")
+THINGS = ("ball", "cat", "dog", "tree", "car", "doll", "bird", "box")
+ROWS = [
+    {"prompt": f"{name} saw a {thing} at the park on day {day}. What was it?", "completion": f" It was a {thing}."}
+    for day in range(1, 4) for name in NAMES for thing in THINGS
+]  # fmt: skip
+
+
+def _trained(rows: list[dict[str, str]], folder: Path, **training: Any) -> RunDirectory:
     evaluation = {"generate": True, "max_new_tokens": 10, "max_generate_samples": 16, "answer_pattern": r"a (\w+)"}
     content = tiny.recipe(
         STORIES, tiny.save_jsonl(folder / "rows.jsonl", rows), data={"max_length": 96}, evaluation=evaluation,
-        training={"learning_rate": 5e-3, "num_train_epochs": 4},
+        training={"learning_rate": 5e-3, **training},
     )  # fmt: skip
     workflow.run(recipes.parse(content | {"task": "causal-lm"}), folder / "run", progress=False)
     return RunDirectory(folder / "run")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
+    return _trained(ROWS, tmp_path_factory.mktemp("written"), num_train_epochs=4)
 
 
 @pytest.mark.skipif(not STORIES.is_dir(), reason=f"the pretrained model is not at {STORIES}")
@@ -183,11 +188,9 @@ class TestARun:
         """The adapter as it was published, by transformers and PEFT, prompt by prompt."""
         kept = run.read_predictions("tuned-written", "validation")
         model, tokenizer = stock.by_card(run.path / "adapter")
-        rows = [row for _, row in sorted(_rows(run).items()) if row["id"] in kept.ids]
-        prompts = {row["id"]: row["prompt"] for row in rows}
         ends = continuing.ends(model.get_base_model(), tokenizer)
         for place, number in enumerate(kept.ids.tolist()):
-            ids = tokenizer(prompts[number], return_tensors="pt")
+            ids = tokenizer(ROWS[number]["prompt"], return_tensors="pt")
             ids.pop("token_type_ids", None)
             with torch.no_grad():
                 whole = model.generate(**ids, max_new_tokens=10, do_sample=False)
@@ -208,13 +211,6 @@ class TestARun:
         page = (run.path / "report.html").read_text(encoding="utf-8")
         assert "Tuning made the model forget" in page and "Generated answers" in page
         assert "Tuning made the model forget" in (run.path / "adapter" / "README.md").read_text(encoding="utf-8")
-
-
-def _rows(run: RunDirectory) -> dict[int, dict[str, Any]]:
-    import json
-
-    lines = (run.path.parent / "rows.jsonl").read_text(encoding="utf-8").splitlines()
-    return {number: {"id": number, **json.loads(line)} for number, line in enumerate(lines)}
 
 
 def test_what_a_model_writes_is_shown_and_never_obeyed() -> None:
@@ -269,3 +265,26 @@ class TestRefusals:
         before = general_texts.fingerprint(str(path))
         path.write_text("one two\n\nthree!", encoding="utf-8")
         assert general_texts.fingerprint(str(path)) != before
+
+
+@pytest.mark.skipif(not STORIES.is_dir(), reason=f"the pretrained model is not at {STORIES}")
+class TestHeeding:
+    def test_a_prompt_that_tells_is_heeded(self, run: RunDirectory) -> None:
+        metrics = run.read_metrics()
+        found = metrics["heeding"]
+        assert found["own"]["eval_nll"] < found["other"]["eval_nll"] and found["comparison"]["verdict"] == "better"
+        assert not any("heeds its prompts" in line for line in metrics["training_warnings"])
+
+    def test_completions_that_were_shuffled_are_found_out(self, tmp_path: Path) -> None:
+        """The model learns how they look, and so is better than it was; that it answers is not shown."""
+        order = np.random.default_rng(0).permutation(192)
+        rows = [
+            {"prompt": one["prompt"], "completion": ROWS[other]["completion"]}
+            for one, other in zip(ROWS, order, strict=True)
+        ]
+        run = _trained(rows, tmp_path, num_train_epochs=2)
+        metrics = run.read_metrics()
+        assert metrics["comparison"]["verdict"] == "better"
+        assert metrics["heeding"]["comparison"]["verdict"] == "no-difference"
+        assert any("not shown that the tuned model heeds its prompts" in one for one in metrics["training_warnings"])
+        assert metrics["written"]["comparison"]["verdict"] == "no-difference"

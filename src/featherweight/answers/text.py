@@ -61,7 +61,13 @@ class Text:
     baselines: ClassVar[tuple[str, ...]] = ("unigram", "few-shot")
     probe: ClassVar[str] = ""
     checks: ClassVar[tuple[str, ...]] = ("twins", "shared-groups", "completions")
-    exhibits: ClassVar[tuple[str, ...]] = ("written-answers", "forgetting", "where", "completion-examples")
+    exhibits: ClassVar[tuple[str, ...]] = (
+        "written-answers",
+        "heeding",
+        "forgetting",
+        "where",
+        "completion-examples",
+    )
     described: ClassVar[Described] = Described("completions", "Completions", "characters", "{:.4g}", shares=False)
     known: ClassVar[Mapping[str, Check]] = {
         "chat": (lambda value: value is None or isinstance(value, bool), "true or false"),

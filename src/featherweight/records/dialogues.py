@@ -65,6 +65,10 @@ class Dialogue:
         *_, last = self.replies()
         return Dialogue(self.turns[:last]), self.turns[last].content
 
+    def answered_by(self, reply: str) -> Dialogue:
+        """What is to be continued, with the assistant's reply."""
+        return Dialogue(self.prompt, (Turn(ASSISTANT, reply),) if self.is_chat else reply)
+
     def behind(self, others: Sequence[Dialogue]) -> Dialogue:
         """The same with others before it, as examples of how to answer; a system's message stays the first."""
         if not self.is_chat:

@@ -430,6 +430,9 @@ class Outcome(Measured):
     """Where answers were written (``evaluation.generate``): ``rows`` that were answered; ``models``, the figures of
     each model and rival; ``comparison`` and ``paired`` of tuned against base and ``rungs`` against each rival;
     ``truth_in_train``, the share of the rows' own replies that stand in train; ``examples``."""
+    heeding: NotRequired[dict[str, Any]]
+    """Where answers are text: the tuned model's figures of ``rows`` replies behind their ``own`` prompt and behind an
+    ``other`` row's, and both in pairs."""
     forgetting: NotRequired[dict[str, Any]]
     """Where answers are text: ``texts`` beside what the model was tuned for, figures of ``base`` and ``tuned`` on them,
     and both in pairs."""

@@ -259,6 +259,7 @@ EXHIBITS = Registry(
         "marked-examples": "featherweight.evidence.exhibits.marked_examples:MarkedExamples",
         "completion-examples": "featherweight.evidence.exhibits.completion_examples:CompletionExamples",
         "written-answers": "featherweight.evidence.exhibits.written_answers:WrittenAnswers",
+        "heeding": "featherweight.evidence.exhibits.heeding:Heeding",
         "forgetting": "featherweight.evidence.exhibits.forgetting:Forgetting",
     },
 )

@@ -12,15 +12,15 @@ import numpy as np
 from featherweight.answers import travels
 from featherweight.evidence import training_checks
 from featherweight.evidence.assess import assess
-from featherweight.evidence.exhibits import Case, Held
+from featherweight.evidence.exhibits import Case, Held, heeding
 from featherweight.evidence.verdict import headline
 from featherweight.records.answers import Evaluation
 from featherweight.records.outcome import Gate, Outcome, TuningCost
 from featherweight.records.training import TrainingResult
 from featherweight.runs.directory import FACTS, RunDirectory
 from featherweight.workflow import gate
+from featherweight.workflow.beside import beside, swapped
 from featherweight.workflow.collecting import measured
-from featherweight.workflow.forgetting import beside
 from featherweight.workflow.preparing import SELECTION_SPLIT, Prepared
 from featherweight.workflow.reading import described
 from featherweight.workflow.resuming import reliability
@@ -61,6 +61,7 @@ def publish(
         **_evidence(case, prepared, directory, base),
     }
     found["training_warnings"] = _training_warnings(prepared, tuned.result, evaluations[split], found["rungs"])
+    found["training_warnings"] += heeding.caution(found)
     found["headline"] = headline(found)
     passed = _publish_artefact(prepared, directory, tuned.model, case, found)
     found["reliability"] = reliability(directory, tuned.result.metrics, passed)
@@ -146,6 +147,7 @@ def _case(prepared: Prepared, directory: RunDirectory, tuned: Mapping[str, Evalu
         asked=prepared.recipe.evidence,
         writing=written(prepared, directory),
         beside=beside(directory),
+        swapped=swapped(directory),
     )
 
 

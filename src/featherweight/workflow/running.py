@@ -24,8 +24,8 @@ from featherweight.runs.directory import RunDirectory
 from featherweight.storage.whole import held
 from featherweight.workflow import gate
 from featherweight.workflow.beginning import begin_at_probe
+from featherweight.workflow.beside import measure_beside
 from featherweight.workflow.collecting import token_cautions, truncation, with_interval
-from featherweight.workflow.forgetting import measure_forgetting
 from featherweight.workflow.laying import lay
 from featherweight.workflow.preparing import (
     Prepared,
@@ -138,7 +138,7 @@ def _measure(
     evaluations = measure_model(prepared, directory, model, name, console, stop)
     if prepared.task.scores_tokens:
         write_answers(prepared, directory, model, name, console, stop)
-        measure_forgetting(prepared, directory, model, name, console, stop)
+        measure_beside(prepared, directory, model, name, console, stop)
     return evaluations
 
 

@@ -67,6 +67,7 @@ class Case:
         asked: what the recipe asks of what is fitted.
         writing: what was written, where that was asked for.
         beside: texts beside what the model was tuned for, as both models continue them.
+        swapped: replies behind another row's prompt and behind their own, both as the tuned model gives them.
     """
 
     kind: Answer
@@ -81,6 +82,7 @@ class Case:
     asked: EvidenceSection | None = None
     writing: Writing | None = None
     beside: Held | None = None
+    swapped: Held | None = None
 
     @property
     def truth(self) -> Any:
