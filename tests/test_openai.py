@@ -18,8 +18,10 @@ from test_causal_lm import FORMS, SAMPLE, TEMPLATE
 from featherweight import recipe as recipes
 from featherweight import workflow
 from featherweight.inference.predictor import load_predictor
+from featherweight.inference.shared_base import WritingBase
 from featherweight.serving import openai as routes
 from featherweight.serving.batching import Overloaded
+from featherweight.serving.catalogue import Catalogue
 from featherweight.serving.settings import Settings
 
 openai = pytest.importorskip("openai", reason="OpenAI's client is not installed")
@@ -107,8 +109,42 @@ def test_what_is_written_ends_at_a_stop(client: Any) -> None:
     assert "".join(one.choices[0].text for one in streamed) == cut.text
 
 
+def test_one_base_writes_for_all_its_adapters(models: Models, folder: Path, tmp_path: Path) -> None:
+    """With a template that only one of them has, in turns: each as it is by itself, and the base as nobody tuned it."""
+    plain = tiny.save_jsonl(tmp_path / "rows.jsonl", SAMPLE.rows(96))
+    content = tiny.recipe(models("llama-lm"), plain, training={"seed": 5}) | {"task": "causal-lm"}
+    workflow.run(recipes.parse(content), tmp_path / "other", progress=False)
+    catalogue = Catalogue()
+    for path in (folder / "talker", tmp_path / "other"):
+        catalogue.load(path.name, str(path))
+    served = {one.name: one for one in catalogue.all()}
+    assert set(served) == {"talker", "talker@base", "other", "other@base"}
+    backend = served["talker"].backend
+    assert isinstance(backend, WritingBase) and all(one.backend is backend for one in served.values())
+    asked = {"talker": TALK, "other": "the film"}
+    asked |= {f"{name}@base": given for name, given in asked.items()}
+    alone = {
+        "talker": load_predictor(folder / "talker").predict([TALK])[0],
+        "other": load_predictor(tmp_path / "other").predict(["the film"])[0],
+        "other@base": load_predictor(models("llama-lm")).predict(["the film"])[0],
+    }
+    names, ready = [], []
+    for name in ("talker", "other", "talker@base", "other@base", "talker"):
+        one = served[name]
+        ready += backend.prepare(one.key, one.task.questions([asked[name]]))
+        names.append(one.key)
+    found = backend.answer(names, ready)
+    assert [reply["text"] for reply in found[:2]] == [alone[name]["text"] for name in ("talker", "other")]
+    assert found[3]["text"] == alone["other@base"]["text"] != alone["other"]["text"]
+    assert found[4] == found[0] != found[2]
+    scored = {"prompt": "the film", "completion": " great"}
+    (row,) = backend.prepare(served["other"].key, served["other"].task.questions([scored]))
+    (reply,) = backend.answer([served["other"].key], [row])
+    assert reply["nll"] == pytest.approx(load_predictor(tmp_path / "other").predict([scored])[0]["nll"], abs=1e-5)
+
+
 def test_who_is_there(client: Any) -> None:
-    assert {one.id for one in client.models.list()} == {"talker", "labeller", "labeller@base"}
+    assert {one.id for one in client.models.list()} == {"talker", "talker@base", "labeller", "labeller@base"}
 
 
 @pytest.mark.parametrize(

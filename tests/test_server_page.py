@@ -13,6 +13,7 @@ import pytest
 import serving
 import tiny
 from tasks_data import SAMPLES
+from test_causal_lm import TEMPLATE
 
 from featherweight import recipe as recipes
 from featherweight import workflow
@@ -197,3 +198,49 @@ def test_a_pair_is_asked_for_by_the_names_of_its_columns(
         for name in ("pairs", "pairs@base", "single"):
             page.run("document.querySelector(`input[value='${arguments[0]}']`).click()", name)
         assert page.run("return document.getElementById('pair').hidden")
+
+
+@pytest.mark.parametrize("width", [1200, 390])
+def test_models_that_write_are_talked_with(width: int, page: browser.Browser, talker: serving.Server) -> None:
+    """The tuned model beside the untuned one, each with what was said to it before, as it writes."""
+    page.open(talker.url + "/", width)
+    until(page, "document.activeElement.id == 'text'")
+    assert page.run("return document.querySelector('label[for=text]').textContent") == "Message"
+    said: list[dict[str, str]] = []
+    for turn, text in enumerate(("the film", "a dull\nplot")):
+        page.run(f"document.getElementById('text').value = {text!r}; document.getElementById('ask').requestSubmit()")
+        until(page, f"document.querySelectorAll('.written').length == {2 * (turn + 1)}")
+        until(
+            page, "document.getElementById('message').textContent == '' && document.getElementById('text').value == ''"
+        )
+        said.append({"role": "user", "content": text})
+        asked = {"model": "talker", "messages": said}
+        expected = talker.ask("POST", "/v1/chat/completions", asked).json["choices"][0]["message"]["content"]
+        assert page.run("return document.querySelector('article .card.tuned .written').textContent") == expected
+        said.append({"role": "assistant", "content": expected})
+    assert page.run("return document.querySelectorAll('article')[0].querySelector('blockquote').textContent") == text
+    assert page.run("return document.documentElement.scrollWidth") <= width
+    assert faults(page) == []
+    picture(page, f"talk-{width}")
+    page.run("document.getElementById('again').click()")
+    assert page.run("return document.querySelectorAll('article').length") == 0
+    page.run("document.getElementById('text').value = 'the film'; document.getElementById('ask').requestSubmit()")
+    until(page, "document.querySelectorAll('.written').length == 2 && document.getElementById('text').value == ''")
+    first = talker.ask("POST", "/v1/chat/completions", {"model": "talker", "messages": said[:1]}).json
+    shown = page.run("return document.querySelector('.card.tuned .written').textContent")
+    assert shown == first["choices"][0]["message"]["content"], "nothing of before is remembered"
+
+
+@pytest.fixture(scope="module")
+def talker(models: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[serving.Server]:
+    folder = tmp_path_factory.mktemp("talker")
+    (sample,) = (one for one in SAMPLES if one.task == "causal-lm")
+    rows = [
+        {"messages": [{"role": "user", "content": row["prompt"]}, {"role": "assistant", "content": row["completion"]}]}
+        for row in sample.rows(64)
+    ]
+    section = {"chat_template": TEMPLATE, "max_length": 32}
+    content = tiny.recipe(models("llama-lm"), tiny.save_jsonl(folder / "rows.jsonl", rows), data=section)
+    workflow.run(recipes.parse(content | {"task": "causal-lm"}), folder / "talker", progress=False)
+    with serving.running(folder / "talker") as started:
+        yield started

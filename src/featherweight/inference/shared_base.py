@@ -13,9 +13,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from featherweight.engine.running.many_adapters import AdapterWeights, MultiLora, Update, reads_texts
-from featherweight.inference.backends import Ready, prediction
+from featherweight.engine.running.many_adapters import AdapterWeights, ManyAdapters, MultiLora, Update, reads_texts
+from featherweight.inference.backends import OwnModel, Ready, prediction
 from featherweight.inference.loading import LoadedModel
+from featherweight.inference.predictor import Predictor
+from featherweight.inference.torch_backend import TorchBackend
 from featherweight.methods.peft import adapters
 from featherweight.methods.peft.targets import is_linear
 from featherweight.records.batching import by_tokens
@@ -36,6 +38,13 @@ class _Voice:
     text_columns: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class _Writer(_Voice):
+    """The same with a tokenizer, a template and ends of its own."""
+
+    answerer: OwnModel
+
+
 class SharedBase:
     """One base model in memory, and every adapter that stands on the very same.
 
@@ -50,12 +59,16 @@ class SharedBase:
         if torch.cuda.is_available():
             base.to("cuda")
         self._device = next(base.parameters()).device
+        self._voices: dict[str, _Voice] = {}
+        self._lock = threading.Lock()
+        self._place(untuned)
+
+    def _place(self, untuned: LoadedModel) -> None:
+        """Make the base model ready for adapters."""
         self._tokenizer = untuned.tokenizer
         self._reads_tokens = untuned.task.reads_tokens
         pad, frame = untuned.tokenizer.pad_token_id, Frame.of(untuned.tokenizer)
-        self._multi = MultiLora(base, pad, frame, self._reads_tokens)
-        self._voices: dict[str, _Voice] = {}
-        self._lock = threading.Lock()
+        self._multi: ManyAdapters = MultiLora(untuned.model, pad, frame, self._reads_tokens)
         self.batches = self._multi.description["batches"]
 
     def is_under(self, loaded: LoadedModel, weights: AdapterWeights) -> bool:
@@ -78,8 +91,11 @@ class SharedBase:
             {path: head.to(self._device) for path, head in weights.heads.items()},
         )
         with self._lock:
-            self._voices[name] = _Voice(loaded.task, loaded.cutting, loaded.text_columns)
+            self._voices[name] = self._voice(loaded)
             self._multi.add(name, placed)
+
+    def _voice(self, loaded: LoadedModel) -> _Voice:
+        return _Voice(loaded.task, loaded.cutting, loaded.text_columns)
 
     def remove(self, name: str) -> int:
         """Forget ``name``, which nobody may ask for any more. Returns how many are left."""
@@ -127,10 +143,52 @@ class SharedBase:
         found: list[Column] = [np.empty(0)] * len(rows)
         for chosen in [np.arange(len(rows))] if one_forward else by_tokens(lengths):
             encoding = Encoding.asked([rows[place] for place in chosen])
+            assert isinstance(self._multi, MultiLora)
             outputs = self._multi.outputs(encoding, asked[chosen].tolist()).column(self._reads_tokens)
             for index, place in enumerate(chosen):
                 found[place] = outputs[np.asarray([index])]
         return found
+
+
+class WritingBase(SharedBase):
+    """The same of models that write: for one adapter at a time, as each of its tokens is a forward of its own."""
+
+    def _place(self, untuned: LoadedModel) -> None:
+        self._backend = TorchBackend(untuned)
+        self._multi = ManyAdapters(self._backend.loaded.model)
+        self.batches = "one adapter at a time"
+
+    def is_under(self, loaded: LoadedModel, weights: AdapterWeights) -> bool:
+        """An adapter of the vocabulary's layer has a model of its own: tokens are scored off that layer's weights."""
+        base = adapters.base_of(loaded.model)
+        return super().is_under(loaded, weights) and not any(reads_texts(base, path) for path in weights.updates)
+
+    def _voice(self, loaded: LoadedModel) -> _Writer:
+        answerer = OwnModel(Predictor(self._backend.sharing(loaded)))
+        return _Writer(loaded.task, loaded.cutting, loaded.text_columns, answerer)
+
+    def prepare(self, name: str, asked: Sequence[Question]) -> list[Ready]:
+        return self._writer(name).prepare(name, asked)
+
+    def answer(self, names: Sequence[str], ready: Sequence[Ready]) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = [{}] * len(ready)
+        for name in dict.fromkeys(names):
+            places = [place for place, one in enumerate(names) if one == name]
+            with self._lock, self._multi.alone(name):
+                replies = self._writer(name).answer([name] * len(places), [ready[place] for place in places])
+            for place, reply in zip(places, replies, strict=True):
+                found[place] = reply
+        return found
+
+    def _writer(self, name: str) -> OwnModel:
+        voice = self._voices[name]
+        assert isinstance(voice, _Writer)
+        return voice.answerer
+
+
+def shared_base_of(untuned: LoadedModel) -> SharedBase:
+    """The base model that adapters answer out of, as their task wants it."""
+    return (WritingBase if untuned.task.scores_tokens else SharedBase)(untuned)
 
 
 def weights_of(loaded: LoadedModel) -> AdapterWeights | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -50,6 +51,16 @@ class TorchBackend:
         self._execution = execution_of(self.loaded)
         self._execution.answer_for_good(self.loaded.model)
         self._tokenizing = threading.Lock()  # setting its truncation, as each call does, needs the tokenizer alone
+
+    def sharing(self, loaded: LoadedModel) -> TorchBackend:
+        """The same model, asked as another one is."""
+        made = copy.copy(self)
+        made.loaded = replace(loaded, model=self.loaded.model)
+        made.task, made.fitted = loaded.task, loaded.fitted
+        made.text_columns, made.cutting = loaded.text_columns, loaded.cutting
+        made._tokenizing = threading.Lock()
+        vars(made).pop("_ends", None)
+        return made
 
     def tokenise(self, asked: Sequence[Question]) -> list[Tokens]:
         most = [self._room(one) for one in asked]

@@ -7,7 +7,7 @@ import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Literal
 
 from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -73,6 +73,9 @@ class Model(BaseModel):
     max_length: int = Field(description="tokens after which a text is cut")
     texts: list[str] = Field(description="the columns of the texts that it was tuned on: two for pairs")
     base: str | None = Field(description="the name of its untuned model, where that is served beside it")
+    writes: Literal["", "text", "messages"] = Field(
+        description="where it answers with text, what it is asked by OpenAI's routes: prompts, or messages"
+    )
 
 
 class OpenAiModel(BaseModel):
@@ -217,6 +220,7 @@ def _add_models(app: FastAPI, catalogue: Catalogue, batcher: Batcher, settings: 
                     max_length=one.backend.cutting(one.key).max_length,
                     texts=list(one.backend.text_columns(one.key)),
                     base=bases.get(one.name),
+                    writes=openai.asked_with(one.task),
                 )
                 for one in served
             ],

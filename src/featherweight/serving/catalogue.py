@@ -17,7 +17,7 @@ from featherweight.errors import ConfigError, ModelError
 from featherweight.inference.backends import Answerer, OwnModel
 from featherweight.inference.loading import LoadedModel, Origin, load_tuned, load_untuned, origin_of
 from featherweight.inference.predictor import Predictor, load_predictor
-from featherweight.inference.shared_base import SharedBase, untuned_heads, weights_of
+from featherweight.inference.shared_base import SharedBase, shared_base_of, untuned_heads, weights_of
 from featherweight.inference.torch_backend import TorchBackend
 from featherweight.storage.cache import file_hash, key_of
 from featherweight.tasks import Task
@@ -149,9 +149,8 @@ class Catalogue:
             return [Served(name, name, OwnModel(predictor))]
         _seed(origin)
         loaded = load_tuned(path, origin)
-        shares = not loaded.task.scores_tokens  # what is written token by token runs on a model of its own
-        weights = weights_of(loaded) if origin.is_adapter and shares else None
-        place = self._place(path, origin, loaded) if shares and (weights or origin.run) else None
+        weights = weights_of(loaded) if origin.is_adapter else None
+        place = self._place(path, origin, loaded) if weights or origin.run else None
         key = f"{name}#{next(self._numbers)}"
         if place and weights and place.base.is_under(loaded, weights):
             place.base.add(key, loaded, weights)
@@ -180,7 +179,7 @@ class Catalogue:
             _log.warning(f"its untuned model is not served: {error}")
             return None
         heads = untuned_heads(untuned)
-        return _Place(key, base or SharedBase(untuned), heads)
+        return _Place(key, base or shared_base_of(untuned), heads)
 
 
 @dataclass(frozen=True)

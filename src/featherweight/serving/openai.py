@@ -22,6 +22,7 @@ from featherweight.serving.asking import answered, refusal, take
 from featherweight.serving.batching import Batcher, Draining, Overloaded
 from featherweight.serving.catalogue import Catalogue, Served
 from featherweight.serving.settings import Settings
+from featherweight.tasks import Task
 from featherweight.tasks.reading.dialogues import of_given
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
@@ -100,6 +101,13 @@ def error(said: str, status: int) -> dict[str, Any]:
     """A refusal as OpenAI's clients read it."""
     kind = "server_error" if status >= 500 else "rate_limit_error" if status == 429 else "invalid_request_error"
     return {"message": said, "type": kind, "param": None, "code": None}
+
+
+def asked_with(task: Task) -> Literal["", "text", "messages"]:
+    """What a model of this task is asked by these routes: nothing where it writes no text."""
+    if not task.scores_tokens:
+        return ""
+    return "text" if getattr(task.answer, "chat", None) is False else "messages"
 
 
 def add_routes(app: FastAPI, catalogue: Catalogue, batcher: Batcher, settings: Settings) -> None:
@@ -226,9 +234,14 @@ async def _streamed(
             except (Overloaded, Draining) as busy:
                 raise refusal(busy, batcher, settings.timeout) from None
         yield ""
-        async with asyncio.timeout(settings.timeout):
-            async for text in _until_done(parts, working):
-                yield _event(shape, served, [shape.part(text, None)])
+        try:
+            async with asyncio.timeout(settings.timeout):
+                async for text in _until_done(parts, working):
+                    yield _event(shape, served, [shape.part(text, None)])
+        except TimeoutError:
+            late = error(f"the answer took longer than {settings.timeout:g} s", 503)
+            yield f"data: {json.dumps({'error': late})}\n\n"
+            return
         (reply,) = working.result()
         yield _event(shape, served, [shape.part("", reply["finish_reason"])])
         if shape.asked.stream_options is not None and shape.asked.stream_options.include_usage:

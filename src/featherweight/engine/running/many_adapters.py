@@ -9,7 +9,8 @@ with its relative positions.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -158,28 +159,19 @@ class _AsGiven(Packed):
         return np.arange(len(rows))
 
 
-class MultiLora:
-    """A base model that answers for any of its adapters.
+class ManyAdapters:
+    """A base model with the weights of many adapters in it.
 
     Not for several threads at once: the caller holds a lock around every call.
 
     Args:
         model: a transformers model with a head, in evaluation mode, on its device; changed in place.
-        pad_token_id: fills rows of unequal length where batches are padded.
-        frame: what the tokenizer puts around every text.
-        reads_tokens: whether encodings say which tokens the head reads, and it is one that answers for each.
+        short: its layers that see only what is read.
     """
 
-    def __init__(self, model: Any, pad_token_id: int, frame: Frame = NO_FRAME, reads_tokens: bool = False) -> None:
+    def __init__(self, model: Any, short: Container[Any] = ()) -> None:
         self.model = model
-        execution = Execution(model, pad_token_id, frame=frame, reads_tokens=reads_tokens)
-        execution.answer_for_good(model)
-        forward = execution.forward
-        if isinstance(forward, Packed):
-            forward.remove()
-            forward = _AsGiven(model, pad_token_id, forward.plan, forward.masks)
-        self._forward = forward
-        self.description = execution.describe()
+        self._short = short
 
     def add(self, name: str, weights: AdapterWeights) -> None:
         """Let texts of ``name`` have these weights. They must have been made for this very base model."""
@@ -195,6 +187,57 @@ class MultiLora:
                 module.updates.pop(name, None)
             elif isinstance(module, _Head):
                 module.versions.pop(name, None)
+
+    @contextmanager
+    def alone(self, name: str) -> Iterator[None]:
+        """Within this context the model is that of one adapter, whatever this thread lets it run over."""
+        nothing = np.zeros(2, dtype=np.int64)
+        token = _active.set(_Segments((name,), nothing, nothing))
+        try:
+            yield
+        finally:
+            _active.reset(token)
+
+    def _linear(self, path: str) -> _Linear:
+        """The layer at ``path``, exchanged if it is not yet."""
+        found = self.model.get_submodule(path)
+        if isinstance(found, _Linear):
+            return found
+        return self._put(
+            path, (_ReadingLinear if found in self._short or reads_texts(self.model, path) else _Linear)(found)
+        )
+
+    def _head(self, path: str) -> _Head:
+        """The module at ``path``, exchanged if it is not yet."""
+        found = self.model.get_submodule(path)
+        return found if isinstance(found, _Head) else self._put(path, _Head(found))
+
+    def _put(self, path: str, module: _Module) -> _Module:
+        parent, _, last = path.rpartition(".")
+        setattr(self.model.get_submodule(parent), last, module)
+        return module
+
+
+class MultiLora(ManyAdapters):
+    """The same, answering for any of them in one forward.
+
+    Args:
+        model: a transformers model with a head, in evaluation mode, on its device; changed in place.
+        pad_token_id: fills rows of unequal length where batches are padded.
+        frame: what the tokenizer puts around every text.
+        reads_tokens: whether encodings say which tokens the head reads, and it is one that answers for each.
+    """
+
+    def __init__(self, model: Any, pad_token_id: int, frame: Frame = NO_FRAME, reads_tokens: bool = False) -> None:
+        execution = Execution(model, pad_token_id, frame=frame, reads_tokens=reads_tokens)
+        execution.answer_for_good(model)
+        forward = execution.forward
+        if isinstance(forward, Packed):
+            forward.remove()
+            forward = _AsGiven(model, pad_token_id, forward.plan, forward.masks)
+        super().__init__(model, forward.short_part if isinstance(forward, Packed) else ())
+        self._forward = forward
+        self.description = execution.describe()
 
     @torch.no_grad()
     def outputs(self, encoding: Encoding, adapters: Sequence[str]) -> Outputs:
@@ -236,24 +279,6 @@ class MultiLora:
         finally:
             _active.reset(token)
         return found[np.argsort(order, kind="stable")]
-
-    def _linear(self, path: str) -> _Linear:
-        """The layer at ``path``, exchanged if it is not yet."""
-        found = self.model.get_submodule(path)
-        if isinstance(found, _Linear):
-            return found
-        short = isinstance(self._forward, Packed) and found in self._forward.short_part
-        return self._put(path, (_ReadingLinear if short or reads_texts(self.model, path) else _Linear)(found))
-
-    def _head(self, path: str) -> _Head:
-        """The module at ``path``, exchanged if it is not yet."""
-        found = self.model.get_submodule(path)
-        return found if isinstance(found, _Head) else self._put(path, _Head(found))
-
-    def _put(self, path: str, module: _Module) -> _Module:
-        parent, _, last = path.rpartition(".")
-        setattr(self.model.get_submodule(parent), last, module)
-        return module
 
 
 def reads_texts(model: Any, path: str) -> bool:

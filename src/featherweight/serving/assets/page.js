@@ -16,17 +16,42 @@ function say(text, bad) {
   message.className = bad ? "bad" : "";
 }
 
-async function call(path, body) {
+async function request(path, body) {
   const headers = key ? { Authorization: `Bearer ${key}` } : {};
   if (body) headers["Content-Type"] = "application/json";
   const options = { headers, method: body ? "POST" : "GET", body: body && JSON.stringify(body), cache: "no-store" };
   const answer = await fetch(path, options);
+  if (answer.ok) return answer;
   const content = await answer.json();
-  if (answer.ok) return content;
   const again = answer.headers.get("Retry-After");
   const error = new Error(content.detail + (again ? `; try again in ${again} s` : ""));
   error.status = answer.status;
   throw error;
+}
+
+async function call(path, body) {
+  return (await request(path, body)).json();
+}
+
+// A text as it is written, part by part (server-sent events); all of it in the end.
+async function written(path, body, heard) {
+  const answer = await request(path, { ...body, stream: true });
+  const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+  let text = "";
+  let rest = "";
+  for (;;) {
+    const { done, value } = await reader.read();
+    if (done) return text;
+    const events = (rest + value).split("\n\n");
+    rest = events.pop();
+    for (const event of events.filter((one) => one && !one.endsWith("[DONE]"))) {
+      const { choices, error } = JSON.parse(event.slice("data: ".length));
+      if (error) throw new Error(error.message);
+      const part = choices[0]?.delta?.content ?? choices[0]?.text ?? "";
+      text += part;
+      heard(part);
+    }
+  }
 }
 
 async function start() {
@@ -56,11 +81,19 @@ function pairs(name) {
   return models.find((one) => one.name === name).texts.length === 2;
 }
 
+// What a model that answers with text is asked: "text" or "messages"; of others empty.
+function writes(name) {
+  return models.find((one) => one.name === name).writes;
+}
+
 function fit() {
+  const talks = chosen().some(writes);
+  byId("again").hidden = !talks;
+  byId("hint").textContent = talks ? "Ctrl+Enter sends." : "Several texts: one a line. Ctrl+Enter asks.";
   const first = models.find((one) => chosen().includes(one.name) && pairs(one.name));
   byId("pair").hidden = byId("pair").inert = !first;
   const [one, other] = first && chosen().every(pairs) ? first.texts : ["Text", "Second text"];
-  document.querySelector("label[for=text]").textContent = one;
+  document.querySelector("label[for=text]").textContent = talks ? "Message" : one;
   document.querySelector("label[for=second]").textContent = other;
 }
 
@@ -80,7 +113,7 @@ function boxes(model) {
 }
 
 // What a reply holds, and how that is shown: the first whose key is there; what nobody knows is shown as it came.
-const shown = { probabilities, value, entities };
+const shown = { probabilities, value, entities, text: ({ text }) => [element("p", text, "written")] };
 
 function probabilities(prediction) {
   const list = element("dl");
@@ -120,17 +153,54 @@ function entities(prediction, text) {
   return [marked];
 }
 
-function card(name, prediction, text) {
+function frame(name, content) {
   const run = name.split("@")[0];
   const made = element("div", undefined, name === run ? "card tuned" : "card");
+  made.append(element("h3", name === run ? run : `${run}, untuned`), ...content);
+  return made;
+}
+
+function card(name, prediction, text) {
   const kind = Object.keys(shown).find((key) => key in prediction);
-  made.append(element("h3", name === run ? run : `${run}, untuned`));
+  const made = frame(name, []);
   made.append(...(kind ? shown[kind](prediction, text) : [element("pre", JSON.stringify(prediction, null, 1))]));
   if (prediction.truncated) made.append(element("p", "The text was cut: the model saw a part of it.", "note"));
   return made;
 }
 
+// What was said to and by each model that is talked with.
+let said = {};
+
+async function talk(name, text, shown) {
+  const before = (said[name] ??= []);
+  const message = { role: "user", content: text };
+  const chats = writes(name) === "messages";
+  const body = chats ? { model: name, messages: [...before, message] } : { model: name, prompt: text };
+  const reply = await written(chats ? "v1/chat/completions" : "v1/completions", body, (part) => shown.append(part));
+  if (chats) before.push(message, { role: "assistant", content: reply });
+}
+
+async function converse(text, names) {
+  const cards = element("div", undefined, "cards");
+  const article = element("article");
+  const quote = element("blockquote", text);
+  quote.dir = "auto";
+  article.append(quote, cards);
+  answers.prepend(article);
+  const asked = names.map((name) => {
+    const shown = element("p", undefined, "written");
+    shown.dir = "auto";
+    cards.append(frame(name, [shown]));
+    return talk(name, text, shown);
+  });
+  await Promise.all(asked);
+  byId("text").value = "";
+}
+
 async function answer() {
+  const talkers = chosen().filter(writes);
+  const whole = byId("text").value.trim();
+  if (talkers.length && whole) return busy(() => converse(whole, talkers));
   const texts = lines("text");
   const names = chosen();
   const seconds = names.some(pairs) ? lines("second") : [];
@@ -140,10 +210,7 @@ async function answer() {
     return say("Write as many second texts as first ones: one a line.", true);
   }
   const asked = (name) => texts.map((text, index) => (pairs(name) ? { text, text_pair: seconds[index] } : text));
-  const button = ask.querySelector("button");
-  button.setAttribute("aria-busy", "true");
-  say("Asking …");
-  try {
+  await busy(async () => {
     const found = await Promise.all(names.map((model) => call("v1/predict", { texts: asked(model), model })));
     answers.replaceChildren(...texts.map((text, index) => {
       const article = element("article");
@@ -154,6 +221,15 @@ async function answer() {
       article.append(...quotes, cards);
       return article;
     }));
+  });
+}
+
+async function busy(work) {
+  const button = ask.querySelector("button");
+  button.setAttribute("aria-busy", "true");
+  say("Asking …");
+  try {
+    await work();
     say("");
   } catch (error) {
     say(error.message, true);
@@ -170,6 +246,11 @@ unlock.addEventListener("submit", (event) => {
 ask.addEventListener("submit", (event) => {
   event.preventDefault();
   answer();
+});
+byId("again").addEventListener("click", () => {
+  said = {};
+  answers.replaceChildren();
+  byId("text").focus();
 });
 byId("text").addEventListener("keydown", (event) => {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) ask.requestSubmit();
