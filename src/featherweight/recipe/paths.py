@@ -14,7 +14,7 @@ from featherweight.recipe.sections import FILE_KEYS, LONGEST_NAME, PACKAGE_PREFI
 from featherweight.storage.names import exists, problem
 
 # Keys whose values may be files or folders of this machine, by section.
-PATH_KEYS = {"model": ("name", "adapter"), "data": ("name", *FILE_KEYS), "evaluation": ("forgetting_file",)}
+PATH_KEYS = {"model": ("name", "adapter"), "data": ("name", *FILE_KEYS, "mix"), "evaluation": ("forgetting_file",)}
 
 
 def anchor_paths(content: dict[str, Any], base: Path) -> None:
@@ -34,7 +34,10 @@ def relative(name: str, folder: Path) -> str:
 
 
 def each_name(value: Any, change: Callable[[str], str]) -> Any:
-    """A name, or each of a list of names, changed; what is neither is for the validation to refuse."""
+    """A name, each of a list of names, or each that a table has something about, changed; what is none of these is for
+    the validation to refuse."""
+    if isinstance(value, dict):
+        return {change(name): about for name, about in value.items()}
     if isinstance(value, list):
         return [each_name(one, change) for one in value]
     return change(value) if isinstance(value, str) else value
@@ -59,7 +62,7 @@ def _anchored(name: str, base: Path, key: str) -> str:
     try:
         path = base / Path(name).expanduser()
         looks_like_path = name.startswith((".", "/", "~")) or name.endswith(".gguf")
-        return str(path.resolve()) if key.endswith("_file") or looks_like_path or exists(path) else name
+        return str(path.resolve()) if key.endswith(("_file", ".mix")) or looks_like_path or exists(path) else name
     except (OSError, ValueError, RuntimeError) as error:
         raise ConfigError(f"{key}: {name[:80]!r} can't be a path: {error}") from None
 

@@ -94,6 +94,12 @@ class DataSection(Section):
     train_file: Files | None = Field(None, description=_FILES)
     validation_file: Files | None = Field(None, description=_FILES)
     test_file: Files | None = Field(None, description=_FILES)
+    mix: dict[str, PositiveFloat] | None = Field(
+        None,
+        description="instead of train_file, files with the share that each has of train, such as { 'a.jsonl' = 3, "
+        "'b.jsonl' = 1 }: as many rows as there are for these shares, drawn by split_seed, none of them twice",
+        min_length=2,
+    )
     text: Texts = Field(
         "text", description="column that holds the text, or a list of two that hold pairs; known names are found"
     )
@@ -141,7 +147,9 @@ class DataSection(Section):
 
     @model_validator(mode="after")
     def _one_source(self) -> DataSection:
-        files = [key for key in FILE_KEYS if getattr(self, key) is not None]
+        files = [key for key in (*FILE_KEYS, "mix") if getattr(self, key) is not None]
+        if self.train_file is not None and self.mix is not None:
+            raise ValueError("give either 'train_file' or 'mix', not both")
         if self.name is None and not files:
             raise ValueError("give 'name' (hub id, folder or package file) or 'train_file'")
         if self.name is not None and files:
@@ -162,6 +170,11 @@ class DataSection(Section):
         return (self.text,) if isinstance(self.text, str) else tuple(self.text)
 
     @property
+    def held_out_files(self) -> bool:
+        """Whether rows are held out in files of their own."""
+        return self.validation_file is not None or self.test_file is not None
+
+    @property
     def truths(self) -> Mapping[str, str]:
         """The columns that hold the truth, each with the key that names it."""
         return {self.label: "label"}
@@ -173,7 +186,7 @@ class DataSection(Section):
     @property
     def sources(self) -> list[str]:
         """Where the data come from: the data set's name, or the files of train."""
-        named = self.name or self.train_file or []
+        named = self.name or self.train_file or [*(self.mix or ())]
         return [named] if isinstance(named, str) else named
 
 

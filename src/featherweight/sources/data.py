@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from featherweight.errors import DataError
 from featherweight.recipe import DataSection
 from featherweight.records.rows import Split
-from featherweight.sources import cells, data_files, hub, row_store
+from featherweight.sources import cells, data_files, hub, mixing, row_store
 from featherweight.sources.formats import Reading
 from featherweight.sources.saved import load_saved
 from featherweight.storage.cache import cached, key_of
@@ -35,6 +35,8 @@ def found(section: DataSection) -> DataSection:
         ConfigError: the section names something that isn't there.
         DataError: a file can't be read exactly.
     """
+    if section.mix is not None and mixing.COLUMN not in section.slices and not section.held_out_files:
+        section = section.model_copy(update={"slices": [*section.slices, mixing.COLUMN]})
     if not section.usual or section.model_fields_set >= {"text", "label"}:
         return section
     columns = _columns(section)
@@ -72,12 +74,21 @@ def load(section: DataSection) -> dict[str, Split]:
     """
     files = data_files.of(section)
     if files is not None:
-        return {name: load_files(paths, section, name) for name, paths in files.items()}
+        slices = [name for name in section.slices if name != mixing.COLUMN]
+        read = section.model_copy(update={"slices": slices})
+        return {name: _of_files(paths, read, name) for name, paths in files.items()}
     return {
         name: _checked(Split(name, rows, f"{section.name} ({name})", fingerprint), section)
         for name, (rows, fingerprint) in _typed(section).items()
         if name in data_files.SPLITS
     }
+
+
+def _of_files(paths: Sequence[Path], section: DataSection, name: str) -> Split:
+    if name != "train" or section.mix is None:
+        return load_files(paths, section, name)
+    parts = {path: load_files([path], section, name) for path in paths}
+    return mixing.mixed(parts, [*section.mix.values()], section.split_seed, data_files.named(paths))
 
 
 def load_files(paths: Sequence[Path], section: DataSection, name: str) -> Split:

@@ -40,6 +40,8 @@ def of(section: DataSection) -> dict[str, list[Path]] | None:
     """
     if section.name is None:
         given = {key.removesuffix("_file"): getattr(section, key) for key in FILE_KEYS}
+        if section.mix is not None:
+            given["train"] = [*section.mix]
         return {name: _named(f"data.{name}_file", value) for name, value in given.items() if value is not None}
     is_package = section.name.startswith(PACKAGE_PREFIX)
     path = _located(section.name)

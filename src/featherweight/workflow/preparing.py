@@ -58,7 +58,7 @@ _LATER: Mapping[str, Any] = {
     **{f"evaluation.{key}": value for key, value in EvaluationSection().model_dump().items()},
 }
 _NAMES: Any = {
-    "name": True, "model": {"name"}, "data": {"name", *recipes.FILE_KEYS}, "evaluation": {"forgetting_file"},
+    "name": True, "model": {"name"}, "data": {"name", "mix", *recipes.FILE_KEYS}, "evaluation": {"forgetting_file"},
 }  # fmt: skip
 SELECTION_SPLIT = "validation"  # measured while training; it chooses the best checkpoint
 
