@@ -64,7 +64,7 @@ from featherweight.tasks import Task
 Models = Callable[[str], Path]
 
 ROWS = 96
-ASKED_FOR = {"decision-threshold"}  # exhibits of what nobody has who does not ask for it
+ASKED_FOR = {"decision-threshold", "written-answers"}  # exhibits of what nobody has who does not ask for it
 SHAPES: dict[str, tuple[Registry, type[Any] | None]] = {
     "TASKS": (TASKS, Task),
     "METHODS": (METHODS, Method),
