@@ -22,8 +22,7 @@ from featherweight.recipe.values import seconds_of
 from featherweight.recipe.writing import dump, json_schema
 
 __all__ = [
-    "ADAMW", "DEFAULT_METHOD", "FILE_KEYS", "PACKAGE_PREFIX", "DataSection", "MethodOptions", "ModelSection", "Range", "Recipe",
-    "SweepSection",
-    "TrainingSection", "dump", "json_schema", "load", "load_data_section", "name_of", "parse", "parse_set",
-    "seconds_of", "with_values",
+    "ADAMW", "DEFAULT_METHOD", "FILE_KEYS", "PACKAGE_PREFIX", "DataSection", "MethodOptions", "ModelSection", "Range",
+    "Recipe", "SweepSection", "TrainingSection", "dump", "json_schema", "load", "load_data_section", "name_of", "parse",
+    "parse_set", "seconds_of", "with_values",
 ]  # fmt: skip

@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 from featherweight.errors import ConfigError
 from featherweight.recipe.section import Section
 from featherweight.recipe.values import Duration, PositiveFloat, PositiveInt
-from featherweight.registry import METHODS, did_you_mean
+from featherweight.registry import METHODS, TASKS, did_you_mean
 
 if TYPE_CHECKING:
     from featherweight.recipe.sections import Recipe
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 SECTIONS = ("model", "data", "method", "training")
 # Of [data] what leaves the measured rows as they are.
 _OF_DATA = ("max_length", "max_train_samples", "drop_train_twins", "drop_suspects", "long_texts", "stride", "pool")
+_OF_TOKENS = ("model.name", "model.revision", "data.max_length")
 _OF_ALL = ("evidence", "evaluation", "name", "task", "sweep")
 _COMPARED = ("training.metric_for_best_model", "training.greater_is_better")
 
@@ -122,7 +123,9 @@ def problems(recipe: Recipe, lay: Callable[[Recipe, Mapping[str, Any], str], Rec
     found: list[str] = []
     sweep = recipe.sweep or SweepSection()
     for key, parameter in sweep.parameters.items():
-        found += _refused(key) or [line for one in _laid(recipe, key, parameter) for line in _tried(recipe, one, lay)]
+        found += _refused(key, recipe.task) or [
+            line for one in _laid(recipe, key, parameter) for line in _tried(recipe, one, lay)
+        ]
     for one in sweep.first:
         unknown = [key for key in one if key not in sweep.parameters]
         found += [
@@ -132,7 +135,7 @@ def problems(recipe: Recipe, lay: Callable[[Recipe, Mapping[str, Any], str], Rec
     return list(dict.fromkeys(found))
 
 
-def _refused(key: str) -> list[str]:
+def _refused(key: str, task: str) -> list[str]:
     """Why all trials have to have the same value of this key."""
     section, _, name = key.partition(".")
     if not name or section not in SECTIONS:
@@ -142,6 +145,11 @@ def _refused(key: str) -> list[str]:
         return [f"sweep.parameters: {key!r} is no section.key of {', '.join(SECTIONS)}{guess}"]
     if key in _COMPARED:
         return [f"sweep.parameters: {key!r} is what trials are compared by, so it is the same for all; leave it out"]
+    if TASKS[task].scores_tokens and key in _OF_TOKENS:
+        return [
+            f"sweep.parameters: {key!r} decides which tokens there are, and {task} is measured by the token, so trials "
+            "could not be compared; leave it out"
+        ]
     if section == "data" and name not in _OF_DATA:
         return [
             f"sweep.parameters: {key!r} decides which rows there are or what is measured, so trials could not be "

@@ -29,7 +29,7 @@ from featherweight.workflow.beginning import begin_at_probe
 from featherweight.workflow.beside import measure_beside
 from featherweight.workflow.collecting import token_cautions, truncation, with_interval
 from featherweight.workflow.laying import lay
-from featherweight.workflow.once import MEASURED_AS, Once
+from featherweight.workflow.once import Once
 from featherweight.workflow.preparing import (
     Prepared,
     adapt,
@@ -184,7 +184,8 @@ def _measure_base(prepared: Prepared, directory: RunDirectory, console: Console,
     measured = {name: with_interval(prepared, name, one) for name, one in evaluations.items()}
     measured[prepared.evaluated_split]["cost"] = meter.cost()
     event = {"event": "base", "baselines": baselines, "metrics": measured, "data_checks": checked}
-    event |= {**dropped, **({"baselines_left_out": left_out} if left_out else {}), MEASURED_AS: prepared.measured_as}
+    event |= {**dropped, **({"baselines_left_out": left_out} if left_out else {})}
+    event |= prepared.once.marked(prepared.measured_as)
     directory.append_history(event)
     return event
 

@@ -276,7 +276,7 @@ class Sweeping:
             before = recipes.load(self.root.recipe).sweep
             if before is None or (before.parameters, before.first) != (self.asked.parameters, self.asked.first):
                 raise ConfigError(
-                    f"{self.root.path}: holds a sweep over other parameters, which {self.root.recipe.name} there lists; "
+                    f"{self.root.path}: holds a sweep over other parameters, as its {self.root.recipe.name} has them; "
                     "choose another --output-dir"
                 )
         self.root.write_text(self.root.recipe, recipes.dump(recipe, {}, self.root.path))
