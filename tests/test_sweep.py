@@ -172,11 +172,14 @@ def test_the_winner_is_a_run_like_any_other(made: Path, cli: Any, tmp_path: Path
 def test_a_finished_sweep_is_taken_up_for_more_trials_and_for_no_others(
     made: Path, models: Models, train_csv: Path, tmp_path: Path
 ) -> None:
-    """Nothing that ended is made again; another recipe, or other parameters, are refused."""
-    before = (made / "history.jsonl").read_bytes()
-    again = workflow.sweep(recipes.parse(content_of(models, train_csv, SWEPT)), made, resume=True)
+    """Nothing that ended is made again, and there is no time for more; another recipe, or other parameters, are
+    refused."""
+    before, found = (made / "history.jsonl").read_bytes(), found_in(made)
+    more = recipes.parse(content_of(models, train_csv, {**SWEPT, "trials": 9, "time_limit": "1 s"}))
+    again = workflow.sweep(more, made, resume=True)
     assert (made / "history.jsonl").read_bytes() == before
-    assert again == found_in(made)
+    assert (again["budget"]["ended_by"], again["budget"]["trials"]) == ("time", 9)
+    assert again | {"budget": found["budget"]} == found
     with pytest.raises(ConfigError, match="go on with --resume"):
         workflow.sweep(recipes.parse(content_of(models, train_csv, SWEPT)), made)
     with pytest.raises(ConfigError, match=r"training\.num_train_epochs was 2"):

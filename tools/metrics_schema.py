@@ -1,5 +1,5 @@
-"""The JSON Schemas of ``metrics.json`` and ``sweep.json``, from the types in ``featherweight.records`` and what is said of
-them."""
+"""The JSON Schemas of ``metrics.json`` and ``sweep.json``, from the types in ``featherweight.records`` and what is said
+of them."""
 
 from __future__ import annotations
 

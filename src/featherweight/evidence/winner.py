@@ -7,6 +7,7 @@ from typing import Any, cast
 
 from featherweight.answers import Answer, kind_of
 from featherweight.evidence import several
+from featherweight.evidence.verdict import held_back, is_withheld
 from featherweight.records.sweeps import Compared
 from featherweight.runs.predictions import Predictions
 
@@ -58,6 +59,8 @@ def headline(found: Mapping[str, Any], kind: type[Answer]) -> str:
     rows = f"on the {pair['n']:,} {found['evaluated_split']} rows, which chose nothing ({moved})"
     if "withheld" in pair:
         return f"Nothing is shown by {trials} trials: {RECIPE} and the winner differ {rows}, but {pair['withheld']}."
+    if is_withheld(pair):
+        return f"{held_back(f'The winner of {trials} trials', RECIPE, pair, moved, kind)}."
     if pair["verdict"] == "no-difference":
         least = pair["smallest_significant_difference"]
         sight = f" Differences under {least:.4f} could not have been told from chance." if least is not None else ""

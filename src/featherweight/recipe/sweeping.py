@@ -99,7 +99,7 @@ class SweepSection(Section):
     first: list[Annotated[dict[str, Any], BeforeValidator(flat)]] = Field(
         [], description="settings to try before any others, each a table of dotted keys"
     )
-    trials: PositiveInt | None = Field(
+    trials: Annotated[int, Field(ge=2)] | None = Field(
         None, description="how many, the recipe as it stands among them; 20 if neither this nor time_limit is set"
     )
     time_limit: Duration | None = Field(None, description="such as '15 min', for all of it")

@@ -197,12 +197,8 @@ def _of_rows(recipe: Recipe) -> tuple[str, ...]:
 
 def prepare(recipe: Recipe, console: Console, once: Once | None = None) -> Prepared:
     """Read the data, load the model, tokenise; every choice that the recipe left open is made here, with its reason.
-
-    Args:
-        once: what runs before this one have made already.
-    """
-    once = once or Once()
-    reasons: dict[str, str] = {}
+    What runs before it have made ``once`` is not made again."""
+    once, reasons = once or Once(), dict[str, str]()
     source = models.find(recipe.model.name, recipe.model.revision)
     start = Start.of(recipe, source)
     if start is not None:
@@ -218,10 +214,8 @@ def prepare(recipe: Recipe, console: Console, once: Once | None = None) -> Prepa
     method, loaded = _tunable(recipe, task, source, reasons, console)
     section, cutting = _settled(recipe, given.data, task, loaded, reasons, method.virtual_tokens)
     console.begin("tokenising")
-    encodings = once.made(
-        ("tokens", source.fingerprint, recipe.model.model_dump_json(), cutting, *_of_rows(given)),
-        lambda: {name: task.encode(one, loaded.tokenizer, cutting) for name, one in rows.examples.items()},
-    )
+    tokens = "tokens", source.fingerprint, recipe.model.model_dump_json(), cutting, *_of_rows(given)
+    encodings = once.made(tokens, partial(_encoded, task, rows, loaded.tokenizer, cutting))
     _show_row(task, encodings["train"], loaded.tokenizer, console)
     model, execution = _executed(loaded, task, recipe.training, console)
     facts = _facts(recipe, task, model, loaded.head, encodings["train"].flat, execution)
@@ -248,6 +242,10 @@ def prepare(recipe: Recipe, console: Console, once: Once | None = None) -> Prepa
         once=once,
         start=start,
     )
+
+
+def _encoded(task: Task, rows: reading.Rows, tokenizer: Any, cutting: Cutting) -> dict[str, Encoding]:
+    return {name: task.encode(one, tokenizer, cutting) for name, one in rows.examples.items()}
 
 
 def _objective(recipe: Recipe, task: Task, rows: reading.Rows, console: Console) -> Objective:

@@ -23,17 +23,31 @@ def sum_up(
 
     Args:
         best: the winner's trial.
-        runs: the published runs by their names; that of the recipe as it stands is among them where it is not the
-            winner and did not fail.
+        runs: the published runs by their names, the winner first, and the recipe as it stands where that is another and
+            did not fail.
     """
     from featherweight.report.page import one_sweep
 
+    found = _found(sweep, best, runs, ended_by)
+    if len(runs) > 1:
+        split = found["evaluated_split"]
+        won, recipe = ((run.read_predictions("tuned", split), run.read_metrics()) for run in runs.values())
+        found["comparison"] = winner.compare(recipe, won, sweep.recipe.training.seed)
+    found["headline"] = winner.headline(found, kind_of(found))
+    sweep.root.write_text(sweep.root.report, one_sweep(found))
+    sweep.root.write_json(sweep.root.path / SWEEP, found)
+    _show(sweep, found)
+    return dict(found)
+
+
+def _found(
+    sweep: Sweeping, best: Trial, runs: Mapping[str, RunDirectory], ended_by: Literal["trials", "time", "nothing left"]
+) -> Sweep:
+    """All but the comparison, and what it says."""
     assert sweep.search is not None
-    first, *others = runs.items()
-    metrics = {name: run.read_metrics() for name, run in runs.items()}
-    won = metrics[first[0]]
-    split = won["evaluated_split"]
-    found: Sweep = {
+    first, *others = runs
+    won = runs[first].read_metrics()
+    return {
         "schema_version": SCHEMA_VERSION,
         "recipe": sweep.recipe.name,
         "task": sweep.recipe.task,
@@ -46,25 +60,17 @@ def sum_up(
         "winner": {
             "trial": best["number"],
             "settings": best["settings"],
-            "run": first[0],
+            "run": first,
             "headline": won["headline"],
         },
-        "default": others[0][0] if others else first[0] if best["number"] == 0 else None,
-        "evaluated_split": split,
+        "default": others[0] if others else first if best["number"] == 0 else None,
+        "evaluated_split": won["evaluated_split"],
         "held_out": sweep.held_out,
-        "selection": _selection(sweep, first[1], won),
+        "selection": _selection(sweep, runs[first], won),
         "comparison": None,
         "importance": sweep.search.importance(sweep.trials),
         "headline": "",
     }
-    if others:
-        recipe, won_by = ((run.read_predictions("tuned", split), metrics[name]) for name, run in (others[0], first))
-        found["comparison"] = winner.compare(recipe, won_by, sweep.recipe.training.seed)
-    found["headline"] = winner.headline(found, kind_of(won))
-    sweep.root.write_text(sweep.root.report, one_sweep(found))
-    sweep.root.write_json(sweep.root.path / SWEEP, found)
-    _show(sweep, found)
-    return dict(found)
 
 
 def _selection(sweep: Sweeping, run: RunDirectory, metrics: Mapping[str, Any]) -> Flattery:

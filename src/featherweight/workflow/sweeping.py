@@ -27,7 +27,7 @@ from featherweight.storage.whole import held, link, remove_folder, write_folder
 from featherweight.workflow import best_metric, defaults, reading
 from featherweight.workflow.once import Once
 from featherweight.workflow.preparing import prepare, read_rows
-from featherweight.workflow.resuming import multiplying_as
+from featherweight.workflow.resuming import explained, multiplying_as
 from featherweight.workflow.running import TRAINED, Sitting, carry_out
 from featherweight.workflow.searching import Search, Settings, require_package
 from featherweight.workflow.trying import Watch, try_out
@@ -63,19 +63,19 @@ def sweep(
         The content of ``sweep.json``.
 
     Raises:
-        FeatherweightError: the recipe as it stands can't be run; no trial trained to its end; the disk is full.
-            ConfigError also for what is to be tried, for the folder, and where Optuna is not installed.
+        FeatherweightError: the recipe as it stands can't be run; no trial trained to its end; the disk is full; a
+            ConfigError also for what is tried, for the folder, and where Optuna is not installed.
     """
     from featherweight.workflow.summing_up import sum_up
 
-    console = console or Console(quiet=True)
-    asked = _asked(recipe, defaults)
+    console, asked = console or Console(quiet=True), _asked(recipe, defaults)
     require_package()
     root = RunDirectory(output_dir or Path("runs") / f"{recipe.name}-sweep")
     _refuse(root, resume)
     with stop_on_signals(console.say) as stop, held(root.path):
         root.put_right()
-        going = _begun(recipe, asked, root, Sitting(console, resume, force, continue_with), stop)
+        with explained(root, continue_with):
+            going = _begun(recipe, asked, root, Sitting(console, resume, force, continue_with), stop)
         going.try_the_recipe()
         with multiplying_as(going.folder(0)):
             ended_by = going.try_others(defaults)
@@ -188,7 +188,7 @@ class Sweeping:
             self.console.say("trial 0 is the recipe as it stands")
             self._try(0, {}, lambda: self.recipe, self.console)
             return
-        with self.stop.at_once("preparing"):
+        with explained(self.root, self.sitting.continue_with), self.stop.at_once("preparing"):
             identity = prepare(self.recipe, self.console.within("again"), self.sitting.once).identity()
             self.folder(0).refuse_other(self.folder(0).read_environment()["identity"], identity)
 

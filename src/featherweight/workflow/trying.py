@@ -28,6 +28,8 @@ class Watch:
         compared_by: the figure that trials are compared by.
         is_hopeless: of the epochs that the trial is to last and its evaluations so far, whether to give it up.
         until: when the time is up, by :func:`time.perf_counter`.
+        epochs: passes over train that the trial is to make; 0 until it trains.
+        gives_up: whether it was found hopeless.
     """
 
     directory: RunDirectory
