@@ -165,7 +165,7 @@ def test_every_block_is_of_a_kind_that_is_known() -> None:
             assert not started, f"README.md:{block.line}"
 
 
-@pytest.mark.parametrize("extra", ["export", "serve"])
+@pytest.mark.parametrize("extra", ["export", "serve", "sweep"])
 def test_row_97_lines_that_need_an_extra_name_it(extra: str) -> None:
     lines = [
         line for block in blocks() for line in block.text.splitlines() if line.startswith(f"featherweight {extra} ")

@@ -19,6 +19,7 @@ import stock
 import tiny
 import yaml
 from markupsafe import escape
+from test_tables import swept
 
 import featherweight
 from featherweight import recipe as recipes
@@ -28,6 +29,7 @@ from featherweight.evidence.assess import text_to_try
 from featherweight.records.parts import Lines, Series
 from featherweight.report import svg, tables
 from featherweight.report.model_card import model_card
+from featherweight.report.page import one_sweep
 from featherweight.runs.directory import RunDirectory
 from featherweight.sources.models import ModelSource
 from featherweight.tasks.sequence_classification import SequenceClassification
@@ -308,14 +310,16 @@ def test_the_page_is_sound_in_a_browser(
     """No console message, no request, no overflow, every plot drawn; axe finds no serious fault."""
     axe = pytest.importorskip("axe_core_python")
     script = (Path(axe.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
-    for report in (run / "report.html", workflow.report(pair, tmp_path / "both.html")):
+    sweep = tmp_path / "sweep.html"
+    sweep.write_text(one_sweep(swept()), encoding="utf-8")
+    for report in (run / "report.html", workflow.report(pair, tmp_path / "both.html"), sweep):
         page.open(report, width, scheme)
         assert page.log() == []
         assert page.run("return performance.getEntriesByType('resource').map(one => one.name)") == []
         assert page.run("return document.documentElement.scrollWidth") <= width
         plots = page.run(
             "return [...document.querySelectorAll('svg.plot')].map(one => [one.getBoundingClientRect().height, "
-            "one.querySelectorAll('.line').length, one.querySelector('desc').textContent.length])"
+            "one.querySelectorAll('.line, .mark').length, one.querySelector('desc').textContent.length])"
         )
         assert len(plots) >= 2
         assert all(height > 50 and drawn and words for height, drawn, words in plots)
@@ -368,6 +372,24 @@ def test_row_93_no_table_of_the_page_is_cut_off(width: int, page: browser.Browse
 
 
 @pytest.mark.slow
+@needs_browser
+def test_the_trials_of_a_sweep_can_be_sorted(page: browser.Browser, tmp_path: Path) -> None:
+    """By any column, numbers as numbers, those without a figure last in rising order; from the keyboard, too."""
+    (tmp_path / "sweep.html").write_text(one_sweep(swept()), encoding="utf-8")
+    page.open(tmp_path / "sweep.html")
+    head = "document.querySelectorAll('.sorts thead th')[{}]"
+    cells = "return [...document.querySelectorAll('.sorts tbody tr')].map(row => row.children[{}].textContent)"
+    page.run(head.format(1) + ".querySelector('button').click()")
+    assert page.run(cells.format(0)) == [str(number) for number in reversed(range(11))], "by the rate"
+    page.run(head.format(5) + ".querySelector('button').focus()")
+    page.press("\ue007")
+    values = page.run(cells.format(5))
+    assert values == sorted(filter(None, values)) + [""] * 3
+    assert page.run(f"return {head.format(5)}.getAttribute('aria-sort')") == "ascending"
+    page.press("\ue007")
+    assert page.run(cells.format(5))[3:] == values[:8][::-1]
+
+
 @needs_browser
 def test_examples_can_be_searched(page: browser.Browser, run: Path) -> None:
     page.open(run / "report.html")

@@ -76,6 +76,43 @@ def planned() -> dict[str, Any]:
     }  # fmt: skip
 
 
+def swept() -> dict[str, Any]:
+    """What a sweep found, with long values, a key that means something with one method alone, and every state."""
+    asked: dict[str, Any] = {
+        "training.learning_rate": {"low": 1e-5, "high": 1e-2, "log": True}, "method.name": ["lora", "ia3"],
+        "method.r": [4, 64], "method.target_modules": ["all-linear", ["query", "value"]],
+    }  # fmt: skip
+    states = ["complete", "complete", "pruned", "failed", "stopped", *["complete"] * 6]
+    trials = []
+    for number, state in enumerate(states):
+        lora = {"method.name": "lora", "method.r": 4 ** (1 + number % 3)} if number % 2 else {"method.name": "ia3"}
+        trials.append({
+            "number": number, "state": state, "value": 0.5 + 0.01 * number if state == "complete" else None,
+            "reason": None if state == "complete" else f"training diverged: {LABELS[1]}", "seconds": 3599.0,
+            "settings": {
+                "training.learning_rate": 10 ** (-number / 2 - 1), **lora, "method.target_modules": ["query", "value"],
+            },
+            "evaluations": [] if state == "failed" else [{"epoch": 1.0, "step": 9, "value": 0.4 + 0.01 * number}],
+        })  # fmt: skip
+    figures = {"base": 0.5, "tuned": 0.6, **pair(1)}
+    return {
+        "recipe": "demo", "answer": "label", "compared_by": "eval_accuracy", "less_is_better": False,
+        "parameters": asked, "trials": trials, "evaluated_split": "test", "held_out": 0.2, "default": "default",
+        "winner": {"trial": 10, "settings": trials[10]["settings"], "run": "winner", "headline": "It is better."},
+        "budget": {"trials": 11, "time_limit": None, "seconds": LARGE, "ended_by": "trials"},
+        "selection": {
+            "split": "validation", "rows": LARGE, "candidates": 11, "optimism_at_most": 0.01, "chosen_on": 0.6,
+            "untouched": 0.59,
+        },
+        "comparison": {
+            **pair(1), "metric": "accuracy", "n": LARGE, "smallest_significant_difference": 0.01,
+            "paired": {"accuracy": figures, "macro_f1": figures},
+        },
+        "importance": {"method": "fANOVA", "trials": 8, "shares": dict.fromkeys(asked, 0.25)},
+        "headline": "No difference is shown.",
+    }  # fmt: skip
+
+
 def made() -> Iterator[FittedTable]:
     """Every table of the terminal, with long names and large numbers."""
     shares = {split: dict.fromkeys(LABELS, 0.123456) for split in ("train", "validation", "test")}
@@ -102,6 +139,8 @@ def made() -> Iterator[FittedTable]:
     ]
     yield from map(FittedTable.of, Where().brief({"where": {"slices": many}}))
     yield tables.learning_curve(curve())
+    yield tables.trials(swept())
+    yield tables.importance(swept())
     facts = {"trains": TEXT, "merges": True, "packs": False, "refuses": TEXT}
     yield tables.methods({"a-method-of-somebody": facts, "lora": facts | {"refuses": None}})
     yield from map(FittedTable.of, SuspectedLabelErrors().brief({"suspected_label_errors": {"examples": [example]}}))

@@ -28,6 +28,7 @@ def main() -> None:
 def generated() -> dict[Path, str]:
     """File to content."""
     schemas = {"recipe.schema.json": recipe.json_schema(), "metrics.schema.json": metrics_schema.schema()}
+    schemas["sweep.schema.json"] = metrics_schema.schema_of_sweeps()
     filled = {
         "architectures.md": architectures.table(),
         "performance.md": figures.training() + "\n" + figures.sft() + "\n" + figures.plan() + figures.scale(),

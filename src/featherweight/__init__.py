@@ -22,6 +22,7 @@ _PUBLIC = {
     "load_run": "featherweight.workflow:load_run",
     "run": "featherweight.workflow:run",
     "run_seeds": "featherweight.workflow:run_seeds",
+    "sweep": "featherweight.workflow:sweep",
     "evaluate": "featherweight.workflow:evaluate",
     "compare": "featherweight.workflow:compare",
     "predict": "featherweight.workflow:predict",

@@ -58,6 +58,10 @@ class ResourceError(FeatherweightError):
     exit_code = 6
 
 
+class OutOfMemory(ResourceError):
+    """Memory ran out, with whatever was asked of it; the disk is not at fault."""
+
+
 class Interrupted(FeatherweightError):
     """Stopped by a signal; the run can be resumed (EX_TEMPFAIL)."""
 

@@ -24,6 +24,7 @@ COMMANDS = (
     "export",
     "serve",
     "plan",
+    "sweep",
     "learning_curve",
     "inspect",
     "methods",

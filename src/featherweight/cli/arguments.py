@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from glob import has_magic
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -114,10 +114,14 @@ def console_for(arguments: Arguments) -> Any:
     return Console(quiet=arguments.quiet, as_json=arguments.json)
 
 
-def recipe_of(arguments: Arguments) -> Recipe:
+def recipe_of(arguments: Arguments, more: Mapping[str, Mapping[str, Any]] | None = None) -> Recipe:
+    """What the recipe and the flags over it say; ``more`` of a command's own flags, by section and key."""
     from featherweight import recipe as recipes
 
     overrides: dict[str, Any] = recipes.parse_set(arguments.assignments)
+    for section, values in (more or {}).items():
+        if values:
+            overrides[section] = overrides.get(section, {}) | values
     if arguments.model:
         overrides.setdefault("model", {})["name"] = arguments.model
     if arguments.data:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from featherweight.records.outcome import ModelFigures, Selection
+from featherweight.records.sweeps import Flattery, Trial
 
 
 def optimism(standard_error: float, candidates: int) -> float:
@@ -56,4 +59,31 @@ def describe(
         "optimism_at_most": optimism(standard_error, candidates),
         "base": before,
         "tuned": after,
+    }
+
+
+def of_trials(
+    trials: Sequence[Trial], split: str, rows: int, standard_error: float, figures: tuple[float, float]
+) -> Flattery:
+    """By how much the winner of several trials is flattered by the rows that chose it.
+
+    Whatever was compared on them is a candidate: each trial, and of one that kept its best checkpoint each of its
+    evaluations. What was pruned was compared, too.
+
+    Args:
+        split: that chose.
+        rows: of ``split``.
+        standard_error: of the winner's headline there.
+        figures: the winner's headline there, and on rows that chose nothing.
+    """
+    candidates = sum(
+        one["candidates"] if one["state"] == "complete" else min(len(one["evaluations"]), 1) for one in trials
+    )
+    return {
+        "split": split,
+        "rows": rows,
+        "candidates": candidates,
+        "optimism_at_most": optimism(standard_error, candidates),
+        "chosen_on": figures[0],
+        "untouched": figures[1],
     }

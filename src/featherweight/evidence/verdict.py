@@ -49,8 +49,8 @@ def of_several(against: str, rows: Sequence[Mapping[str, Any]], kind: type[Answe
         run, difference = row["run"], f"{row['difference']:+.4f}"
         if row["p_value_holm"] >= 1 - row["confidence"]:
             found["not told apart from"].append(f"{run} ({difference}{_rows_that_tell(row)})")
-        elif _is_withheld(row):
-            withheld.append(_withheld(run, against, row, difference, kind))
+        elif is_withheld(row):
+            withheld.append(held_back(run, against, row, difference, kind))
         else:
             found[f"{row['verdict']} than"].append(f"{run} ({difference})")
     shown = [f"{_listed(names)} {_are(names)} {how} {against}" for how, names in found.items() if names]
@@ -88,8 +88,8 @@ def _of_base(metrics: Mapping[str, Any]) -> str:
     pair, kind = metrics["comparison"], kind_of(metrics)
     before, after = _figure(metrics["base"], metrics), _figure(metrics["tuned"], metrics)
     base = "the adapter that it started from" if metrics.get("started_from") else "the base model"
-    if _is_withheld(pair):
-        return f"{_withheld('The tuned model', base, pair, f'{before:.4f} before, {after:.4f} after', kind)}."
+    if is_withheld(pair):
+        return f"{held_back('The tuned model', base, pair, f'{before:.4f} before, {after:.4f} after', kind)}."
     if pair["verdict"] == "no-difference":
         figures = _level_figures(after, before, pair, kind)
         return f"No difference is shown between the tuned model and {base} ({figures})."
@@ -130,8 +130,8 @@ def _level(names: Sequence[str], metrics: Mapping[str, Any]) -> str:
     first, *others = names
     pair, kind = metrics["rungs"][first], kind_of(metrics)
     tuned, its = _figure(metrics["tuned"], metrics), _figure(metrics["baselines"][first], metrics)
-    if _is_withheld(pair):
-        found = _withheld("The tuned model", f"the cheaper {first}", pair, f"{tuned:.4f} against {its:.4f}", kind)
+    if is_withheld(pair):
+        found = held_back("The tuned model", f"the cheaper {first}", pair, f"{tuned:.4f} against {its:.4f}", kind)
     else:
         figures = _level_figures(tuned, its, pair, kind)
         found = f"No difference is shown between the tuned model and {first}, which is cheaper ({figures})"
@@ -139,7 +139,7 @@ def _level(names: Sequence[str], metrics: Mapping[str, Any]) -> str:
     return f"{found}{nor}."
 
 
-def _is_withheld(pair: Mapping[str, Any]) -> bool:
+def is_withheld(pair: Mapping[str, Any]) -> bool:
     """Whether the metric alone differs, and the kind of answer does not confirm it. Runs of before don't say."""
     return bool(_alone(pair) != pair["verdict"])
 
@@ -149,7 +149,7 @@ def _alone(pair: Mapping[str, Any]) -> str:
     return str(pair.get(f"{pair['metric']}_verdict", pair["verdict"]))
 
 
-def _withheld(one: str, other: str, pair: Mapping[str, Any], figures: str, kind: type[Answer]) -> str:
+def held_back(one: str, other: str, pair: Mapping[str, Any], figures: str, kind: type[Answer]) -> str:
     title = headline_statistic(kind).title
     if _alone(pair) == "better":
         return f"{one} is ahead of {other} in {title} ({figures}), but {kind.reservation}"

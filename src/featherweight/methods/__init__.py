@@ -112,6 +112,11 @@ class Method(Protocol):
         """
         ...
 
+    def worth_trying(self) -> dict[str, list[Any]]:
+        """Of the method's options those that matter most, each with other values than it has, for who looks for better
+        ones."""
+        return {}
+
     def require_targets(self, model: Any) -> None:
         """Raises ConfigError where this model has nothing that the method tunes; asked before its weights are read."""
         ...

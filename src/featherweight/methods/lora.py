@@ -121,6 +121,10 @@ class LoRA(Tuner):
         rate = float(f"{_RATE * (_WIDTH / width) ** _EXPONENT / scale:.1e}")
         return {"learning_rate": (rate, f"for LoRA of scale {scale:g} in layers {width} wide")}
 
+    def worth_trying(self) -> dict[str, list[Any]]:
+        """More rank at the same ``lora_alpha``: updates are then scaled by alpha / r, and want the same rate."""
+        return {"r": [4 * self.options.r]}
+
     def require_targets(self, model: Any) -> None:
         if self.options.target_parameters is None:
             super().require_targets(model)

@@ -11,10 +11,12 @@ from typing import Any
 
 from featherweight.errors import ConfigError
 from featherweight.recipe.sections import FILE_KEYS, LONGEST_NAME, PACKAGE_PREFIX
+from featherweight.recipe.sweeping import flat
 from featherweight.storage.names import exists, problem
 
 # Keys whose values may be files or folders of this machine, by section.
 PATH_KEYS = {"model": ("name", "adapter"), "data": ("name", *FILE_KEYS, "mix"), "evaluation": ("forgetting_file",)}
+TRIED_PATHS = tuple(f"model.{key}" for key in PATH_KEYS["model"])  # of those, what a sweep may try
 
 
 def anchor_paths(content: dict[str, Any], base: Path) -> None:
@@ -27,6 +29,17 @@ def anchor_paths(content: dict[str, Any], base: Path) -> None:
         for key in keys:
             if key in values:
                 values[key] = each_name(values[key], partial(_anchored, base=base, key=f"{section}.{key}"))
+    sweep = content.get("sweep")
+    if isinstance(sweep, dict) and isinstance(sweep.get("parameters"), dict):
+        content["sweep"] = sweep | {"parameters": tried_names(flat(sweep["parameters"]), partial(_anchored, base=base))}
+
+
+def tried_names(parameters: dict[str, Any], change: Callable[..., str]) -> dict[str, Any]:
+    """The parameters of a sweep, with the names that may be files changed by ``change(name, key=...)``."""
+    return {
+        key: each_name(value, partial(change, key=key)) if key in TRIED_PATHS else value
+        for key, value in parameters.items()
+    }
 
 
 def relative(name: str, folder: Path) -> str:

@@ -13,6 +13,7 @@ from featherweight.errors import ConfigError
 from featherweight.recipe.paths import anchor_paths, name_of
 from featherweight.recipe.problems import explain
 from featherweight.recipe.sections import DEFAULT_METHOD, DataSection, EvaluationSection, MethodOptions, Recipe
+from featherweight.recipe.sweeping import problems as problems_of_sweep
 from featherweight.registry import DEFAULT_TASK, METHODS, TASKS, did_you_mean
 from featherweight.storage.names import beside, exists
 
@@ -79,9 +80,25 @@ def parse(content: Mapping[str, Any], origin: str = "the recipe") -> Recipe:
             problems.append(f"training.loraplus_lr_ratio: {options.name!r} trains nothing of LoRA's; leave it out")
         if recipe.evaluation != EvaluationSection() and recipe.task in TASKS and not TASKS[recipe.task].scores_tokens:
             problems.append(f"evaluation: {recipe.task} writes no text; leave the section out")
+        if options is not None and section is not None and not problems:
+            problems += problems_of_sweep(recipe.model_copy(update={"method": options}), with_values)
     if problems or options is None:
         raise ConfigError([f"{origin}: {problem}" for problem in problems])
     return recipe.model_copy(update={"method": options})
+
+
+def with_values(recipe: Recipe, values: Mapping[str, Any], origin: str = "the recipe") -> Recipe:
+    """The recipe without its sweep and with other values, by dotted key; another method has none of the recipe's
+    options. Raises ConfigError with one line for every problem found."""
+    content = recipe.model_dump(exclude_unset=True, exclude={"sweep"})
+    if values.get("method.name", recipe.method.name) != recipe.method.name:
+        content["method"] = {}
+    for key, value in values.items():
+        nested: Any = value
+        for part in reversed(key.split(".")):
+            nested = {part: nested}
+        content = _merge(content, nested)
+    return parse(content, origin)
 
 
 def load_data_section(values: Mapping[str, Any], task: str = DEFAULT_TASK) -> DataSection:

@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationInfo, fie
 from featherweight.errors import ConfigError
 from featherweight.recipe.schedules import Polynomial, Schedule, schedule_of
 from featherweight.recipe.section import Section
+from featherweight.recipe.sweeping import SweepSection
 from featherweight.recipe.values import (
     Delimiter,
     Duration,
@@ -423,6 +424,7 @@ class Recipe(Section):
     training: TrainingSection = TrainingSection()
     evidence: EvidenceSection = EvidenceSection()
     evaluation: EvaluationSection = EvaluationSection()
+    sweep: SweepSection | None = None
 
     @model_validator(mode="after")
     def _name_of_a_folder(self) -> Recipe:

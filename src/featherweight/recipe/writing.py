@@ -8,8 +8,9 @@ from typing import Any
 
 import tomlkit
 
-from featherweight.recipe.paths import PATH_KEYS, each_name, relative
+from featherweight.recipe.paths import PATH_KEYS, each_name, relative, tried_names
 from featherweight.recipe.sections import DEFAULT_METHOD, Recipe
+from featherweight.recipe.sweeping import SweepSection
 from featherweight.registry import DEFAULT_TASK, METHODS, TASKS
 
 
@@ -23,6 +24,7 @@ def dump(recipe: Recipe, reasons: Mapping[str, str], folder: Path) -> str:
     values = recipe.model_dump()
     for section, key in ((section, key) for section, keys in PATH_KEYS.items() for key in keys):
         values[section][key] = each_name(values[section][key], lambda name: relative(name, folder))
+    del values["sweep"]
     document = tomlkit.document()
     for key, value in values.items():
         if not isinstance(value, dict):
@@ -34,7 +36,23 @@ def dump(recipe: Recipe, reasons: Mapping[str, str], folder: Path) -> str:
                 _write_value(table, key, value, reasons.get(f"{section}.{key}"))
             document.add(tomlkit.nl())
             document.add(section, table)
+    if recipe.sweep is not None:
+        document.add(tomlkit.nl())
+        document.add("sweep", _sweep(recipe.sweep, folder))
     return tomlkit.dumps(document)
+
+
+def _sweep(sweep: SweepSection, folder: Path) -> Any:
+    """Without what is as usual, for a recipe that is swept says all that matters elsewhere."""
+    values = sweep.model_dump(exclude_none=True, exclude_defaults=True)
+    parameters = tried_names(values.pop("parameters", {}), lambda name, key: relative(name, folder))
+    table, tried = tomlkit.table(), tomlkit.table()
+    for key, value in values.items():
+        table.add(key, value)
+    for key, value in parameters.items():
+        _write_value(tried, key, value, None)
+    table.add("parameters", tried)
+    return table
 
 
 def json_schema() -> dict[str, Any]:

@@ -51,6 +51,68 @@ class Intervals:
 
 
 @dataclass(frozen=True)
+class Axis:
+    """What a place along a line means.
+
+    Attributes:
+        low, high: what the axis has to reach from and to.
+        log: places are those of the logarithms.
+        names: of the whole numbers from 0, where places are choices.
+    """
+
+    name: str
+    low: float
+    high: float
+    log: bool = False
+    names: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Dot:
+    """A point that says what it is. ``kind`` 1 to 3 picks its colour; ``hollow`` marks what did not come to its end."""
+
+    at: Point
+    text: str
+    kind: int = 1
+    hollow: bool = False
+
+
+@dataclass(frozen=True)
+class Dots:
+    """Points over two axes.
+
+    Attributes:
+        legend: what each kind is, and whether it is hollow.
+    """
+
+    title: str
+    description: str
+    dots: Sequence[Dot]
+    x: Axis
+    y: Axis
+    legend: Sequence[tuple[str, int, bool]] = ()
+
+
+@dataclass(frozen=True)
+class Parallel:
+    """An axis beside the other, and a line across them for each of several things (Inselberg, 1985).
+
+    Attributes:
+        lines: a value for each axis, None where it has none; what it is; its kind, 1 to 3. Later ones lie above.
+        legend: what each kind is.
+    """
+
+    title: str
+    description: str
+    axes: Sequence[Axis]
+    lines: Sequence[tuple[Sequence[float | None], str, int]]
+    legend: Sequence[tuple[str, int]] = ()
+
+
+Plot = Lines | Intervals | Dots | Parallel
+
+
+@dataclass(frozen=True)
 class Column:
     """One column of a table in the terminal.
 
@@ -82,7 +144,7 @@ def text(text: str) -> Part:
     return {"kind": "text", "text": text}
 
 
-def plots(*drawn: Lines | Intervals) -> Part:
+def plots(*drawn: Plot) -> Part:
     return {"kind": "plots", "plots": list(drawn)}
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from featherweight.report.fitted import FittedTable
-from featherweight.report.progress import Nothing, Progress, Tqdm, on_standard_error
+from featherweight.report.progress import Nothing, Progress, Tqdm, Within, on_standard_error
 
 _WIDTH_OF_FILES = 120  # where standard output is no terminal and COLUMNS is not set
 
@@ -36,6 +36,10 @@ class Console:
     def in_python(cls, progress: bool) -> Console:
         """For a function that is called from Python: bars by tqdm where ``progress``, and nothing else."""
         return cls(quiet=True, progress=Tqdm() if progress else Nothing())
+
+    def within(self, what: str) -> Console:
+        """For a part of the work, called ``what``, of which nothing is shown but how far it has come."""
+        return Console(quiet=True, progress=Within(self._progress, what))
 
     def show(self, *renderables: Any) -> None:
         """Print tables and paragraphs."""

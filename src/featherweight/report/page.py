@@ -12,8 +12,9 @@ from markupsafe import Markup
 
 from featherweight import __version__
 from featherweight.answers import kind_of
+from featherweight.evidence import winner
 from featherweight.evidence.verdict import of_several
-from featherweight.report import sections, svg, tables
+from featherweight.report import sections, svg, tables, trials
 from featherweight.runs.directory import RunDirectory
 from featherweight.storage.names import on_screen
 
@@ -75,6 +76,21 @@ def one_curve(found: Mapping[str, Any]) -> str:
         lead=[],
         care=[],
         sections=sections.of_curve(found),
+    )
+
+
+def one_sweep(found: Mapping[str, Any]) -> str:
+    """The page of a sweep.
+
+    Args:
+        found: the content of ``sweep.json``.
+    """
+    return _render(
+        title=f"{found['recipe']}: {len(found['trials'])} trials",
+        verdict=found["headline"],
+        lead=[winner.flattery(found, kind_of(found)), f"The winner: {found['winner']['headline']}"],
+        care=[],
+        sections=trials.sections(found),
     )
 
 

@@ -140,6 +140,23 @@ class Tqdm:
         self._what = ""
 
 
+class Within:
+    """Progress of a part of larger work, which is said before it."""
+
+    def __init__(self, whole: Progress, part: str) -> None:
+        self._whole = whole
+        self._part = part
+
+    def begin(self, what: str) -> None:
+        """Parts begin much that takes a moment, of which the whole says nothing."""
+
+    def update(self, what: str, done: int, total: int, unit: str, detail: str) -> None:
+        self._whole.update(f"{self._part}: {what}", done, total, unit, detail)
+
+    def end(self) -> None:
+        self._whole.end()
+
+
 def on_standard_error() -> Progress:
     """What suits where standard error goes."""
     return Bar() if sys.stderr.isatty() else Lines()

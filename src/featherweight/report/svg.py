@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from markupsafe import Markup
 
-from featherweight.records.parts import Intervals, Lines, Point
+from featherweight.records.parts import Axis, Dots, Intervals, Lines, Parallel, Plot, Point
 
 _WIDTH, _HEIGHT = 560, 320
 _LEFT, _RIGHT, _TOP, _BOTTOM = 84, 16, 14, 52
 _ROW = 30
+_SHORTEST = 12  # characters of a name at a tick
 _LONGEST, _CHARACTER = 27, 8  # of a name: characters, and the width of one where the plot is narrowest
 
 
-def draw(plot: Lines | Intervals) -> Markup:
+def draw(plot: Plot) -> Markup:
     """A plot as a figure with its title, a description in words and its legend."""
     return _DRAWN[type(plot)](plot)
 
@@ -41,7 +42,7 @@ def _lines(plot: Lines) -> Markup:
         parts.append(_tag('<polyline class="line k{}" points="{}"/>', one.kind, path))
         if one.marks:
             parts += [_tag('<circle class="mark k{}" cx="{}" cy="{}" r="3.5"/>', one.kind, *place) for place in places]
-    return _picture(title, description, _WIDTH, _HEIGHT, parts, {one.name: one.kind for one in series})
+    return _picture(title, description, (_WIDTH, _HEIGHT), parts, [_line_key(one.name, one.kind) for one in series])
 
 
 def _intervals(plot: Intervals) -> Markup:
@@ -66,17 +67,97 @@ def _intervals(plot: Intervals) -> Markup:
         parts.append(_tag('<circle class="mark k{}" cx="{}" cy="{}" r="4.5"/>', kind, ends[2], up))
     middle = (left + _WIDTH - _RIGHT) / 2
     parts.append(_tag('<text class="axis" x="{}" y="{}" text-anchor="middle">{}</text>', middle, height - 6, x))
-    return _picture(title, description, _WIDTH, height, parts, {})
+    return _picture(title, description, (_WIDTH, height), parts)
+
+
+def _dots(plot: Dots) -> Markup:
+    across, names = _places(plot.x)
+    up, _ = _places(plot.y)
+    scale = _Scale(across, up, names=names)
+    parts = [_axes(scale, plot.x.name, plot.y.name)]
+    for one in plot.dots:
+        x, y = scale.at((_place(plot.x, one.at[0]), one.at[1]))
+        parts.append(_dot(one.kind, one.hollow, (x, y), one.text))
+    keys = [(_dot(kind, hollow, (13.0, 5.0), "", 4.0), name) for name, kind, hollow in plot.legend]
+    return _picture(plot.title, plot.description, (_WIDTH, _HEIGHT), parts, keys)
+
+
+def _dot(kind: int, hollow: bool, place: Point, text: str, radius: float = 5.0) -> Markup:
+    title = _tag("<title>{}</title>", text) if text else Markup("")
+    mark = '<circle class="mark k{}{}" cx="{}" cy="{}" r="{}">{}</circle>'
+    return _tag(mark, kind, " hollow" if hollow else "", *place, radius, title)
+
+
+def _parallel(plot: Parallel) -> Markup:
+    """The axes are as far apart as there is room, their ticks at their left."""
+    top, bottom = _TOP + 22, _HEIGHT - 24
+    first, last = 64.0, _WIDTH - 40.0
+    apart = (last - first) / max(len(plot.axes) - 1, 1)
+    scales = [_places(axis) for axis in plot.axes]
+
+    def height(index: int, place: float) -> float:
+        ticks = scales[index][0]
+        return bottom - (place - ticks[0]) / (ticks[-1] - ticks[0]) * (bottom - top)
+
+    parts = []
+    for values, text, kind in plot.lines:
+        points = [
+            (first + index * apart, height(index, _place(plot.axes[index], value)))
+            for index, value in enumerate(values)
+            if value is not None
+        ]
+        path = " ".join(f"{across:.1f},{up:.1f}" for across, up in points)
+        line = '<polyline class="line k{}{}" points="{}"><title>{}</title></polyline>'
+        parts.append(_tag(line, kind, " faint" if kind == 1 else "", path, text))
+    for index, (axis, (ticks, names)) in enumerate(zip(plot.axes, scales, strict=True)):
+        across = first + index * apart
+        parts.append(_tag('<line class="grid" x1="{0}" x2="{0}" y1="{1}" y2="{2}"/>', across, top, bottom))
+        parts.append(
+            _tag('<text class="axis" x="{}" y="{}" text-anchor="middle">{}</text>', across, top - 14, axis.name)
+        )
+        for tick, name in zip(ticks, names, strict=True):
+            label = '<text class="halo" x="{}" y="{}" text-anchor="end">{}</text>'
+            parts.append(_tag(label, across - 6, height(index, tick) + 4, name))
+    keys = [_line_key(name, kind) for name, kind in plot.legend]
+    return _picture(plot.title, plot.description, (_WIDTH, _HEIGHT), parts, keys)
+
+
+def _place(axis: Axis, value: float) -> float:
+    return math.log10(value) if axis.log else value
+
+
+def _places(axis: Axis) -> tuple[list[float], list[str]]:
+    """Where an axis has its ticks, the first and last at its ends, and what stands there."""
+    if axis.names:
+        names = [*map(_short, axis.names)]
+        return ([0.0, 1.0], [*names, ""]) if len(names) == 1 else ([*map(float, range(len(names)))], names)
+    ticks = _log_ticks(axis.low, axis.high) if axis.log else _ticks(axis.low, axis.high)
+    return [_place(axis, one) for one in ticks], [f"{one:g}" for one in ticks]
+
+
+def _log_ticks(low: float, high: float) -> list[float]:
+    """Powers of ten, and where these are few 2 and 5 times as much, from at most ``low`` to at least ``high``."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    ticks = [factor * 10.0**power for power in powers for factor in ((1, 2, 5) if len(powers) < 4 else (1,))]
+    first = max(place for place, one in enumerate(ticks) if one <= low * (1 + 1e-9))
+    last = min(place for place, one in enumerate(ticks) if one >= high * (1 - 1e-9) and place > first)
+    return ticks[first : last + 1]
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _SHORTEST else f"{name[: _SHORTEST - 1]}…"
 
 
 @dataclass(frozen=True)
 class _Scale:
-    """From values to places in the picture; the first and last tick are the ends."""
+    """From values to places in the picture; the first and last tick are the ends. ``names`` stand at the ticks across
+    where these are not numbers to read."""
 
     across: Sequence[float]
     up: Sequence[float]
     left: float = _LEFT
     height: float = _HEIGHT
+    names: Sequence[str] = ()
 
     def at(self, point: Point) -> Point:
         x = (point[0] - self.across[0]) / (self.across[-1] - self.across[0])
@@ -92,8 +173,9 @@ def _axes(plot: _Scale, x: str, y: str) -> Markup:
         up = plot.at((plot.across[0], tick))[1]
         parts.append(_tag('<line class="grid" x1="{}" x2="{}" y1="{}" y2="{}"/>', _LEFT, right, up, up))
         parts.append(_tag('<text x="{}" y="{}" text-anchor="end">{}</text>', _LEFT - 8, up + 4, f"{tick:g}"))
-    for tick in plot.across:
-        across, shown = plot.at((tick, plot.up[0]))[0], f"{tick:g}"
+    for index, tick in enumerate(plot.across):
+        across = plot.at((tick, plot.up[0]))[0]
+        shown = plot.names[index] if plot.names else f"{tick:g}"
         anchor = "end" if tick == plot.across[-1] and len(shown) > 4 else "middle"  # so that it is not cut off
         parts.append(_tag('<text x="{}" y="{}" text-anchor="{}">{}</text>', across, bottom + 21, anchor, shown))
     middle = (_LEFT + right) / 2
@@ -103,15 +185,25 @@ def _axes(plot: _Scale, x: str, y: str) -> Markup:
     return Markup("").join(parts)
 
 
+def _line_key(name: str, kind: int) -> tuple[Markup, str]:
+    return _tag('<line class="line k{}" x1="1" x2="25" y1="5" y2="5"/>', kind), name
+
+
 def _picture(
-    title: str, description: str, width: float, height: float, parts: Sequence[Markup], legend: Mapping[str, int]
+    title: str,
+    description: str,
+    size: tuple[float, float],
+    parts: Sequence[Markup],
+    legend: Sequence[tuple[Markup, str]] = (),
 ) -> Markup:
+    """
+    Args:
+        legend: what is drawn, in 26 by 10, and what it is.
+    """  # fmt: skip
+    width, height = size
     name = re.sub(r"\W+", "-", title.lower())
-    keys = Markup("").join(
-        _tag('<li><svg aria-hidden="true" viewBox="0 0 26 10"><line class="line k{}" x1="1" x2="25" y1="5" y2="5"/>'
-             "</svg>{}</li>", kind, label)
-        for label, kind in legend.items()
-    )  # fmt: skip
+    key = '<li><svg aria-hidden="true" viewBox="0 0 26 10">{}</svg>{}</li>'
+    keys = Markup("").join(_tag(key, drawn, label) for drawn, label in legend)
     return Markup(
         '<figure><figcaption>{title}</figcaption><svg class="plot" role="img" viewBox="0 0 {width} {height}" '
         'aria-labelledby="plot-{name}-title plot-{name}-text"><title id="plot-{name}-title">{title}</title>'
@@ -147,4 +239,6 @@ def _tag(template: str, *values: object) -> Markup:
     return Markup(template).format(*(f"{one:.1f}" if isinstance(one, float) else one for one in values))
 
 
-_DRAWN: dict[type, Callable[[Any], Markup]] = {Lines: _lines, Intervals: _intervals}
+_DRAWN: dict[type, Callable[[Any], Markup]] = {
+    Lines: _lines, Intervals: _intervals, Dots: _dots, Parallel: _parallel,
+}  # fmt: skip

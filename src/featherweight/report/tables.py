@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from pathlib import Path
 from typing import Any
 
@@ -311,6 +311,87 @@ def comparisons(rows: Sequence[Mapping[str, Any]], title: str = "Paired comparis
     return table
 
 
+def trial(
+    one: Mapping[str, Any], before: Sequence[Mapping[str, Any]], compared_by: str, less_is_better: bool, left: float
+) -> str:
+    """What came of a trial, in a line.
+
+    Args:
+        before: all trials until then, this one among them.
+        left: seconds that the others will take.
+    """
+    settings = "the recipe as it stands" if one["number"] == 0 else setting(one["settings"])
+    if one["state"] == "complete":
+        values = [other["value"] for other in before if other["state"] == "complete"]
+        best = (min if less_is_better else max)(values)
+        what = f"{figure_title(compared_by)} {one['value']:.4f} on validation"
+        what += ", the best so far" if one["value"] == best and values.count(best) == 1 else ""
+    else:
+        what = f"{one['state']}: {one['reason']}"
+    after = f"; about {_duration(left)} left" if 0 < left < float("inf") else ""
+    return f"trial {one['number']} ({settings}): {what}; {_duration(one['seconds'])}{after}"
+
+
+def setting(settings: Mapping[str, Any]) -> str:
+    """A trial's settings, in a line."""
+    return ", ".join(f"{key} {as_text(value)}" for key, value in zip(keys(settings), settings.values(), strict=True))
+
+
+def keys(settings: Iterable[str]) -> list[str]:
+    """Dotted keys as people call them: by their last part, where no other ends so."""
+    whole = list(settings)
+    last = [key.rpartition(".")[2] for key in whole]
+    return [short if last.count(short) == 1 else key for key, short in zip(whole, last, strict=True)]
+
+
+def figure_title(name: str) -> str:
+    """What ``eval_<name>`` is called."""
+    return name.removeprefix("eval_").replace("_", " ")
+
+
+def trials(found: Mapping[str, Any]) -> FittedTable:
+    """Every trial with its settings and its figure on validation."""
+    names = list(found["parameters"])
+    columns = [
+        Column("trial"), *(Column(key, 4 + place) for place, key in enumerate(keys(names))),
+        Column(figure_title(found["compared_by"])), Column("seconds", 3), Column("what came of it", words=True),
+    ]  # fmt: skip
+    table = FittedTable(f"Trials, on {found['selection']['split']}", columns)
+    for cells in trial_rows(found):
+        table.add_row(*cells)
+    return table
+
+
+def trial_rows(found: Mapping[str, Any]) -> list[list[str]]:
+    """The cells of that table."""
+    names, winner = list(found["parameters"]), found["winner"]["trial"]
+    rows = []
+    for one in found["trials"]:
+        came = "the winner" if one["number"] == winner else one["reason"] or ""
+        recipe = "the recipe as it stands" if one["number"] == 0 else ""
+        rows.append(
+            [
+                str(one["number"]),
+                *(as_text(one["settings"][key]) if key in one["settings"] else "" for key in names),
+                "" if one["value"] is None else f"{one['value']:.4f}",
+                f"{one['seconds']:.1f}",
+                "; ".join(filter(None, [recipe, came])),
+            ]
+        )
+    return rows
+
+
+def importance(found: Mapping[str, Any]) -> FittedTable:
+    """How much of the trials' scatter each key explains."""
+    table = FittedTable(
+        f"What mattered ({found['importance']['method']} of {found['importance']['trials']} trials)",
+        [Column("key", words=True), Column("share of the scatter")],
+    )
+    for key, share in found["importance"]["shares"].items():
+        table.add_row(key, f"{share:.0%}")
+    return table
+
+
 def plan(found: Mapping[str, Any]) -> FittedTable:
     """What a run will take."""
     seconds = found["seconds"]
@@ -376,10 +457,10 @@ def _readable(key: str, value: Any) -> tuple[str, str]:
     """A key without underscores and its value: numbers with their thousands or to three digits, no Python in it."""
     if key.endswith("_bytes") and isinstance(value, int):
         return key.removesuffix("_bytes").replace("_", " "), f"{value / 1e9:.1f} GB"
-    return key if key.isupper() else key.replace("_", " "), _as_text(value)
+    return key if key.isupper() else key.replace("_", " "), as_text(value)
 
 
-def _as_text(value: Any) -> str:
+def as_text(value: Any) -> str:
     for kind, write in _WRITTEN.items():
         if isinstance(value, kind):
             return write(value)
@@ -396,7 +477,7 @@ _WRITTEN: dict[type, Callable[[Any], str]] = {  # the first that fits: True is a
     bool: lambda value: "yes" if value else "no",
     int: lambda value: f"{value:,}",
     float: lambda value: f"{value:.3g}",
-    dict: lambda value: _listed([f"{key} {_as_text(part)}" for key, part in value.items()]),
-    list: lambda value: _listed([_as_text(part) for part in value]),
-    tuple: lambda value: _listed([_as_text(part) for part in value]),
+    dict: lambda value: _listed([f"{key} {as_text(part)}" for key, part in value.items()]),
+    list: lambda value: _listed([as_text(part) for part in value]),
+    tuple: lambda value: _listed([as_text(part) for part in value]),
 }

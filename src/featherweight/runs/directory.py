@@ -15,13 +15,15 @@ from featherweight.errors import ConfigError, Interrupted, ModelError, ResourceE
 from featherweight.registry import did_you_mean
 from featherweight.runs.predictions import Predictions
 from featherweight.storage.names import beside
-from featherweight.storage.whole import NEW, empty_folder, new_folder, tidy, write_file, write_folder, writing
+from featherweight.storage.whole import NEW, empty_folder, link, new_folder, tidy, write_file, write_folder, writing
 
 SCHEMA_VERSION: Final = 1
 FACTS = "featherweight.json"
 SUSPECTS = "suspects.jsonl"
+SWEEP = "sweep.json"
 RECORDED_PACKAGES = ("featherweight", "torch", "transformers", "peft", "accelerate", "datasets", "tokenizers", "numpy")
 QUANTISES = "bitsandbytes"
+TUNED = "tuned"  # how what the tuned model answers is called in predictions/
 
 
 class RunDirectory:
@@ -46,10 +48,13 @@ class RunDirectory:
         return self.metrics.is_file()
 
     @contextlib.contextmanager
-    def taken(self, resume: bool) -> Iterator[None]:
+    def taken(self, resume: bool, keep_failed: Callable[[], bool] = lambda: False) -> Iterator[None]:
         """Inside, the folder is one run's. An error before its first checkpoint leaves a folder that was empty empty:
         the next try, with what the error asked for, is not refused as another run. What ``--resume`` takes up stays:
         a stop, a full disk, the end of the memory.
+
+        Args:
+            keep_failed: whether what an error leaves stays, too.
 
         Raises:
             ConfigError: the folder holds something that a new run would overwrite.
@@ -66,7 +71,7 @@ class RunDirectory:
         except (Interrupted, ResourceError):
             raise
         except Exception:
-            if not occupied and not any(self.checkpoints.glob("step-*")):
+            if not keep_failed() and not occupied and not any(self.checkpoints.glob("step-*")):
                 empty_folder(self.path)
             raise
 
@@ -83,13 +88,17 @@ class RunDirectory:
         """
         if self.environment.is_file():
             self.refuse_other(self.read_environment().get("identity", {}), identity)
-            for folder in (self.path, self.predictions):
-                tidy(folder)
-            self._mend_history()
+            self.put_right()
             return
         with writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
         self.write_json(self.environment, {**environment, "identity": identity})
+
+    def put_right(self) -> None:
+        """Take away what a kill left half written."""
+        for folder in (self.path, self.predictions):
+            tidy(folder)
+        self._mend_history()
 
     def refuse_other(self, found: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
         """Raises ConfigError that names every difference between two runs' identities."""
@@ -173,6 +182,15 @@ class RunDirectory:
     def _predictions_of(self, model: str, split: str) -> Path:
         return self.predictions / f"{model}-{split}.parquet"
 
+    def take_measured(self, other: RunDirectory) -> None:
+        """Have the answers that another run kept of its model before tuning, and of its rivals. Files there are written
+        once, so they need no room of their own."""
+        with writing(self.predictions):
+            self.predictions.mkdir(exist_ok=True)
+            for path in other.predictions.glob("*.parquet"):
+                if not path.name.startswith(f"{TUNED}-"):
+                    link(path, self.predictions / path.name)
+
     def note_batches(self, batches: Mapping[str, Any]) -> None:
         """Lay over ``environment.json`` how batches are run, which shows once a method is in the model."""
         before = self.read_environment()
@@ -191,6 +209,8 @@ class RunDirectory:
         """What a complete run says of itself. Raises ModelError where it is not complete."""
         if not self.path.is_dir():
             raise ModelError(f"{self.path}: no such run{did_you_mean(str(self.path), beside(self.path))}")
+        if (self.path / SWEEP).is_file():
+            raise ModelError(f"{self.path}: a sweep, not a run; name its winner, {self.path / 'winner'}")
         if not self.is_complete:
             raise ModelError(f"{self.path}: not a complete run (no metrics.json); finish it with --resume")
         try:

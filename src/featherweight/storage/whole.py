@@ -112,6 +112,17 @@ def empty_folder(folder: Path) -> None:
         remove(path)
 
 
+def link(path: Path, target: Path) -> None:
+    """Give a file that is never written again a second name; a copy of it where the disk knows no such names. Raises
+    OSError where there is no room."""
+    try:
+        os.link(path, target)
+    except FileExistsError:
+        pass  # from before a kill
+    except OSError:
+        write_file(target, lambda stream: stream.write(path.read_bytes()))
+
+
 def tidy(folder: Path) -> None:
     """Put right what a kill left in ``folder``: a replaced folder comes back where the new one never got its name,
     and what was only half written goes.

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from featherweight.workflow.running import load_run, run
     from featherweight.workflow.seeding import run_seeds
     from featherweight.workflow.serving import serve
+    from featherweight.workflow.sweeping import sweep
 
 _MODULE = {
     "compare": "comparing",
@@ -41,12 +42,13 @@ _MODULE = {
     "run": "running",
     "run_seeds": "seeding",
     "serve": "serving",
+    "sweep": "sweeping",
 }
 
 __all__ = [
     "compare", "doctor", "evaluate", "export", "inspect_adapter", "inspect_data", "inspect_model", "inspect_run",
     "learning_curve", "list_methods", "load_run", "plan", "predict", "predict_file", "report", "run", "run_seeds",
-    "serve",
+    "serve", "sweep",
 ]  # fmt: skip
 
 

@@ -8,6 +8,8 @@ of all rows of train; so it is regularised until it points the right way and is 
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from featherweight.evidence.baselines import Probe
@@ -29,23 +31,33 @@ def begin_at_probe(prepared: Prepared, console: Console, stop: Stop) -> None:
 
     if prepared.recipe.model.head != "probe" or prepared.start is not None:
         return
-    model, kind = prepared.model, prepared.task.answer
-    name = heads.output_layer(model, prepared.head, kind.width)
+    model = prepared.model
+    name = heads.output_layer(model, prepared.head, prepared.task.answer.width)
     if name is None:
         prepared.reasons["model.head"] = "drawn at random: no linear layer of this head gives the logits"
         return
     layer = model.get_submodule(name)
-    probe: type[Probe] = BASELINES[kind.probe]
+    has_bias = layer.bias is not None
     with stop.at_once("fitting the head"):
         console.begin("fitting the head")
-        train = prepared.examples["train"]
-        rows = probe.rows(train, kind)
-        read = frozen_features(prepared, [name], "train", rows, console, stop)
-        weight, bias = probe.layer(read, train.truth[rows], kind, STRENGTH, layer.bias is not None)
-    if np.ptp(numbers_of(read) @ weight.T, axis=0).max() < _NOTHING:  # a head of zeros gives no adapter a gradient
+        key = ("probe", prepared.measured_as, name)
+        fitted = prepared.once.made(key, lambda: _fitted(prepared, name, has_bias, console, stop))
+    if fitted is None:
         prepared.reasons["model.head"] = "drawn at random: a linear probe finds nothing in what this head reads"
         return
+    weight, bias = fitted
     with torch.no_grad():
         layer.weight.copy_(torch.from_numpy(weight))
         if layer.bias is not None:
             layer.bias.copy_(torch.from_numpy(bias))
+
+
+def _fitted(prepared: Prepared, name: str, has_bias: bool, console: Console, stop: Stop) -> tuple[Any, Any] | None:
+    """Weight and bias of the layer ``name``; None where they would be nothing, for a head of zeros gives no adapter a
+    gradient."""
+    kind, train = prepared.task.answer, prepared.examples["train"]
+    probe: type[Probe] = BASELINES[kind.probe]
+    rows = probe.rows(train, kind)
+    read = frozen_features(prepared, [name], "train", rows, console, stop)
+    weight, bias = probe.layer(read, train.truth[rows], kind, STRENGTH, has_bias)
+    return (weight, bias) if np.ptp(numbers_of(read) @ weight.T, axis=0).max() >= _NOTHING else None

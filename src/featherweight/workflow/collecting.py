@@ -22,7 +22,7 @@ from featherweight.runs.directory import SCHEMA_VERSION
 from featherweight.tasks.reading import continuing
 from featherweight.workflow.preparing import SELECTION_SPLIT, Prepared, count_parameters
 
-_TIMINGS = ("eval_runtime", "eval_samples_per_second", "eval_steps_per_second")
+TIMINGS = ("eval_runtime", "eval_samples_per_second", "eval_steps_per_second")
 
 
 def measured(
@@ -127,5 +127,5 @@ def _selection(prepared: Prepared, base: Mapping[str, Any], tuned: Evaluation, e
 
 def _epoch(record: EpochRecord) -> EpochFigures:
     """An evaluation during training, without its timings."""
-    figures = {key: value for key, value in record.metrics.items() if key not in _TIMINGS}
+    figures = {key: value for key, value in record.metrics.items() if key not in TIMINGS}
     return cast(EpochFigures, {"epoch": record.epoch, "training_loss": record.training_loss, **figures})

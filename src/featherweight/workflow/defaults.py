@@ -23,6 +23,9 @@ MOST_EPOCHS = 50
 LONGER = 4  # how much further a time limit may go, where there is time
 MOST_EVALUATIONS = 6
 
+RATES = (3.0, 0.3)  # times the learning rate that a recipe comes to
+LONGER_BY = 2.0
+
 Choices = Mapping[str, tuple[Any, str]]
 
 
@@ -65,6 +68,27 @@ def choose(recipe: Recipe, facts: Facts) -> tuple[Recipe, dict[str, str]]:
         if recipe.training.early_stopping_patience is None and recipe.training.schedule.falls:
             choices["load_best_model_at_end"] = (False, "the rate falls to zero, so the last weights are the best bet")
     return _laid_over(recipe, "training", choices)
+
+
+def search(recipe: Recipe) -> tuple[dict[str, list[Any]], list[dict[str, Any]]]:
+    """The few keys that matter most for what a recipe comes to, at values about its own: the learning rate above all,
+    how long it trains, and the method's own. The first settings differ from the recipe in one key each.
+
+    Args:
+        recipe: as resolved, with every default.
+
+    Returns:
+        Values by dotted key, the recipe's own first; and the first settings.
+    """
+    training = recipe.training
+    assert training.learning_rate is not None
+    rates = [float(f"{factor * training.learning_rate:.2g}") for factor in RATES]
+    values = {"training.learning_rate": [training.learning_rate, *rates]}
+    if training.max_steps <= 0 and training.time_limit is None:
+        values["training.num_train_epochs"] = [training.num_train_epochs, LONGER_BY * training.num_train_epochs]
+    for key, others in METHODS[recipe.method.name](recipe.method).worth_trying().items():
+        values[f"method.{key}"] = [getattr(recipe.method, key), *others]
+    return values, [{key: one} for key, (_, *others) in values.items() for one in others]
 
 
 def said(recipe: Recipe, reasons: Mapping[str, str]) -> str | None:

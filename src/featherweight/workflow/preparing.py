@@ -30,11 +30,13 @@ from featherweight.sources import data, general_texts, models
 from featherweight.sources.models import ModelSource
 from featherweight.sources.trial_texts import Frame
 from featherweight.storage import cache
+from featherweight.storage.cache import key_of
 from featherweight.tasks import Task, heads
 from featherweight.tasks.losses import Objective
 from featherweight.tasks.reading import lengths
 from featherweight.tasks.reading.continuing import as_seen
 from featherweight.workflow import best_metric, defaults, reading, settling
+from featherweight.workflow.once import Once
 from featherweight.workflow.own_rates import own_rates
 from featherweight.workflow.sampling import TrainSample
 from featherweight.workflow.starting import Start
@@ -60,6 +62,9 @@ _LATER: Mapping[str, Any] = {
 _NAMES: Any = {
     "name": True, "model": {"name"}, "data": {"name", "mix", *recipes.FILE_KEYS}, "evaluation": {"forgetting_file"},
 }  # fmt: skip
+_OF_EVALUATIONS = tuple(
+    f"training.{key}" for key in ("seed", "bf16", "fp16", "per_device_eval_batch_size", "metric_for_best_model")
+)
 SELECTION_SPLIT = "validation"  # measured while training; it chooses the best checkpoint
 
 
@@ -88,6 +93,7 @@ class Prepared:
     cutting: Cutting
     prints: dict[str, Fingerprints]
     objective: Objective
+    once: Once
     start: Start | None = None
     adapted: Adapted | None = None
     trunk: TrunkCache | None = None
@@ -140,6 +146,17 @@ class Prepared:
             flat["model.adapter"] = self.start.fingerprint
         return flat | {"task": self.recipe.task, "checkpoint_contract": CONTRACT}
 
+    @property
+    def measured_as(self) -> str:
+        """A name for all that decides what is measured before anything is trained: no option of the method, and of the
+        training what evaluations depend on."""
+        facts = {
+            key: value
+            for key, value in self.identity().items()
+            if not key.startswith("method.") and (not key.startswith("training.") or key in _OF_EVALUATIONS)
+        }
+        return key_of(facts, {name: one.key for name, one in self.encodings.items()})
+
     def environment(self) -> dict[str, Any]:
         from featherweight.engine import hardware
 
@@ -162,26 +179,43 @@ class Prepared:
         }
 
 
-def prepare(recipe: Recipe, console: Console) -> Prepared:
-    """Read the data, load the model, tokenise; every choice that the recipe left open is made here, with its reason."""
-    reasons: dict[str, str] = {}
+def read_rows(recipe: Recipe, console: Console, once: Once) -> tuple[DataSection, reading.Rows]:
+    """The data's section with its columns found, and the rows."""
+
+    def read() -> tuple[DataSection, reading.Rows]:
+        console.begin("reading the data")
+        section = data.found(recipe.data)
+        return section, reading.read(recipe.model_copy(update={"data": section}), console)
+
+    return once.made(("rows", *_of_rows(recipe)), read)
+
+
+def _of_rows(recipe: Recipe) -> tuple[str, ...]:
+    """What the rows depend on."""
+    return recipe.task, recipe.data.model_dump_json(), str(recipe.training.seed), str(recipe.evidence.baselines)
+
+
+def prepare(recipe: Recipe, console: Console, once: Once | None = None) -> Prepared:
+    """Read the data, load the model, tokenise; every choice that the recipe left open is made here, with its reason.
+    What runs before it have made ``once`` is not made again."""
+    once, reasons = once or Once(), dict[str, str]()
     source = models.find(recipe.model.name, recipe.model.revision)
     start = Start.of(recipe, source)
     if start is not None:
         recipe = start.settle(recipe, reasons)
     recipe = settling.held(recipe, source, reasons)
-    console.begin("reading the data")
-    given, recipe = recipe.data, recipe.model_copy(update={"data": data.found(recipe.data)})
-    rows = reading.read(recipe, console)
+    given, (found, rows) = recipe, read_rows(recipe, console, once)
+    recipe = recipe.model_copy(update={"data": found})
     recipe = best_metric.settle(recipe, rows.task.answer, reasons)
     task = settling.as_it_answers(rows.task, start, source, recipe)
     recipe, objective = settling.deciding(recipe, rows, reasons), _objective(recipe, task, rows, console)
     is_fresh = start is None and not task.head().is_stored(models.load_config(source))
     recipe = settling.with_head(recipe, is_fresh, reasons)
     method, loaded = _tunable(recipe, task, source, reasons, console)
-    section, cutting = _settled(recipe, given, task, loaded, reasons, method.virtual_tokens)
+    section, cutting = _settled(recipe, given.data, task, loaded, reasons, method.virtual_tokens)
     console.begin("tokenising")
-    encodings = {name: task.encode(one, loaded.tokenizer, cutting) for name, one in rows.examples.items()}
+    tokens = "tokens", source.fingerprint, recipe.model.model_dump_json(), cutting, *_of_rows(given)
+    encodings = once.made(tokens, partial(_encoded, task, rows, loaded.tokenizer, cutting))
     _show_row(task, encodings["train"], loaded.tokenizer, console)
     model, execution = _executed(loaded, task, recipe.training, console)
     facts = _facts(recipe, task, model, loaded.head, encodings["train"].flat, execution)
@@ -205,8 +239,13 @@ def prepare(recipe: Recipe, console: Console) -> Prepared:
         objective=objective,
         dropped_twins=rows.dropped_twins,
         suspects=rows.suspects,
+        once=once,
         start=start,
     )
+
+
+def _encoded(task: Task, rows: reading.Rows, tokenizer: Any, cutting: Cutting) -> dict[str, Encoding]:
+    return {name: task.encode(one, tokenizer, cutting) for name, one in rows.examples.items()}
 
 
 def _objective(recipe: Recipe, task: Task, rows: reading.Rows, console: Console) -> Objective:

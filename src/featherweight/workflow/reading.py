@@ -53,11 +53,18 @@ def read(recipe: Recipe, console: Console) -> Rows:
         prints["train"] = prints["train"].select(kept)
         console.say(f"train: {dropped:,} rows left out because their text also stands in a held-out split")
     suspects = _drop_suspects(recipe, kind, examples, prints, console) if recipe.data.drop_suspects else None
-    console.show(tables.described(kind.described, described(kind, examples), examples))
-    for one in examples.values():
+    rows = Rows(task, examples, prints, dropped, suspects)
+    show(rows, console)
+    return rows
+
+
+def show(rows: Rows, console: Console) -> None:
+    """What each split is like, and how it was read."""
+    kind = rows.task.answer
+    console.show(tables.described(kind.described, described(kind, rows.examples), rows.examples))
+    for one in rows.examples.values():
         for line in _said_of(one):
             console.say(f"{one.name}: {line}")
-    return Rows(task, examples, prints, dropped, suspects)
 
 
 def _drop_suspects(

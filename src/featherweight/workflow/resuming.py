@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from featherweight.errors import Interrupted, ResourceError
+from featherweight.errors import Interrupted, OutOfMemory
 from featherweight.records.outcome import Gate, Reliability, Resume, TrainingCost
 from featherweight.report.console import Console
 from featherweight.runs.directory import RunDirectory
@@ -30,7 +30,7 @@ def explained(directory: RunDirectory, command: str | None) -> Iterator[None]:
 
     Raises:
         Interrupted: with the command that resumes.
-        ResourceError: instead of whatever a library raises where memory runs out.
+        OutOfMemory: instead of whatever a library raises where memory runs out.
     """
     command = command or f"the same command with --resume (the run is in {directory.path})"
     try:
@@ -42,7 +42,7 @@ def explained(directory: RunDirectory, command: str | None) -> Iterator[None]:
 
         if not is_out_of_memory(error):
             raise
-        raise ResourceError(
+        raise OutOfMemory(
             "out of memory; lower data.max_length or training.per_device_train_batch_size, or give the run more; "
             f"continue with: {command}"
         ) from error
@@ -76,24 +76,29 @@ def find_checkpoint(
 
 
 @contextmanager
-def taken(directory: RunDirectory, resume: bool) -> Iterator[None]:
-    """Within this context the folder is the run's, which goes on, on the processor that it began on, with the products
-    that it began with.
+def taken(directory: RunDirectory, resume: bool, keep_failed: Callable[[], bool] = lambda: False) -> Iterator[None]:
+    """Within this context the folder is the run's, which goes on with the products that it began with.
 
     Raises:
         ConfigError: what is there is no run, or one that is not to be taken up.
     """
-    with directory.taken(resume):
-        if not directory.environment.is_file():
-            yield
-            return
-        from featherweight.engine.fast.machine_speed import keeping_to
-        from featherweight.engine.hardware import describe
+    with directory.taken(resume, keep_failed), multiplying_as(directory):
+        yield
 
-        here, began = describe(), directory.read_environment()
-        same = all(here[key] == began.get("hardware", {}).get(key) for key in ("processor", "device"))
-        with keeping_to(began.get("execution", {}) if same else {}):
-            yield
+
+@contextmanager
+def multiplying_as(directory: RunDirectory) -> Iterator[None]:
+    """Within this context matrices are multiplied as in a run that has begun, on the processor that it began on."""
+    if not directory.environment.is_file():
+        yield
+        return
+    from featherweight.engine.fast.machine_speed import keeping_to
+    from featherweight.engine.hardware import describe
+
+    here, began = describe(), directory.read_environment()
+    same = all(here[key] == began.get("hardware", {}).get(key) for key in ("processor", "device"))
+    with keeping_to(began.get("execution", {}) if same else {}):
+        yield
 
 
 _NO_SAY = ("platform", "memory_bytes", "threads")  # no bit depends on these; hardware.torch_threads has the last

@@ -1,10 +1,12 @@
-"""The main path. Read :func:`run` first: it is the whole of it."""
+"""The main path. Read :func:`carry_out` first: it is the whole of it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from featherweight import recipe as recipes
 from featherweight.answers import headline_of, kind_of
@@ -12,9 +14,9 @@ from featherweight.evidence.data import checks
 from featherweight.evidence.exhibits import exhibits_of
 from featherweight.methods import Adapted
 from featherweight.process.signals import Stop, stop_on_signals
-from featherweight.recipe import Recipe
+from featherweight.recipe import Recipe, TrainingSection
 from featherweight.records.answers import Evaluation
-from featherweight.records.outcome import TrainingCost
+from featherweight.records.outcome import TrainingCost, TuningCost
 from featherweight.records.runs import RunRecord
 from featherweight.records.training import TrainingResult
 from featherweight.report import tables
@@ -27,6 +29,7 @@ from featherweight.workflow.beginning import begin_at_probe
 from featherweight.workflow.beside import measure_beside
 from featherweight.workflow.collecting import token_cautions, truncation, with_interval
 from featherweight.workflow.laying import lay
+from featherweight.workflow.once import Once
 from featherweight.workflow.preparing import (
     Prepared,
     adapt,
@@ -43,6 +46,31 @@ from featherweight.workflow.writing import write_answers
 
 if TYPE_CHECKING:
     from featherweight.engine.training.checkpoints import Checkpoint, Checkpoints
+
+TRAINED = "trained"  # of a run that went as far as its last step, for another time to publish it
+
+
+@dataclass(frozen=True)
+class Sitting:
+    """How a run is gone through this time; none of it decides the outcome.
+
+    Attributes:
+        console: where tables and progress go.
+        resume, force, continue_with: as for :func:`run`.
+        once: what runs before this one have made already.
+        observe: is told of every event of the training, once the history has it.
+        enough: is asked between steps whether to end here, as a stop does.
+        keep_failed: whether what a run wrote that failed stays in its folder.
+    """
+
+    console: Console
+    resume: bool | str = False
+    force: bool = False
+    continue_with: str | None = None
+    once: Once = field(default_factory=Once)
+    observe: Callable[[dict[str, Any]], None] = lambda event: None
+    enough: Callable[[], bool] = lambda: False
+    keep_failed: Callable[[], bool] = lambda: False
 
 
 def run(
@@ -69,27 +97,54 @@ def run(
     Raises:
         FeatherweightError: one of its kinds, each with its exit code.
     """
-    console = console or Console.in_python(progress)
-    directory = RunDirectory(output_dir or Path("runs") / recipe.name)
-    with (
-        stop_on_signals(console.say) as stop,
-        held(directory.path),
-        taken(directory, bool(resume)),
-        explained(directory, continue_with),
-    ):
-        with stop.at_once("preparing"):
-            prepared = prepare(recipe, console)
-        directory.create(prepared.identity(), prepared.environment())
+    sitting = Sitting(console or Console.in_python(progress), resume, force, continue_with)
+    return carry_out(recipe, RunDirectory(output_dir or Path("runs") / recipe.name), sitting)
+
+
+def carry_out(recipe: Recipe, directory: RunDirectory, sitting: Sitting) -> RunRecord:
+    """The whole of a run, in a folder where it may have begun already."""
+    console = sitting.console
+    with _begun(recipe, directory, sitting) as (prepared, stop):
         if directory.is_complete:
             console.say(f"{directory.path}: complete already{directory.going_on()}")
             return _finish(directory, console)
         base = _measure_base(prepared, directory, console, stop)
-        tuned = _tune(prepared, directory, base, resume, force, console, stop)
+        tuned = _tune(prepared, directory, base, sitting, stop)
         evaluations = _measure(prepared, directory, tuned.model, "tuned", console, stop)
         with stop.at_once("publishing"):
             console.begin("publishing")
             publish(prepared, directory, base, tuned, evaluations)
     return _finish(directory, console)
+
+
+def train(recipe: Recipe, directory: RunDirectory, sitting: Sitting) -> tuple[TrainingResult, TrainingSection]:
+    """A run as far as its last step, from where :func:`carry_out` goes on: nothing is measured of the tuned model but
+    what its training measures.
+
+    Returns:
+        What training gave, and the settings that it followed.
+    """
+    with _begun(recipe, directory, sitting) as (prepared, stop):
+        base = _measure_base(prepared, directory, sitting.console, stop)
+        tuned = _tune(prepared, directory, base, sitting, stop)
+        directory.append_history({"event": TRAINED, "cost": tuned.cost})
+        return tuned.result, prepared.settings
+
+
+@contextmanager
+def _begun(recipe: Recipe, directory: RunDirectory, sitting: Sitting) -> Iterator[tuple[Prepared, Stop]]:
+    """Within this context the folder is the run's, all that it needs is ready, and signals are a wish to stop."""
+    console = sitting.console
+    with (
+        stop_on_signals(console.say) as stop,
+        held(directory.path),
+        taken(directory, bool(sitting.resume), sitting.keep_failed),
+        explained(directory, sitting.continue_with),
+    ):
+        with stop.at_once("preparing"):
+            prepared = prepare(recipe, console, sitting.once)
+        directory.create(prepared.identity(), prepared.environment())
+        yield prepared, stop
 
 
 def load_run(path: str | Path) -> RunRecord:
@@ -102,6 +157,10 @@ def _measure_base(prepared: Prepared, directory: RunDirectory, console: Console,
     for event in directory.read_history():
         if event["event"] == "base":
             return dict(event)
+    if found := prepared.once.measured(prepared.measured_as, directory):
+        list_suspects(prepared, directory)
+        directory.append_history(found)
+        return found
     from featherweight.engine.cost import Meter
 
     with stop.at_once("checking the data"):
@@ -126,6 +185,7 @@ def _measure_base(prepared: Prepared, directory: RunDirectory, console: Console,
     measured[prepared.evaluated_split]["cost"] = meter.cost()
     event = {"event": "base", "baselines": baselines, "metrics": measured, "data_checks": checked}
     event |= {**dropped, **({"baselines_left_out": left_out} if left_out else {})}
+    event |= prepared.once.marked(prepared.measured_as)
     directory.append_history(event)
     return event
 
@@ -146,16 +206,15 @@ def _tune(
     prepared: Prepared,
     directory: RunDirectory,
     base: Mapping[str, Any],
-    resume: bool | str,
-    force: bool,
-    console: Console,
+    sitting: Sitting,
     stop: Stop,
 ) -> Tuned:
     """Adapt the model, try on it all that could fail after hours of training, and train."""
     from featherweight.engine.cost import Meter
     from featherweight.engine.training.checkpoints import Checkpoints, size_of
 
-    training = prepared.recipe.training
+    training, console, resume = prepared.recipe.training, sitting.console, sitting.resume
+    before = [dict(event["cost"]) for event in directory.read_history() if event["event"] == TRAINED]
     with Meter() as meter:
         checkpoints = Checkpoints(directory.checkpoints, training.save_total_limit, prepared.identity())
         start = find_checkpoint(checkpoints, directory, resume, console)
@@ -163,9 +222,9 @@ def _tune(
             begin_at_probe(prepared, console, stop)
         adapted = _adapt(prepared, directory, console, stop)
         directory.forget_history_after(start.step if start else 0)
-        if resume:
+        if resume and not before:
             record(directory, start.step if start else 0, prepared.environment(), console)
-        if not force:
+        if not sitting.force:
             trainable, _ = count_parameters(adapted.model)
             checkpoints.require_room(size_of(adapted.model), 4 * trainable)
         if start is None:
@@ -174,8 +233,9 @@ def _tune(
             with stop.at_once("rehearsing a few steps"):
                 lay(prepared, directory, adapted.model, base, console)
                 _record_choices(prepared, directory, adapted.chosen)
-        result = _train(prepared, directory, adapted.model, checkpoints, start, console, stop)
-    return Tuned(adapted.model, result, {**meter.cost(), "energy": meter.energy()})
+        result = _train(prepared, directory, adapted.model, checkpoints, start, sitting, stop)
+    cost: TuningCost = {**meter.cost(), "energy": meter.energy()}
+    return Tuned(adapted.model, result, cast(TuningCost, before[-1]) if before else cost)
 
 
 def _adapt(prepared: Prepared, directory: RunDirectory, console: Console, stop: Stop) -> Adapted:
@@ -209,22 +269,28 @@ def _train(
     model: Any,
     checkpoints: Checkpoints,
     start: Checkpoint | None,
-    console: Console,
+    sitting: Sitting,
     stop: Stop,
 ) -> TrainingResult:
     """Train from ``start``, or from the beginning, with each event in the run's history."""
     from featherweight.engine import TRANSIENT
 
+    console = sitting.console
+
     def observe(event: dict[str, Any]) -> None:
         if event["event"] not in TRANSIENT:
             directory.append_history(event)
         console.observe(event)
+        sitting.observe(event)
 
     def evaluate_now() -> Evaluation:
         return measure(prepared, model, "evaluating", console, stop)
 
+    def enough() -> bool:
+        return stop() or sitting.enough()
+
     before = gate.fingerprints(model)
-    result = trainer_for(prepared, model, evaluate_now, checkpoints, observe, stop).fit(start)
+    result = trainer_for(prepared, model, evaluate_now, checkpoints, observe, enough).fit(start)
     gate.require_effect(model, before, prepared.head)
     console.say(_cost_of_saves(result.metrics))
     return result
@@ -255,7 +321,7 @@ def _record_choices(prepared: Prepared, directory: RunDirectory, chosen: Mapping
     reasons = prepared.reasons | {f"method.{key}": reason for key, (_, reason) in chosen.items()}
     method = prepared.recipe.method.model_copy(update={key: value for key, (value, _) in chosen.items()})
     training = prepared.settings
-    resolved = prepared.recipe.model_copy(update={"method": method, "training": training})
+    resolved = prepared.recipe.model_copy(update={"method": method, "training": training, "sweep": None})
     directory.write_text(directory.recipe, recipes.dump(resolved, reasons, directory.path))
 
 

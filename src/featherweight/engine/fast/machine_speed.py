@@ -116,6 +116,7 @@ def keeping_to(execution: Mapping[str, Any]) -> Iterator[None]:
     Args:
         execution: of its ``environment.json``.
     """
+    before = dict(_kept_to)
     product, budget = execution.get("matrix_products"), execution.get("token_budget")
     if product in PRODUCTS and works(product, _device()):
         reason = "as the run began"
@@ -125,6 +126,7 @@ def keeping_to(execution: Mapping[str, Any]) -> Iterator[None]:
         yield
     finally:
         _kept_to.clear()
+        _kept_to.update(before)
         probe.cache_clear()
 
 

@@ -34,7 +34,7 @@ from featherweight.engine.training.loss_scale import LossScale
 from featherweight.engine.training.optimizer import build_optimizer
 from featherweight.engine.training.schedule import Schedule
 from featherweight.engine.training.state import Progress, best_metric_name, give_back, greater_is_better, taken
-from featherweight.errors import Interrupted, ResourceError
+from featherweight.errors import Interrupted, OutOfMemory
 from featherweight.recipe import TrainingSection
 from featherweight.records.answers import Evaluation
 from featherweight.records.rows import Encoding
@@ -130,7 +130,8 @@ class Trainer:
 
         Raises:
             DivergedError: the loss is not finite any more, or has exploded.
-            ResourceError: a checkpoint can't be written, or not even one row at a time fits into memory.
+            ResourceError: a checkpoint can't be written.
+            OutOfMemory: not even one row at a time fits into memory.
             Interrupted: ``stop`` said so; a checkpoint was saved first.
         """
         if resume is not None:
@@ -232,7 +233,7 @@ class Trainer:
             torch.cuda.empty_cache()
         largest = max(map(len, batches))
         if -(-largest // self.progress.micro_batch_parts) == 1:
-            raise ResourceError(
+            raise OutOfMemory(
                 "out of memory with one row at a time (training.per_device_train_batch_size is "
                 f"{self.settings.per_device_train_batch_size}, cut down to 1); lower data.max_length"
             )

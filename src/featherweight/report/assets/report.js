@@ -18,3 +18,27 @@ if (controls) {
   controls.addEventListener("input", show);
   show();
 }
+for (const table of document.querySelectorAll("table.sorts")) {
+  const heads = [...table.querySelectorAll("thead th")];
+  const worth = (row, place) => {
+    const text = row.children[place].textContent.replaceAll(",", "");
+    return text === "" || Number.isNaN(Number(text)) ? text : Number(text);
+  };
+  const order = (one, other) => {
+    if (one === "" || other === "") return (one === "") - (other === "");
+    return typeof one === typeof other ? (one > other) - (one < other) : typeof one === "number" ? -1 : 1;
+  };
+  heads.forEach((head, place) => {
+    const button = document.createElement("button");
+    button.append(...head.childNodes);
+    head.append(button);
+    button.addEventListener("click", () => {
+      const down = head.getAttribute("aria-sort") === "ascending";
+      heads.forEach((one) => one.removeAttribute("aria-sort"));
+      head.setAttribute("aria-sort", down ? "descending" : "ascending");
+      const rows = [...table.tBodies[0].rows];
+      rows.sort((one, other) => (down ? -1 : 1) * order(worth(one, place), worth(other, place)));
+      table.tBodies[0].append(...rows);
+    });
+  });
+}
