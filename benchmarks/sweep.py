@@ -128,7 +128,7 @@ def main(arguments: Sequence[str]) -> None:
     }
     with tempfile.TemporaryDirectory() as folder:
         found = parts[asked.part](Path(folder))
-    found |= {"hardware": describe(), "load": os.getloadavg()[0], "date": datetime.now(UTC).date().isoformat()}
+    found |= {"machine": describe(), "load": os.getloadavg()[0], "date": datetime.now(UTC).date().isoformat()}
     results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
     RESULTS.write_text(json.dumps(results | {asked.part: found}, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(found, indent=1))

@@ -38,6 +38,7 @@ def generated() -> dict[Path, str]:
         "reliability.md": reliability.table() + "\n" + reliability.figures(),
         "evidence.md": figures.evidence(),
         "export.md": figures.predictor(),
+        "sweep.md": figures.sweep(),
         "serving.md": figures.server(),
     }
     return {DOCS / name: json.dumps(schema, indent=2) + "\n" for name, schema in schemas.items()} | {

@@ -146,7 +146,8 @@ def _how(found: Found) -> list[Part]:
     pruned, failed = (sum(one["state"] == state for one in found["trials"]) for state in ("pruned", "failed"))
     lines = [
         f"{spent}, {ends[budget['ended_by']]}: {pruned} pruned, {failed} failed. Trial 0 is the recipe as it stands; "
-        "the others differ from it in these keys alone. Optuna's TPE chose them, from the trials before each.",
+        "the others differ from it in these keys alone. Behind what was to come first, Optuna's TPE chose them, from "
+        "the trials before each.",
         "Data, tokens, the untuned model's figures and the cheap rivals were read and measured once for all trials.",
     ]
     if found["held_out"] is not None:

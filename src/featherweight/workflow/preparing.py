@@ -196,8 +196,7 @@ def _of_rows(recipe: Recipe) -> tuple[str, ...]:
 
 
 def prepare(recipe: Recipe, console: Console, once: Once | None = None) -> Prepared:
-    """Read the data, load the model, tokenise; every choice that the recipe left open is made here, with its reason.
-    What runs before it have made ``once`` is not made again."""
+    """Read the data, tokenise (both ``once``), load the model; what the recipe left open is chosen, with its reason."""
     once, reasons = once or Once(), dict[str, str]()
     source = models.find(recipe.model.name, recipe.model.revision)
     start = Start.of(recipe, source)
@@ -213,9 +212,8 @@ def prepare(recipe: Recipe, console: Console, once: Once | None = None) -> Prepa
     recipe = settling.with_head(recipe, is_fresh, reasons)
     method, loaded = _tunable(recipe, task, source, reasons, console)
     section, cutting = _settled(recipe, given.data, task, loaded, reasons, method.virtual_tokens)
-    console.begin("tokenising")
     tokens = "tokens", source.fingerprint, recipe.model.model_dump_json(), cutting, *_of_rows(given)
-    encodings = once.made(tokens, partial(_encoded, task, rows, loaded.tokenizer, cutting))
+    encodings = once.made(tokens, partial(_encoded, task, rows, loaded.tokenizer, cutting, console))
     _show_row(task, encodings["train"], loaded.tokenizer, console)
     model, execution = _executed(loaded, task, recipe.training, console)
     facts = _facts(recipe, task, model, loaded.head, encodings["train"].flat, execution)
@@ -244,7 +242,8 @@ def prepare(recipe: Recipe, console: Console, once: Once | None = None) -> Prepa
     )
 
 
-def _encoded(task: Task, rows: reading.Rows, tokenizer: Any, cutting: Cutting) -> dict[str, Encoding]:
+def _encoded(task: Task, rows: reading.Rows, tokenizer: Any, cutting: Cutting, console: Console) -> dict[str, Encoding]:
+    console.begin("tokenising")
     return {name: task.encode(one, tokenizer, cutting) for name, one in rows.examples.items()}
 
 

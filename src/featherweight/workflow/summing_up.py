@@ -84,11 +84,12 @@ def _selection(sweep: Sweeping, run: RunDirectory, metrics: Mapping[str, Any]) -
 
 def _show(sweep: Sweeping, found: Sweep) -> None:
     root, kind = sweep.root.path, kind_of(found)
+    run = RunDirectory(root / found["winner"]["run"])
     sweep.console.show(
         tables.trials(found),
         *([tables.importance(found)] if found["importance"] else []),
         f"\n{found['headline']} {winner.flattery(found, kind)}",
         f"The winner (trial {found['winner']['trial']}): {found['winner']['headline']}",
         f"\nEverything is in {root}; the winner is a run like any other:",
-        tables.command(f"featherweight report {root / found['winner']['run']}"),
+        tables.command(tables.predict_command(run.path, run.read_metrics())),
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ from featherweight.answers import Answer, headline
 from featherweight.errors import ConfigError, DivergedError, Interrupted
 from featherweight.process.signals import Stop, stop_on_signals
 from featherweight.recipe import Recipe, SweepSection, TrainingSection, sweeping
-from featherweight.records.sweeps import Budget, Trial
+from featherweight.records.sweeps import Budget, Evaluated, Trial
 from featherweight.report import tables
 from featherweight.report.console import Console
 from featherweight.runs.directory import RunDirectory
@@ -271,7 +271,6 @@ class Sweeping:
         if defaults_too:
             parameters, first = defaults.search(resolved)
             self.asked = self.asked.model_copy(update={"parameters": parameters, "first": first})
-        recipe = self.recipe.model_copy(update={"sweep": self.asked})
         if self.root.recipe.is_file():
             before = recipes.load(self.root.recipe).sweep
             if before is None or (before.parameters, before.first) != (self.asked.parameters, self.asked.first):
@@ -279,7 +278,8 @@ class Sweeping:
                     f"{self.root.path}: holds a sweep over other parameters, as its {self.root.recipe.name} has them; "
                     "choose another --output-dir"
                 )
-        self.root.write_text(self.root.recipe, recipes.dump(recipe, {}, self.root.path))
+        tried = resolved.model_copy(update={"sweep": self.asked})
+        self.root.write_text(self.root.recipe, recipes.dump(tried, {}, self.root.path))
         if not self.trials[0]["settings"]:
             self.trials[0]["settings"] = self._settings_of(resolved)
         method = resolved.method.name
@@ -314,19 +314,15 @@ class Sweeping:
                 return settings
         return self.search.next(self.trials)
 
-    def _try(self, number: int, settings: Settings, recipe: Any, console: Console) -> None:
+    def _try(self, number: int, settings: Settings, recipe: Callable[[], Recipe], console: Console) -> None:
         """One trial, from where it was left where it has begun; its checkpoints stay while it is the best."""
         directory = self.folder(number)
         begun = {event["trial"] for event in self.root.read_history() if event["event"] == "begun"}
         if number not in {0, *begun}:
             self.root.append_history({"event": "begun", "trial": number, "settings": settings})
         until = time.perf_counter() + self._time_left() if number else float("inf")
-        search = self.search
-        judge = (
-            (lambda epochs, seen: False)
-            if search is None or not self.asked.prune
-            else partial(search.is_hopeless, self.trials)
-        )
+        judges = self.search if self.asked.prune else None
+        judge = _never if judges is None else partial(judges.is_hopeless, self.trials)
         watch = Watch(directory, self.compared_by, judge, until)
         sitting = replace(self.sitting, console=console, resume=directory.environment.is_file())
         trial = try_out(recipe, number, settings, watch, sitting, self.stop)
@@ -385,6 +381,10 @@ def best_of(trials: Sequence[Trial], less_is_better: bool) -> Trial:
     """The best of trials that are complete, the earlier of equals."""
     sign = 1 if less_is_better else -1
     return min(trials, key=lambda one: (sign * (one["value"] or 0.0), one["number"]))
+
+
+def _never(epochs: float, evaluations: Sequence[Evaluated]) -> bool:
+    return False
 
 
 def _at(values: Any, key: str) -> Any:
