@@ -13,7 +13,6 @@ from featherweight.evidence.exhibits import exhibits_of
 from featherweight.methods import Adapted
 from featherweight.process.signals import Stop, stop_on_signals
 from featherweight.recipe import Recipe
-from featherweight.records.answers import Evaluation
 from featherweight.records.outcome import TrainingCost
 from featherweight.records.runs import RunRecord
 from featherweight.records.training import TrainingResult
@@ -22,7 +21,7 @@ from featherweight.report.console import Console
 from featherweight.report.fitted import FittedTable
 from featherweight.runs.directory import RunDirectory
 from featherweight.storage.whole import held
-from featherweight.workflow import gate
+from featherweight.workflow import gate, together
 from featherweight.workflow.beginning import begin_at_probe
 from featherweight.workflow.beside import measure_beside
 from featherweight.workflow.collecting import token_cautions, truncation, with_interval
@@ -31,14 +30,12 @@ from featherweight.workflow.preparing import (
     Prepared,
     adapt,
     count_parameters,
-    measure,
-    prepare,
-    trainer_for,
 )
 from featherweight.workflow.publishing import Tuned, publish, write_artefact
 from featherweight.workflow.resuming import explained, find_checkpoint, record, taken
 from featherweight.workflow.rungs import measure_baselines, measure_model
 from featherweight.workflow.suspects import list_suspects, without_suspects
+from featherweight.workflow.training import cache_trunk, train
 from featherweight.workflow.writing import write_answers
 
 if TYPE_CHECKING:
@@ -71,25 +68,28 @@ def run(
     """
     console = console or Console.in_python(progress)
     directory = RunDirectory(output_dir or Path("runs") / recipe.name)
+    if together.join():
+        return together.follow(recipe, directory, continue_with)
     with (
         stop_on_signals(console.say) as stop,
         held(directory.path),
         taken(directory, bool(resume)),
         explained(directory, continue_with),
+        together.in_step(console),
     ):
         with stop.at_once("preparing"):
-            prepared = prepare(recipe, console)
+            prepared = together.prepared(recipe, console)
         directory.create(prepared.identity(), prepared.environment())
         if directory.is_complete:
             console.say(f"{directory.path}: complete already{directory.going_on()}")
-            return _finish(directory, console)
+            return together.end(prepared, _finish(directory, console))
         base = _measure_base(prepared, directory, console, stop)
         tuned = _tune(prepared, directory, base, resume, force, console, stop)
         evaluations = _measure(prepared, directory, tuned.model, "tuned", console, stop)
         with stop.at_once("publishing"):
             console.begin("publishing")
             publish(prepared, directory, base, tuned, evaluations)
-    return _finish(directory, console)
+        return together.end(prepared, _finish(directory, console))
 
 
 def load_run(path: str | Path) -> RunRecord:
@@ -172,9 +172,10 @@ def _tune(
             _try_publishing(prepared, directory, adapted.model, stop)
         if training.time_limit is not None:
             with stop.at_once("rehearsing a few steps"):
-                lay(prepared, directory, adapted.model, base, console)
+                lay(prepared, directory, base, console)
                 _record_choices(prepared, directory, adapted.chosen)
-        result = _train(prepared, directory, adapted.model, checkpoints, start, console, stop)
+        result, of_others = _train(prepared, directory, adapted.model, checkpoints, start, console, stop)
+    meter.processor_seconds += of_others
     return Tuned(adapted.model, result, {**meter.cost(), "energy": meter.energy()})
 
 
@@ -184,12 +185,8 @@ def _adapt(prepared: Prepared, directory: RunDirectory, console: Console, stop: 
     directory.note_batches(prepared.execution.describe_batches())
     _record_choices(prepared, directory, adapted.chosen)
     console.show(tables.parameters(*count_parameters(adapted.model)))
-    kind = prepared.recipe.training.trunk_cache
-    if kind != "off":
-        sequences = {name: one.flat for name, one in prepared.encodings.items()}
-        prepared.trunk = prepared.execution.cache_trunk(
-            adapted.model, sequences, prepared.base_identity, kind, console.observe, stop
-        )
+    if prepared.recipe.training.trunk_cache != "off":
+        prepared.trunk = cache_trunk(prepared, console, stop)
         console.say("frozen trunk: {frozen_blocks} blocks run once, without dropout".format(**prepared.trunk))
     return adapted
 
@@ -211,23 +208,23 @@ def _train(
     start: Checkpoint | None,
     console: Console,
     stop: Stop,
-) -> TrainingResult:
-    """Train from ``start``, or from the beginning, with each event in the run's history."""
+) -> tuple[TrainingResult, float]:
+    """Train from ``start``, or from the beginning, with each event in the run's history; and what processor seconds
+    that took other processes."""
     from featherweight.engine import TRANSIENT
+    from featherweight.engine.training.checkpoints import Shared
 
     def observe(event: dict[str, Any]) -> None:
         if event["event"] not in TRANSIENT:
             directory.append_history(event)
         console.observe(event)
 
-    def evaluate_now() -> Evaluation:
-        return measure(prepared, model, "evaluating", console, stop)
-
-    before = gate.fingerprints(model)
-    result = trainer_for(prepared, model, evaluate_now, checkpoints, observe, stop).fit(start)
+    before, fleet = gate.fingerprints(model), prepared.execution.fleet
+    fleet.announce("train")
+    result, of_others = train(prepared, Shared(fleet, checkpoints), start, observe, console, stop)
     gate.require_effect(model, before, prepared.head)
     console.say(_cost_of_saves(result.metrics))
-    return result
+    return result, of_others
 
 
 def _finish(directory: RunDirectory, console: Console) -> RunRecord:

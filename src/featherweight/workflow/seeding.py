@@ -8,6 +8,7 @@ from typing import Any
 
 from featherweight.answers import headline_of
 from featherweight.errors import ConfigError, Interrupted
+from featherweight.process import launch
 from featherweight.process.signals import stop_on_signals
 from featherweight.recipe import Recipe
 from featherweight.report import tables
@@ -44,6 +45,8 @@ def run_seeds(
     Raises:
         FeatherweightError: of the first run that fails; ConfigError also for the seeds and the folder.
     """
+    if not launch.place().is_alone:
+        raise ConfigError("--seeds: makes runs of one process each; start it without a launcher")
     console = console or Console(quiet=True)
     chosen = _chosen(seeds, recipe.training.seed)
     root = RunDirectory(output_dir or Path("runs") / f"{recipe.name}-seeds")
