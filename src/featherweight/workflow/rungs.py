@@ -118,6 +118,7 @@ def tokens_answered(
     from featherweight.engine import Watch
     from featherweight.engine.running.evaluate import answers
 
+    prepared.execution.fleet.announce("answer", rows=[vars(one) for one in rows])
     encoding, places = Encoding.asked(rows), np.arange(len(rows))
     watch = Watch(what, console.observe, stop)
     return answers(model, prepared.task, encoding, places, execution=prepared.execution, watch=watch)

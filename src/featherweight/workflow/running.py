@@ -13,6 +13,7 @@ from featherweight.evidence.exhibits import exhibits_of
 from featherweight.methods import Adapted
 from featherweight.process.signals import Stop, stop_on_signals
 from featherweight.recipe import Recipe
+from featherweight.records.answers import Evaluation
 from featherweight.records.outcome import TrainingCost
 from featherweight.records.runs import RunRecord
 from featherweight.records.training import TrainingResult
@@ -59,12 +60,10 @@ def run(
         output_dir: the run's folder; ``runs/<recipe's name>`` if None.
         resume: True continues from the newest checkpoint that is whole; a path names one checkpoint.
         force: begin even where the disk seems too small.
-        console: where tables and progress go; bars by tqdm alone if None.
+        console: where tables and progress go; bars by tqdm alone if None, and nothing without ``progress``.
         continue_with: the command that a stopped run tells the user to give.
-        progress: False for no bars, where there is no console.
 
-    Raises:
-        FeatherweightError: one of its kinds, each with its exit code.
+    Raises FeatherweightError, one of its kinds, each with its exit code.
     """
     console = console or Console.in_python(progress)
     directory = RunDirectory(output_dir or Path("runs") / recipe.name)
@@ -77,19 +76,18 @@ def run(
         explained(directory, continue_with),
         together.in_step(console),
     ):
-        with stop.at_once("preparing"):
-            prepared = together.prepared(recipe, console)
+        prepared = together.prepared(recipe, console, stop)
         directory.create(prepared.identity(), prepared.environment())
         if directory.is_complete:
             console.say(f"{directory.path}: complete already{directory.going_on()}")
-            return together.end(prepared, _finish(directory, console))
-        base = _measure_base(prepared, directory, console, stop)
-        tuned = _tune(prepared, directory, base, resume, force, console, stop)
-        evaluations = _measure(prepared, directory, tuned.model, "tuned", console, stop)
-        with stop.at_once("publishing"):
-            console.begin("publishing")
-            publish(prepared, directory, base, tuned, evaluations)
-        return together.end(prepared, _finish(directory, console))
+        else:
+            base = _measure_base(prepared, directory, console, stop)
+            tuned = _tune(prepared, directory, base, resume, force, console, stop)
+            evaluations = _measure(prepared, directory, tuned.model, "tuned", console, stop)
+            with stop.at_once("publishing"):
+                console.begin("publishing")
+                publish(prepared, directory, base, tuned, evaluations)
+    return together.end(prepared, _finish(directory, console))
 
 
 def load_run(path: str | Path) -> RunRecord:

@@ -45,8 +45,6 @@ def run_seeds(
     Raises:
         FeatherweightError: of the first run that fails; ConfigError also for the seeds and the folder.
     """
-    if not launch.place().is_alone:
-        raise ConfigError("--seeds: makes runs of one process each; start it without a launcher")
     console = console or Console(quiet=True)
     chosen = _chosen(seeds, recipe.training.seed)
     root = RunDirectory(output_dir or Path("runs") / f"{recipe.name}-seeds")
@@ -72,6 +70,8 @@ def _with_seed(recipe: Recipe, seed: int) -> Recipe:
 
 
 def _chosen(seeds: int | Sequence[int], first: int) -> list[int]:
+    if not launch.place().is_alone:
+        raise ConfigError("--seeds: makes runs of one process each; start it without a launcher")
     chosen = list(range(first, first + seeds)) if isinstance(seeds, int) else list(seeds)
     if len(chosen) < 2:
         raise ConfigError("--seeds: give how many, 2 or more, or a list of them such as 1,2,3")

@@ -13,14 +13,16 @@ from featherweight.errors import DivergedError
 from featherweight.process import launch
 from featherweight.process.signals import Stop, stop_on_signals
 from featherweight.recipe import Recipe
+from featherweight.records.questions import Tokens
 from featherweight.records.runs import RunRecord
 from featherweight.report.console import Console
 from featherweight.runs.directory import RunDirectory, package_versions
 from featherweight.workflow import alike
 from featherweight.workflow.preparing import Prepared, adapt, measure, prepare
 from featherweight.workflow.resuming import explained
-from featherweight.workflow.rungs import frozen_features
+from featherweight.workflow.rungs import frozen_features, tokens_answered
 from featherweight.workflow.training import cache_trunk, rehearse, train
+from featherweight.workflow.writing import write_behind
 
 
 def join() -> bool:
@@ -52,16 +54,17 @@ def in_step(console: Console) -> Iterator[None]:
         yield
 
 
-def prepared(recipe: Recipe, console: Console) -> Prepared:
+def prepared(recipe: Recipe, console: Console, stop: Stop) -> Prepared:
     """What a run needs, made ready in every process.
 
     Raises:
         ConfigError: they have not the same rows, settings, versions or model.
     """
-    found = prepare(recipe, console)
-    tokens = {f"tokens of {name}": one.key for name, one in found.encodings.items()}
-    alike.require_same_facts({**package_versions(), **tokens, **found.identity()}, found.execution.fleet)
-    alike.require_same_answers(found.model, found.execution)
+    with stop.at_once("preparing"):
+        found = prepare(recipe, console)
+        tokens = {f"tokens of {name}": one.key for name, one in found.encodings.items()}
+        alike.require_same_facts({**package_versions(), **tokens, **found.identity()}, found.execution.fleet)
+        alike.require_same_answers(found.model, found.execution)
     return found
 
 
@@ -80,17 +83,28 @@ def follow(recipe: Recipe, directory: RunDirectory, continue_with: str | None) -
     """
     console = Console(quiet=True)
     with stop_on_signals(console.say) as stop, explained(directory, continue_with), in_step(console):
-        with stop.at_once("preparing"):
-            found = prepared(recipe, console)
+        found = prepared(recipe, console, stop)
         while (order := found.execution.fleet.share(None))["work"] != "end":
             with suppress(DivergedError):  # every process has it, and rank 0 says what becomes of it
                 _WORK[order.pop("work")](found, console, stop, **order)
     return RunRecord(str(directory.path), order["metrics"])
 
 
+def _model(found: Prepared) -> Any:
+    """As it is by now."""
+    return found.model if found.adapted is None else found.adapted.model
+
+
 def _measure(found: Prepared, console: Console, stop: Stop, split: str) -> None:
-    model = found.model if found.adapted is None else found.adapted.model
-    measure(found, model, "measuring", console, stop, split)
+    measure(found, _model(found), "measuring", console, stop, split)
+
+
+def _answer(found: Prepared, console: Console, stop: Stop, rows: list[dict[str, Any]]) -> None:
+    tokens_answered(found, _model(found), [Tokens(**row) for row in rows], "answering", console, stop)
+
+
+def _write(found: Prepared, console: Console, stop: Stop, prompts: list[list[int]]) -> None:
+    write_behind(found, _model(found), prompts, "writing", console, stop)
 
 
 def _features(found: Prepared, console: Console, stop: Stop, modules: list[str], split: str, rows: list[int]) -> None:
@@ -105,6 +119,8 @@ def _train(found: Prepared, console: Console, stop: Stop) -> None:
 
 _WORK: dict[str, Callable[..., Any]] = {
     "measure": _measure,
+    "answer": _answer,
+    "write": _write,
     "features": _features,
     "adapt": lambda found, console, stop: adapt(found, console),
     "trunk": cache_trunk,
