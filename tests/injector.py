@@ -13,6 +13,7 @@ import os
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -112,6 +113,28 @@ class Injector:
         self._server.wait(30)
         assert self._server.stdout is not None
         self._server.stdout.close()
+
+
+def striking(target: str, call: int, *numbers: int) -> str:
+    """Python that sends the process signals at the start of the ``call``-th call of ``module:function``."""
+    kills = "; ".join(f"os.kill(os.getpid(), {int(number)})" for number in numbers)
+    return wrapping(target, f"calls.append(0)\nif len(calls) == {call}:\n    {kills}")
+
+
+def wrapping(target: str, before: str) -> str:
+    """Python that runs ``before`` at every call of ``module:function``, where it sees ``calls`` and ``arguments``."""
+    module, _, path = target.partition(":")
+    owner, _, name = f"importlib.import_module({module!r}).{path}".rpartition(".")
+    return (
+        "import importlib, os\n"
+        "def wrap(owner, name):\n"
+        "    original, calls = getattr(owner, name), []\n"
+        "    def wrapped(*arguments, **options):\n"
+        f"{textwrap.indent(before, ' ' * 8)}\n"
+        "        return original(*arguments, **options)\n"
+        "    setattr(owner, name, wrapped)\n"
+        f"wrap({owner}, {name!r})\n"
+    )
 
 
 def import_everything() -> None:

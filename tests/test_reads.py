@@ -18,11 +18,12 @@ from test_trainer_equivalence import largest_difference, train_ours, trained
 
 from featherweight.answers.label import Label
 from featherweight.engine.running import choosing
-from featherweight.engine.running.evaluate import Kept, _broken
+from featherweight.engine.running.evaluate import _broken
 from featherweight.engine.running.execution import Execution
 from featherweight.engine.running.many_adapters import AdapterWeights, MultiLora, Update
 from featherweight.engine.running.packed import Packed
 from featherweight.engine.running.padded import Padded
+from featherweight.engine.running.passes import Kept
 from featherweight.errors import ModelError
 from featherweight.records.outputs import Outputs
 from featherweight.records.rows import Column, Encoding, Ragged

@@ -12,7 +12,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from typing import Any
 import injector
 import pytest
 import tiny
+from injector import striking, wrapping
 from torture import CASES, Torture, outcome
 
 from featherweight.engine.fast.products import PRODUCTS, works
@@ -39,28 +39,6 @@ def torture(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Torture]:
     yield made
     made.close()
     os.environ["FEATHERWEIGHT_CACHE"] = cache
-
-
-def striking(target: str, call: int, *numbers: int) -> str:
-    """Python that sends the process signals at the start of the ``call``-th call of ``module:function``."""
-    kills = "; ".join(f"os.kill(os.getpid(), {int(number)})" for number in numbers)
-    return wrapping(target, f"calls.append(0)\nif len(calls) == {call}:\n    {kills}")
-
-
-def wrapping(target: str, before: str) -> str:
-    """Python that runs ``before`` at every call of ``module:function``, where it sees ``calls`` and ``arguments``."""
-    module, _, path = target.partition(":")
-    owner, _, name = f"importlib.import_module({module!r}).{path}".rpartition(".")
-    return (
-        "import importlib, os\n"
-        "def wrap(owner, name):\n"
-        "    original, calls = getattr(owner, name), []\n"
-        "    def wrapped(*arguments, **options):\n"
-        f"{textwrap.indent(before, ' ' * 8)}\n"
-        "        return original(*arguments, **options)\n"
-        "    setattr(owner, name, wrapped)\n"
-        f"wrap({owner}, {name!r})\n"
-    )
 
 
 STEP = "featherweight.engine.training.train:Trainer._train_step"

@@ -9,8 +9,8 @@ from importlib import import_module
 from typing import Any, NoReturn
 
 from featherweight import __version__
-from featherweight.errors import UNFORESEEN, FeatherweightError, ResourceError
-from featherweight.process import waiting
+from featherweight.errors import UNFORESEEN, ConfigError, FeatherweightError, ResourceError
+from featherweight.process import launch, waiting
 from featherweight.storage.names import printable
 
 # One module each in this package, in the order in which --help lists them.
@@ -56,13 +56,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = build_parser().parse_args(given)
     arguments.given = given
     try:
+        if not (launch.place().is_alone or arguments.in_fleet):
+            raise ConfigError(f"{given[0]}: is one process's work; start it without a launcher")
         arguments.command(arguments)
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output went away; there is nobody to tell
     except (Exception, KeyboardInterrupt) as error:
         if arguments.debug:
             raise
-        lines, code = _explained(error)
+        code, lines = _last_words(*_explained(error))
         for line in lines:
             print(f"featherweight: {printable(line)}", file=sys.stderr)
         return code
@@ -84,6 +86,18 @@ def _explained(error: BaseException) -> tuple[list[str], int]:
     first = next(iter(str(error).strip().splitlines()), "")[:_LONGEST_MESSAGE]
     what = f"{type(error).__name__}: {first}" if first else type(error).__name__
     return [f"an error that nobody foresaw: {what}; --debug shows where it comes from; please report it"], UNFORESEEN
+
+
+def _last_words(lines: list[str], code: int) -> tuple[int, list[str]]:
+    """The same, of one process among several: one says it, and all end with its code."""
+    if launch.place().is_alone:
+        return code, lines
+    if "featherweight.engine.fleet" in sys.modules:
+        from featherweight.engine import fleet
+
+        if (processes := fleet.joined()) is not None:
+            return processes.last_words(code, lines)
+    return code, lines if launch.place().local_rank == 0 else []  # all fail alike before they have met
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

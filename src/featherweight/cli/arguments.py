@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from featherweight.errors import ConfigError
+from featherweight.process import launch
 
 if TYPE_CHECKING:
     from featherweight.recipe import Recipe
@@ -23,7 +24,7 @@ def command(commands: Any, name: str, run: Callable[[Arguments], None], help: st
     parser.add_argument("--json", action="store_true", help="print the result as JSON, alone on standard output")
     parser.add_argument("--quiet", action="store_true", help="no progress and no tables")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    parser.set_defaults(command=run)
+    parser.set_defaults(command=run, in_fleet=False)
     return parser
 
 
@@ -111,7 +112,8 @@ def add_recipe(parser: Any) -> None:
 def console_for(arguments: Arguments) -> Any:
     from featherweight.report.console import Console
 
-    return Console(quiet=arguments.quiet, as_json=arguments.json)
+    follows = launch.place().rank > 0  # and says nothing
+    return Console(quiet=arguments.quiet or follows, as_json=arguments.json and not follows)
 
 
 def recipe_of(arguments: Arguments, more: Mapping[str, Mapping[str, Any]] | None = None) -> Recipe:

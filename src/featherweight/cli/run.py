@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from featherweight.cli.arguments import Arguments, add_recipe, command, console_for, quiet_libraries, recipe_of
 from featherweight.errors import ConfigError
+from featherweight.process import launch
 
 
 def add(commands: Any) -> None:
@@ -32,12 +34,23 @@ def add(commands: Any) -> None:
         help="a run for each of so many seeds, counted on from the recipe's, or of a list such as 1,2,3, and what they "
         "show together (default folder: runs/<recipe's name>-seeds)",
     )
+    parser.set_defaults(in_fleet=True)
+    parser.add_argument(
+        "--num-processes",
+        type=int,
+        metavar="N",
+        help="share the run between so many processes of this machine; torchrun and accelerate launch do it, too",
+    )
     parser.add_argument("--force", action="store_true", help="begin even where the disk seems too small")
 
 
 def _run(arguments: Arguments) -> None:
     from featherweight.process.signals import stop_on_signals
 
+    if _is_for_several(arguments):
+        from featherweight.process.starting import start
+
+        sys.exit(start(arguments.given, arguments.num_processes))
     seeds = _seeds_of(arguments)
     console = console_for(arguments)
     # Before anything large is imported, which takes seconds: a signal during that is heard, too.
@@ -48,7 +61,7 @@ def _run(arguments: Arguments) -> None:
         from featherweight.workflow.resuming import command_line
 
         common = {
-            "resume": arguments.resume,
+            "resume": arguments.resume or launch.place().restarts > 0,
             "force": arguments.force,
             "console": console,
             "continue_with": command_line(arguments.given, arguments.resume),
@@ -62,6 +75,18 @@ def _run(arguments: Arguments) -> None:
         finally:
             console.close()
     console.result(found)
+
+
+def _is_for_several(arguments: Arguments) -> bool:
+    """Whether this process is to start those that run."""
+    asked, here = arguments.num_processes, launch.place()
+    if asked is None or (asked == here.size and not here.is_alone):
+        return False
+    if asked < 2 or not here.is_alone:
+        raise ConfigError(
+            f"--num-processes {asked}: {'give 2 or more' if asked < 2 else f'a launcher started {here.size}'}"
+        )
+    return True
 
 
 def _seeds_of(arguments: Arguments) -> int | list[int] | None:

@@ -39,6 +39,9 @@ class Watch:
         self.observer({"event": "evaluating", "what": self.what, "rows": done, "total": total})
 
 
+NOBODY = Watch("answering", lambda event: None)
+
+
 @dataclass(frozen=True)
 class Lowered:
     """A task as training has it: with what a recipe makes of its loss.

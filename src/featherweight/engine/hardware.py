@@ -22,7 +22,7 @@ def accelerator_for(settings: TrainingSection) -> Any:
     """Accelerate's view of the machine under the recipe's precision, which on a processor is the engine's own matter.
 
     Raises:
-        ConfigError: the machine lacks the precision, or the run was started as several processes.
+        ConfigError: the machine lacks the precision.
     """
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
@@ -35,10 +35,7 @@ def accelerator_for(settings: TrainingSection) -> Any:
     if settings.bf16 and not (torch.cuda.is_bf16_supported() if cuda else has_bf16()):
         raise ConfigError("training.bf16: this machine has no bf16 instructions, so it would be far slower; unset it")
     AcceleratorState._reset_state()  # one for the process: a run before this one may have had another precision
-    accelerator = Accelerator(mixed_precision=precision_of(settings).replace("fp32", "no") if cuda else "no")
-    if accelerator.num_processes > 1:
-        raise ConfigError("several processes (torchrun, accelerate launch) are not supported yet; start one")
-    return accelerator
+    return Accelerator(mixed_precision=precision_of(settings).replace("fp32", "no") if cuda else "no")
 
 
 def precision_of(settings: TrainingSection) -> str:

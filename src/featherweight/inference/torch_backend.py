@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from featherweight.engine.running.evaluate import Kept
 from featherweight.engine.running.generate import Sampling, Spoken, room, spelt, write
+from featherweight.engine.running.passes import Kept
 from featherweight.export.merged import merge, unmergeable
 from featherweight.inference.backends import answers_of
 from featherweight.inference.loading import LoadedModel, execution_of, load

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 from featherweight.errors import Interrupted
+from featherweight.process import launch
+
+_ECHO = 10.0  # seconds in which a launcher may hand on a signal that its processes have got themselves, or end them all
 
 
 class _AtOnce(BaseException):
@@ -25,6 +29,8 @@ class Stop:
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
         self._asked = False
+        self._asked_at = 0.0
+        self._echo = 0.0 if launch.place().is_alone else _ECHO
         self._immediate = False
 
     def __call__(self) -> bool:
@@ -50,10 +56,14 @@ class Stop:
 
     def handle(self, number: int, frame: FrameType | None) -> None:
         """What a signal does: the first is the wish, the second stops at once, as KeyboardInterrupt."""
+        now = time.monotonic()
         if self._asked:
-            raise KeyboardInterrupt
-        self._asked = True
-        self._say(f"{signal.Signals(number).name}: stopping at the next safe point; once more stops at once")
+            if now - self._asked_at >= self._echo:
+                raise KeyboardInterrupt
+            return
+        self._asked, self._asked_at = True, now
+        more = f" in {self._echo:.0f} s" if self._echo else ""
+        self._say(f"{signal.Signals(number).name}: stopping at the next safe point; once more{more} stops at once")
         if self._immediate:
             raise _AtOnce
 

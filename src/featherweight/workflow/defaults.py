@@ -39,6 +39,7 @@ class Facts:
         head_input: mean L1 norm of what the head reads; None where that is not known.
         best: the metric that chooses the checkpoint for the kind of answer.
         fewest_steps: that the kind of answer takes to be learned.
+        processes: that share a batch, each with as many rows as the recipe says.
     """
 
     rows: int
@@ -46,6 +47,7 @@ class Facts:
     head_input: float | None
     best: str = "eval_loss"
     fewest_steps: int = 300
+    processes: int = 1
 
 
 def choose_head(recipe: Recipe, is_fresh: bool) -> tuple[Recipe, dict[str, str]]:
@@ -115,7 +117,7 @@ def _head(facts: Facts) -> Choices:
 
 def _length(training: TrainingSection, facts: Facts) -> Choices:
     """Two passes over train, more where few rows make few steps, one where many make many."""
-    batches = -(-facts.rows // training.per_device_train_batch_size)
+    batches = -(-facts.rows // (training.per_device_train_batch_size * facts.processes))
     steps = -(-batches // training.gradient_accumulation_steps)
     epochs, reason = EPOCHS, f"{EPOCHS} passes are {EPOCHS * steps:,} steps"
     if EPOCHS * steps < facts.fewest_steps:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from featherweight.errors import ConfigError
 from featherweight.recipe import seconds_of
-from featherweight.records.answers import Evaluation
 from featherweight.report.console import Console
 from featherweight.runs.directory import RunDirectory
-from featherweight.workflow.preparing import SELECTION_SPLIT, Prepared, trainer_for
+from featherweight.workflow.preparing import SELECTION_SPLIT, Prepared
+from featherweight.workflow.training import rehearse
 
 if TYPE_CHECKING:
     from featherweight.engine.training.forecast import Forecast
@@ -20,21 +20,20 @@ EVENT = "laid"
 _RESERVE = 0.04  # of the time: what single steps waver by, and checkpoints
 
 
-def lay(prepared: Prepared, directory: RunDirectory, model: Any, base: Mapping[str, Any], console: Console) -> None:
+def lay(prepared: Prepared, directory: RunDirectory, base: Mapping[str, Any], console: Console) -> None:
     """Settle how many steps the time is enough for.
 
     A few steps are made to see what they take, and the model is put back as it was. A resumed run takes the number that
     it began with, whatever the machine does now, so that it ends with the same bytes.
 
     Args:
-        model: adapted, as training begins with it.
         base: the history's event of the base model, whose evaluation was timed.
 
     Raises:
         ConfigError: not one step ends by then.
     """
     events = [event for event in directory.read_history() if event["event"] == EVENT]
-    event = events[0] if events else _laid(prepared, directory, model, base)
+    event = events[0] if events else _laid(prepared, base)
     if not events:
         directory.append_history(event)
     prepared.laid_steps = event["steps"]
@@ -66,20 +65,11 @@ def steps_within(limit: str, found: Forecast, evaluation: float, evaluations: Ca
     return steps
 
 
-def _laid(prepared: Prepared, directory: RunDirectory, model: Any, base: Mapping[str, Any]) -> dict[str, Any]:
-    from featherweight.engine.training.checkpoints import Checkpoints
-    from featherweight.engine.training.forecast import forecast
-
+def _laid(prepared: Prepared, base: Mapping[str, Any]) -> dict[str, Any]:
     limit = str(prepared.recipe.training.time_limit)
-    nowhere = Checkpoints(directory.checkpoints, 1)
-    trainer = trainer_for(prepared, model, _never, nowhere, lambda event: None, lambda: False)
-    found = forecast(trainer)
+    trainer, found = rehearse(prepared)
     evaluation: float = base["metrics"][SELECTION_SPLIT]["eval_runtime"]
     steps = steps_within(limit, found, evaluation, trainer.evaluations_within)
     measured = f"a step takes {found.step_seconds:.3g} s here, an evaluation {evaluation:.3g} s"
     reason = f"{limit} are enough for {steps:,} of {found.steps:,} steps: {measured}"
     return {"event": EVENT, "steps": steps, "reason": reason}
-
-
-def _never() -> Evaluation:
-    raise AssertionError("a rehearsal evaluates nothing")

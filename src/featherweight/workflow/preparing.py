@@ -35,7 +35,7 @@ from featherweight.tasks import Task, heads
 from featherweight.tasks.losses import Objective
 from featherweight.tasks.reading import lengths
 from featherweight.tasks.reading.continuing import as_seen
-from featherweight.workflow import best_metric, defaults, reading, settling
+from featherweight.workflow import alike, best_metric, defaults, reading, settling
 from featherweight.workflow.once import Once
 from featherweight.workflow.own_rates import own_rates
 from featherweight.workflow.sampling import TrainSample
@@ -44,7 +44,7 @@ from featherweight.workflow.starting import Start
 if TYPE_CHECKING:
     from featherweight.engine import Lowered
     from featherweight.engine.running.execution import Execution
-    from featherweight.engine.training.checkpoints import Checkpoints
+    from featherweight.engine.training.checkpoints import Kept
     from featherweight.engine.training.train import Trainer
 
 _ROWS_LOOKED_AT = 32
@@ -66,6 +66,7 @@ _OF_EVALUATIONS = tuple(
     f"training.{key}" for key in ("seed", "bf16", "fp16", "per_device_eval_batch_size", "metric_for_best_model")
 )
 SELECTION_SPLIT = "validation"  # measured while training; it chooses the best checkpoint
+WITH_SUSPECTS = "train with its suspects"  # the rows of train before those were left out
 
 
 def evaluated_split(splits: Container[str]) -> str:
@@ -122,6 +123,13 @@ class Prepared:
         """The splits that models are measured on, the evaluated one last."""
         return list(dict.fromkeys([SELECTION_SPLIT, self.evaluated_split]))
 
+    def encoding_of(self, split: str) -> Encoding:
+        """A split, or :data:`WITH_SUSPECTS`, as the engine sees it."""
+        if split != WITH_SUSPECTS:
+            return self.encodings[split]
+        assert self.suspects is not None
+        return self.task.encode(self.suspects.train, self.tokenizer, self.cutting)
+
     def identity(self) -> dict[str, Any]:
         """Flat facts that decide the outcome. File names are not among them, their content is."""
         values = self.recipe.model_dump(exclude=_NAMES)
@@ -144,6 +152,8 @@ class Prepared:
         flat |= {f"model.{key}": value for key, value in self.recipe.model.holding.items()}
         if self.start is not None:
             flat["model.adapter"] = self.start.fingerprint
+        if self.execution.fleet.size > 1:  # whose steps are of as many times as many rows
+            flat["processes"] = self.execution.fleet.size
         return flat | {"task": self.recipe.task, "checkpoint_contract": CONTRACT}
 
     @property
@@ -165,6 +175,7 @@ class Prepared:
                 [*RECORDED_PACKAGES, *([QUANTISES] if self.recipe.model.quantization else [])]
             ),
             "hardware": hardware.describe(),
+            "processes": self.execution.fleet.size,
             "execution": self.execution.describe(),
             "precision": self.execution.precision,
             **({"base_weights": self.recipe.model.holding} if self.recipe.model.holding else {}),
@@ -330,14 +341,14 @@ def _show_row(task: Task, train: Encoding, tokenizer: Any, console: Console) -> 
 def _executed(loaded: _Loaded, task: Task, training: TrainingSection, console: Console) -> tuple[Any, Execution]:
     """The model where it runs, and how it is run, which is proven in fp32: under 16 bits packed and padded logits
     differ by rounding, and prove nothing."""
-    from featherweight.engine import hardware
+    from featherweight.engine import fleet, hardware
     from featherweight.engine.running.execution import Execution
 
     tokenizer, accelerator = loaded.tokenizer, loaded.accelerator
     model = loaded.model.to(accelerator.device)
     execution = Execution(
         model, tokenizer.pad_token_id, training.seed, Frame.of(tokenizer), task.reads_tokens,
-        hardware.precision_of(training),
+        hardware.precision_of(training), fleet.join(),
     )  # fmt: skip
     prepared = accelerator.prepare_model(model, evaluation_mode=True)
     if task.scores_tokens:
@@ -366,7 +377,8 @@ def _facts(
         size = head_input_size(model, head, train, rows, execution=execution)
     width = getattr(model.config.get_text_config(), "hidden_size", None) or _USUAL_WIDTH
     kind = task.answer
-    return defaults.Facts(len(train), width, size, _best(kind, recipe.training), kind.fewest_steps)
+    best, processes = _best(kind, recipe.training), execution.fleet.size
+    return defaults.Facts(len(train), width, size, best, kind.fewest_steps, processes)
 
 
 def _best(kind: Answer, training: TrainingSection) -> str:
@@ -385,6 +397,7 @@ def adapt(prepared: Prepared, console: Console) -> Adapted:
     seed = prepared.recipe.training.seed
     transformers.set_seed(seed)  # what was measured before has no say in what is drawn now
     if prepared.adapted is None:
+        prepared.execution.fleet.announce("adapt")
         if prepared.start is None:
             sample = TrainSample(prepared.encodings["train"].flat, lowered(prepared), prepared.execution)
             fit = Fit(prepared.task.peft_task_type, prepared.head, sample)
@@ -398,6 +411,7 @@ def adapt(prepared: Prepared, console: Console) -> Adapted:
             _say_how(prepared.execution.describe(), console)
         if prepared.recipe.training.gradient_checkpointing:
             prepared.execution.recompute(adapted.model)
+        alike.share_trained(adapted.model, prepared.execution)
         prepared.adapted = adapted
     return prepared.adapted
 
@@ -424,7 +438,7 @@ def trainer_for(
     prepared: Prepared,
     model: Any,
     evaluate_now: Callable[[], Evaluation],
-    checkpoints: Checkpoints,
+    checkpoints: Kept,
     observer: Callable[[dict[str, Any]], None],
     stop: Callable[[], bool],
 ) -> Trainer:

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from featherweight.errors import Interrupted, OutOfMemory
+from featherweight.errors import ConfigError, Interrupted, OutOfMemory
+from featherweight.process import launch
 from featherweight.records.outcome import Gate, Reliability, Resume, TrainingCost
 from featherweight.report.console import Console
 from featherweight.runs.directory import RunDirectory
@@ -21,7 +22,12 @@ def command_line(arguments: list[str], resume: bool | str) -> str:
     """The command that continues a run, from the one that began it."""
     named = {"--resume", f"--resume={resume}"}
     kept = [one for one in arguments if one not in named and not (isinstance(resume, str) and one == resume)]
-    return shlex.join(["featherweight", *kept, "--resume"])
+    here = launch.place()
+    if here.local_size < here.size:
+        return f"the launcher's command on every machine, which ends: {shlex.join([*kept, '--resume'])}"
+    by_itself = here.is_alone or any(one.startswith("--num-processes") for one in kept)
+    started = [] if by_itself else ["torchrun", f"--nproc-per-node={here.size}", "-m"]
+    return shlex.join([*started, "featherweight", *kept, "--resume"])
 
 
 @contextmanager
@@ -80,10 +86,13 @@ def taken(directory: RunDirectory, resume: bool, keep_failed: Callable[[], bool]
     """Within this context the folder is the run's, which goes on with the products that it began with.
 
     Raises:
-        ConfigError: what is there is no run, or one that is not to be taken up.
+        ConfigError: what is there is no run, or one that is not to be taken up, or not by so many processes.
     """
-    with directory.taken(resume, keep_failed), multiplying_as(directory):
-        yield
+    with directory.taken(resume, keep_failed):
+        if directory.environment.is_file():
+            _require_as_many(directory)
+        with multiplying_as(directory):
+            yield
 
 
 @contextmanager
@@ -99,6 +108,16 @@ def multiplying_as(directory: RunDirectory) -> Iterator[None]:
     same = all(here[key] == began.get("hardware", {}).get(key) for key in ("processor", "device"))
     with keeping_to(began.get("execution", {}) if same else {}):
         yield
+
+
+def _require_as_many(directory: RunDirectory) -> None:
+    """Raises ConfigError where a run is taken up by another number of processes than it began with."""
+    began, now = directory.read_environment().get("processes", 1), launch.place().size
+    if began != now:
+        raise ConfigError(
+            f"{directory.path}: was begun by {began} process{'es' if began > 1 else ''}, and a step is of as many rows "
+            f"in each; start {began} again (now {now})"
+        )
 
 
 _NO_SAY = ("platform", "memory_bytes", "threads")  # no bit depends on these; hardware.torch_threads has the last

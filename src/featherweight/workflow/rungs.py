@@ -88,6 +88,7 @@ def measure_model(
     """Run the model over every measured split and keep its answers as those of ``name``."""
     found = {}
     for split in prepared.measured_splits:
+        prepared.execution.fleet.announce("measure", split=split)
         found[split] = measure(prepared, model, f"evaluating the {name} model", console, stop, split)
         _keep(prepared, directory, name, split, found[split].answers)
     return found
@@ -117,6 +118,7 @@ def tokens_answered(
     from featherweight.engine import Watch
     from featherweight.engine.running.evaluate import answers
 
+    prepared.execution.fleet.announce("answer", rows=[vars(one) for one in rows])
     encoding, places = Encoding.asked(rows), np.arange(len(rows))
     watch = Watch(what, console.observe, stop)
     return answers(model, prepared.task, encoding, places, execution=prepared.execution, watch=watch)
@@ -125,18 +127,19 @@ def tokens_answered(
 def frozen_features(
     prepared: Prepared, modules: Sequence[str], split: str, rows: NDArray[np.int64], console: Console, stop: Stop
 ) -> Column:
-    """What these modules of the untuned model's head read of some rows of a split; those of train are kept, as the head
-    may begin on what the ladder's probe was fitted on."""
+    """What these modules of the untuned model's head read of some rows of a split, or of train with its suspects; those
+    of train are kept, as the head may begin on what the ladder's probe was fitted on."""
     from featherweight.engine import Watch
     from featherweight.engine.running.features import features
 
     asked = (tuple(modules), rows.tobytes())
     if split == "train" and prepared.kept_features is not None and prepared.kept_features[0] == asked:
         return prepared.kept_features[1]
+    prepared.execution.fleet.announce("features", modules=[*modules], split=split, rows=rows.tolist())
     found = features(
         prepared.model,
         modules,
-        prepared.encodings[split],
+        prepared.encoding_of(split),
         rows,
         execution=prepared.execution,
         watch=Watch(f"reading the frozen features of {split}", console.observe, stop),

@@ -24,7 +24,7 @@ from featherweight.report.console import Console
 from featherweight.report.fitted import FittedTable
 from featherweight.runs.directory import RunDirectory
 from featherweight.storage.whole import held
-from featherweight.workflow import gate
+from featherweight.workflow import gate, together
 from featherweight.workflow.beginning import begin_at_probe
 from featherweight.workflow.beside import measure_beside
 from featherweight.workflow.collecting import token_cautions, truncation, with_interval
@@ -34,14 +34,12 @@ from featherweight.workflow.preparing import (
     Prepared,
     adapt,
     count_parameters,
-    measure,
-    prepare,
-    trainer_for,
 )
 from featherweight.workflow.publishing import Tuned, publish, write_artefact
 from featherweight.workflow.resuming import explained, find_checkpoint, record, taken
 from featherweight.workflow.rungs import measure_baselines, measure_model
 from featherweight.workflow.suspects import list_suspects, without_suspects
+from featherweight.workflow.training import cache_trunk, train
 from featherweight.workflow.writing import write_answers
 
 if TYPE_CHECKING:
@@ -90,15 +88,16 @@ def run(
         output_dir: the run's folder; ``runs/<recipe's name>`` if None.
         resume: True continues from the newest checkpoint that is whole; a path names one checkpoint.
         force: begin even where the disk seems too small.
-        console: where tables and progress go; bars by tqdm alone if None.
+        console: where tables and progress go; bars by tqdm alone if None, and nothing without ``progress``.
         continue_with: the command that a stopped run tells the user to give.
-        progress: False for no bars, where there is no console.
 
-    Raises:
-        FeatherweightError: one of its kinds, each with its exit code.
+    Raises FeatherweightError, one of its kinds, each with its exit code.
     """
+    directory = RunDirectory(output_dir or Path("runs") / recipe.name)
+    if together.join():
+        return together.follow(recipe, directory, continue_with)
     sitting = Sitting(console or Console.in_python(progress), resume, force, continue_with)
-    return carry_out(recipe, RunDirectory(output_dir or Path("runs") / recipe.name), sitting)
+    return carry_out(recipe, directory, sitting)
 
 
 def carry_out(recipe: Recipe, directory: RunDirectory, sitting: Sitting) -> RunRecord:
@@ -107,17 +106,17 @@ def carry_out(recipe: Recipe, directory: RunDirectory, sitting: Sitting) -> RunR
     with _begun(recipe, directory, sitting) as (prepared, stop):
         if directory.is_complete:
             console.say(f"{directory.path}: complete already{directory.going_on()}")
-            return _finish(directory, console)
-        base = _measure_base(prepared, directory, console, stop)
-        tuned = _tune(prepared, directory, base, sitting, stop)
-        evaluations = _measure(prepared, directory, tuned.model, "tuned", console, stop)
-        with stop.at_once("publishing"):
-            console.begin("publishing")
-            publish(prepared, directory, base, tuned, evaluations)
-    return _finish(directory, console)
+        else:
+            base = _measure_base(prepared, directory, console, stop)
+            tuned = _tune(prepared, directory, base, sitting, stop)
+            evaluations = _measure(prepared, directory, tuned.model, "tuned", console, stop)
+            with stop.at_once("publishing"):
+                console.begin("publishing")
+                publish(prepared, directory, base, tuned, evaluations)
+    return together.end(prepared, _finish(directory, console))
 
 
-def train(recipe: Recipe, directory: RunDirectory, sitting: Sitting) -> tuple[TrainingResult, TrainingSection]:
+def train_only(recipe: Recipe, directory: RunDirectory, sitting: Sitting) -> tuple[TrainingResult, TrainingSection]:
     """A run as far as its last step, from where :func:`carry_out` goes on: nothing is measured of the tuned model but
     what its training measures.
 
@@ -140,9 +139,9 @@ def _begun(recipe: Recipe, directory: RunDirectory, sitting: Sitting) -> Iterato
         held(directory.path),
         taken(directory, bool(sitting.resume), sitting.keep_failed),
         explained(directory, sitting.continue_with),
+        together.in_step(console),
     ):
-        with stop.at_once("preparing"):
-            prepared = prepare(recipe, console, sitting.once)
+        prepared = together.prepared(recipe, console, stop, sitting.once)
         directory.create(prepared.identity(), prepared.environment())
         yield prepared, stop
 
@@ -231,9 +230,10 @@ def _tune(
             _try_publishing(prepared, directory, adapted.model, stop)
         if training.time_limit is not None:
             with stop.at_once("rehearsing a few steps"):
-                lay(prepared, directory, adapted.model, base, console)
+                lay(prepared, directory, base, console)
                 _record_choices(prepared, directory, adapted.chosen)
-        result = _train(prepared, directory, adapted.model, checkpoints, start, sitting, stop)
+        result, of_others = _train(prepared, directory, adapted.model, checkpoints, start, sitting, stop)
+    meter.processor_seconds += of_others
     cost: TuningCost = {**meter.cost(), "energy": meter.energy()}
     return Tuned(adapted.model, result, cast(TuningCost, before[-1]) if before else cost)
 
@@ -244,12 +244,8 @@ def _adapt(prepared: Prepared, directory: RunDirectory, console: Console, stop: 
     directory.note_batches(prepared.execution.describe_batches())
     _record_choices(prepared, directory, adapted.chosen)
     console.show(tables.parameters(*count_parameters(adapted.model)))
-    kind = prepared.recipe.training.trunk_cache
-    if kind != "off":
-        sequences = {name: one.flat for name, one in prepared.encodings.items()}
-        prepared.trunk = prepared.execution.cache_trunk(
-            adapted.model, sequences, prepared.base_identity, kind, console.observe, stop
-        )
+    if prepared.recipe.training.trunk_cache != "off":
+        prepared.trunk = cache_trunk(prepared, console, stop)
         console.say("frozen trunk: {frozen_blocks} blocks run once, without dropout".format(**prepared.trunk))
     return adapted
 
@@ -271,9 +267,11 @@ def _train(
     start: Checkpoint | None,
     sitting: Sitting,
     stop: Stop,
-) -> TrainingResult:
-    """Train from ``start``, or from the beginning, with each event in the run's history."""
+) -> tuple[TrainingResult, float]:
+    """Train from ``start``, or from the beginning, with each event in the run's history; and what processor seconds
+    that took other processes."""
     from featherweight.engine import TRANSIENT
+    from featherweight.engine.training.checkpoints import Shared
 
     console = sitting.console
 
@@ -283,17 +281,15 @@ def _train(
         console.observe(event)
         sitting.observe(event)
 
-    def evaluate_now() -> Evaluation:
-        return measure(prepared, model, "evaluating", console, stop)
-
     def enough() -> bool:
         return stop() or sitting.enough()
 
-    before = gate.fingerprints(model)
-    result = trainer_for(prepared, model, evaluate_now, checkpoints, observe, enough).fit(start)
+    before, fleet = gate.fingerprints(model), prepared.execution.fleet
+    fleet.announce("train")
+    result, of_others = train(prepared, Shared(fleet, checkpoints), start, observe, console, stop, enough)
     gate.require_effect(model, before, prepared.head)
     console.say(_cost_of_saves(result.metrics))
-    return result
+    return result, of_others
 
 
 def _finish(directory: RunDirectory, console: Console) -> RunRecord:

@@ -8,6 +8,7 @@ from typing import Any
 
 from featherweight.answers import headline_of
 from featherweight.errors import ConfigError, Interrupted
+from featherweight.process import launch
 from featherweight.process.signals import stop_on_signals
 from featherweight.recipe import Recipe
 from featherweight.report import tables
@@ -69,6 +70,8 @@ def _with_seed(recipe: Recipe, seed: int) -> Recipe:
 
 
 def _chosen(seeds: int | Sequence[int], first: int) -> list[int]:
+    if not launch.place().is_alone:
+        raise ConfigError("--seeds: makes runs of one process each; start it without a launcher")
     chosen = list(range(first, first + seeds)) if isinstance(seeds, int) else list(seeds)
     if len(chosen) < 2:
         raise ConfigError("--seeds: give how many, 2 or more, or a list of them such as 1,2,3")

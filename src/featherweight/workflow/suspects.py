@@ -18,8 +18,8 @@ from featherweight.records.outcome import DroppedSuspects, Figures
 from featherweight.registry import BASELINES
 from featherweight.report.console import Console
 from featherweight.runs.directory import SUSPECTS, RunDirectory
-from featherweight.workflow.preparing import Prepared
-from featherweight.workflow.rungs import frozen_part
+from featherweight.workflow.preparing import WITH_SUSPECTS, Prepared
+from featherweight.workflow.rungs import frozen_features, frozen_part
 
 
 def list_suspects(prepared: Prepared, directory: RunDirectory) -> None:
@@ -60,20 +60,10 @@ def without_suspects(prepared: Prepared, console: Console, stop: Stop) -> dict[s
 
 def _fitted(prepared: Prepared, suspects: Suspects, console: Console, stop: Stop) -> tuple[int, Pair]:
     """How many rows of train the probe is fitted on, and what it then answers, with the suspects and without them."""
-    from featherweight.engine import Watch
-    from featherweight.engine.running.features import features
-
     kind, train = prepared.task.answer, suspects.train
     probe: type[Probe] = BASELINES[kind.probe]
     rows = probe.rows(train, kind)
-    read = features(
-        prepared.model,
-        prepared.head,
-        prepared.task.encode(train, prepared.tokenizer, prepared.cutting),
-        rows,
-        execution=prepared.execution,
-        watch=Watch("reading the frozen features of train with its suspects", console.observe, stop),
-    )
+    read = frozen_features(prepared, prepared.head, WITH_SUSPECTS, rows, console, stop)
     held_out = frozen_part(prepared, prepared.evaluated_split, console, stop).all_features()
 
     def fitted_on(chosen: NDArray[np.int64]) -> Answers:

@@ -14,7 +14,7 @@ from featherweight.records.sweeps import Evaluated, Trial
 from featherweight.records.training import EpochRecord, TrainingResult
 from featherweight.runs.directory import RunDirectory
 from featherweight.workflow.collecting import TIMINGS
-from featherweight.workflow.running import Sitting, train
+from featherweight.workflow.running import Sitting, train_only
 
 _LONGEST_REASON = 300  # characters
 
@@ -89,7 +89,7 @@ def try_out(
         watched = replace(
             sitting, observe=watch.observe, enough=watch.enough, keep_failed=lambda: number > 0 or watch.epochs > 0
         )
-        result, followed = train(recipe(), watch.directory, watched)
+        result, followed = train_only(recipe(), watch.directory, watched)
     except Interrupted:
         if stop():
             raise

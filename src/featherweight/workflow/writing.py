@@ -10,7 +10,6 @@ import numpy as np
 
 from featherweight.answers.text import TEXT, Text, as_bytes, said
 from featherweight.answers.written import ANSWER, in_train
-from featherweight.errors import Interrupted
 from featherweight.evidence.baselines.texts import nearest
 from featherweight.evidence.exhibits import MODELS, Writing
 from featherweight.process.signals import Stop
@@ -29,6 +28,7 @@ from featherweight.workflow.preparing import Prepared
 WRITTEN = "{}-written"  # the model's name in predictions/
 FEW_SHOT, NEAREST = "few-shot", "nearest-prompt"
 RIVALS = (NEAREST, FEW_SHOT)
+_WRITTEN = "ids"
 
 
 def write_answers(
@@ -102,30 +102,39 @@ class _Asked:
 def _written(
     prepared: Prepared, model: Any, questions: Sequence[Question], name: str, console: Console, stop: Stop
 ) -> Answers:
-    """What the model writes, in batches of like length."""
+    """What the model writes."""
+    from featherweight.engine.running.generate import Sampling, room, spelt
+
+    how, tokenizer = Sampling(max_new_tokens=prepared.recipe.evaluation.max_new_tokens), prepared.tokenizer
+    most, _ = room(model, how.max_new_tokens)
+    cutting = replace(prepared.cutting, max_length=most or prepared.cutting.max_length)
+    prompts = [list(one.ids) for one in prepared.task.tokenise(questions, tokenizer, cutting)]
+    found = write_behind(prepared, model, prompts, f"writing the answers of the {name} model", console, stop)
+    texts, stopped = spelt(found, continuing.ends(model, tokenizer), tokenizer, how)
+    return Text.of_written(texts, [*map(len, found)], stopped)
+
+
+def write_behind(
+    prepared: Prepared, model: Any, prompts: list[list[int]], what: str, console: Console, stop: Stop
+) -> list[list[int]]:
+    """What the model writes behind each prompt, in batches of like length; ids."""
     from featherweight.engine import Watch
-    from featherweight.engine.running.generate import TOKENS_TOGETHER, Sampling, room, spelt, write
+    from featherweight.engine.running.generate import TOKENS_TOGETHER, Sampling, room, write
+    from featherweight.engine.running.passes import Pass
     from featherweight.records.batching import by_tokens
 
-    watch = Watch(f"writing the answers of the {name} model", console.observe, stop)
+    fleet, tokenizer = prepared.execution.fleet, prepared.tokenizer
+    fleet.announce("write", prompts=prompts)
     how = Sampling(max_new_tokens=prepared.recipe.evaluation.max_new_tokens)
-    tokenizer, (most, new) = prepared.tokenizer, room(model, how.max_new_tokens)
-    cutting = replace(prepared.cutting, max_length=most or prepared.cutting.max_length)
-    prompts = [one.ids for one in prepared.task.tokenise(questions, tokenizer, cutting)]
-    ends = continuing.ends(model, tokenizer)
-    found: list[list[int]] = [[] for _ in prompts]
-    done = 0
-    with prepared.execution.answering(model):
-        for rows in by_tokens(np.asarray([len(one) + new for one in prompts]), TOKENS_TOGETHER):
-            if watch.stop():
-                raise Interrupted(f"stopped while {watch.what}")
+    ends, (_, new) = continuing.ends(model, tokenizer), room(model, how.max_new_tokens)
+    lengths = np.asarray([len(one) + new for one in prompts])
+    found = Pass(fleet, Watch(what, console.observe, stop), len(prompts), f"stopped while {what}")
+    with prepared.execution.answering(model), found:
+        for rows in found.of(by_tokens(lengths, TOKENS_TOGETHER)):
             written = write(model, [prompts[row] for row in rows], ends, tokenizer, how)
-            for row, ids in zip(rows, written, strict=True):
-                found[row] = ids
-            done += len(rows)
-            watch.tell(done, len(prompts))
-    texts, stopped = spelt(found, ends, tokenizer, how)
-    return Text.of_written(texts, [*map(len, found)], stopped)
+            found.add(rows, {_WRITTEN: Ragged.of(written)})
+    column = found.answers()[_WRITTEN]
+    return [column.row(row).tolist() for row in range(len(prompts))]
 
 
 def _keep(prepared: Prepared, directory: RunDirectory, name: str, asked: _Asked, answers: Answers) -> None:

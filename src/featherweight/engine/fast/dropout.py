@@ -2,8 +2,8 @@
 
 PyTorch draws one 64-bit number for each element on one thread, which took a third of a step. Here an element's number
 is a keyed hash of its index: it is never stored, forward and backward compute it where they need it, on any number of
-threads, and the rate is exact to 2**-32. A key depends on the run's seed, the step and how many were asked for before
-it in that step, so a resumed run drops the same elements without any saved state.
+threads, and the rate is exact to 2**-32. A key depends on the run's seed, the step, the process among several and how
+many were asked for before it in that step, so a resumed run drops the same elements without any saved state.
 """
 
 from __future__ import annotations
@@ -87,9 +87,14 @@ class Masks:
         self.fast = fast
         self.start(0)
 
-    def start(self, step: int) -> None:
-        """Begin a step."""
-        self.place = int(np.random.SeedSequence((self.seed, step)).generate_state(1, np.uint64)[0])
+    def start(self, step: int, rank: int = 0) -> None:
+        """Begin a step.
+
+        Args:
+            rank: of this process among those that share the step's rows.
+        """
+        # NumPy fills what is given up with zeros, so that rank 0's keys are those of a process that is alone.
+        self.place = int(np.random.SeedSequence((self.seed, step, rank)).generate_state(1, np.uint64)[0])
 
     def draw(self, rate: float) -> Mask:
         """The next mask of the step. Keys are those of SplitMix64 (Steele, Lea and Flood, 2014)."""

@@ -19,8 +19,10 @@ import torch
 
 from featherweight.engine.fast.kernels import processor_features
 from featherweight.engine.fast.products import DEFAULT, IN_BF16, PRODUCTS, Product, works, works_in_bf16
+from featherweight.engine.fleet import Fleet
 from featherweight.engine.hardware import describe, has_bf16
 from featherweight.errors import ResourceError
+from featherweight.process import launch
 from featherweight.records.batching import TOKEN_BUDGET
 from featherweight.storage.cache import cached, key_of
 
@@ -35,6 +37,7 @@ _PATIENCE, _LOOK = 1.0, 0.05  # seconds that a comparison, and a look, may take 
 
 Key = TypeVar("Key")
 _kept_to: dict[str, Any] = {}  # by a run that is taken up
+_agreed: list[Probe] = []  # on with other processes
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,8 @@ def probe(again: bool = False) -> Probe:
     Args:
         again: measure in any case, and keep that if nothing disturbed it.
     """
+    if _agreed:
+        return _agreed[-1]
     machine = describe()
     key = key_of(
         *(machine[name] for name in ("processor", "cores", "device")),
@@ -104,6 +109,28 @@ def probe(again: bool = False) -> Probe:
     except (ResourceError, OSError, ValueError, TypeError):
         found = _measure()  # a cache that can't be written or read costs its second again
     return replace(found, **_kept_to)
+
+
+@contextmanager
+def agreeing(fleet: Fleet) -> Iterator[None]:
+    """Within this context every process of a fleet multiplies and batches as rank 0 found best, alone on its machine.
+
+    A library that another machine lacks gives way to PyTorch's there.
+    """
+    if fleet.size == 1:
+        yield
+        return
+    found = Probe(**fleet.share(asdict(probe()) if fleet.rank == 0 else None))
+    found = replace(found, threads_reason=launch.said())
+    if not works(found.product, _device()):
+        found = replace(found, product=DEFAULT, product_reason=f"{found.product} is not on this machine")
+    _agreed.append(found)
+    probe.cache_clear()
+    try:
+        yield
+    finally:
+        _agreed.clear()
+        probe.cache_clear()
 
 
 @contextmanager

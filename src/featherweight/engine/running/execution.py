@@ -17,6 +17,7 @@ from featherweight.engine.fast import kernels, linear
 from featherweight.engine.fast.dropout import Masks
 from featherweight.engine.fast.exchanges import forget_weights, give_up_weights, keep_weights, put_back, speed_up
 from featherweight.engine.fast.machine_speed import probe
+from featherweight.engine.fleet import ALONE, Fleet
 from featherweight.engine.hardware import give_back_freed_memory, keep_freed_memory
 from featherweight.engine.running.choosing import adopted, choose, evaluating, trial_texts
 from featherweight.engine.running.packed import Packed
@@ -45,6 +46,7 @@ class Execution:
             answers once a row, for a token that it finds itself.
         precision: ``fp32``; or, after all that is tried is tried in fp32, ``bf16`` for products within the model's
             blocks on a processor. On other devices autocast sees to it, as it does to ``fp16``.
+        fleet: the processes that share steps and passes over rows.
 
     Raises:
         ModelError: the model can't read a text, or has no head that reads tokens where it is to.
@@ -58,7 +60,9 @@ class Execution:
         frame: Frame = NO_FRAME,
         reads_tokens: bool = False,
         precision: str = "fp32",
+        fleet: Fleet = ALONE,
     ) -> None:
+        self.fleet = fleet
         self.probe = probe()
         on_processor = next(model.parameters()).device.type == "cpu"
         if on_processor:
@@ -200,9 +204,10 @@ class Execution:
         texts = trial_texts(model, self.frame, self.reads_tokens)
         return self.forward(model, texts, np.arange(len(texts))).values
 
-    def start(self, step: int) -> None:
-        """Begin an optimizer step, counted from 0: its dropout masks depend on the seed and on it alone."""
-        self.masks.start(step)
+    def start(self, step: int, rank: int = 0) -> None:
+        """Begin an optimizer step, counted from 0: its dropout masks depend on the seed, on it and on which process
+        this is."""
+        self.masks.start(step, rank)
 
     def outputs(self, model: Any, encoding: Encoding, rows: Sequence[int] | NDArray[np.int64]) -> Outputs:
         """What the head gives for the rows, in their order; pooled, where rows are several sequences."""

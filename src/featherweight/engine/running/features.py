@@ -13,10 +13,9 @@ import torch
 from numpy.typing import NDArray
 
 from featherweight.engine import Watch
-from featherweight.engine.running.evaluate import Kept
 from featherweight.engine.running.execution import Execution
 from featherweight.engine.running.finite import require_none_broken
-from featherweight.errors import Interrupted
+from featherweight.engine.running.passes import Pass
 from featherweight.records.batching import by_tokens
 from featherweight.records.rows import UNSEEN, Column, Encoding, numbers_of
 from featherweight.tasks.heads import within
@@ -47,13 +46,10 @@ def features(
         Interrupted: a stop was asked for between two batches.
         DivergedError: features are not finite.
     """
-    found = Kept(len(rows))
-    done = 0
+    found = Pass(execution.fleet, watch, len(rows), f"stopped while {watch.what}")
     ragged = encoding.reads is not None
-    with _without_head(model, head), execution.answering(model):
-        for chosen in by_tokens(encoding.lengths[rows]):
-            if watch.stop():
-                raise Interrupted(f"stopped while {watch.what}")
+    with _without_head(model, head), execution.answering(model), found:
+        for chosen in found.of(by_tokens(encoding.lengths[rows])):
             for together in execution.groups(encoding, rows[chosen]):
                 places = chosen[together]
                 outputs = execution.outputs(model, encoding, rows[places])
@@ -61,8 +57,6 @@ def features(
                     # A head that picks its token itself was handed them all, and encoders' heads read the first.
                     outputs = replace(outputs, values=outputs.values[:, 0])
                 found.add(places, {_FEATURES: outputs.column(ragged)})
-            done += len(chosen)
-            watch.tell(done, len(rows))
     features = found.answers().columns[_FEATURES]
     require_none_broken(_not_finite(features, encoding, rows), len(rows), watch.what)
     return features

@@ -11,10 +11,11 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
+from featherweight.engine.fleet import Fleet
 from featherweight.errors import ModelError, ResourceError
 from featherweight.storage.cache import file_hash
 from featherweight.storage.whole import free_bytes, remove_folder, tidy, write_folder, writing
@@ -34,7 +35,8 @@ class Checkpoint:
 
     Attributes:
         step: optimizer steps done.
-        tensors: group (``trainable``, ``optimizer``, ``rng``) to name to tensor, on the CPU.
+        tensors: group (``trainable``, ``optimizer``, ``rng``, of several processes also ``rng-1`` and on) to name to
+            tensor, on the CPU.
         state: JSON-able rest.
         identity: flat facts of the run that decide its outcome.
     """
@@ -48,6 +50,14 @@ class Checkpoint:
     def bytes(self) -> int:
         """What it takes on disk."""
         return _MARGIN + sum(value.nbytes for group in self.tensors.values() for value in group.values())
+
+
+class Kept(Protocol):
+    """Where training keeps its checkpoints."""
+
+    def save(self, checkpoint: Checkpoint, best_step: int | None) -> None: ...
+
+    def load(self, step: int) -> Checkpoint: ...
 
 
 class Checkpoints:
@@ -150,6 +160,51 @@ class Checkpoints:
 
     def _path(self, step: int) -> Path:
         return self.folder / f"step-{step:06d}"
+
+
+class Shared:
+    """The checkpoints of a run of several processes: rank 0 writes and reads, and all get what it reads.
+
+    Args:
+        own: rank 0's; None on the others.
+    """
+
+    def __init__(self, fleet: Fleet, own: Checkpoints | None) -> None:
+        self._fleet = fleet
+        self._own = own
+
+    def save(self, checkpoint: Checkpoint, best_step: int | None) -> None:
+        """As :meth:`Checkpoints.save`; nobody goes on before it is on the disk."""
+        if self._own is not None:
+            self._own.save(checkpoint, best_step)
+        self._fleet.barrier()
+
+    def load(self, step: int) -> Checkpoint:
+        """As :meth:`Checkpoints.load`."""
+        found = self.share(None if self._own is None else self._own.load(step))
+        assert found is not None
+        return found
+
+    def share(self, checkpoint: Checkpoint | None) -> Checkpoint | None:
+        """What rank 0 has."""
+        told = None
+        if checkpoint is not None:
+            forms = {
+                group: {name: [str(value.dtype).removeprefix("torch."), [*value.shape]] for name, value in one.items()}
+                for group, one in checkpoint.tensors.items()
+            }
+            told = {**vars(checkpoint), "tensors": forms}
+        told = self._fleet.share(told)
+        if told is None:
+            return None
+        if checkpoint is None:
+            made = {
+                group: {name: torch.empty(shape, dtype=getattr(torch, kind)) for name, (kind, shape) in one.items()}
+                for group, one in told["tensors"].items()
+            }
+            checkpoint = Checkpoint(**{**told, "tensors": made})
+        self._fleet.share_values([value for group in checkpoint.tensors.values() for value in group.values()])
+        return checkpoint
 
 
 def disk_bytes(size: int, keep: int) -> int:

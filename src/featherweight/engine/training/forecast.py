@@ -90,7 +90,7 @@ def _timed(trainer: Trainer, steps: NDArray[np.int64]) -> NDArray[np.float64]:
     """Seconds of each of these steps: the median of rounds in unlike order, one where the steps are long."""
     order, begun = np.random.default_rng(0), time.perf_counter()
     rounds: list[NDArray[np.float64]] = []
-    while not rounds or (len(rounds) < _ROUNDS and time.perf_counter() - begun < _ENOUGH_SECONDS):
+    while trainer.fleet.share(not rounds or (len(rounds) < _ROUNDS and time.perf_counter() - begun < _ENOUGH_SECONDS)):
         times = np.zeros(len(steps))
         for place in order.permutation(len(steps)):
             started = time.perf_counter()

@@ -1,4 +1,5 @@
-"""The global random states of Python, NumPy and torch, as tensors that safetensors can hold."""
+"""The global random states of Python, NumPy and torch, as tensors that safetensors can hold; of several processes each
+has its own."""
 
 from __future__ import annotations
 
@@ -7,6 +8,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load, save
+
+from featherweight.engine.fleet import Fleet
 
 
 def capture() -> dict[str, torch.Tensor]:
@@ -38,3 +42,23 @@ def restore(states: dict[str, torch.Tensor]) -> None:
         for index in range(torch.cuda.device_count()):
             if (state := states.get(f"cuda:{index}")) is not None:
                 torch.cuda.set_rng_state(state, index)
+
+
+def part(seed: int, rank: int) -> None:
+    """Let a process draw otherwise than the others from here on; rank 0 draws as one that is alone."""
+    if rank == 0:
+        return
+    drawn = int(np.random.SeedSequence((seed, rank)).generate_state(1)[0])
+    random.seed(drawn)
+    np.random.seed(drawn)
+    torch.manual_seed(drawn)
+
+
+def group_of(rank: int) -> str:
+    """The group of a checkpoint's tensors that holds a process's states."""
+    return f"rng-{rank}" if rank else "rng"
+
+
+def of_all(fleet: Fleet) -> dict[str, dict[str, torch.Tensor]]:
+    """Every process's states, by their groups."""
+    return {group_of(rank): load(states) for rank, states in enumerate(fleet.gather(save(capture())))}

@@ -58,3 +58,20 @@ class Schedule:
         step_rows = self.batch_size * self.accumulation
         indices = get_length_grouped_indices(self.lengths.tolist(), step_rows, generator=generator)
         return np.asarray(indices, dtype=np.int64)
+
+
+def dealt(rows: NDArray[np.int64], lengths: NDArray[np.int64], rank: int, size: int) -> NDArray[np.int64]:
+    """The rows of a batch that one of ``size`` processes takes, in the batch's order: as many as the others, or one
+    fewer, and about as many tokens.
+
+    They are dealt out by length, back and forth, so that rank 0, which has the longest, has none only where there are
+    none.
+
+    Args:
+        rows: int64, shape (rows,).
+        lengths: tokens of all rows; int64.
+    """
+    rounds, seats = np.divmod(np.arange(len(rows)), size)
+    takers = np.where(rounds % 2 == 0, seats, size - 1 - seats)
+    mine = np.argsort(-lengths[rows], kind="stable")[takers == rank]
+    return np.asarray(rows[np.sort(mine)])

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 
 from featherweight.answers import Answer, statistics_of
-from featherweight.engine.training import randomness
 from featherweight.recipe import TrainingSection
 from featherweight.records.training import EpochRecord
 
@@ -70,8 +69,8 @@ def greater_is_better(settings: TrainingSection, kind: Answer) -> bool:
 def taken(
     trained: Mapping[str, torch.Tensor], optimizer: Any
 ) -> tuple[dict[str, dict[str, torch.Tensor]], dict[str, Any]]:
-    """Copies of what trains, of what the optimizer remembers and of the random states; and apart from them what the
-    optimizer remembers that is no tensor, which JSON can hold."""
+    """Copies of what trains and of what the optimizer remembers; and apart from them what the optimizer remembers that
+    is no tensor, which JSON can hold."""
     remembered = {
         f"{index}.{key}": value
         for index, entries in optimizer.state_dict()["state"].items()
@@ -83,7 +82,7 @@ def taken(
     copies = {
         name: {key: value.detach().cpu().clone() for key, value in group.items()} for name, group in groups.items()
     }
-    return {**copies, "rng": randomness.capture()}, numbers
+    return copies, numbers
 
 
 def give_back(remembered: Mapping[str, Any], optimizer: Any, rates: Sequence[float]) -> None:

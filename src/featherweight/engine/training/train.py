@@ -23,16 +23,17 @@ import torch
 from numpy.typing import NDArray
 
 from featherweight.engine import Lowered, Observer, StopRequested, Task
+from featherweight.engine.fleet import Said
 from featherweight.engine.memory import is_out_of_memory
 from featherweight.engine.running.batches import targets_of
 from featherweight.engine.running.execution import Execution
 from featherweight.engine.training import randomness
-from featherweight.engine.training.checkpoints import Checkpoint, Checkpoints
+from featherweight.engine.training.checkpoints import Checkpoint, Kept
 from featherweight.engine.training.guard import Guard
 from featherweight.engine.training.learning_rate import LearningRate
 from featherweight.engine.training.loss_scale import LossScale
 from featherweight.engine.training.optimizer import build_optimizer
-from featherweight.engine.training.schedule import Schedule
+from featherweight.engine.training.schedule import Schedule, dealt
 from featherweight.engine.training.state import Progress, best_metric_name, give_back, greater_is_better, taken
 from featherweight.errors import Interrupted, OutOfMemory
 from featherweight.recipe import TrainingSection
@@ -54,7 +55,7 @@ class Means:
 
     accelerator: Any
     execution: Execution
-    checkpoints: Checkpoints
+    checkpoints: Kept
     keeper: Keeper | None = None
 
 
@@ -99,10 +100,11 @@ class Trainer:
         self.task = task
         self.encoding = train
         self.means = means
+        self.fleet = means.execution.fleet
         self.hooks = hooks
         self.schedule = Schedule(
             train.lengths,
-            settings.per_device_train_batch_size,
+            settings.per_device_train_batch_size * means.execution.fleet.size,
             settings.gradient_accumulation_steps,
             settings.seed,
             settings.train_sampling_strategy,
@@ -121,6 +123,7 @@ class Trainer:
         self.guard = Guard(settings)
         self.scale = LossScale(means.accelerator.scaler)
         self._saved: tuple[int, int] | None = None
+        self._said: Said | None = None  # by all processes, of the last step
         self._logged_losses: list[float] = []
         self._logged_rows = 0
         self._logged_at = time.perf_counter()
@@ -134,8 +137,11 @@ class Trainer:
             OutOfMemory: not even one row at a time fits into memory.
             Interrupted: ``stop`` said so; a checkpoint was saved first.
         """
+        self.fleet.share_values([*self.trained.values()])
         if resume is not None:
             self._restore(resume)
+        else:
+            randomness.part(self.settings.seed, self.fleet.rank)
         started = time.perf_counter() - self.progress.seconds
         self.model.train()
         while True:
@@ -146,7 +152,7 @@ class Trainer:
                 self._save()
             if self.progress.step >= self.total_steps or self._has_stalled():
                 break
-            if self.hooks.stop():
+            if self.fleet.stops(self.hooks.stop(), self._said):
                 self._save()
                 raise Interrupted(f"stopped after step {self.progress.step} of {self.total_steps}")
             self._train_step()
@@ -177,8 +183,9 @@ class Trainer:
     def _train_step(self) -> None:
         """One optimizer step: forward and backward for each micro-batch, clip, update where the guard admits it."""
         batches = self.schedule.step_batches(self.progress.step)
-        while (loss := self._gradients(batches)) is None:
+        while (said := self._added_up(batches)).out_of_memory:
             self._halve(batches)
+        loss, self._said = said.loss, said
         norm = self._clip(batches)
         rate = self.learning_rate.now[0]
         admitted = self.guard.admits(self.progress.step + 1, loss, norm, self.scale)
@@ -200,14 +207,30 @@ class Trainer:
         if self.progress.step % self.settings.logging_steps == 0 or self.progress.step == self.total_steps:
             self._log(rate, norm)
 
-    def _gradients(self, batches: list[NDArray[np.int64]]) -> float | None:
-        """Add up the gradient of a step, and give its loss: the mean over all its items; None where memory ran out."""
+    def _added_up(self, batches: list[NDArray[np.int64]]) -> Said:
+        """Add up the gradient of a step, each process that of its rows, and give what all say of the step."""
+        lengths, fleet = self.schedule.lengths, self.fleet
+        own = [dealt(rows, lengths, fleet.rank, fleet.size) for rows in batches]
+        items = self.encoding.items(np.concatenate(batches))
+        loss = self._gradients(own, max(items, 1))  # rows may have none
+        if loss is None:
+            self.optimizer.zero_grad()
+        mine = Said(loss or 0.0, self.encoding.items(np.concatenate(own)), loss is None, self.hooks.stop())
+        said = fleet.add_up([*self.trained.values()], mine)
+        if said.items != items:
+            raise RuntimeError(f"step {self.progress.step + 1} has {items} items, and the processes have {said.items}")
+        return said
+
+    def _gradients(self, batches: list[NDArray[np.int64]], items: int) -> float | None:
+        """Add up the gradient of this process's rows, and give their loss over ``items``, those of the whole step; None
+        where memory ran out."""
         device = self.means.accelerator.device
-        self.means.execution.start(self.progress.step)
-        items = max(self.encoding.items(np.concatenate(batches)), 1)  # rows may have none
+        self.means.execution.start(self.progress.step, self.fleet.rank)
         parts = [
-            part for one in batches for part in np.array_split(one, min(self.progress.micro_batch_parts, len(one)))
-        ]
+            part
+            for one in batches if len(one)
+            for part in np.array_split(one, min(self.progress.micro_batch_parts, len(one)))
+        ]  # fmt: skip
         step_loss = torch.zeros((), device=device)
         try:
             for index, indices in enumerate(parts):
@@ -216,7 +239,7 @@ class Trainer:
                     with self.means.accelerator.autocast():
                         outputs = self.means.execution.outputs(self.model, self.encoding, indices)
                     loss = self.task.loss(outputs, targets_of(self.encoding, indices, device)) / items
-                    if last and self.keeper is not None:
+                    if last and self.keeper is not None and self.fleet.rank == 0:  # of a step there is one
                         loss = loss + self.keeper.penalty()
                     self.means.accelerator.backward(loss)
                 step_loss += loss.detach()
@@ -231,7 +254,7 @@ class Trainer:
         self.optimizer.zero_grad()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        largest = max(map(len, batches))
+        largest = max(-(-len(one) // self.fleet.size) for one in batches)
         if -(-largest // self.progress.micro_batch_parts) == 1:
             raise OutOfMemory(
                 "out of memory with one row at a time (training.per_device_train_batch_size is "
@@ -302,7 +325,7 @@ class Trainer:
         """
         self._log()
         try:
-            metrics = self.hooks.evaluate().metrics
+            metrics = self.fleet.share(self.hooks.evaluate().metrics)
         except Interrupted:
             self._save()  # before the evaluation, which the resumed run makes first
             raise
@@ -336,6 +359,7 @@ class Trainer:
         self._log()
         started = time.perf_counter()
         tensors, numbers = taken(self.trained, self.optimizer)
+        tensors |= randomness.of_all(self.fleet)
         self.guard.require_finite(self.progress.step, (tensors["trainable"], tensors["optimizer"]))
         state = {"scheduler": self.learning_rate.state(), "guard": self.guard.state(), "scale": self.scale.state()}
         state |= {"optimizer": numbers} if numbers else {}
@@ -360,7 +384,7 @@ class Trainer:
         state.pop("keeper", None)
         remembered = {**checkpoint.tensors["optimizer"], **state.pop("optimizer", {})}
         give_back(remembered, self.optimizer, self.learning_rate.now)
-        randomness.restore(checkpoint.tensors["rng"])
+        randomness.restore(checkpoint.tensors[randomness.group_of(self.fleet.rank)])
         self.progress = Progress(**state)
         self.progress.saves += 1  # its own, which it can't count
         self._saved = (checkpoint.step, self.progress.evaluated_step)

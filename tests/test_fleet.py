@@ -1,0 +1,329 @@
+"""Several processes that make one run: what they make of it, and how they end together."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import random
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny
+from injector import striking, wrapping
+from ranks import Ended, Ranks
+from safetensors.numpy import load_file
+from torture import outcome
+
+from featherweight import cli
+from featherweight.engine.fast.dropout import Masks
+from featherweight.engine.training.checkpoints import Checkpoints
+from featherweight.engine.training.schedule import dealt
+from featherweight.process import launch
+from featherweight.runs.directory import RunDirectory
+
+STEP = "featherweight.engine.training.train:Trainer._train_step"
+FORWARD = "featherweight.engine.running.packed:Packed.__call__"
+# Tiny data would be one batch, and one process would run it.
+SMALL = """
+from featherweight.engine.running import evaluate, features
+own = evaluate.by_tokens
+evaluate.by_tokens = features.by_tokens = lambda lengths, *budget: own(lengths, 48)
+"""
+SETTINGS: dict[str, Any] = {
+    "data.max_length": 16, "data.validation_fraction": 0.25, "method.name": "lora", "method.r": 4,
+    "training.num_train_epochs": 1, "training.logging_steps": 1, "training.learning_rate": 1e-3,
+    "training.per_device_train_batch_size": 4, "training.save_strategy": "steps", "training.save_steps": 2,
+}  # fmt: skip
+DROPS = {
+    "method.lora_dropout": 0.2, "training.warmup_ratio": 0.5, "training.gradient_accumulation_steps": 2,
+    "training.per_device_train_batch_size": 2, "training.num_train_epochs": 2, "evidence.baselines": ["majority"],
+}  # fmt: skip
+
+
+def command(model: Path, data: Path, out: Path, **more: Any) -> list[str]:
+    sets = {**SETTINGS, **{key.replace("__", "."): value for key, value in more.items()}}
+    given = [f"--set={key}={json.dumps(value)}" for key, value in sets.items()]
+    return ["run", f"--model={model}", f"--data={data}", f"--output-dir={out}", *given]
+
+
+@pytest.fixture(scope="module")
+def ranks(encoder: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ranks]:
+    folder = tmp_path_factory.mktemp("ranks")
+    made = Ranks(folder, [*command(encoder, data, folder / "warm"), "--quiet"])
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.save_csv(tmp_path_factory.mktemp("data") / "train.csv", tiny.rows(60))
+
+
+@pytest.fixture(scope="module")
+def dialogues(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Completions of unlike length, so that the rows of a step are about unlike numbers of tokens."""
+    rows = tiny.rows(60)
+    made = [
+        {"prompt": row["text"], "completion": " ".join([row["text"], *["a film"] * (place % 5)])}
+        for place, row in enumerate(rows)
+    ]
+    return tiny.save_jsonl(tmp_path_factory.mktemp("dialogues") / "train.jsonl", made)
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.save_model(tmp_path_factory.mktemp("bert"), "bert")
+
+
+@pytest.fixture(scope="module")
+def decoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.save_model(tmp_path_factory.mktemp("llama"), "llama-lm")
+
+
+def whole(ended: list[Ended]) -> None:
+    assert [one.code for one in ended] == [0] * len(ended), "".join(one.errors for one in ended)
+
+
+def steps(out: Path) -> list[dict[str, Any]]:
+    return [event for event in RunDirectory(out).read_history() if event["event"] == "step"]
+
+
+def apart(one: Path, other: Path) -> tuple[float, float]:
+    """The greatest difference of a step's loss, and of a weight."""
+    losses = [abs(a["loss"] - b["loss"]) for a, b in zip(steps(one), steps(other), strict=True)]
+    mine, theirs = (load_file(out / "adapter" / "adapter_model.safetensors") for out in (one, other))
+    assert mine.keys() == theirs.keys()
+    return max(losses), max(float(np.abs(mine[name] - theirs[name]).max()) for name in mine)
+
+
+MEAN_OF_MEANS = """
+from dataclasses import replace
+from featherweight.engine.fleet import Together
+own = Together.add_up
+def add_up(self, parameters, said):
+    of_all = own(self, [one.detach().clone() for one in parameters], said).items
+    for one in parameters:
+        if one.grad is not None:
+            one.grad *= of_all / (max(said.items, 1) * self.size)
+    return own(self, parameters, replace(said, loss=said.loss * of_all / (max(said.items, 1) * self.size)))
+Together.add_up = add_up
+"""
+
+
+def test_two_processes_make_the_run_of_one(ranks: Ranks, encoder: Path, data: Path, tmp_path: Path) -> None:
+    """Without dropout: the same batches, losses, weights and answers; and where memory runs out in one of them, both go
+    on with less. One folder, and one set of words."""
+    one, two, short = (tmp_path / name for name in ("one", "two", "short"))
+    whole(ranks.run(command(encoder, data, one, training__per_device_train_batch_size=8), {0: SMALL}, size=1))
+    ended = ranks.run(command(encoder, data, two), {0: SMALL, 1: SMALL})
+    whole(ended)
+    assert max(apart(one, two)) <= 1e-6
+    for name in ("base", "linear-probe", "tfidf-logistic-regression"):
+        answers = [(out / "predictions" / f"{name}-validation.parquet").read_bytes() for out in (one, two)]
+        assert answers[0] == answers[1], "whole batches are shared out, so that no answer depends on it"
+    tuned = [RunDirectory(out).read_metrics()["tuned"]["eval_loss"] for out in (one, two)]
+    assert tuned[0] == pytest.approx(tuned[1], abs=1e-6)
+    assert (ended[1].output, ended[1].errors) == ("", ""), "rank 0 has every word"
+    assert "Everything is in" in ended[0].output
+    assert RunDirectory(two).read_environment()["processes"] == 2
+    lack = "import torch\nif torch.is_grad_enabled() and len(arguments[3]) > 2:\n    raise MemoryError"
+    whole(ranks.run(command(encoder, data, short), {1: wrapping(FORWARD, lack)}))
+    assert max(apart(two, short)) <= 1e-6
+    events = [event for event in RunDirectory(short).read_history() if event["event"] == "out_of_memory"]
+    assert [event["micro_batch_rows"] for event in events] == [2]
+
+
+MEAN_OF_MEANS = """
+from dataclasses import replace
+from featherweight.engine.fleet import Together
+own = Together.add_up
+def add_up(self, parameters, said):
+    of_all = own(self, [one.detach().clone() for one in parameters], said).items
+    share = of_all / (said.items * self.size)
+    for one in parameters:
+        one.grad *= share
+    return own(self, parameters, replace(said, loss=said.loss * share))
+Together.add_up = add_up
+"""
+
+
+def test_a_step_is_a_mean_over_the_items_of_all(ranks: Ranks, decoder: Path, dialogues: Path, tmp_path: Path) -> None:
+    """The rows of one process have more tokens than those of the other. The negative control: the mean of their
+    means."""
+    one, two, means = (tmp_path / name for name in ("one", "two", "means"))
+    given = decoder, dialogues
+    whole(ranks.run(command(*given, one, task="causal-lm", training__per_device_train_batch_size=8), size=1))
+    whole(ranks.run(command(*given, two, task="causal-lm")))
+    assert max(apart(one, two)) <= 1e-6
+    whole(ranks.run(command(*given, means, task="causal-lm"), {0: MEAN_OF_MEANS, 1: MEAN_OF_MEANS}))
+    assert min(apart(one, means)) > 1e-5
+
+
+@pytest.fixture(scope="module")
+def asked(models: Callable[[str], Path], data: Path) -> Callable[[Path], list[str]]:
+    """A run with dropout, warm-up and accumulation."""
+    return lambda out: command(models("gpt2"), data, out, **DROPS)
+
+
+@pytest.fixture(scope="module")
+def expected(ranks: Ranks, asked: Callable[[Path], list[str]], tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """What it leaves where nobody disturbs it."""
+    out = tmp_path_factory.mktemp("undisturbed") / "run"
+    whole(ranks.run(asked(out)))
+    return outcome(out)
+
+
+def ended_with_one_line(ended: list[Ended]) -> str:
+    """Soon after one another, and one of them has said why."""
+    assert max(one.seconds for one in ended) < 5
+    assert "Traceback" not in "".join(one.errors for one in ended)
+    (line,) = [line for one in ended for line in one.errors.splitlines() if line.startswith("featherweight:")]
+    return line
+
+
+def test_one_that_is_asked_to_stop_stops_all(
+    ranks: Ranks, asked: Callable[[Path], list[str]], expected: Any, tmp_path: Path
+) -> None:
+    """At the same step, with a checkpoint from which the command that is named goes on to the same bytes."""
+    ended = ranks.run(asked(tmp_path / "run"), {1: striking(STEP, 5, signal.SIGTERM)})
+    assert [one.code for one in ended] == [75, 75]
+    line = ended_with_one_line(ended)
+    assert Checkpoints(tmp_path / "run" / "checkpoints", 2).steps()[-1] == 5
+    whole(ranks.run(shlex.split(line.partition("continue with: torchrun --nproc-per-node=2 -m featherweight ")[2])))
+    assert outcome(tmp_path / "run") == expected
+
+
+# Masks that depend on the states of each process's generators, and on its rank through them alone.
+DRAWN = wrapping(
+    "featherweight.engine.fast.dropout:Masks.start",
+    "import torch\narguments = (arguments[0], int(torch.randint(999, ())))",
+)
+FORGET = "from featherweight.engine.training import randomness\nrandomness.restore = lambda states: None\n"
+
+
+def test_one_that_is_killed_ends_all(ranks: Ranks, asked: Callable[[Path], list[str]], tmp_path: Path) -> None:
+    """Exit 75, and the run goes on to the same bytes. The negative control: where the second process does not go on
+    drawing where it was."""
+    draws = {0: DRAWN, 1: DRAWN}
+    whole(ranks.run(asked(tmp_path / "whole"), draws))
+    ended = ranks.run(asked(tmp_path / "run"), draws | {0: DRAWN + striking(STEP, 5, signal.SIGKILL)})
+    assert [one.code for one in ended] == [-signal.SIGKILL, 75]
+    assert "another process" in ended_with_one_line(ended)
+    shutil.copytree(tmp_path / "run", tmp_path / "forgetful")
+    whole(ranks.run([*asked(tmp_path / "run"), "--resume"], draws))
+    assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
+    whole(ranks.run([*asked(tmp_path / "forgetful"), "--resume"], draws | {1: DRAWN + FORGET}))
+    assert outcome(tmp_path / "forgetful") != outcome(tmp_path / "whole")
+
+
+OTHER_SEED = """
+from featherweight.workflow.preparing import Prepared
+own = Prepared.identity
+Prepared.identity = lambda self: own(self) | {"training.seed": 7}
+"""
+LACK = wrapping(
+    "featherweight.engine.running.passes:Pass.add", "if len(calls) == 1:\n    raise MemoryError\ncalls.append(0)"
+)
+
+
+@pytest.mark.parametrize(
+    ("code", "exit_code", "said"),
+    [(OTHER_SEED, 2, "training.seed is"), (LACK, 6, "out of memory")],
+    ids=["other settings", "an error in a pass"],
+)
+def test_what_is_wrong_in_one_is_said_once(
+    code: str, exit_code: int, said: str, ranks: Ranks, encoder: Path, data: Path, tmp_path: Path
+) -> None:
+    ended = ranks.run(command(encoder, data, tmp_path / "run"), {0: SMALL, 1: SMALL + code})
+    assert [one.code for one in ended] == [exit_code, exit_code], ended
+    assert said in ended_with_one_line(ended)
+
+
+def test_what_several_processes_are_not_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Other commands, and a run that another number of processes has begun."""
+    directory = RunDirectory(tmp_path / "run")
+    directory.path.mkdir()
+    directory.write_json(directory.environment, {"processes": 4})
+    run = ["run", "--model=m", "--data=d", f"--output-dir={directory.path}", "--resume"]
+    assert cli.main(run) == 2
+    assert "start 4 again (now 1)" in capsys.readouterr().err
+    for name, value in {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    for refused in (["predict", "somewhere", "--text=a"], ["run", "--model=m", "--data=d", "--seeds=2"]):
+        assert cli.main(refused) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert "one process" in line
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert cli.main(refused) == 2
+    assert capsys.readouterr().err == "", "the first on each machine says it"
+
+
+class TestOneOfSeveral:
+    def test_threads_are_divided_unless_the_user_says_how_many(self) -> None:
+        told = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}
+        each = max(launch.processors() // 2, 1)
+        assert launch.place(told) == launch.Place(rank=3, size=4, local_rank=1, local_size=2)
+        assert launch.threads(told) == each
+        assert launch.threads(told | {"OMP_NUM_THREADS": "3"}) is None
+        assert launch.threads({}) is None
+        environments = {"user": {"OMP_NUM_THREADS": "1"}, "launcher": {}}
+        shell = "from featherweight.process import launch; print(launch.threads())"
+        for said_by, began in environments.items():  # as torchrun does, in a process that was started with or without
+            inner = f"import os, subprocess, sys; subprocess.run([sys.executable, '-c', {shell!r}], env={{**os.environ, **{told | {'OMP_NUM_THREADS': '1'}!r}}})"
+            environment = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"} | began
+            found = subprocess.run([sys.executable, "-c", inner], env=environment, capture_output=True, text=True)
+            assert found.stdout.strip() == ("None" if said_by == "user" else str(each)), found.stderr
+
+    def test_each_draws_its_own_masks(self) -> None:
+        places = []
+        for rank in ((), (0,), (1,)):
+            masks = Masks(3)
+            masks.start(7, *rank)
+            places.append(masks.place)
+        assert places[0] == places[1] != places[2], "rank 0 draws as one that is alone"
+
+    def test_rows_are_dealt_out_to_all_and_evenly(self) -> None:
+        lengths = np.random.default_rng(0).integers(1, 200, 500)
+        for size, count in itertools.product((1, 2, 3, 8), (1, 2, 7, 64)):
+            rows = np.random.default_rng(count).permutation(500)[:count]
+            shares = [dealt(rows, lengths, rank, size) for rank in range(size)]
+            assert sorted(np.concatenate(shares)) == sorted(rows)
+            assert max(map(len, shares)) - min(map(len, shares)) <= 1
+            assert len(shares[0])
+            if count == 64:
+                tokens = [int(lengths[share].sum()) for share in shares]
+                assert max(tokens) <= 1.1 * min(tokens)
+        assert dealt(rows, lengths, 0, 1).tolist() == rows.tolist()
+
+
+@pytest.mark.slow
+def test_launchers(asked: Callable[[Path], list[str]], expected: Any, tmp_path: Path) -> None:
+    """Our own, which is torchrun's, with a process killed at random; torchrun goes on to the same bytes."""
+    out = tmp_path / "run"
+    own = [sys.executable, "-m", "featherweight", *asked(out), "--num-processes", "2"]
+    at, victim = random.Random().randint(1, 9), random.Random().randrange(2)
+    with subprocess.Popen(own, stderr=subprocess.PIPE, text=True) as started:
+        while started.poll() is None and (not RunDirectory(out).history.exists() or len(steps(out)) < at):
+            time.sleep(0.01)
+        children = Path(f"/proc/{started.pid}/task/{started.pid}/children").read_text().split()
+        (killed,) = [one for one in children if f"\0RANK={victim}\0" in Path(f"/proc/{one}/environ").read_text()]
+        os.kill(int(killed), signal.SIGKILL)
+        _, said = started.communicate(timeout=60)
+    assert started.returncode == 75, said
+    assert "--num-processes 2 --resume" in said
+    torchrun = [Path(sys.executable).with_name("torchrun"), "--nproc-per-node=2", "-m", "featherweight"]
+    resumed = subprocess.run([*torchrun, *asked(out), "--resume"], capture_output=True, text=True)
+    assert resumed.returncode == 0, resumed.stderr
+    assert outcome(out) == expected, (at, victim)
