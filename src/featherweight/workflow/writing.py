@@ -11,7 +11,7 @@ import numpy as np
 from featherweight.answers.text import TEXT, Text, as_bytes, said
 from featherweight.answers.written import ANSWER, in_train
 from featherweight.errors import Interrupted
-from featherweight.evidence.baselines.texts import nearest
+from featherweight.evidence.baselines.texts import lead, nearest
 from featherweight.evidence.exhibits import MODELS, Writing
 from featherweight.process.signals import Stop
 from featherweight.records.answers import Answers
@@ -27,8 +27,8 @@ from featherweight.workflow import prompting
 from featherweight.workflow.preparing import Prepared
 
 WRITTEN = "{}-written"  # the model's name in predictions/
-FEW_SHOT, NEAREST = "few-shot", "nearest-prompt"
-RIVALS = (NEAREST, FEW_SHOT)
+FEW_SHOT, NEAREST, LEAD = "few-shot", "nearest-prompt", "lead"
+RIVALS = (NEAREST, LEAD, FEW_SHOT)
 
 
 def write_answers(
@@ -44,12 +44,14 @@ def write_answers(
         return
     console.begin("looking for the nearest prompts")
     train = _task(prepared).to_write(prepared.examples["train"])
-    texts = nearest(((question.text, reply) for question, reply in train), [one.text for one in asked.questions])
-    found = Text.of_written(texts, [0] * len(texts), [True] * len(texts))
-    _keep(prepared, directory, NEAREST, asked, found)
+    prompts = [one.text for one in asked.questions]
+    _copied(prepared, directory, NEAREST, asked, nearest(((one.text, reply) for one, reply in train), prompts))
     if prompting.can_show(prepared):
         shown = prompting.with_examples(prepared, asked.questions)
         _keep(prepared, directory, FEW_SHOT, asked, _written(prepared, model, shown, FEW_SHOT, console, stop))
+    else:
+        replies = (reply for _, reply in _task(prepared).to_write(prepared.examples["train"]))
+        _copied(prepared, directory, LEAD, asked, lead(replies, prompts))
 
 
 def written(prepared: Prepared, directory: RunDirectory) -> Writing | None:
@@ -108,8 +110,13 @@ def _written(
     from featherweight.records.batching import by_tokens
 
     watch = Watch(f"writing the answers of the {name} model", console.observe, stop)
-    how = Sampling(max_new_tokens=prepared.recipe.evaluation.max_new_tokens)
-    tokenizer, (most, new) = prepared.tokenizer, room(model, how.max_new_tokens)
+    asked = prepared.recipe.evaluation
+    how = Sampling(max_new_tokens=asked.max_new_tokens, num_beams=asked.num_beams)
+    equal, tokenizer, (most, new) = (
+        prepared.execution.equal_lengths,
+        prepared.tokenizer,
+        room(model, how.max_new_tokens),
+    )
     cutting = replace(prepared.cutting, max_length=most or prepared.cutting.max_length)
     prompts = [one.ids for one in prepared.task.tokenise(questions, tokenizer, cutting)]
     ends = continuing.ends(model, tokenizer)
@@ -119,13 +126,18 @@ def _written(
         for rows in by_tokens(np.asarray([len(one) + new for one in prompts]), TOKENS_TOGETHER):
             if watch.stop():
                 raise Interrupted(f"stopped while {watch.what}")
-            written = write(model, [prompts[row] for row in rows], ends, tokenizer, how)
+            written = write(model, [prompts[row] for row in rows], ends, tokenizer, how, equal_lengths=equal)
             for row, ids in zip(rows, written, strict=True):
                 found[row] = ids
             done += len(rows)
             watch.tell(done, len(prompts))
     texts, stopped = spelt(found, ends, tokenizer, how)
     return Text.of_written(texts, [*map(len, found)], stopped)
+
+
+def _copied(prepared: Prepared, directory: RunDirectory, name: str, asked: _Asked, texts: Sequence[str]) -> None:
+    """Keep texts that nobody wrote."""
+    _keep(prepared, directory, name, asked, Text.of_written(texts, [0] * len(texts), [True] * len(texts)))
 
 
 def _keep(prepared: Prepared, directory: RunDirectory, name: str, asked: _Asked, answers: Answers) -> None:
