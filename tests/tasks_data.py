@@ -43,6 +43,8 @@ class Sample:
         """What a predictor is asked of a row."""
         if self.form == "pairs":
             return {"text": row["premise"], "text_pair": row["hypothesis"]}
+        if self.task == "seq2seq-lm":
+            return {"prompt": row["source"], "completion": row["target"]}
         return row if self.task == "causal-lm" else row[self.text]
 
     def save(self, folder: Path, count: int) -> Path:
@@ -131,6 +133,12 @@ def _completed(draw: random.Random, index: int) -> tuple[list[str], Row]:
     return words, {"prompt": " ".join(words), "completion": f" the {telling} {'film' if index % 2 else 'plot'}"}
 
 
+def _replied(draw: random.Random, index: int) -> tuple[list[str], Row]:
+    """The reply says which word tells, and whose it is."""
+    words, row = _completed(draw, index)
+    return words, {"source": row["prompt"], "target": row["completion"].strip()}
+
+
 SAMPLES = [
     Sample("sequence-classification", "label", lambda count: _distinct(count, _labelled)),
     Sample("multi-label-classification", "labels", lambda count: _distinct(count, _several)),
@@ -147,5 +155,6 @@ SAMPLES = [
         form="windows",
     ),
     Sample("causal-lm", "text", lambda count: _distinct(count, _completed), "prompt", model="llama-lm"),
+    Sample("seq2seq-lm", "text", lambda count: _distinct(count, _replied), "source", model="t5-lm"),
     Sample("ordinal-regression", "ordinal", lambda count: _distinct(count, _ranked)),  # that of tests/package
 ]

@@ -173,8 +173,9 @@ class Counting:
 
     retry_after = 7
 
-    def __init__(self, writes: bool) -> None:
-        self.task = SimpleNamespace(name="it", scores_tokens=writes)
+    def __init__(self, writes: bool, replies: bool) -> None:
+        head = SimpleNamespace(replies=replies)
+        self.task = SimpleNamespace(name="it", scores_tokens=writes, head=lambda: head)
         self.name, self.base_of, self.in_use = "one", None, 0
 
     def take(self, name: str) -> Any:
@@ -189,9 +190,13 @@ class Counting:
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
-@pytest.mark.parametrize(("writes", "status"), [(False, 422), (True, 429)], ids=["labels", "full"])
-def test_who_is_refused_gives_the_model_back(writes: bool, status: int, stream: bool) -> None:
-    one: Any = Counting(writes)
+@pytest.mark.parametrize(
+    ("writes", "replies", "status"),
+    [(False, False, 422), (True, True, 422), (True, False, 429)],
+    ids=["labels", "no-talker", "full"],
+)
+def test_who_is_refused_gives_the_model_back(writes: bool, replies: bool, status: int, stream: bool) -> None:
+    one: Any = Counting(writes, replies)
     shape = routes._Chat(routes.ChatRequest(model="one", messages=[routes.Message(**TALK[0])], stream=stream))
     request: Any = SimpleNamespace(state=SimpleNamespace(), receive=asyncio.Event().wait)
     with pytest.raises(HTTPException) as refused:

@@ -48,7 +48,19 @@ _SIZES: dict[str, dict[str, Any]] = {
         "max_position_embeddings": 64,
         "intermediate_size": 64,
     },
+    "t5": {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4},
+    "bart": {
+        "d_model": 32,
+        "encoder_layers": 2,
+        "decoder_layers": 2,
+        "encoder_attention_heads": 4,
+        "decoder_attention_heads": 4,
+        "encoder_ffn_dim": 64,
+        "decoder_ffn_dim": 64,
+        "max_position_embeddings": 64,
+    },
 }
+_SIZES["marian"] = _SIZES["bart"]
 _DROPOUTS = {
     "gpt2": ["resid_pdrop", "embd_pdrop", "attn_pdrop"],
     "bert": ["hidden_dropout_prob", "attention_probs_dropout_prob"],
@@ -56,8 +68,12 @@ _DROPOUTS = {
     "llama": ["attention_dropout"],
     "distilbert": ["dropout", "attention_dropout", "seq_classif_dropout"],
     "gpt_neo": ["resid_dropout", "embed_dropout", "attention_dropout"],
+    "t5": ["dropout_rate"],
+    "bart": ["dropout", "attention_dropout", "activation_dropout"],
 }
+_DROPOUTS["marian"] = _DROPOUTS["bart"]
 DECODERS = {"gpt2", "llama", "gpt_neo"}
+REPLYING = {"t5", "bart", "marian"}
 
 
 def config(kind: str, dropout: float = 0.0, **more: Any) -> Any:
@@ -72,7 +88,8 @@ def vocabulary() -> dict[str, int]:
 
 
 def tokenizer(kind: str) -> Any:
-    """A word-level tokenizer; decoders get no pad token and no special tokens around a text, as GPT-2 has it."""
+    """A word-level tokenizer; decoders get no pad token and no special tokens around a text, as GPT-2 has it, T5 and
+    Marian an end behind it."""
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
@@ -83,7 +100,14 @@ def tokenizer(kind: str) -> Any:
             tokenizer_object=backend, eos_token="<|endoftext|>", unk_token="[UNK]", model_max_length=64
         )
     words = vocabulary()
+    if kind in {"t5", "marian"}:
+        ends = ("<|endoftext|>", words["<|endoftext|>"])
+        backend.post_processor = processors.TemplateProcessing(single=f"$A {ends[0]}", special_tokens=[ends])
+        return PreTrainedTokenizerFast(
+            tokenizer_object=backend, eos_token=ends[0], unk_token="[UNK]", pad_token="[PAD]", model_max_length=64
+        )
     backend.post_processor = processors.BertProcessing(("[SEP]", words["[SEP]"]), ("[CLS]", words["[CLS]"]))
+    ends = {"bos_token": "[CLS]", "eos_token": "[SEP]"} if kind == "bart" else {}
     return PreTrainedTokenizerFast(
         tokenizer_object=backend,
         pad_token="[PAD]",
@@ -91,20 +115,36 @@ def tokenizer(kind: str) -> Any:
         cls_token="[CLS]",
         sep_token="[SEP]",
         model_max_length=64,
+        **ends,
     )
+
+
+def replying(kind: str, dropout: float = 0.0, **more: Any) -> Any:
+    """An encoder with a decoder that writes, with weights so large that its answers differ."""
+    from transformers import AutoModelForSeq2SeqLM
+
+    words = vocabulary()
+    begin, end = ("[SEP]", "[SEP]") if kind == "bart" else ("[PAD]", "<|endoftext|>")
+    known = {"pad_token_id": words["[PAD]"], "eos_token_id": words[end], "decoder_start_token_id": words[begin]}
+    known |= {} if kind == "t5" else {"init_std": 0.15, "forced_eos_token_id": None}
+    known |= {"bos_token_id": words["[CLS]"]} if kind == "bart" else {}
+    known |= {"decoder_vocab_size": len(words)} if kind == "marian" else {}
+    return AutoModelForSeq2SeqLM.from_config(config(kind, dropout, **{**known, **more}))
 
 
 def save_model(
     folder: Path, kind: str, *, head: Sequence[str] | None = None, dropout: float = 0.0, seed: int = 0
 ) -> Path:
     """A model folder as a hub has it: an encoder without a head, a classifier where ``head`` names its labels, or what
-    continues texts where the kind ends with ``-lm``."""
+    continues texts, or replies to them, where the kind ends with ``-lm``."""
     import torch
     from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSequenceClassification
 
     torch.manual_seed(seed)
     continues, kind = kind.endswith("-lm"), kind.removesuffix("-lm")
-    if continues:
+    if kind in REPLYING:
+        model = replying(kind, dropout)
+    elif continues:
         words = vocabulary()
         ends = {"bos_token_id": None, "eos_token_id": words["<|endoftext|>"], "pad_token_id": words["[PAD]"]}
         model = AutoModelForCausalLM.from_config(config(kind, dropout, initializer_range=0.3, **ends))

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from featherweight.answers import Answer, Check, Described
 from featherweight.errors import ConfigError
 from featherweight.records.answers import Answers, Likeness
-from featherweight.records.dialogues import Learning
+from featherweight.records.dialogues import Learning, Replying
 from featherweight.records.parts import Brief
 from featherweight.records.questions import Question
 from featherweight.records.rows import Column, Ragged
@@ -27,7 +27,9 @@ NLL, TOKENS, HITS = "nll", "tokens", "hits"  # of a completion: nats, how many, 
 TEXT, STOPPED = "text", "stopped"  # of what was written: UTF-8, and whether the model ended it itself
 LOG_PROBABILITY, HIT = 0, 1  # what the head's outputs are reduced to, for each token that is learned
 WIDTH = 2
+_PREFIX, _LANGUAGES = "source_prefix", ("source_lang", "target_lang")
 _MOST_NATS = 700.0  # the exponential of more is infinite
+_WRITING = ("max_new_tokens", "num_beams", "temperature", "top_p", "seed")
 _UNKNOWN = 30.0  # nats a token: more than any vocabulary's uniform guess
 
 
@@ -53,6 +55,8 @@ class Text:
             template.
         template: a chat template instead of the tokenizer's own.
         learning: what of a row is learned, and measured.
+        replying: how, where each text is answered by itself, by a decoder that has an encoder read it; None where a
+            text goes on.
     """
 
     name: ClassVar[str] = "text"
@@ -74,6 +78,9 @@ class Text:
         "chat_template": (lambda value: value is None or isinstance(value, str), "a template"),
         "completion_only_loss": (lambda value: isinstance(value, bool), "true or false"),
         "assistant_only_loss": (lambda value: isinstance(value, bool), "true or false"),
+        "source_prefix": (lambda value: value is None or isinstance(value, str), "a text"),
+        "source_lang": (lambda value: value is None or isinstance(value, str), "a language"),
+        "target_lang": (lambda value: value is None or isinstance(value, str), "a language"),
     }
     unfitted: ClassVar[Mapping[str, Any]] = {}
     reply_schema: ClassVar[Mapping[str, Any]] = {
@@ -97,19 +104,29 @@ class Text:
         Statistic("mean_token_accuracy", "token accuracy", _a_token(HITS), hub="accuracy"),
     )
 
-    def __init__(self, chat: bool | None = None, template: str | None = None, learning: Learning | None = None) -> None:
-        self.chat, self.template, self.learning = chat, template, learning or Learning()
+    def __init__(
+        self,
+        chat: bool | None = None,
+        template: str | None = None,
+        learning: Learning | None = None,
+        replying: Replying | None = None,
+    ) -> None:
+        self.chat, self.template, self.learning, self.replying = chat, template, learning or Learning(), replying
 
     @classmethod
     def of_facts(cls, facts: Mapping[str, Any]) -> Self:
         learning = (not facts.get(key, True) for key in ("completion_only_loss", "assistant_only_loss"))
-        return cls(facts.get("chat"), facts.get("chat_template"), Learning(*learning))
+        return cls(facts.get("chat"), facts.get("chat_template"), Learning(*learning), _replying(facts))
 
     def facts(self) -> dict[str, Any]:
-        found: dict[str, Any] = {"chat": self.chat}
+        found: dict[str, Any] = {"chat": self.chat, **_replied(self.replying)}
         found |= {} if self.template is None else {"chat_template": self.template}
         found |= {"completion_only_loss": False} if self.learning.prompts else {}
         return found | ({"assistant_only_loss": False} if self.learning.everybody else {})
+
+    def of_replies(self) -> Self:
+        """The same where what is measured is what replies to a prompt and nothing else, whatever was learned."""
+        return type(self)(self.chat, self.template, None, self.replying)
 
     @property
     def width(self) -> int:
@@ -138,7 +155,7 @@ class Text:
         for flag in ("calibrated", "max_error_rate"):
             if asked.get(flag) not in (None, False):
                 raise ConfigError(f"--{flag.replace('_', '-')}: {name} answers with text; leave it out")
-        return {key: asked[key] for key in ("max_new_tokens", "temperature", "top_p", "seed") if asked.get(key)}
+        return {key: asked[key] for key in _WRITING if asked.get(key)}
 
     def reply(
         self, answers: Answers, asked: Sequence[Question], options: Mapping[str, Any]
@@ -187,11 +204,14 @@ class Text:
             name: _strings(column) if isinstance(column, Ragged) else pa.array(column)
             for name, column in answers.columns.items()
         }
-        return pa.table(columns, metadata={"chat": {None: "", True: "yes", False: "no"}[self.chat]})
+        chat = {"chat": {None: "", True: "yes", False: "no"}[self.chat]}
+        return pa.table(columns, metadata={**chat, **_replied(self.replying)})
 
     @classmethod
     def of_table(cls, table: pa.Table) -> tuple[Self, Answers, Ragged]:
-        kind = cls({b"": None, b"yes": True, b"no": False}[table.schema.metadata[b"chat"]])
+        known, keys = table.schema.metadata, ("chat", _PREFIX, *_LANGUAGES)
+        said = {key: known[key.encode()].decode() for key in keys if key.encode() in known}
+        kind = cls({"": None, "yes": True, "no": False}[said["chat"]], replying=_replying(said))
         truth = as_bytes(table["label"].to_pylist())
         found: dict[str, Column] = {
             name: as_bytes(table[name].to_pylist()) if name == TEXT else table[name].to_numpy()
@@ -279,7 +299,23 @@ class Text:
         return []
 
     def introduction(self) -> tuple[str, Sequence[str]]:
+        if self.replying is not None:
+            return "Text", ["what is written in reply to a text"]
         return "Text", ["the assistant's next message" if self.chat else "how a text goes on"]
+
+
+def _replied(replying: Replying | None) -> dict[str, str]:
+    """For ``featherweight.json``; a prefix, were it empty, says that texts are answered one by one."""
+    if replying is None:
+        return {}
+    return {_PREFIX: replying.prefix, **dict(zip(_LANGUAGES, replying.languages or (), strict=False))}
+
+
+def _replying(facts: Mapping[str, Any]) -> Replying | None:
+    if (prefix := facts.get(_PREFIX)) is None:
+        return None
+    source, target = (facts.get(key) for key in _LANGUAGES)
+    return Replying(prefix, None if source is None or target is None else (source, target))
 
 
 def as_bytes(texts: Sequence[str]) -> Ragged:

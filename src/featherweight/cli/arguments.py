@@ -56,13 +56,19 @@ def add_delimiter(parser: Any) -> None:
     )
 
 
-GENERATION = ("max_new_tokens", "temperature", "top_p", "seed")
+GENERATION = ("max_new_tokens", "num_beams", "temperature", "top_p", "seed")
 
 
 def add_generation(parser: Any) -> None:
     """How text is written, by the names of transformers' GenerationConfig."""
     group = parser.add_argument_group("of models that write text")
     group.add_argument("--max-new-tokens", type=int, metavar="N", help="at most so many tokens (default: 256)")
+    group.add_argument(
+        "--num-beams",
+        type=int,
+        metavar="N",
+        help="texts that are weighed side by side (default: the model's own, or 1)",
+    )
     group.add_argument(
         "--temperature", type=float, metavar="T", help="0 takes the likeliest token each time (default: 0)"
     )
@@ -77,14 +83,15 @@ def generation_of(arguments: Arguments) -> dict[str, Any]:
     given = {key: getattr(arguments, key) for key in GENERATION if getattr(arguments, key) is not None}
     right = {
         "max_new_tokens": given.get("max_new_tokens", 1) >= 1,
+        "num_beams": given.get("num_beams", 1) >= 1,
         "temperature": 0 <= given.get("temperature", 0) < float("inf"),
         "top_p": 0 < given.get("top_p", 1) <= 1,
         "seed": 0 <= given.get("seed", 0) < 2**63,
     }
     if wrong := [key for key in given if not right[key]]:
-        wanted = {"max_new_tokens": "from 1", "temperature": "from 0", "top_p": "above 0 up to 1", "seed": "from 0"}
+        wanted = {"temperature": "from 0", "top_p": "above 0 up to 1", "seed": "from 0"}.get(wrong[0], "from 1")
         flag = wrong[0].replace("_", "-")
-        raise ConfigError(f"--{flag} {given[wrong[0]]}: a number {wanted[wrong[0]]} was expected")
+        raise ConfigError(f"--{flag} {given[wrong[0]]}: a number {wanted} was expected")
     return given
 
 

@@ -38,6 +38,19 @@ def accelerator_for(settings: TrainingSection) -> Any:
     return Accelerator(mixed_precision=precision_of(settings).replace("fp32", "no") if cuda else "no")
 
 
+def require_fp16(settings: TrainingSection, model: Any) -> None:
+    """Raises ConfigError where fp16 is asked for and the model does not bear it.
+
+    What T5's feed-forward layers give goes beyond 65,504, fp16's largest number, and its answers become NaN;
+    transformers marks the layers of its kin that have to stay out of it.
+    """
+    if settings.fp16 and "wo" in (getattr(model, "_keep_in_fp32_modules", None) or ()):
+        raise ConfigError(
+            f"training.fp16: {model.config.model_type}'s feed-forward layers go beyond what fp16 can hold, and its "
+            "answers become NaN; set training.bf16, or neither"
+        )
+
+
 def precision_of(settings: TrainingSection) -> str:
     """In which products are made; ``fp32``, ``bf16`` or ``fp16``."""
     return "bf16" if settings.bf16 else "fp16" if settings.fp16 else "fp32"

@@ -80,6 +80,7 @@ _KEYS: dict[str, Check] = {
     "answer": (lambda value: isinstance(value, str), "the name of a kind of answer"),
     "task": (lambda value: isinstance(value, str), "the name of a task"),
     "max_length": (lambda value: _is_whole(value, 1), "a whole number from 1"),
+    "max_target_length": (lambda value: _is_whole(value, 1), "a whole number from 1"),
     "long_texts": (lambda value: value in get_args(LongTexts), f"one of {', '.join(get_args(LongTexts))}"),
     "stride": (lambda value: _is_whole(value, 0), "a whole number from 0"),
     "pool": (lambda value: value in get_args(Pool), f"one of {', '.join(get_args(Pool))}"),

@@ -232,7 +232,7 @@ def load_untuned(name: str, origin: Origin) -> LoadedModel:
         reserved=config.get("num_virtual_tokens") or 0,
     )
     columns = columns_of(_with_columns(origin))
-    cutting = Cutting.of(origin.known, max_length)
+    cutting = _cutting(origin.known, max_length, tokenizer, model)
     return LoadedModel(name, task, model, tokenizer, cutting, head, text_columns=columns)
 
 
@@ -263,7 +263,14 @@ def _load_whole(name: str, folder: Path) -> LoadedModel:
     task = _task(known, source, folder)
     model, tokenizer, head = heads.load(task.head(), source, ModelSection(name=source.name))
     max_length, _ = lengths.usable(tokenizer, model, known.get("max_length"), tried="max_length" in known)
-    return LoadedModel(name, task, model, tokenizer, Cutting.of(known, max_length), head, **_beside(known))
+    cutting = _cutting(known, max_length, tokenizer, model)
+    return LoadedModel(name, task, model, tokenizer, cutting, head, **_beside(known))
+
+
+def _cutting(known: Mapping[str, Any], max_length: int, tokenizer: Any, model: Any) -> Cutting:
+    """What becomes of long texts, as ``featherweight.json`` has it."""
+    cutting = Cutting.of(known, max_length)
+    return lengths.with_reply(cutting, tokenizer, model, tried=cutting.max_target_length is not None)
 
 
 def _beside(known: Mapping[str, Any]) -> dict[str, Any]:
@@ -293,7 +300,7 @@ def _load_plain(name: str, fresh: Callable[[], Task] | None) -> LoadedModel:
     task = task or fresh()  # type: ignore[misc]
     model, tokenizer, _ = heads.load(task.head(), source, ModelSection(name=name))
     max_length, _ = lengths.usable(tokenizer, model, None, task.Columns.longest)
-    return LoadedModel(name, task, model, tokenizer, Cutting(max_length))
+    return LoadedModel(name, task, model, tokenizer, _cutting({}, max_length, tokenizer, model))
 
 
 def _task(known: Mapping[str, Any], source: ModelSource, folder: Path) -> Task:

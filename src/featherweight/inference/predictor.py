@@ -185,7 +185,7 @@ def load_predictor(
         max_error_rate: abstain where the answers would be wrong more often, by the threshold that the run found on
             held-out rows for this rate; probabilities are calibrated then.
         base_model: where an adapter's base model is on this machine; where the adapter says itself if None.
-        generation: how text is written: ``max_new_tokens``, ``temperature``, ``top_p``, ``seed``.
+        generation: how text is written: ``max_new_tokens``, ``num_beams``, ``temperature``, ``top_p``, ``seed``.
 
     Raises:
         ModelError: it can't be found, trusted or read, or no temperature was fitted for it.

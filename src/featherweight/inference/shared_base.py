@@ -161,7 +161,10 @@ class WritingBase(SharedBase):
     def is_under(self, loaded: LoadedModel, weights: AdapterWeights) -> bool:
         """An adapter of the vocabulary's layer has a model of its own: tokens are scored off that layer's weights."""
         base = adapters.base_of(loaded.model)
-        return super().is_under(loaded, weights) and not any(reads_texts(base, path) for path in weights.updates)
+        vocabulary = base.get_output_embeddings()
+        return super().is_under(loaded, weights) and all(
+            base.get_submodule(path) is not vocabulary for path in weights.updates
+        )
 
     def _voice(self, loaded: LoadedModel) -> _Writer:
         answerer = OwnModel(Predictor(self._backend.sharing(loaded)))

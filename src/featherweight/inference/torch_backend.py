@@ -75,7 +75,7 @@ class TorchBackend:
 
     def _room(self, asked: Question) -> int:
         """How many tokens of a question the model sees: as many as when it was tuned; of a prompt that is to be
-        continued as many as it has positions for beside the continuation."""
+        continued, by a model that has positions, as many as those hold beside the continuation."""
         if not asked.new_tokens:
             return self.cutting.max_length
         most, _ = room(self.loaded.model, asked.new_tokens)
@@ -93,7 +93,8 @@ class TorchBackend:
         tokenizer = self.loaded.tokenizer
         spoken = None if heard is None else Spoken(tokenizer, how, heard)
         add = None if spoken is None else spoken.add
-        found = write(self.loaded.model, [row.ids for row in rows], self._ends, tokenizer, how, add)
+        model, prompts = self.loaded.model, [row.ids for row in rows]
+        found = write(model, prompts, self._ends, tokenizer, how, add, self._execution.equal_lengths)
         texts, stopped = spelt(found, self._ends, tokenizer, how)
         if spoken is not None:
             spoken.end(texts[0])

@@ -38,8 +38,9 @@ class Full(Method):
         """Every model has what is tuned."""
 
     def apply(self, model: Any, fit: Fit) -> Adapted:
-        for parameter in model.parameters():
-            parameter.requires_grad_(True)
+        computed = {*(getattr(model, "_keys_to_ignore_on_save", None) or ())}  # transformers stores none of them
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(name not in computed)
         return Adapted(model, {})
 
     def save(self, model: Any, folder: Path, base_model: str, revision: str | None) -> None:

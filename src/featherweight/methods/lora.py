@@ -17,6 +17,7 @@ from featherweight.methods.peft.targets import is_transposed, linear_layers
 from featherweight.methods.peft.tuner import Found, Tuner
 from featherweight.recipe import MethodOptions
 from featherweight.recipe.values import PositiveInt
+from featherweight.sources.trial_texts import replies
 
 # The rate grows less than the width shrinks (a fit over model sizes, Thinking Machines, 2025); see docs/defaults.md.
 _RATE, _WIDTH, _EXPONENT = 2e-3, 384, 0.78
@@ -128,6 +129,11 @@ class LoRA(Tuner):
     def require_targets(self, model: Any) -> None:
         if self.options.target_parameters is None:
             super().require_targets(model)
+        if self.options.init_lora_weights == "eva" and replies(model):
+            raise ConfigError(
+                "method.init_lora_weights: PEFT's eva takes every layer to read one text, and the decoder of "
+                f"{model.config.model_type} reads another than its encoder; use 'pissa'"
+            )
         if self.options.init_lora_weights == "olora" and any(map(is_transposed, linear_layers(model).values())):
             raise ConfigError(
                 f"method.init_lora_weights: PEFT's olora does not know {model.config.model_type}'s layers, whose "

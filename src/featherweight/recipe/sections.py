@@ -376,6 +376,10 @@ class EvaluationSection(Section):
         False, description="let the models answer the evaluated prompts, greedily, and measure what they write"
     )
     max_new_tokens: PositiveInt = Field(MAX_NEW_TOKENS, description="of an answer, at most")
+    num_beams: PositiveInt = Field(
+        1,
+        description="answers that are weighed side by side, as by transformers; 1 takes the likeliest token each time",
+    )
     max_generate_samples: PositiveInt = Field(
         200, description="prompts that are answered: a sample, drawn by data.split_seed"
     )

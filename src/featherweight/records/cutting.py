@@ -13,6 +13,7 @@ LongTexts = Literal["cut", "head-tail", "stride"]
 Pool = Literal["mean", "max"]
 
 LONGEST = 512  # tokens of a text where nobody says how many
+LONGEST_REPLY = 128  # of what a decoder gives, as transformers' scripts have it
 
 
 @dataclass(frozen=True)
@@ -25,12 +26,15 @@ class Cutting:
             ``stride`` all of it, as windows of ``max_length``, whose answers are pooled.
         stride: tokens that neighbouring windows share, as tokenizers of transformers have it.
         pool: how windows' outputs become a row's, entry by entry.
+        max_target_length: the most tokens of what a decoder is to give, special ones among them; None where the model
+            answers with no decoder, or nobody says.
     """
 
     max_length: int
     long_texts: LongTexts = "cut"
     stride: int = 0
     pool: Pool = "mean"
+    max_target_length: int | None = None
 
     @classmethod
     def of(cls, known: Mapping[str, Any], max_length: int) -> Self:
@@ -39,7 +43,8 @@ class Cutting:
         Args:
             max_length: what the model was found to take.
         """
-        return cls(max_length, **{key: known[key] for key in ("long_texts", "stride", "pool") if key in known})
+        keys = ("long_texts", "stride", "pool", "max_target_length")
+        return cls(max_length, **{key: known[key] for key in keys if key in known})
 
     def facts(self) -> dict[str, Any]:
         """For ``featherweight.json``: what is not said is cut."""
@@ -48,7 +53,7 @@ class Cutting:
             found["long_texts"] = self.long_texts
         if self.makes_windows:
             found |= {"stride": self.stride, "pool": self.pool}
-        return found
+        return found if self.max_target_length is None else found | {"max_target_length": self.max_target_length}
 
     @property
     def makes_windows(self) -> bool:

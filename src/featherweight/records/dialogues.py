@@ -122,6 +122,19 @@ class Learning:
     everybody: bool = False
 
 
+@dataclass(frozen=True)
+class Replying:
+    """How texts are answered by a decoder that has an encoder read them, each by itself.
+
+    Attributes:
+        prefix: stands before every text, of which it is no part.
+        languages: of the texts and of what is written, by the codes of a tokenizer that knows several.
+    """
+
+    prefix: str = ""
+    languages: tuple[str, str] | None = None
+
+
 def written(turns: Sequence[Turn]) -> str:
     """A conversation as people read it: of one turn what is said, of several who says what."""
     if len(turns) == 1:

@@ -80,12 +80,13 @@ class Tokens:
     Attributes:
         ids: of its tokens, never none.
         reads: for each of its words the token that answers for it, counted from the first; -1 where it has none, as it
-            was cut off; of a text that is continued, each token before one that is learned. None where the row is
-            answered as a whole, or its continuation is to be written.
+            was cut off; of a text that is continued, each token before one that is learned; of a reply, each of its
+            tokens. None where the row is answered as a whole, or its continuation or reply is to be written.
         kinds: for each token which of the two texts it is of, as the tokenizer says (``token_type_ids``). None where
             the row is one text, or the model is not told.
         lost: how many tokens were cut off.
         ends: where in ``ids`` each of its windows ends, where it is several sequences; none where it is one.
+        reply: ids of what a decoder is to give for it, where that is measured; never none.
     """
 
     ids: Sequence[int]
@@ -93,6 +94,7 @@ class Tokens:
     kinds: Sequence[int] | None = None
     lost: int = 0
     ends: Sequence[int] = ()
+    reply: Sequence[int] | None = None
 
     def windows(self) -> list[Tokens]:
         """Each of its sequences by itself."""

@@ -313,6 +313,8 @@ class Encoding:
         windows: int64, shape (rows + 1,), where rows are several sequences: row ``i`` is those from ``windows[i]`` up
             to ``windows[i + 1]`` of ``tokens``, and its outputs are pooled from theirs. None where each is one.
         pool: how.
+        replies: int32; what a decoder is to give for each row, never none; reads then count from its first token. None
+            where the model answers with no decoder.
         cut: how many rows were cut at the maximal length.
         lost: how many tokens were cut off them in all.
         key: identifies tokens and kinds, for what is kept on disk about them.
@@ -324,6 +326,7 @@ class Encoding:
     kinds: Ragged | None = None
     windows: NDArray[np.int64] | None = None
     pool: Pool = "mean"
+    replies: Ragged | None = None
     cut: int = 0
     lost: int = 0
     key: str = ""
@@ -342,21 +345,23 @@ class Encoding:
             return replace(cls.unlabelled(tokens), windows=np.cumsum([0, *map(len, windows)]), pool=pool)
         reads = [row.reads for row in rows if row.reads is not None]
         kinds = [row.kinds or [0] * len(row.ids) for row in rows] if any(row.kinds for row in rows) else []
-        return cls.unlabelled(
+        replies = [row.reply for row in rows if row.reply is not None]
+        found = cls.unlabelled(
             Ragged.of([row.ids for row in rows], np.int32),
             Ragged.of(reads) if reads else None,
             Ragged.of(kinds) if kinds else None,
         )
+        return replace(found, replies=Ragged.of(replies, np.int32)) if replies else found
 
     def __len__(self) -> int:
         return len(self.tokens) if self.windows is None else len(self.windows) - 1
 
     @property
     def lengths(self) -> NDArray[np.int64]:
-        """Tokens of each row, all its windows together; int64, shape (rows,)."""
-        if self.windows is None:
-            return self.tokens.lengths
-        return np.diff(self.tokens.offsets[self.windows])
+        """Tokens of each row, all its windows together, and those of its reply; int64, shape (rows,)."""
+        if self.windows is not None:
+            return np.diff(self.tokens.offsets[self.windows])
+        return self.tokens.lengths if self.replies is None else self.tokens.lengths + self.replies.lengths
 
     @property
     def flat(self) -> Encoding:
@@ -370,6 +375,16 @@ class Encoding:
         """Which rows of :attr:`flat` these rows are, where rows are several sequences."""
         assert self.windows is not None
         return places_of(self.windows, rows)
+
+    def scored(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Of each token that is read the one whose likelihood is asked there: the next, and of a reply, which its
+        decoder sees up to the one before, itself; shape (reads,), row by row."""
+        assert self.reads is not None
+        reads = self.reads[rows]
+        if self.replies is None:
+            return next_tokens(self.tokens[rows], reads).values
+        replies = self.replies[rows]
+        return np.asarray(replies.values[reads.values + np.repeat(replies.offsets[:-1], reads.lengths)], np.int64)
 
     def items(self, rows: NDArray[np.int64]) -> int:
         """How many things the loss of these rows is about, which their mean loss is a mean over."""

@@ -112,6 +112,7 @@ TASKS = Registry(
         "regression": "featherweight.tasks.regression:Regression",
         "token-classification": "featherweight.tasks.token_classification:TokenClassification",
         "causal-lm": "featherweight.tasks.causal_lm:CausalLM",
+        "seq2seq-lm": "featherweight.tasks.seq2seq_lm:Seq2SeqLM",
     },
 )
 

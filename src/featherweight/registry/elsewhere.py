@@ -159,6 +159,13 @@ _KEYS: Mapping[str, Mapping[str, str]] = {
         "validation_split_percentage": "it is called data.validation_fraction, a share between 0 and 1",
         "label_separator": 'it is for task = "multi-label-classification"',
         "labels_columns": 'it is for task = "multi-label-classification"',
+        **dict.fromkeys(
+            ["source_prefix", "source_lang", "target_lang", "max_target_length"], 'it is for task = "seq2seq-lm"'
+        ),
+        "max_source_length": 'it is called data.max_length, which task = "seq2seq-lm" also takes by this name, once',
+        "summary_column": "the column that holds what is written is data.label",
+        "val_max_target_length": "it is called data.max_target_length",
+        "num_beams": "it is an option of `featherweight predict`, --num-beams",
     },
     "model": {
         "model_name_or_path": "it is called model.name",
@@ -216,10 +223,12 @@ VALUES: Mapping[str, Mapping[str, str]] = {
         "ner": "is token-classification",
         "text-generation": "is causal-lm",
         "sft": "is causal-lm",
+        "summarization": "is seq2seq-lm",
+        "translation": "is seq2seq-lm",
+        "text2text-generation": "is seq2seq-lm",
         **dict.fromkeys(
             [
                 "sentence-similarity",
-                "seq2seq-lm", "summarization", "translation",
                 "question-answering", "preference", "dpo", "multiple-choice",
             ],
             _NOT_YET,

@@ -198,11 +198,12 @@ class _Place:
 
 def _key(origin: Origin, task: Task) -> str:
     """One for all models of the same weights, held alike, of one configuration and tokenizer, and the same kind of
-    head."""
+    head, that writes the same language."""
     source = origin.base
     others = sorted(path for end in ("json", "txt", "model") for path in source.folder.glob(f"*.{end}"))
     hashes = {path.name: file_hash(path) for path in others}
-    return key_of(source.fingerprint, origin.holding, task.head().kind, hashes)
+    head = task.head()
+    return key_of(source.fingerprint, origin.holding, head.kind, head.languages or (), hashes)
 
 
 def _seed(origin: Origin) -> None:

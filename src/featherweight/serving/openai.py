@@ -198,6 +198,10 @@ def _prompts(served: Served, given: Sequence[Any], settings: Settings) -> list[D
         found = [of_given(one, chat=False) for one in given]
     except DataError as error:
         raise HTTPException(422, str(error)) from None
+    if served.task.head().replies and any(one.is_chat for one in found):
+        raise HTTPException(
+            422, f"model: {served.name} replies to each text by itself, not to messages; see {COMPLETIONS}"
+        )
     if any(len(one.asked) > settings.max_text_characters for one in found):
         raise HTTPException(422, f"a prompt has more than {settings.max_text_characters:,} characters")
     return found

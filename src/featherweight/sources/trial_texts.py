@@ -65,6 +65,21 @@ def with_kinds(texts: Encoding) -> Encoding:
     return replace(texts, kinds=Ragged.of([[2 * at >= length for at in range(length)] for length in texts.lengths]))
 
 
+def replies(model: Any) -> bool:
+    """Whether the model has a decoder that writes an answer to what its encoder read."""
+    return bool(model.config.is_encoder_decoder and model.can_generate())
+
+
+def with_replies(texts: Encoding, model: Any, seed: int = 1) -> Encoding:
+    """The same texts, each with a reply of random tokens, which is read whole."""
+    config = model.config.get_text_config()
+    vocabulary = getattr(config, "decoder_vocab_size", None) or config.vocab_size
+    draw = np.random.default_rng(seed)
+    lengths = [1 + 3 * row % 5 for row in range(len(texts))]
+    rows = [draw.integers(0, vocabulary, length).tolist() for length in lengths]
+    return replace(texts, replies=Ragged.of(rows, np.int32), reads=Ragged.of(list(map(range, lengths))))
+
+
 def width_step(model: Any, frame: Frame, pad_token_id: int) -> int:
     """The number of tokens that every row has to be a multiple of: 1, but for models that read blocks of tokens.
 
@@ -92,15 +107,24 @@ def row_of(model: Any, frame: Frame, length: int, pad_token_id: int, step: int) 
     return row, (torch.arange(row.shape[1]) < len(text)).long().unsqueeze(0)
 
 
-def problem_with(model: Any, input_ids: Any, attention_mask: Any, *, training: bool = False) -> Exception | None:
-    """What keeps the model from reading a row, as when it answers or as when it is trained."""
+def problem_with(
+    model: Any, input_ids: Any, attention_mask: Any, *, training: bool = False, reply: int = 1
+) -> Exception | None:
+    """What keeps the model from reading a row, as when it answers or as when it is trained.
+
+    Args:
+        reply: tokens that its decoder reads beside, where it has one.
+    """
     import torch
 
     device, before = next(model.parameters()).device, model.training
+    given = {"input_ids": input_ids.to(device), "attention_mask": attention_mask.to(device)}
+    if replies(model):
+        given["decoder_input_ids"] = given["input_ids"].new_zeros(len(input_ids), reply)
     try:
         with torch.no_grad(), torch.random.fork_rng():  # what dropout draws now is drawn again
             model.train(training)
-            model(input_ids=input_ids.to(device), attention_mask=attention_mask.to(device))
+            model(**given)
     except Exception as error:  # noqa: BLE001 - each architecture has an error of its own for what it can't read
         return error
     finally:

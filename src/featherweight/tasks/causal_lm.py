@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
@@ -53,33 +53,38 @@ class CausalLM:
     def __init__(self, answer: Text) -> None:
         self.answer = answer
 
+    @staticmethod
+    def column(split: Split, section: DataSection) -> DialogueColumn:
+        """One split's rows. Raises DataError."""
+        return dialogues.read(split, section)
+
     @classmethod
     def prepare(
         cls, splits: Mapping[str, Split], section: DataSection, seed: int
-    ) -> tuple[CausalLM, Mapping[str, Examples]]:
+    ) -> tuple[Self, Mapping[str, Examples]]:
         """Read the dialogues, leave out rows without a prompt or a completion, and carve what is to be held out."""
         require_train(splits)
-        columns = {name: dialogues.read(split, section) for name, split in splits.items()}
+        columns = {name: cls.column(split, section) for name, split in splits.items()}
         require_labelled(splits, [name for name, one in columns.items() if one.is_unlabelled], section)
         found = {name: _examples(one, section) for name, one in columns.items() if not one.is_unlabelled}
         task = cls._of(columns["train"], section)
         return task, complete(found, task.answer, section, seed)
 
     @classmethod
-    def of_answer(cls, answer: Answer) -> CausalLM:
+    def of_answer(cls, answer: Answer) -> Self:
         if not isinstance(answer, Text):
             raise TypeError(f"text was expected, not {answer.name}")
         return cls(answer)
 
     @classmethod
-    def of_split(cls, split: Split, section: DataSection) -> CausalLM:
-        return cls._of(dialogues.read(split, section), section)
+    def of_split(cls, split: Split, section: DataSection) -> Self:
+        return cls._of(cls.column(split, section), section)
 
     @classmethod
-    def of_model(cls, config: Any) -> CausalLM | None:
+    def of_model(cls, config: Any) -> Self | None:
         return cls(Text()) if heads.continues(config) else None
 
-    def named_by(self, section: DataSection, model: str) -> CausalLM:
+    def named_by(self, section: DataSection, model: str) -> Self:
         return self
 
     @classmethod
@@ -87,8 +92,8 @@ class CausalLM:
         return section
 
     @classmethod
-    def glance(cls, splits: Mapping[str, Split], section: DataSection) -> tuple[CausalLM, Mapping[str, Examples]]:
-        columns = {name: dialogues.read(split, section) for name, split in splits.items()}
+    def glance(cls, splits: Mapping[str, Split], section: DataSection) -> tuple[Self, Mapping[str, Examples]]:
+        columns = {name: cls.column(split, section) for name, split in splits.items()}
         labelled = {name: one for name, one in columns.items() if not one.is_unlabelled}
         if not labelled:
             raise DataError(f"{next(iter(splits.values())).origin}: no row has a completion")
@@ -96,7 +101,7 @@ class CausalLM:
         return task, {name: _examples(one, section, whole=True) for name, one in labelled.items()}
 
     def read(self, split: Split, section: DataSection) -> Examples:
-        column = dialogues.read(split, section)
+        column = self.column(split, section)
         if column.is_unlabelled:
             raise DataError(f"{split.origin}: no row has a completion in {section.label!r}")
         return sample(_examples(column, section), section.max_eval_samples, section.split_seed)
@@ -151,7 +156,7 @@ class CausalLM:
         return Loading(self.head().auto_class, after=after)
 
     @classmethod
-    def _of(cls, column: DialogueColumn, section: DataSection) -> CausalLM:
+    def _of(cls, column: DialogueColumn, section: DataSection) -> Self:
         chat = next((row.is_chat for row in column.rows if row is not None), False)
         return cls(Text(chat, getattr(section, "chat_template", None), _learning(section)))
 

@@ -6,12 +6,13 @@ Apart from the tasks, which answer where pydantic is not installed.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AliasChoices, ConfigDict, Field, model_validator
 
 from featherweight.recipe import DataSection
 from featherweight.recipe.sections import Usual
+from featherweight.recipe.values import PositiveInt
 from featherweight.records.cutting import Cutting, LongTexts, Pool
 
 _PAIRS = (  # as the hub's data sets have them: NLI, GLUE, STS, SICK
@@ -175,3 +176,60 @@ class DialogueColumns(DataSection):
     chat_template: str | None = Field(
         None, description="how messages become a text, in Jinja; the model's own template if unset", min_length=1
     )
+
+
+def _by_both_names(schema: dict[str, Any]) -> None:
+    schema["properties"]["max_source_length"] = schema["properties"]["max_length"]
+
+
+class ReplyColumns(DataSection):
+    """Texts and what is written in reply to each, such as its summary or translation: either ``name`` or ``train_file``
+    and its siblings."""
+
+    model_config = ConfigDict(json_schema_extra=_by_both_names)
+    usual: ClassVar[Usual] = (
+        ("document", "summary"),
+        ("article", "highlights"),
+        ("article", "summary"),
+        ("dialogue", "summary"),
+        ("text", "summary"),
+        ("source", "target"),
+        ("input", "target"),
+        ("input", "output"),
+        ("question", "answer"),
+        ("prompt", "completion"),
+        ("translation", "translation"),
+    )
+    longest: ClassVar[int] = 1024  # that of transformers' scripts
+    text: str = Field("text", description="column that holds the text; known names are found")
+    label: str = Field(
+        "summary",
+        description="column that holds what is written in reply to it; the same, where one column holds a text in each "
+        "language",
+    )
+    max_length: PositiveInt | None = Field(
+        None,
+        validation_alias=AliasChoices("max_length", "max_source_length"),
+        description="texts are cut after so many tokens; max_source_length means the same",
+    )
+    max_target_length: PositiveInt | None = Field(
+        None, description="what is written in reply is cut after so many tokens; 128, or what the model's decoder holds"
+    )
+    source_prefix: str = Field("", description="put before every text, such as 'summarize: '")
+    source_lang: str | None = Field(
+        None, description="language of the texts, by the tokenizer's code where it knows several", min_length=1
+    )
+    target_lang: str | None = Field(None, description="language of what is written in reply, likewise", min_length=1)
+
+    @property
+    def lists(self) -> frozenset[str]:  # type: ignore[override]
+        return frozenset({"text", "label"}) if self.text == self.label else frozenset()
+
+    @model_validator(mode="after")
+    def _both_languages(self) -> ReplyColumns:
+        if (self.source_lang is None) != (self.target_lang is None):
+            raise ValueError("'source_lang' and 'target_lang' go together")
+        return self
+
+    def cutting(self, max_length: int) -> Cutting:
+        return Cutting(max_length, max_target_length=self.max_target_length)

@@ -15,8 +15,13 @@ if TYPE_CHECKING:
     from featherweight.sources.models import ModelSource
 
 SEQUENCE, TOKEN = "ForSequenceClassification", "ForTokenClassification"  # how transformers' classes are called
-CAUSAL = "ForCausalLM"
+CAUSAL, SEQ2SEQ = "ForCausalLM", "ForSeq2SeqLM"
 _CAUSAL_CLASSES = (CAUSAL, "LMHeadModel")  # as stored models call it
+_LANGUAGES = ("source_lang", "target_lang")
+_WRITES_NOT = {
+    CAUSAL: "does not continue texts; choose a decoder, such as a Llama or GPT-2",
+    SEQ2SEQ: "has no decoder that writes an answer to what an encoder read; choose such a model, as T5, BART or Marian",
+}
 SEVERAL = "multi_label_classification"  # the ``problem_type`` of a configuration whose labels are answered one by one
 
 
@@ -30,6 +35,7 @@ class HeadPlan:
         width: how many outputs there are.
         problem_type: what transformers is to compute as a loss, where it computes one.
         is_pretrained: it is the model's own, of its vocabulary: nothing of it is drawn, and it is frozen like the rest.
+        languages: of what is read and of what is written, by the codes of a tokenizer that knows several.
     """
 
     kind: str
@@ -37,6 +43,12 @@ class HeadPlan:
     width: int
     problem_type: str | None = None
     is_pretrained: bool = False
+    languages: tuple[str, str] | None = None
+
+    @property
+    def replies(self) -> bool:
+        """Whether a decoder writes the answer to what an encoder read, and so to each text by itself."""
+        return self.kind == SEQ2SEQ
 
     @property
     def auto_class(self) -> str:
@@ -62,6 +74,14 @@ def continues(config: Any) -> bool:
     return str(architectures[0]).endswith(_CAUSAL_CLASSES) and not config.is_encoder_decoder
 
 
+def replies(config: Any) -> bool:
+    """Whether a stored model has a decoder that answers texts, going by its configuration."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES as CLASSES
+
+    architectures = getattr(config, "architectures", None) or [""]
+    return bool(config.is_encoder_decoder) and architectures[0] == CLASSES.get(config.model_type)
+
+
 @importing_models()
 def load(plan: HeadPlan, source: ModelSource, section: ModelSection) -> tuple[Any, Any, list[str]]:
     """Load model and tokenizer with the right head, pad token and names of outputs.
@@ -81,7 +101,10 @@ def load(plan: HeadPlan, source: ModelSource, section: ModelSection) -> tuple[An
     text = config.get_text_config()  # of a model for images and texts, the part that reads texts
     _pad_by_some_token(tokenizer, text)
     if plan.is_pretrained:
-        return _whole(plan, source, section, config), tokenizer, []
+        model = _whole(plan, source, section, config)
+        if plan.replies:
+            _begin_replies(model, tokenizer, plan, source.name)
+        return model, tokenizer, []
     if plan.kind == TOKEN:
         _space_before_words(tokenizer)
     model, head = _with_head(plan, source, section, config, tokenizer.pad_token_id)
@@ -124,21 +147,82 @@ def _with_head(
 
 def _whole(plan: HeadPlan, source: ModelSource, section: ModelSection, config: Any) -> Any:
     """The model with its own head."""
+    import transformers
+
     from featherweight.sources import models
 
     if section.head != "auto":
-        raise ConfigError("model.head: a model that continues texts keeps its own head; leave it out")
+        raise ConfigError("model.head: a model that writes keeps its own head; leave it out")
+    if type(config) not in getattr(transformers, plan.auto_class)._model_mapping:
+        raise ModelError(f"{source.name}: {config.model_type} {_WRITES_NOT[plan.kind]}")
     dtype = held_dtype(section, source) if section.quantization is None else models.stored_dtype(source)
     model, missing = models.load_model(source, plan.auto_class, config, dtype)
     if missing:
         layer = missing[0].rpartition(".")[0]
         raise ModelError(
-            f"{source.name}: the checkpoint lacks the weights of {layer!r}, without which it can't continue a text; "
-            "choose a model that was trained to"
+            f"{source.name}: the checkpoint lacks the weights of {layer!r}, without which it can't write; choose a "
+            "model that was trained to"
         )
     models.require_finite(model, source.name, apart_from=())
-    _hold(model, section, source, modules(model))
+    _hold(model, section, source, _vocabularys(model))
     return model
+
+
+def _vocabularys(model: Any) -> list[str]:
+    """Names of the modules that give a vocabulary's logits: T5 has all its others beside them, too."""
+    if hasattr(model, model.base_model_prefix):
+        return modules(model)
+    return [name for name, one in model.named_modules() if one is model.get_output_embeddings()]
+
+
+def _begin_replies(model: Any, tokenizer: Any, plan: HeadPlan, name: str) -> None:
+    """Let the decoder begin as it was trained to: by its own token, and where a tokenizer knows several languages by
+    that of what is written.
+
+    Raises:
+        ConfigError: such a tokenizer, and its languages are not said, or it has no such one.
+        ModelError: nobody says by which token the decoder begins.
+    """
+    config, generation = model.config, model.generation_config
+    if config.pad_token_id is None:
+        config.pad_token_id = tokenizer.pad_token_id
+    if hasattr(tokenizer, "tgt_lang"):
+        first, *_, last = _speak(tokenizer, plan.languages, name)
+        if first in tokenizer.all_special_ids:  # what is written begins with its language
+            generation.forced_bos_token_id = first
+        elif config.decoder_start_token_id is None:  # it ends with it, and the decoder begins there (mBART)
+            config.decoder_start_token_id = generation.decoder_start_token_id = last
+    if config.decoder_start_token_id is None:
+        raise ModelError(
+            f"{name}: its configuration does not say by which token its decoder begins; add decoder_start_token_id to "
+            "its config.json"
+        )
+
+
+def _speak(tokenizer: Any, languages: tuple[str, str] | None, name: str) -> list[int]:
+    """Set a tokenizer's languages; gives the ids of something in the second, special ones among them."""
+    if languages is None:
+        raise ConfigError(
+            f"data.source_lang, data.target_lang: the tokenizer of {name} knows several languages; set both, by its "
+            "own codes"
+        )
+    for key, attribute, language in zip(_LANGUAGES, ("src_lang", "tgt_lang"), languages, strict=True):
+        if not _knows(tokenizer, attribute, language):
+            raise ConfigError(f"data.{key}: the tokenizer of {name} has no language {language!r}")
+    found: list[int] = tokenizer(text_target="a")["input_ids"]
+    return found
+
+
+def _knows(tokenizer: Any, attribute: str, language: str) -> bool:
+    """Set one of a tokenizer's languages; whether it has a token for it."""
+    try:
+        setattr(tokenizer, attribute, language)
+        text = {"text_target" if attribute == "tgt_lang" else "text": "a"}
+        encoded = tokenizer(**text, return_special_tokens_mask=True)
+    except LookupError:
+        return False
+    added = [one for one, mask in zip(encoded["input_ids"], encoded["special_tokens_mask"], strict=True) if mask]
+    return tokenizer.unk_token_id not in added
 
 
 def _hold(model: Any, section: ModelSection, source: ModelSource, apart_from: Iterable[str]) -> None:

@@ -1,4 +1,4 @@
-"""What is measured of a model that continues texts beside its rows: what it forgot, and whether it heeds prompts."""
+"""What is measured of a model that writes texts beside its rows: what it forgot, and whether it heeds prompts."""
 
 from __future__ import annotations
 
@@ -11,17 +11,15 @@ from featherweight.answers.text import Text, as_bytes
 from featherweight.evidence.exhibits import Held
 from featherweight.process.signals import Stop
 from featherweight.records.answers import Answers
-from featherweight.records.cutting import Cutting
-from featherweight.records.dialogues import Dialogue, Learning
+from featherweight.records.dialogues import Dialogue
 from featherweight.records.questions import Question
+from featherweight.records.rows import DIALOGUE
 from featherweight.report.console import Console
 from featherweight.runs.directory import RunDirectory
 from featherweight.runs.predictions import Predictions
 from featherweight.sources import general_texts
 from featherweight.tasks import Writes
-from featherweight.tasks.reading import continuing
 from featherweight.tasks.reading.splits import sample
-from featherweight.workflow import prompting
 from featherweight.workflow.preparing import Prepared
 from featherweight.workflow.rungs import tokens_answered
 
@@ -34,12 +32,13 @@ def measure_beside(
     prepared: Prepared, directory: RunDirectory, model: Any, name: str, console: Console, stop: Stop
 ) -> None:
     """Keep how likely general texts are to the model, and, of the tuned one, replies behind other prompts."""
-    if not prompting.can_show(prepared):
+    if DIALOGUE not in prepared.examples["train"].texts.column_names:
         return
-    texts = general_texts.read(prepared.recipe.evaluation.forgetting_file)
-    general = [Dialogue("", text) for text in texts]
-    what = f"measuring what the {name} model knows besides"
-    _keep(directory, name, GENERAL, general, _likely(prepared, model, general, what, console, stop))
+    if _kind(prepared).replying is None:  # else no text goes on, and nothing is foretold of one alone
+        texts = general_texts.read(prepared.recipe.evaluation.forgetting_file)
+        general = [Dialogue("", text) for text in texts]
+        what = f"measuring what the {name} model knows besides"
+        _keep(directory, name, GENERAL, general, _likely(prepared, model, general, what, console, stop))
     if name != "tuned" or not (swapped := _swapped(prepared)):
         return
     for which, dialogues in zip((OWN, OTHER), zip(*swapped, strict=True), strict=True):
@@ -85,8 +84,13 @@ def _likely(
 ) -> Answers:
     """How likely what stands behind each prompt is to the model."""
     asked = [Question(one.asked or one.answered, dialogue=one) for one in dialogues]
-    rows = continuing.encode(asked, prepared.tokenizer, Cutting(prepared.cutting.max_length), Learning())
+    replies = prepared.task.of_answer(_kind(prepared).of_replies())
+    rows = replies.tokenise(asked, prepared.tokenizer, prepared.cutting)
     return tokens_answered(prepared, model, rows, what, console, stop)
+
+
+def _kind(prepared: Prepared) -> Text:
+    return cast(Text, prepared.task.answer)
 
 
 def _keep(directory: RunDirectory, name: str, which: str, dialogues: Sequence[Dialogue], answers: Answers) -> None:

@@ -73,6 +73,8 @@ def talks(
     tuned = load_predictor(target, base_model=base_model, generation=generation)
     if not tuned.task.scores_tokens:
         raise ConfigError(f"chat: {target} is for {tuned.task.name} and writes no text; ask it with `predict`")
+    if tuned.task.head().replies:
+        raise ConfigError(f"chat: {target} replies to each text by itself and knows no turns; ask it with `predict`")
     backend: TorchBackend = tuned.backend  # type: ignore[assignment]
     own = tuned.kind.chat  # type: ignore[attr-defined]
     chat = backend.loaded.tokenizer.chat_template is not None if own is None else own

@@ -19,7 +19,7 @@ from featherweight.records.outcome import (
 )
 from featherweight.records.training import EpochRecord, TrainingResult
 from featherweight.runs.directory import SCHEMA_VERSION
-from featherweight.tasks.reading import continuing
+from featherweight.tasks.reading import continuing, replying
 from featherweight.workflow.preparing import SELECTION_SPLIT, Prepared, count_parameters
 
 TIMINGS = ("eval_runtime", "eval_samples_per_second", "eval_steps_per_second")
@@ -81,7 +81,7 @@ def truncation(prepared: Prepared) -> dict[str, Truncation]:
         name: {
             "rows": one.cut,
             "lost_tokens": one.lost,
-            "share": one.lost / (one.lost + int(one.tokens.offsets[-1])),
+            "share": one.lost / (one.lost + int(one.lengths.sum())),
         }
         for name, one in prepared.encodings.items()
     }
@@ -91,7 +91,10 @@ def token_cautions(prepared: Prepared) -> list[str]:
     """What is likely wrong with how texts that are continued become tokens."""
     if not prepared.task.scores_tokens:
         return []
-    return continuing.cautions(prepared.encodings["train"], prepared.tokenizer)
+    train, found = prepared.encodings["train"], list[str]()
+    if train.replies is not None:
+        found = replying.cautions(train, prepared.model.generation_config)
+    return continuing.cautions(train, prepared.tokenizer) + found
 
 
 def _read_rows(prepared: Prepared) -> ReadRows:

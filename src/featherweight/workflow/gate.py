@@ -88,7 +88,8 @@ def require_gradients(model: Any, execution: Execution, head: Sequence[str]) -> 
     was_training = model.training
     model.eval()  # so that no dropout is drawn
     try:
-        execution.trial_logits(model).sum().backward()  # type: ignore[no-untyped-call]
+        if (logits := execution.trial_logits(model)).requires_grad:
+            logits.sum().backward()  # type: ignore[no-untyped-call]
         reached = not inner or any(value.grad is not None for value in inner)
     finally:
         model.train(was_training)

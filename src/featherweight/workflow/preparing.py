@@ -287,11 +287,19 @@ def _tunable(
             "keeps its own; choose lora"
         )
     if (modules := heads.skeleton(task.head(), source)) is not None:
-        method.require_targets(modules)
+        _require_tunable(recipe, method, modules)
     loaded = _load(recipe, task, source, reasons, console)
     if modules is None:
-        method.require_targets(loaded.model)
+        _require_tunable(recipe, method, loaded.model)
     return method, loaded
+
+
+def _require_tunable(recipe: Recipe, method: Method, model: Any) -> None:
+    """Raises ConfigError where the model has nothing that the method tunes, or can't be trained as the recipe says."""
+    from featherweight.engine import hardware
+
+    method.require_targets(model)
+    hardware.require_fp16(recipe.training, model)
 
 
 def _load(recipe: Recipe, task: Task, source: ModelSource, reasons: dict[str, str], console: Console) -> _Loaded:
@@ -323,6 +331,7 @@ def _settled(
     section = task.settled(recipe.data)
     reasons |= {f"data.{key}": "read from the data" for key, value in section if value != getattr(given, key)}
     cutting = lengths.require_room(section.cutting(max_length), loaded.tokenizer)
+    cutting = lengths.with_reply(cutting, loaded.tokenizer, loaded.model)
     said = cutting.facts()
     reasons |= {
         f"data.{key}": "chosen automatically" for key in said if getattr(section, key) is None and key != "max_length"

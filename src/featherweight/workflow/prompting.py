@@ -7,10 +7,11 @@ from dataclasses import replace
 
 import numpy as np
 
+from featherweight.evidence.baselines.texts import FewShot
 from featherweight.records.cutting import Cutting
 from featherweight.records.dialogues import Dialogue
 from featherweight.records.questions import Question, Tokens
-from featherweight.records.rows import DIALOGUE, Examples
+from featherweight.records.rows import Examples
 from featherweight.workflow.preparing import Prepared
 
 _MOST_TOKENS = 4096  # of a prompt with examples, where the model has positions for more
@@ -18,7 +19,7 @@ _MOST_TOKENS = 4096  # of a prompt with examples, where the model has positions 
 
 def can_show(prepared: Prepared) -> bool:
     """Whether the rows are dialogues, before which others can stand."""
-    return DIALOGUE in prepared.examples["train"].texts.column_names
+    return FewShot.applies(prepared.examples["train"], prepared.task.answer)
 
 
 def with_examples(prepared: Prepared, questions: Sequence[Question]) -> list[Question]:

@@ -82,6 +82,12 @@ def as_it_answers(task: Task, start: Start | None, source: ModelSource, recipe: 
 
 
 def _require_prompts(recipe: Recipe, read: Rows) -> None:
+    replying = getattr(read.task.answer, "replying", None)
+    if replying is not None and recipe.evaluation.forgetting_file is not None:
+        raise ConfigError(
+            f"evaluation.forgetting_file: a model for {recipe.task} replies to texts and foretells none by itself; "
+            "leave it out"
+        )
     if not recipe.evaluation.generate:
         return
     question, _ = next(cast(Writes, read.task).to_write(read.examples["validation"]))

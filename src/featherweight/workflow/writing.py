@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from featherweight.answers.text import TEXT, Text, as_bytes, said
 from featherweight.answers.written import ANSWER, in_train
-from featherweight.evidence.baselines.texts import nearest
+from featherweight.evidence.baselines.texts import lead, nearest
 from featherweight.evidence.exhibits import MODELS, Writing
 from featherweight.process.signals import Stop
 from featherweight.records.answers import Answers
@@ -25,9 +25,12 @@ from featherweight.tasks.reading.splits import sample
 from featherweight.workflow import prompting
 from featherweight.workflow.preparing import Prepared
 
+if TYPE_CHECKING:
+    from featherweight.engine.running.generate import Sampling
+
 WRITTEN = "{}-written"  # the model's name in predictions/
-FEW_SHOT, NEAREST = "few-shot", "nearest-prompt"
-RIVALS = (NEAREST, FEW_SHOT)
+FEW_SHOT, NEAREST, LEAD = "few-shot", "nearest-prompt", "lead"
+RIVALS = (NEAREST, LEAD, FEW_SHOT)
 _WRITTEN = "ids"
 
 
@@ -44,12 +47,14 @@ def write_answers(
         return
     console.begin("looking for the nearest prompts")
     train = _task(prepared).to_write(prepared.examples["train"])
-    texts = nearest(((question.text, reply) for question, reply in train), [one.text for one in asked.questions])
-    found = Text.of_written(texts, [0] * len(texts), [True] * len(texts))
-    _keep(prepared, directory, NEAREST, asked, found)
+    prompts = [one.text for one in asked.questions]
+    _copied(prepared, directory, NEAREST, asked, nearest(((one.text, reply) for one, reply in train), prompts))
     if prompting.can_show(prepared):
         shown = prompting.with_examples(prepared, asked.questions)
         _keep(prepared, directory, FEW_SHOT, asked, _written(prepared, model, shown, FEW_SHOT, console, stop))
+    else:
+        replies = (reply for _, reply in _task(prepared).to_write(prepared.examples["train"]))
+        _copied(prepared, directory, LEAD, asked, lead(replies, prompts))
 
 
 def written(prepared: Prepared, directory: RunDirectory) -> Writing | None:
@@ -103,9 +108,9 @@ def _written(
     prepared: Prepared, model: Any, questions: Sequence[Question], name: str, console: Console, stop: Stop
 ) -> Answers:
     """What the model writes."""
-    from featherweight.engine.running.generate import Sampling, room, spelt
+    from featherweight.engine.running.generate import room, spelt
 
-    how, tokenizer = Sampling(max_new_tokens=prepared.recipe.evaluation.max_new_tokens), prepared.tokenizer
+    how, tokenizer = _how(prepared), prepared.tokenizer
     most, _ = room(model, how.max_new_tokens)
     cutting = replace(prepared.cutting, max_length=most or prepared.cutting.max_length)
     prompts = [list(one.ids) for one in prepared.task.tokenise(questions, tokenizer, cutting)]
@@ -119,22 +124,34 @@ def write_behind(
 ) -> list[list[int]]:
     """What the model writes behind each prompt, in batches of like length; ids."""
     from featherweight.engine import Watch
-    from featherweight.engine.running.generate import TOKENS_TOGETHER, Sampling, room, write
+    from featherweight.engine.running.generate import TOKENS_TOGETHER, room, write
     from featherweight.engine.running.passes import Pass
     from featherweight.records.batching import by_tokens
 
     fleet, tokenizer = prepared.execution.fleet, prepared.tokenizer
     fleet.announce("write", prompts=prompts)
-    how = Sampling(max_new_tokens=prepared.recipe.evaluation.max_new_tokens)
+    how, equal = _how(prepared), prepared.execution.equal_lengths
     ends, (_, new) = continuing.ends(model, tokenizer), room(model, how.max_new_tokens)
     lengths = np.asarray([len(one) + new for one in prompts])
     found = Pass(fleet, Watch(what, console.observe, stop), len(prompts), f"stopped while {what}")
     with prepared.execution.answering(model), found:
         for rows in found.of(by_tokens(lengths, TOKENS_TOGETHER)):
-            written = write(model, [prompts[row] for row in rows], ends, tokenizer, how)
+            written = write(model, [prompts[row] for row in rows], ends, tokenizer, how, equal_lengths=equal)
             found.add(rows, {_WRITTEN: Ragged.of(written)})
     column = found.answers()[_WRITTEN]
     return [column.row(row).tolist() for row in range(len(prompts))]
+
+
+def _how(prepared: Prepared) -> Sampling:
+    from featherweight.engine.running.generate import Sampling
+
+    asked = prepared.recipe.evaluation
+    return Sampling(max_new_tokens=asked.max_new_tokens, num_beams=asked.num_beams)
+
+
+def _copied(prepared: Prepared, directory: RunDirectory, name: str, asked: _Asked, texts: Sequence[str]) -> None:
+    """Keep texts that nobody wrote."""
+    _keep(prepared, directory, name, asked, Text.of_written(texts, [0] * len(texts), [True] * len(texts)))
 
 
 def _keep(prepared: Prepared, directory: RunDirectory, name: str, asked: _Asked, answers: Answers) -> None:

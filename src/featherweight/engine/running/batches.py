@@ -28,17 +28,19 @@ def collate(
     """The batch of the given rows, in that order, as long as the longest and then up to a multiple of ``step``."""
     chosen = np.asarray(rows, dtype=np.int64)
     tokens = encoding.tokens[chosen]
-    length = -(-int(tokens.lengths.max()) // step) * step
-    real = np.arange(length) < tokens.lengths[:, None]
+    kinds = None if encoding.kinds is None else filled_up(encoding.kinds[chosen], 0, step).to(device)
+    ones = Ragged(np.ones_like(tokens.values), tokens.offsets)
+    return Batch(filled_up(tokens, pad, step).to(device), filled_up(ones, 0, step).to(device), kinds)
 
-    def tensor(values: NDArray[np.integer], outside: int) -> torch.Tensor:
-        padded = np.full(real.shape, outside, dtype=np.int64)
-        padded[real] = values
-        return torch.from_numpy(padded).to(device)
 
-    kinds = None if encoding.kinds is None else tensor(encoding.kinds[chosen].values, 0)
-    mask = torch.from_numpy(real.astype(np.int64)).to(device)
-    return Batch(tensor(tokens.values, pad), mask, kinds)
+def filled_up(rows: Ragged, outside: int, step: int = 1) -> torch.Tensor:
+    """Rows of integers, filled up on the right to the longest and then to a multiple of ``step``; int64, shape (rows,
+    length), on the processor."""
+    lengths = rows.lengths
+    length = -(-int(lengths.max()) // step) * step
+    found = np.full((len(rows), length), outside, dtype=np.int64)
+    found[np.arange(length) < lengths[:, None]] = rows.values
+    return torch.from_numpy(found)
 
 
 def targets_of(encoding: Encoding, rows: Sequence[int] | NDArray[np.int64], device: torch.device) -> torch.Tensor:

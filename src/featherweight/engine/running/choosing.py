@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,12 +16,20 @@ import torch
 from featherweight.engine.fast.dropout import Masks
 from featherweight.engine.running.attention import NAME, UnsupportedAttention
 from featherweight.engine.running.packed import Packed, Plan
-from featherweight.engine.running.padded import Padded
+from featherweight.engine.running.padded import OUTSIDE, Padded
 from featherweight.errors import ModelError
 from featherweight.methods.peft import adapters
 from featherweight.process.quiet import quiet
 from featherweight.records.rows import Encoding
-from featherweight.sources.trial_texts import NO_FRAME, Frame, width_step, with_kinds, with_reads
+from featherweight.sources.trial_texts import (
+    NO_FRAME,
+    Frame,
+    replies,
+    width_step,
+    with_kinds,
+    with_reads,
+    with_replies,
+)
 
 _TOLERANCE = 1e-4
 _LONGEST_WINDOW_TRIED = 1024
@@ -58,8 +67,10 @@ def choose(model: Any, pad_token_id: int, masks: Masks, frame: Frame = NO_FRAME,
     trial = trial_texts(model, frame, reads_tokens)
     with evaluating(model), torch.no_grad():
         step = width_step(model, frame, pad_token_id)
-        end = getattr(model.config, "eos_token_id", None) if model.config.is_encoder_decoder else None
-        padded = Padded(pad_token_id, next(model.parameters()).device, "", step, end=end)
+        shift = decoder_inputs(model) if replies(model) else None
+        reads_at_end = model.config.is_encoder_decoder and shift is None
+        end = getattr(model.config, "eos_token_id", None) if reads_at_end else None
+        padded = Padded(pad_token_id, next(model.parameters()).device, "", step, end=end, shift=shift)
         trials = [_Trial.of(model, trial, padded)]
         attention = model.config._attn_implementation
         if says_it_takes_kinds(model):
@@ -160,7 +171,20 @@ def trial_texts(model: Any, frame: Frame = NO_FRAME, reads_tokens: bool = False)
 
 def _texts(model: Any, frame: Frame, lengths: Sequence[int], reads_tokens: bool) -> Encoding:
     texts = frame.texts(model, lengths)
+    if replies(model):
+        return with_replies(texts, model)
     return with_reads(texts) if reads_tokens else texts
+
+
+def decoder_inputs(model: Any) -> Callable[[torch.Tensor], torch.Tensor]:
+    """What makes a decoder's inputs of what it is to give: the model's own, or what those without do in ``forward``."""
+    own: Callable[[torch.Tensor], torch.Tensor] | None = getattr(model, "prepare_decoder_input_ids_from_labels", None)
+    return own or partial(_shifted, begin=model.config.decoder_start_token_id, pad=model.config.pad_token_id)
+
+
+def _shifted(labels: torch.Tensor, begin: int, pad: int) -> torch.Tensor:
+    first = labels.new_full((len(labels), 1), begin)
+    return torch.cat([first, labels[:, :-1].masked_fill(labels[:, :-1] == OUTSIDE, pad)], dim=1)
 
 
 def says_it_takes_kinds(model: Any) -> bool:

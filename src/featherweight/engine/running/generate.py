@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from featherweight.process.quiet import quiet
-from featherweight.records.batching import by_tokens
+from featherweight.records.batching import by_tokens, of_equal
 from featherweight.records.questions import MAX_NEW_TOKENS
 
 Heard = Callable[[int], None]
@@ -22,7 +22,9 @@ class Sampling:
     """How text is written, by ``GenerationConfig``'s names.
 
     Attributes:
-        max_new_tokens: at most; half as many as the model has positions where that is less.
+        max_new_tokens: at most; half as many as the model has positions where that is less, and of a decoder with an
+            encoder of its own as many.
+        num_beams: texts that are weighed side by side; the model's own number if None.
         temperature: 0 always takes the likeliest token.
         top_p: draw among the likeliest tokens that have so much of the probability together.
         seed: of what is drawn.
@@ -30,6 +32,7 @@ class Sampling:
     """
 
     max_new_tokens: int = MAX_NEW_TOKENS
+    num_beams: int | None = None
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int = 0
@@ -48,24 +51,28 @@ def write(
     tokenizer: Any,
     how: Sampling,
     heard: Heard | None = None,
+    equal_lengths: bool = False,
 ) -> list[list[int]]:
-    """What the model writes behind each prompt, up to and with the first of ``ends``. Greedily, in fp32, a prompt gets
-    the same alone and in a batch, which is padded on the left.
+    """What the model writes behind each prompt, or its decoder in reply to it, up to and with the first of ``ends``.
+    Greedily, in fp32, a prompt gets the same alone and in a batch, which is padded on the side away from what is
+    written.
 
     Args:
-        model: in evaluation mode, on its device.
+        model: in evaluation mode, on its device. What ``how`` does not say is as its own ``generation_config`` has it.
         prompts: ids, none empty.
         tokenizer: has a token to pad with, and spells what is to stop at.
-        heard: is told each token as it comes, of a prompt alone.
+        heard: is told each token as it comes, of a prompt alone; nothing where several texts are weighed.
+        equal_lengths: padding would change what is written.
     """
     most, new = room(model, how.max_new_tokens)
     how, kept = replace(how, max_new_tokens=new), [prompt if most is None else prompt[-most:] for prompt in prompts]
     found: list[list[int]] = [[] for _ in prompts]
     lengths = np.asarray([len(prompt) for prompt in kept], dtype=np.int64)
-    for rows in by_tokens(lengths + new, TOKENS_TOGETHER):
-        written = _together(model, [kept[row] for row in rows], ends, tokenizer, how, heard)
-        for row, ids in zip(rows, written, strict=True):
-            found[row] = ids
+    for batch in by_tokens(lengths + new, max(TOKENS_TOGETHER // (how.num_beams or 1), 1)):
+        for rows in [batch[places] for places in of_equal(lengths[batch])] if equal_lengths else [batch]:
+            written = _together(model, [kept[row] for row in rows], ends, tokenizer, how, heard)
+            for row, ids in zip(rows, written, strict=True):
+                found[row] = ids
     return found
 
 
@@ -81,10 +88,12 @@ def spelt(
 
 def room(model: Any, new: int) -> tuple[int | None, int]:
     """How many tokens of a prompt the model has positions for beside as many ``new`` ones, and how many of those it
-    writes: never fewer for one prompt than for another beside it."""
+    writes: never fewer for one prompt than for another beside it. None where what is written takes no room from it."""
     positions: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     if positions is None:
         return None, new
+    if model.config.is_encoder_decoder:
+        return None, min(new, max(positions - 1, 1))  # behind the token that the decoder begins by
     new = min(new, max(positions // 2, 1))
     return positions - new, new
 
@@ -98,30 +107,39 @@ def _together(
     heard: Heard | None,
 ) -> list[list[int]]:
     device = next(model.parameters()).device
-    longest = max(map(len, prompts))
-    ids = torch.full((len(prompts), longest), tokenizer.pad_token_id)
-    for row, prompt in enumerate(prompts):
-        ids[row, longest - len(prompt) :] = torch.tensor(list(prompt))
-    real = torch.arange(longest) >= torch.tensor([[longest - len(prompt)] for prompt in prompts])
-    streamer = None if heard is None else _Streamer(heard)
+    replies = model.config.is_encoder_decoder
+    ids, real = _filled_up(prompts, tokenizer.pad_token_id, left=not replies)
+    begin = 1 if replies else ids.shape[1]  # a decoder's own first token, or the prompt
+    config = _config(ends, tokenizer.pad_token_id, how, model.generation_config)
     with quiet("transformers"), torch.random.fork_rng(devices=[]):
         torch.manual_seed(how.seed)
         written = model.generate(
             input_ids=ids.to(device),
-            attention_mask=real.long().to(device),
-            generation_config=_config(ends, tokenizer.pad_token_id, how),
-            streamer=streamer,
-            stopping_criteria=[_Stops(tokenizer, how.stop, longest)] if how.stop else None,
+            attention_mask=real.to(device),
+            generation_config=config,
+            streamer=None if heard is None or config.num_beams > 1 else _Streamer(heard),
+            stopping_criteria=[_Stops(tokenizer, how.stop, begin)] if how.stop else None,
         )
-    return [_until_end(row.tolist(), ends) for row in written[:, longest:].cpu()]
+    return [_until_end(row.tolist(), ends) for row in written[:, begin:].cpu()]
 
 
-def _config(ends: Collection[int], pad_token_id: int, how: Sampling) -> Any:
+def _filled_up(prompts: Sequence[Sequence[int]], pad: int, left: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """Prompts filled up to the longest, and where they are themselves; int64, shape (prompts, length)."""
+    longest = max(map(len, prompts))
+    ids, real = torch.full((len(prompts), longest), pad), torch.zeros(len(prompts), longest, dtype=torch.int64)
+    for row, prompt in enumerate(prompts):
+        places = slice(longest - len(prompt), longest) if left else slice(len(prompt))
+        ids[row, places], real[row, places] = torch.tensor(list(prompt)), 1
+    return ids, real
+
+
+def _config(ends: Collection[int], pad_token_id: int, how: Sampling, own: Any) -> Any:
     from transformers import GenerationConfig
 
     drawn = {"do_sample": True, "temperature": how.temperature, "top_p": how.top_p, "top_k": 0}
     return GenerationConfig(
         max_new_tokens=how.max_new_tokens,
+        num_beams=how.num_beams or own.num_beams or 1,
         eos_token_id=sorted(ends) or None,
         pad_token_id=pad_token_id,
         **(drawn if how.temperature > 0 else {"do_sample": False}),
@@ -200,3 +218,7 @@ class _Streamer:
 
     def end(self) -> None:
         pass
+
+    def __deepcopy__(self, memo: Any) -> Self:
+        """Itself: PEFT copies what it is given, and whoever hears is one."""
+        return self

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from featherweight.engine.fast.dropout import Masks
 from featherweight.engine.running import attention
 from featherweight.engine.running.attention import Run, UnsupportedAttention, packed
+from featherweight.engine.running.scoring import handed_on
 from featherweight.records.outputs import Outputs
 from featherweight.records.rows import Encoding, Ragged
 
@@ -101,7 +102,7 @@ class Packed:
         try:
             with packed(batch.runs, self.masks, read, self.last):
                 # The head sees rows of one token: the trunk's hooks put the real ones in and take the read ones out.
-                logits = model(input_ids=batch.input_ids[0, batch.read].unsqueeze(1)).logits
+                logits = handed_on(model(input_ids=batch.input_ids[0, batch.read].unsqueeze(1)).logits)
         finally:
             self._current.reset(token)
         if self.plan.reads == "given":  # a head that reads every token of a row, of which each has one

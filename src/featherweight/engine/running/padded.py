@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,11 +10,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from featherweight.engine.running.batches import collate
+from featherweight.engine.running.batches import collate, filled_up
+from featherweight.engine.running.scoring import handed_on
 from featherweight.errors import ModelError
 from featherweight.records.batching import of_equal
 from featherweight.records.outputs import Outputs
 from featherweight.records.rows import Encoding
+
+OUTSIDE = -100  # transformers' mark of what is no label
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,8 @@ class Padded:
         dependence: what of a text's answer depends on the batch that it is in, in words; empty where nothing does.
         takes_kinds: whether the model is told which text of a row each token is of.
         virtual_tokens: how many a method puts before every text, for which a head that reads tokens answers, too.
+        shift: makes what a decoder reads of what it is to give, where the model has one: int64, shape (rows, length),
+            :data:`OUTSIDE` behind the end of a reply.
     """
 
     pad_token_id: int
@@ -41,6 +46,7 @@ class Padded:
     dependence: str = ""
     takes_kinds: bool = False
     virtual_tokens: int = 0
+    shift: Callable[[torch.Tensor], torch.Tensor] | None = None
 
     def groups(self, encoding: Encoding, rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
         """Which of ``rows`` may run together, as places in it."""
@@ -67,15 +73,18 @@ class Padded:
         given = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
         if self.takes_kinds and batch.token_type_ids is not None:
             given["token_type_ids"] = batch.token_type_ids
+        if encoding.replies is not None and self.shift is not None:
+            given["decoder_input_ids"] = self.shift(filled_up(encoding.replies[rows], OUTSIDE).to(self.device))
         return given
 
     def _together(self, model: Any, encoding: Encoding, rows: NDArray[np.int64]) -> Outputs:
         given = self.inputs(encoding, rows)
-        logits = model(**given).logits
+        logits = handed_on(model(**given).logits)
         if encoding.reads is None:
             return Outputs.one_each(logits)
-        logits = logits[:, self.virtual_tokens :]
-        if logits.dim() != 3 or logits.shape[1] < given["input_ids"].shape[1]:
+        if encoding.replies is None:
+            logits = logits[:, self.virtual_tokens :]
+        if logits.dim() != 3 or logits.shape[1] < given.get("decoder_input_ids", given["input_ids"]).shape[1]:
             raise ModelError(f"{model.config.model_type}: its head does not read every token of a text")
         reads = encoding.reads[rows]
         places = np.maximum(reads.values, 0) + logits.shape[1] * np.repeat(np.arange(len(rows)), reads.lengths)

@@ -1,9 +1,10 @@
 """How likely the next token is, of a vocabulary's logits that are never held for more than a few tokens.
 
 With 49,152 tokens in a vocabulary the logits of 1,000 tokens are 200 MB, their gradient as much again. So the layer
-that gives them hands on what it reads, and a few tokens' logits at a time become two numbers each. Where nothing of the
-layer trains, the gradient of those numbers is at hand while the logits are (as in Hsu et al., "Liger Kernel", 2024), so
-they are computed once.
+that gives them hands on what it reads, and a few tokens' logits at a time become two numbers each. The model's own code
+gets zeros in their place, in which what it adds to every token's logits is seen. Where nothing of the layer trains, the
+gradient of those numbers is at hand while the logits are (as in Hsu et al., "Liger Kernel", 2024), so they are computed
+once.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,13 +24,37 @@ from featherweight.engine.fast.linear import product, weight_of
 from featherweight.methods.peft import adapters
 from featherweight.methods.peft.targets import is_linear
 from featherweight.records.outputs import Outputs
-from featherweight.records.rows import Encoding, next_tokens
+from featherweight.records.rows import Encoding
 
 Forward = Callable[[Any, Encoding, NDArray[np.int64]], Outputs]
 
 _MOST_BYTES = 32 << 20  # of logits at a time
 _TOLERANCE = 1e-4
-_handing_on: ContextVar[bool] = ContextVar("handing_on", default=False)
+
+
+@dataclass
+class _Handed:
+    """What one pass hands on.
+
+    Attributes:
+        states: what the last layer read; (rows, reads, hidden size).
+        added: what the model's code adds to its logits; (1, 1, vocabulary).
+    """
+
+    states: torch.Tensor | None = None
+    added: torch.Tensor | None = None
+
+
+_handed: ContextVar[_Handed | None] = ContextVar("handed", default=None)
+
+
+def handed_on(logits: torch.Tensor) -> torch.Tensor:
+    """What the model's last layer read, where it hands that on instead of the logits that the model gives."""
+    handed = _handed.get()
+    if handed is None or handed.states is None:
+        return logits
+    handed.added = logits
+    return handed.states.to(logits.dtype)
 
 
 class Scoring:
@@ -50,7 +75,7 @@ class Scoring:
         if layer is None:
             self.fused = False
         elif not isinstance(layer.forward, _HandingOn):
-            layer.forward = _HandingOn(layer.forward)
+            layer.forward = _HandingOn(layer.forward, _width(layer))
 
     def prove(self, model: Any, forward: Forward, texts: Encoding) -> None:
         """From now on compute the logits as the model's own code does, all at once, where it makes more of them than
@@ -58,42 +83,44 @@ class Scoring:
         if not self.fused:
             return
         rows = np.arange(len(texts))
-        wanted = _wanted(texts, rows).to(next(model.parameters()).device)
+        wanted = torch.from_numpy(texts.scored(rows)).to(next(model.parameters()).device)
         expected = of_logits(forward(model, texts, rows).values, wanted)[:, 0]
-        found = self(forward, model, texts, rows).values[:, 0]
+        try:
+            found = self(forward, model, texts, rows).values[:, 0]
+        except Exception:  # noqa: BLE001 - whatever the model's own code then meets
+            self.fused = False
+            return
         scale = max(1.0, float(expected.abs().max()))
         self.fused = bool((found - expected).abs().max() <= _TOLERANCE * scale)
 
     def __call__(self, forward: Forward, model: Any, encoding: Encoding, rows: NDArray[np.int64]) -> Outputs:
-        wanted = _wanted(encoding, rows)
+        wanted = torch.from_numpy(encoding.scored(rows))
         if not self.fused:
             outputs = forward(model, encoding, rows)
             return replace(outputs, values=of_logits(outputs.values, wanted.to(outputs.values.device)))
-        with _handed_on():
+        with _handing_on() as handed:
             outputs = forward(model, encoding, rows)
         wanted = wanted.to(outputs.values.device)
-        return replace(outputs, values=_scores(outputs.values, output_layer(model), wanted))
+        return replace(outputs, values=_scores(outputs.values, output_layer(model), handed.added, wanted))
 
 
 class _HandingOn:
-    """A layer's forward that gives what it reads, where that is asked for."""
+    """A layer's forward that hands on what it reads, where that is asked for, and gives a single token's zeros."""
 
-    def __init__(self, own: Callable[[torch.Tensor], torch.Tensor]) -> None:
-        self._own = own
+    def __init__(self, own: Callable[[torch.Tensor], torch.Tensor], width: int) -> None:
+        self._own, self._width = own, width
 
     def __call__(self, states: torch.Tensor) -> torch.Tensor:
-        return states if _handing_on.get() else self._own(states)
+        handed = _handed.get()
+        if handed is None:
+            return self._own(states)
+        handed.states = states
+        return states.new_zeros(1, 1, self._width)
 
 
 def output_layer(model: Any) -> Any:
     """What gives the logits of a vocabulary; None where nobody knows."""
     return adapters.base_of(model).get_output_embeddings()
-
-
-def _wanted(encoding: Encoding, rows: NDArray[np.int64]) -> torch.Tensor:
-    """The tokens behind those that are read; int64, shape (reads,), row by row."""
-    assert encoding.reads is not None
-    return torch.from_numpy(next_tokens(encoding.tokens[rows], encoding.reads[rows]).values)
 
 
 def of_logits(logits: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
@@ -105,27 +132,39 @@ def of_logits(logits: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
 
 
 @contextmanager
-def _handed_on() -> Iterator[None]:
-    token = _handing_on.set(True)
+def _handing_on() -> Iterator[_Handed]:
+    handed = _Handed()
+    token = _handed.set(handed)
     try:
-        yield
+        yield handed
     finally:
-        _handing_on.reset(token)
+        _handed.reset(token)
 
 
-def _scores(states: torch.Tensor, layer: Any, wanted: torch.Tensor) -> torch.Tensor:
-    """From what the layer reads; (reads, hidden size)."""
+def _width(layer: Any) -> int:
+    """Of the vocabulary."""
+    return int(getattr(layer, "out_features", None) or layer.weight.shape[0])
+
+
+def _scores(states: torch.Tensor, layer: Any, added: torch.Tensor | None, wanted: torch.Tensor) -> torch.Tensor:
+    """From what the layer reads; (reads, hidden size).
+
+    Args:
+        added: to every token's logits, behind the layer.
+    """
     if len(states) == 0:
         return states.new_zeros(0, 2, dtype=torch.float32) + 0 * states.sum()
-    width = getattr(layer, "out_features", None) or layer.weight.shape[0]
-    most = max(_MOST_BYTES // (4 * width), 1)
+    more = None if added is None or not added.any() else added.detach().flatten()
+    most = max(_MOST_BYTES // (4 * _width(layer)), 1)
     frozen = not any(parameter.requires_grad for parameter in layer.parameters())
     # Under autocast states come in 16 bits, and the layer's own forward sees to it.
     if torch.is_grad_enabled() and frozen and is_linear(layer) and states.dtype == layer.weight.dtype:
-        return _Scores.apply(states, weight_of(layer), layer.bias, wanted, most)  # type: ignore[no-any-return, no-untyped-call]
+        bias = more if layer.bias is None else layer.bias if more is None else layer.bias + more
+        return _Scores.apply(states, weight_of(layer), bias, wanted, most)  # type: ignore[no-any-return, no-untyped-call]
 
     def one(part: torch.Tensor, its: torch.Tensor) -> torch.Tensor:
-        return of_logits(layer(part), its)
+        logits = layer(part)
+        return of_logits(logits if more is None else logits + more, its)
 
     parts = zip(torch.split(states, most), torch.split(wanted, most), strict=True)
     if not torch.is_grad_enabled():

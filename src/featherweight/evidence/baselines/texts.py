@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from itertools import islice
+from statistics import median
 
 import numpy as np
 from numpy.typing import NDArray
 
 from featherweight.answers import Answer
-from featherweight.answers.text import WIDTH
+from featherweight.answers.text import WIDTH, Text
 from featherweight.evidence.baselines import Part
 from featherweight.evidence.words import Words
 from featherweight.records.answers import Answers
@@ -17,6 +19,7 @@ from featherweight.records.rows import DIALOGUE, Examples, Ragged
 
 _MOST_ROWS = 50_000  # of train in which the nearest prompt is looked for
 _MOST_WORDS = 50_000
+_SENTENCE = re.compile(r"(?<=[.!?。！？])\s+|\n+")  # what is between two
 
 
 class Unigram:
@@ -49,7 +52,8 @@ class FewShot:
 
     @staticmethod
     def applies(train: Examples, kind: Answer) -> bool:
-        return DIALOGUE in train.texts.column_names
+        """Where a prompt is a text that goes on; what is read by an encoder holds one text."""
+        return DIALOGUE in train.texts.column_names and isinstance(kind, Text) and kind.replying is None
 
     def fit(self, train: Part, kind: Answer) -> None:
         """Nothing is: the examples are drawn where the prompts are made."""
@@ -76,6 +80,20 @@ def nearest(train: Iterable[tuple[str, str]], prompts: Sequence[str]) -> list[st
         for asked in block:
             found.append(replies[int((rows @ asked.reshape(1, -1).T).toarray().argmax())])
     return found
+
+
+def lead(train: Iterable[str], texts: Sequence[str]) -> list[str]:
+    """Of each text its first sentences, as many as replies of train have: what copying gives, and of short texts all.
+
+    Args:
+        train: replies; at most :data:`_MOST_ROWS` of them are looked at.
+    """
+    count = max(round(median(len(_sentences(reply)) for reply in islice(train, _MOST_ROWS))), 1)
+    return [" ".join(_sentences(text)[:count]) for text in texts]
+
+
+def _sentences(text: str) -> list[str]:
+    return [one for one in (part.strip() for part in _SENTENCE.split(text)) if one]
 
 
 def _targets(part: Part) -> Ragged:

@@ -16,10 +16,16 @@ from featherweight.evidence.two_models import by_every_statistic, by_headline
 from featherweight.records import parts
 from featherweight.records.answers import Answers
 from featherweight.records.parts import Brief, Column, Part, shortened
+from featherweight.statistics.additive import Additive, Floats
 
 _KEY = "written"
 _SHOWN = 3  # in the terminal
 _TITLES = {"base": "base model", "tuned": "tuned model"}
+_RIVALS = {
+    "nearest-prompt": "nearest-prompt gives the reply to train's most similar prompt (TF-IDF).",
+    "lead": "lead gives a prompt's first sentences, as many as replies of train have.",
+    "few-shot": "few-shot is the base model with examples of train in its prompt.",
+}
 
 All: TypeAlias = "Mapping[str, Answers]"
 
@@ -78,9 +84,9 @@ class WrittenAnswers:
                 ],
             ),
             parts.text(
-                "nearest-prompt gives the reply to train's most similar prompt (TF-IDF); few-shot is the base model "
-                "with examples of train in its prompt. In train: the text stands there to the word, as do "
-                f"{found['truth_in_train']:.1%} of the replies that the rows have. Texts are written greedily."
+                f"{' '.join(_RIVALS[name] for name in found['rungs'] if name in _RIVALS)} In train: the text stands "
+                f"there to the word, as do {found['truth_in_train']:.1%} of the replies that the rows have. Nothing is "
+                "drawn where texts are written."
             ),
             parts.examples(
                 "Up to 100 of each kind",
@@ -157,14 +163,20 @@ def _verdict(found: Mapping[str, Any]) -> str:
 
 
 def _examples(kind: Written, writing: Writing, pair: tuple[Answers, Answers]) -> dict[str, list[dict[str, Any]]]:
-    """Rows that only the tuned model answers rightly by the headline, those that only the base does, and others."""
-    one, other = (headline(kind).of(side, writing.truth).outcomes for side in pair)
-    assert one is not None and other is not None
-    chosen = {"fixed": other & ~one, "broken": one & ~other, "others": one == other}
+    """Rows that the tuned model answers better by the headline, those that the base does, those with the greatest
+    difference first, and others."""
+    one, other = (_of_each_row(headline(kind).of(side, writing.truth)) for side in pair)
+    gains = other - one
+    order = np.argsort(-np.abs(gains), kind="stable")
+    chosen = {"fixed": gains > 0, "broken": gains < 0, "others": gains == 0}
     return {
-        name: [_row(writing, pair, int(row)) for row in np.flatnonzero(of)[:KEPT_EXAMPLES]]
-        for name, of in chosen.items()
+        name: [_row(writing, pair, int(row)) for row in order[of[order]][:KEPT_EXAMPLES]] for name, of in chosen.items()
     }
+
+
+def _of_each_row(statistic: Additive) -> Floats:
+    """What it is of each row by itself."""
+    return np.asarray(statistic.value(np.asarray(statistic.features.toarray(), dtype=np.float64)))
 
 
 def _row(writing: Writing, pair: tuple[Answers, Answers], row: int) -> dict[str, Any]:

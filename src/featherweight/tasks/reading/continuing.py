@@ -170,13 +170,11 @@ _LAST = 3  # tokens of a reply among which is one that ends it
 
 def as_seen(encoding: Encoding, tokenizer: Any, row: int = 0) -> str:
     """A row as its model sees it, special tokens and all; what is learned stands in ⟦ ⟧."""
-    ids, parts = encoding.tokens.row(row), list[str]()
-    is_learned = _learned(encoding, row)
-    edges = np.flatnonzero(np.diff(is_learned)) + 1
-    for piece, places in zip(np.split(ids, edges), np.split(is_learned, edges), strict=True):
+    parts = list[str]()
+    for piece, is_learned in _pieces(encoding, row):
         text = tokenizer.decode(piece.tolist(), skip_special_tokens=False)
-        parts.append(f"⟦{text}⟧" if places.any() else text)
-    whole = "".join(parts)
+        parts.append(f"⟦{text}⟧" if is_learned else text)
+    whole = ("" if encoding.replies is None else "\n").join(parts)
     if len(whole) <= _SHOWN:
         return whole
     half = _SHOWN // 2
@@ -196,7 +194,7 @@ def cautions(encoding: Encoding, tokenizer: Any) -> list[str]:
         )
     endless = 0
     for row in rows:
-        learned = encoding.tokens.row(row)[_learned(encoding, row)]
+        learned = np.concatenate([ids[:0] if not one else ids for ids, one in _pieces(encoding, row)])
         endless += len(learned) > 0 and special.isdisjoint(learned[-_LAST:].tolist())
     if endless > encoding.cut and endless * 2 > len(rows):
         found.append(
@@ -206,12 +204,19 @@ def cautions(encoding: Encoding, tokenizer: Any) -> list[str]:
     return found
 
 
-def _learned(encoding: Encoding, row: int) -> NDArray[np.bool_]:
-    """Which tokens of a row are."""
+def _pieces(encoding: Encoding, row: int) -> list[tuple[NDArray[np.integer], bool]]:
+    """A row's ids in pieces, each with whether it is learned: what a decoder gives in reply is the last."""
     assert encoding.reads is not None
-    found = np.zeros(len(encoding.tokens.row(row)), dtype=bool)
-    found[encoding.reads.row(row) + 1] = True
-    return found
+    ids, reads = encoding.tokens.row(row), encoding.reads.row(row)
+    if encoding.replies is not None:
+        return [(ids, False), (encoding.replies.row(row), len(reads) > 0)]
+    is_learned = np.zeros(len(ids), dtype=bool)
+    is_learned[reads + 1] = True
+    edges = np.flatnonzero(np.diff(is_learned)) + 1
+    return [
+        (piece, bool(places.any()))
+        for piece, places in zip(np.split(ids, edges), np.split(is_learned, edges), strict=True)
+    ]
 
 
 def ends(model: Any, tokenizer: Any) -> frozenset[int]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from featherweight.errors import ConfigError, DataError
-from featherweight.records.cutting import LONGEST, Cutting
-from featherweight.sources.trial_texts import Frame, problem_with, row_of, width_step
+from featherweight.records.cutting import LONGEST, LONGEST_REPLY, Cutting
+from featherweight.sources.trial_texts import Frame, problem_with, replies, row_of, width_step
 
 _NO_LIMIT = 1_000_000  # tokenizers without one say 10^30
 
@@ -66,15 +68,58 @@ def require_room(cutting: Cutting, tokenizer: Any) -> Cutting:
     return cutting
 
 
+def with_reply(cutting: Cutting, tokenizer: Any, model: Any, *, tried: bool = False) -> Cutting:
+    """The same with how long a reply may be, where the model has a decoder that writes one.
+
+    Args:
+        model: on the processor, as above.
+        tried: it is a run that says so, which has tried it.
+
+    Raises:
+        ConfigError: more tokens than the decoder can hold.
+        DataError: so few that no token of any reply is left.
+    """
+    if tried or not replies(model):
+        return cutting
+    configured, frame = cutting.max_target_length, _frame_of_replies(tokenizer)
+    if configured is not None and configured <= frame:
+        raise DataError(
+            f"data.max_target_length: {configured} leaves no token of any text beside the model's {frame} special "
+            "ones; raise it"
+        )
+    wanted = configured or LONGEST_REPLY
+    row = row_of(model, Frame.of(tokenizer), 1, tokenizer.pad_token_id, 1)
+    holds = _most(lambda length: problem_with(model, *row, reply=length) is None, frame + 1, wanted)
+    if configured is not None and configured > holds:
+        raise ConfigError(
+            f"data.max_target_length: {configured} is more than the {holds} tokens that the model's decoder can hold"
+        )
+    return replace(cutting, max_target_length=holds)
+
+
+def _frame_of_replies(tokenizer: Any) -> int:
+    """How many special tokens a reply has."""
+    return sum(tokenizer(text_target="a", return_special_tokens_mask=True)["special_tokens_mask"])
+
+
 def _longest(model: Any, frame: Frame, pad_token_id: int, most: int) -> int:
     """The most tokens, up to ``most``, of a text that the model reads without an error."""
     step = width_step(model, frame, pad_token_id)
-    works, fails = len(frame) + 1, most + 1
+    return _most(
+        lambda length: problem_with(model, *row_of(model, frame, length, pad_token_id, step)) is None,
+        len(frame) + 1,
+        most,
+    )
+
+
+def _most(works: Callable[[int], bool], least: int, most: int) -> int:
+    """The greatest length up to ``most`` that works, as ``least`` does."""
+    good, bad = least, most + 1
     tried = most  # first, since most models hold it
-    while fails - works > 1:
-        if problem_with(model, *row_of(model, frame, tried, pad_token_id, step)) is None:
-            works = tried
+    while bad - good > 1:
+        if works(tried):
+            good = tried
         else:
-            fails = tried
-        tried = (works + fails) // 2
-    return works
+            bad = tried
+        tried = (good + bad) // 2
+    return good
