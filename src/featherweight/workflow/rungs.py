@@ -118,7 +118,8 @@ def tokens_answered(
     from featherweight.engine import Watch
     from featherweight.engine.running.evaluate import answers
 
-    prepared.execution.fleet.announce("answer", rows=[vars(one) for one in rows])
+    told = [(one.ids, one.reads, one.kinds, one.lost, one.ends) for one in rows]
+    prepared.execution.fleet.announce("answer", rows=told)
     encoding, places = Encoding.asked(rows), np.arange(len(rows))
     watch = Watch(what, console.observe, stop)
     return answers(model, prepared.task, encoding, places, execution=prepared.execution, watch=watch)
