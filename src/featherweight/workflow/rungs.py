@@ -118,7 +118,7 @@ def tokens_answered(
     from featherweight.engine import Watch
     from featherweight.engine.running.evaluate import answers
 
-    told = [(one.ids, one.reads, one.kinds, one.lost, one.ends) for one in rows]
+    told = [(one.ids, one.reads, one.kinds, one.lost, one.ends, one.reply) for one in rows]
     prepared.execution.fleet.announce("answer", rows=told)
     encoding, places = Encoding.asked(rows), np.arange(len(rows))
     watch = Watch(what, console.observe, stop)
