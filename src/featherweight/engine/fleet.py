@@ -28,7 +28,7 @@ Made = TypeVar("Made")
 # the baselines, lets them wait as long as that takes.
 _PATIENCE = timedelta(days=7)
 _MEETING = timedelta(minutes=10)
-_LAST_WORDS = "featherweight/last-words"
+_LAST_WORDS = "last-words"
 
 
 @dataclass(frozen=True)
@@ -168,10 +168,11 @@ class Together:
         if not torch.distributed.is_initialized():
             backend = "cpu:gloo,cuda:nccl" if devices else "gloo"
             with _others():
-                self._store, rank, size = next(rendezvous("env://", timeout=_MEETING))
-                store = PrefixStore("featherweight", self._store)
+                store, rank, size = next(rendezvous("env://", timeout=_MEETING))
+                # A launcher that starts all again has the same store, with what those before left in it.
+                self._store = PrefixStore(f"featherweight/{self._place.restarts}", store)
                 torch.distributed.init_process_group(
-                    backend, store=store, rank=rank, world_size=size, timeout=_PATIENCE
+                    backend, store=self._store, rank=rank, world_size=size, timeout=_PATIENCE
                 )
         self.barrier()
 
