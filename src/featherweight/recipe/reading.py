@@ -59,9 +59,10 @@ def parse(content: Mapping[str, Any], origin: str = "the recipe") -> Recipe:
     except ConfigError as error:
         problems += error.problems
     columns: type[DataSection] = TASKS[DEFAULT_TASK].Columns  # also of a task that there is none of
+    task = content.get("task", DEFAULT_TASK)
     try:
-        columns = TASKS[content.get("task", DEFAULT_TASK)].Columns
-    except (ConfigError, TypeError) as error:
+        columns = TASKS[task].Columns if isinstance(task, str) else columns  # what is no name is refused below
+    except ConfigError as error:
         problems.append(f"task: {error}")
     data = content.get("data")
     section: DataSection | None = None
