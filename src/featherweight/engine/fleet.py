@@ -8,6 +8,7 @@ pickle.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ Made = TypeVar("Made")
 _PATIENCE = timedelta(days=7)
 _MEETING = timedelta(minutes=10)
 _LAST_WORDS = "last-words"
+_ASKED = f"{_LAST_WORDS}/asked"
+_LINGERS, _LOOK = 2.0, 0.02  # seconds
 
 
 @dataclass(frozen=True)
@@ -249,9 +252,17 @@ class Together:
         mine = json.dumps({"rank": self.rank, "code": code})
         try:
             said = json.loads(self._store.compare_set(_LAST_WORDS, "", mine))
+            self._let_others_ask()
         except (AttributeError, RuntimeError):  # there is no store, or it went with the process that had it
             return code, list(lines)
         return int(said["code"]), list(lines) if said["rank"] == self.rank else []
+
+    def _let_others_ask(self) -> None:
+        """The store goes with rank 0, so that waits a moment for the others, who may fail a little later."""
+        asked, until = self._store.add(_ASKED, 1), time.monotonic() + _LINGERS
+        while self.rank == 0 and asked < self.size and time.monotonic() < until:
+            time.sleep(_LOOK)
+            asked = self._store.add(_ASKED, 0)
 
 
 ALONE = Alone()
