@@ -28,6 +28,7 @@ from featherweight import cli
 from featherweight.engine.fast.dropout import Masks
 from featherweight.engine.training.checkpoints import Checkpoints
 from featherweight.engine.training.schedule import dealt
+from featherweight.errors import ConfigError
 from featherweight.process import launch
 from featherweight.runs.directory import RunDirectory
 
@@ -89,6 +90,11 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def decoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny.save_model(tmp_path_factory.mktemp("llama"), "llama-lm")
+
+
+@pytest.fixture
+def tiny_data(encoder: Path, data: Path) -> tuple[Path, Path]:
+    return encoder, data
 
 
 def whole(ended: list[Ended]) -> None:
@@ -244,22 +250,26 @@ from featherweight.workflow.preparing import Prepared
 own = Prepared.identity
 Prepared.identity = lambda self: own(self) | {"training.seed": 7}
 """
-LACK = wrapping(
-    "featherweight.engine.running.passes:Pass.add", "if len(calls) == 1:\n    raise MemoryError\ncalls.append(0)"
-)
+LACK = wrapping("featherweight.engine.running.passes:Pass.add", "raise MemoryError")
 
 
 @pytest.mark.parametrize(
-    ("code", "exit_code", "said"),
-    [(OTHER_SEED, 2, "training.seed is"), (LACK, 6, "out of memory")],
-    ids=["other settings", "an error in a pass"],
+    ("rank", "code", "exit_code", "line", "before"),
+    [
+        (1, OTHER_SEED, 2, "training.seed is", "reading the data"),
+        (1, LACK, 6, "out of memory", "the baseline linear-probe failed and is left out: MemoryError"),
+        (0, wrapping("featherweight.evidence.data.checks:check", "raise OSError('gone')"), 70, "OSError: gone", ""),
+    ],
+    ids=["other settings", "no memory in a pass", "while the other waits"],
 )
 def test_what_is_wrong_in_one_is_said_once(
-    code: str, exit_code: int, said: str, ranks: Ranks, encoder: Path, data: Path, tmp_path: Path
+    rank: int, code: str, exit_code: int, line: str, before: str, ranks: Ranks, tiny_data: Any, tmp_path: Path
 ) -> None:
-    ended = ranks.run(command(encoder, data, tmp_path / "run"), {0: SMALL, 1: SMALL + code})
+    """And what rank 0 judges in a run that is alone, as a baseline that fails, it judges here."""
+    ended = ranks.run(command(*tiny_data, tmp_path / "run"), {0: SMALL, 1: SMALL} | {rank: SMALL + code})
     assert [one.code for one in ended] == [exit_code, exit_code], ended
-    assert said in ended_with_one_line(ended)
+    assert line in ended_with_one_line(ended)
+    assert before in ended[0].errors
 
 
 def test_what_several_processes_are_not_for(
@@ -298,6 +308,13 @@ class TestOneOfSeveral:
             environment = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"} | began
             found = subprocess.run([sys.executable, "-c", inner], env=environment, capture_output=True, text=True)
             assert found.stdout.strip() == ("None" if said_by == "user" else str(each)), found.stderr
+
+    def test_one_where_several_were_asked_for_is_refused(self) -> None:
+        one = {"ACCELERATE_MIXED_PRECISION": "no", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
+        with pytest.raises(ConfigError, match="--multi_gpu"):
+            launch.require_whole(one)
+        launch.require_whole(one | {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2"})
+        launch.require_whole({"ACCELERATE_MIXED_PRECISION": "no"})
 
     def test_each_draws_its_own_masks(self) -> None:
         places = []

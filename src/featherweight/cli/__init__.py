@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import Any, NoReturn
 
 from featherweight import __version__
-from featherweight.errors import UNFORESEEN, ConfigError, FeatherweightError, ResourceError
+from featherweight.errors import UNFORESEEN, FeatherweightError, ResourceError
 from featherweight.process import launch, waiting
 from featherweight.storage.names import printable
 
@@ -56,8 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = build_parser().parse_args(given)
     arguments.given = given
     try:
-        if not (launch.place().is_alone or arguments.in_fleet):
-            raise ConfigError(f"{given[0]}: is one process's work; start it without a launcher")
+        if not arguments.in_fleet:
+            launch.require_alone(given[0])
         arguments.command(arguments)
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output went away; there is nobody to tell

@@ -79,13 +79,14 @@ def _run(arguments: Arguments) -> None:
 
 def _is_for_several(arguments: Arguments) -> bool:
     """Whether this process is to start those that run."""
+    launch.require_whole()
     asked, here = arguments.num_processes, launch.place()
     if asked is None or (asked == here.size and not here.is_alone):
         return False
-    if asked < 2 or not here.is_alone:
-        raise ConfigError(
-            f"--num-processes {asked}: {'give 2 or more' if asked < 2 else f'a launcher started {here.size}'}"
-        )
+    if not here.is_alone:
+        raise ConfigError(f"--num-processes {asked}: a launcher has started {here.size} already; leave it out")
+    if asked < 2:
+        raise ConfigError(f"--num-processes {asked}: give 2 or more, or leave it out")
     return True
 
 

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from featherweight.errors import ConfigError
+
 _THREADS = "OMP_NUM_THREADS"
 
 
@@ -40,6 +42,23 @@ def place(environment: Mapping[str, str] = os.environ) -> Place:
     rank, size, local_rank = (int(environment[name]) for name in names)
     local_size = int(environment.get("LOCAL_WORLD_SIZE", size))
     return Place(rank, size, local_rank, local_size, int(environment.get("TORCHELASTIC_RESTART_COUNT", 0)))
+
+
+def require_alone(what: str) -> None:
+    """Raises ConfigError where several processes were started for what one does."""
+    if not place().is_alone:
+        raise ConfigError(f"{what}: is one process's work; start it without a launcher")
+
+
+def require_whole(environment: Mapping[str, str] = os.environ) -> None:
+    """Raises ConfigError where Accelerate was asked for several processes and has started one, as it does where there
+    is no GPU: it leaves them the address to meet at, and no rank."""
+    is_accelerates = {"ACCELERATE_MIXED_PRECISION", "MASTER_ADDR", "MASTER_PORT"} <= environment.keys()
+    if is_accelerates and place(environment).is_alone and "RANK" not in environment:
+        raise ConfigError(
+            "accelerate launch: without --multi_gpu it starts one process on processors; give it that, or leave it "
+            "out and give featherweight run --num-processes"
+        )
 
 
 def threads(environment: Mapping[str, str] = os.environ) -> int | None:

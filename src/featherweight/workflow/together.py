@@ -4,7 +4,7 @@ announces each pass over rows and training, and they take part."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -86,9 +86,23 @@ def follow(recipe: Recipe, directory: RunDirectory, continue_with: str | None) -
     with stop_on_signals(console.say) as stop, explained(directory, continue_with), in_step(console):
         found = prepared(recipe, console, stop)
         while (order := found.execution.fleet.share(None))["work"] != "end":
-            with suppress(DivergedError):  # every process has it, and rank 0 says what becomes of it
+            with _rank_0_judges():
                 _WORK[order.pop("work")](found, console, stop, **order)
     return RunRecord(str(directory.path), order["metrics"])
+
+
+@contextmanager
+def _rank_0_judges() -> Iterator[None]:
+    """Errors that every process has end here: rank 0 has them too, and says what becomes of them."""
+    from featherweight.engine.running.passes import is_told
+
+    try:
+        yield
+    except DivergedError:
+        return
+    except Exception as error:
+        if not is_told(error):
+            raise
 
 
 def _model(found: Prepared) -> Any:

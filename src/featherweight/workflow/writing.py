@@ -134,7 +134,7 @@ def write_behind(
     ends, (_, new) = continuing.ends(model, tokenizer), room(model, how.max_new_tokens)
     lengths = np.asarray([len(one) + new for one in prompts])
     found = Pass(fleet, Watch(what, console.observe, stop), len(prompts), f"stopped while {what}")
-    with prepared.execution.answering(model), found:
+    with found, prepared.execution.answering(model):
         for rows in found.of(by_tokens(lengths, TOKENS_TOGETHER)):
             written = write(model, [prompts[row] for row in rows], ends, tokenizer, how, equal_lengths=equal)
             found.add(rows, {_WRITTEN: Ragged.of(written)})

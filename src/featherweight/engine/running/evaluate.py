@@ -48,7 +48,7 @@ def evaluate(
     device = next(model.parameters()).device
     found = Pass(execution.fleet, watch, len(encoding), "stopped while evaluating")
     ragged = encoding.reads is not None
-    with execution.answering(model), found:
+    with found, execution.answering(model):
         for rows in found.of(by_tokens(encoding.lengths, execution.probe.token_budget)):
             outputs = execution.outputs(model, encoding, rows)
             columns = task.answer.of_outputs(outputs.column(ragged), {}).columns
@@ -79,7 +79,7 @@ def answers(
         Interrupted: a stop was asked for between two batches.
     """
     found = Pass(execution.fleet, watch, len(rows), f"stopped while {watch.what}")
-    with execution.answering(model), found:
+    with found, execution.answering(model):
         for chosen in found.of(by_tokens(encoding.lengths[rows], execution.probe.token_budget)):
             outputs = execution.outputs(model, encoding, rows[chosen])
             found.add(chosen, task.answer.of_outputs(outputs.column(encoding.reads is not None), {}).columns)

@@ -48,7 +48,7 @@ def features(
     """
     found = Pass(execution.fleet, watch, len(rows), f"stopped while {watch.what}")
     ragged = encoding.reads is not None
-    with _without_head(model, head), execution.answering(model), found:
+    with found, _without_head(model, head), execution.answering(model):
         for chosen in found.of(by_tokens(encoding.lengths[rows])):
             for together in execution.groups(encoding, rows[chosen]):
                 places = chosen[together]

@@ -17,7 +17,7 @@ from featherweight.errors import Interrupted
 from featherweight.records.answers import Answers
 from featherweight.records.rows import Column, Ragged, numbers_of
 
-_TOLD = "told"
+_TOLD = "told"  # in a pass: a table's name, and an error's mark
 
 
 class Kept:
@@ -88,8 +88,12 @@ class Pass:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         if error is not None and not isinstance(error, Exception):
             return  # the process ends, and whoever waits for it will notice
-        for told in self._fleet.others(lambda: self._packed(error)):
-            self._take(told, error is None)
+        met = [self._taken(packed) for packed in self._fleet.others(lambda: self._packed(error))]
+        failed = error or next(filter(None, met), None)
+        if failed is not None:
+            setattr(failed, _TOLD, True)
+        if error is None and failed is not None:
+            raise failed
         if error is None and self._stop:
             raise Interrupted(self._stopped)
 
@@ -122,7 +126,7 @@ class Pass:
 
     def _packed(self, error: Exception | None) -> bytes:
         """What this process tells the others: its answers and figures, or what it met."""
-        rows, columns = self._kept.added()
+        rows, columns = self._kept.added() if error is None else (np.empty(0, dtype=np.int64), {})
         met = {"error": str(error) or type(error).__name__, "memory": is_out_of_memory(error)} if error else {}
         arrays: dict[str, NDArray[Any]] = {
             _TOLD: np.frombuffer(json.dumps({"stop": self._stop, **met}).encode(), dtype=np.uint8),
@@ -136,23 +140,26 @@ class Pass:
                 arrays[f"{name}/offsets"] = column.offsets
         return save(arrays)
 
-    def _take(self, packed: bytes, well: bool) -> None:
-        """What another process tells.
-
-        Args:
-            well: whether this one has met no error of its own.
-        """
+    def _taken(self, packed: bytes) -> Exception | None:
+        """What another process tells is kept; returned is what it met."""
         arrays = load(packed)
         told = json.loads(arrays[_TOLD].tobytes())
         self._stop |= told["stop"]
-        if well and "error" in told:
-            raise (MemoryError if told["memory"] else RuntimeError)(f"in another process: {told['error']}")
+        if "error" in told:
+            return (MemoryError if told["memory"] else RuntimeError)(f"in another process: {told['error']}")
         places, figures = arrays["places"].tolist(), arrays["figures"].tolist()
         self._figures.update({place: tuple(row) for place, row in zip(places, figures, strict=True)})
         columns: dict[str, Column] = {}
-        for key, values in arrays.items():
-            if name := key.removesuffix("/values") if key.endswith("/values") else "":
+        for key in arrays:
+            if key.endswith("/values"):
+                name = key.removesuffix("/values")
                 offsets = arrays.get(f"{name}/offsets")
-                columns[name] = values if offsets is None else Ragged(values, offsets)
+                columns[name] = arrays[key] if offsets is None else Ragged(arrays[key], offsets)
         if columns:
             self._kept.add(arrays["rows"], columns)
+        return None
+
+
+def is_told(error: Exception) -> bool:
+    """Whether every process knows of an error, because it was met in a pass."""
+    return getattr(error, _TOLD, False)

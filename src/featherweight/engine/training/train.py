@@ -137,7 +137,6 @@ class Trainer:
             OutOfMemory: not even one row at a time fits into memory.
             Interrupted: ``stop`` said so; a checkpoint was saved first.
         """
-        self.fleet.share_values([*self.trained.values()])
         if resume is not None:
             self._restore(resume)
         else:
