@@ -258,8 +258,11 @@ class Together:
         return int(said["code"]), list(lines) if said["rank"] == self.rank else []
 
     def _let_others_ask(self) -> None:
-        """The store goes with rank 0, so that waits a moment for the others, who may fail a little later."""
+        """The store may go with rank 0, which parts from the others first, so that they notice, and waits a moment for
+        them to ask."""
         asked, until = self._store.add(_ASKED, 1), time.monotonic() + _LINGERS
+        if self.rank == 0:
+            torch.distributed.destroy_process_group()
         while self.rank == 0 and asked < self.size and time.monotonic() < until:
             time.sleep(_LOOK)
             asked = self._store.add(_ASKED, 0)
