@@ -1,0 +1,153 @@
+"""One process against several on the same cores, and the parts of a step: ``python benchmarks/fleet.py``.
+
+``speed`` tunes MiniLM-L6 by the demo's recipe, in one process with all threads and in as many processes of one thread,
+with the same rows in a step; the arms alternate, and the figure is the median of the ratios of neighbours. ``parts``
+measures what a step's sum takes by its size, in 2 and in 4 processes, fits latency and bandwidth, and holds
+seconds = compute / cores + latency + bytes / bandwidth to the steps of real runs. Results go to
+``benchmarks/fleet.json``; docs/scaling.md says what follows from them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).parent.parent
+RESULTS = Path(__file__).with_suffix(".json")
+ROWS, STEPS, EVERY = 32, 40, 5
+SIZES = [10**3, 10**4, 10**5, 10**6, 4 * 10**6]  # numbers of 4 bytes
+FLEETS = (2, 4)
+_TIMES, _WARM = 30, 5
+
+
+def cores() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+def run(processes: int, threads: int) -> dict[str, Any]:
+    """Tune for a few steps. Returns rows a second, of the median stretch of steps, and the last one's loss."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "run"
+        sets = {
+            "training.max_steps": STEPS, "training.logging_steps": EVERY, "data.max_eval_samples": 64,
+            "training.per_device_train_batch_size": ROWS // processes, "evidence.baselines": ["majority"],
+            "training.eval_strategy": "steps", "training.eval_steps": STEPS,
+        }  # fmt: skip
+        given = [f"--set={key}={json.dumps(value)}" for key, value in sets.items()]
+        several = [f"--num-processes={processes}"] if processes > 1 else []
+        command = ["run", str(ROOT / "recipes" / "demo.toml"), "--quiet", f"--output-dir={out}", *several, *given]
+        environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+        subprocess.run([sys.executable, "-m", "featherweight", *command], check=True, env=environment)
+        history = [json.loads(line) for line in (out / "history.jsonl").read_text(encoding="utf-8").splitlines()]
+        trained = json.loads((out / "metrics.json").read_text(encoding="utf-8"))["trainable_parameters"]
+    steps = [event for event in history if event["event"] == "step"][1:]  # the first stretch warms up
+    return {
+        "rows_per_second": median(one["samples_per_second"] for one in steps),
+        "loss": steps[-1]["loss"],
+        "trained": trained,
+    }
+
+
+def speed(rounds: int) -> dict[str, Any]:
+    """The paired arms."""
+    arms: list[tuple[int, int]] = [(1, cores()), (cores(), 1)]
+    found: list[list[dict[str, Any]]] = [[], []]
+    for number in range(rounds):
+        for arm in (0, 1) if number % 2 == 0 else (1, 0):
+            found[arm].append(run(*arms[arm]))
+    rates = [[one["rows_per_second"] for one in of_arm] for of_arm in found]
+    ratios = [several / one for one, several in zip(*rates, strict=True)]
+    return {
+        "processes": cores(),
+        "rows_per_second_of_one": rates[0],
+        "rows_per_second": rates[1],
+        "ratios": ratios,
+        "ratio": median(ratios),
+        "losses": [of_arm[0]["loss"] for of_arm in found],
+    }
+
+
+def reduce() -> None:
+    """In each of several processes: seconds of a step's sum, of each size; rank 0 prints them."""
+    import torch
+
+    from featherweight.engine.fleet import Said, join
+
+    fleet = join()
+    found = []
+    for size in SIZES:
+        value = torch.nn.Parameter(torch.zeros(size))
+        times = []
+        for _ in range(_WARM + _TIMES):
+            value.grad = torch.ones(size)
+            fleet.barrier()
+            started = time.perf_counter()
+            fleet.add_up([value], Said(0.0, 1, False, False))
+            times.append(time.perf_counter() - started)
+        found.append(median(times[_WARM:]))
+    if fleet.rank == 0:
+        print(json.dumps(found))  # noqa: T201
+
+
+def parts() -> dict[str, Any]:
+    """What a step takes in one process of one thread, what its sum takes, and what follows for several processes."""
+    alone = run(1, 1)
+    compute, size = ROWS / alone["rows_per_second"], 4 * alone["trained"]
+    found: dict[str, Any] = {"seconds_of_one_thread": compute, "payload_bytes": size, "fleets": {}}
+    for processes in FLEETS:
+        seconds = _reduced(processes)
+        slope, latency = _line([4 * one for one in SIZES], seconds)
+        found["fleets"][processes] = {
+            "sums": dict(zip(map(str, SIZES), seconds, strict=True)),
+            "latency_seconds": latency,
+            "bytes_per_second": 1 / slope,
+            "expected_step_seconds": compute / min(processes, cores()) + latency + slope * size,
+            "step_seconds": ROWS / run(processes, 1)["rows_per_second"],
+        }
+    return found
+
+
+def _reduced(processes: int) -> list[float]:
+    command = [Path(sys.executable).with_name("torchrun"), f"--nproc-per-node={processes}", __file__, "reduce"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    said = subprocess.run(command, check=True, env=environment, stdout=subprocess.PIPE, text=True).stdout
+    seconds: list[float] = json.loads(said.splitlines()[-1])
+    return seconds
+
+
+def _line(sizes: Sequence[int], seconds: Sequence[float]) -> tuple[float, float]:
+    """Slope and intercept, each measurement weighing as its share and not as its seconds."""
+    slope, latency = np.polyfit(sizes, seconds, 1, w=1 / np.asarray(seconds))
+    return float(slope), float(max(latency, 0.0))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", nargs="?", choices=["speed", "parts", "reduce"])
+    parser.add_argument("--rounds", type=int, default=5)
+    arguments = parser.parse_args()
+    if arguments.part == "reduce":
+        reduce()
+        return
+    found = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
+    if arguments.part != "parts":
+        found["speed"] = speed(arguments.rounds)
+    if arguments.part != "speed":
+        found["parts"] = parts()
+    RESULTS.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(found, indent=1))  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()
