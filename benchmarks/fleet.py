@@ -97,7 +97,7 @@ def reduce() -> None:
             times.append(time.perf_counter() - started)
         found.append(median(times[_WARM:]))
     if fleet.rank == 0:
-        print(json.dumps(found))  # noqa: T201
+        print(json.dumps(found))
 
 
 def parts() -> dict[str, Any]:
@@ -119,7 +119,7 @@ def parts() -> dict[str, Any]:
 
 
 def _reduced(processes: int) -> list[float]:
-    command = [Path(sys.executable).with_name("torchrun"), f"--nproc-per-node={processes}", __file__, "reduce"]
+    command = [str(Path(sys.executable).with_name("torchrun")), f"--nproc-per-node={processes}", __file__, "reduce"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     said = subprocess.run(command, check=True, env=environment, stdout=subprocess.PIPE, text=True).stdout
     seconds: list[float] = json.loads(said.splitlines()[-1])
@@ -146,7 +146,7 @@ def main() -> None:
     if arguments.part != "speed":
         found["parts"] = parts()
     RESULTS.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps(found, indent=1))  # noqa: T201
+    print(json.dumps(found, indent=1))
 
 
 if __name__ == "__main__":

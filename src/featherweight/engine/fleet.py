@@ -7,6 +7,7 @@ pickle.
 
 from __future__ import annotations
 
+import atexit
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -177,6 +178,7 @@ class Together:
                 torch.distributed.init_process_group(
                     backend, store=self._store, rank=rank, world_size=size, timeout=_PATIENCE
                 )
+            atexit.register(self._part)  # threads that listen to the others must not outlive the interpreter
         self.barrier()
 
     def add_up(self, parameters: Sequence[torch.Tensor], said: Said) -> Said:
@@ -262,10 +264,14 @@ class Together:
         them to ask."""
         asked, until = self._store.add(_ASKED, 1), time.monotonic() + _LINGERS
         if self.rank == 0:
-            torch.distributed.destroy_process_group()
+            self._part()
         while self.rank == 0 and asked < self.size and time.monotonic() < until:
             time.sleep(_LOOK)
             asked = self._store.add(_ASKED, 0)
+
+    def _part(self) -> None:
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
 
 
 ALONE = Alone()

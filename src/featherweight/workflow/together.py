@@ -72,6 +72,7 @@ def prepared(recipe: Recipe, console: Console, stop: Stop, once: Once | None = N
 def end(found: Prepared, record: RunRecord) -> RunRecord:
     """Let the others go, with what the run gave."""
     found.execution.fleet.announce("end", metrics=record.metrics)
+    found.execution.fleet.barrier()
     return record
 
 
@@ -88,6 +89,7 @@ def follow(recipe: Recipe, directory: RunDirectory, continue_with: str | None) -
         while (order := found.execution.fleet.share(None))["work"] != "end":
             with _rank_0_judges():
                 _WORK[order.pop("work")](found, console, stop, **order)
+        found.execution.fleet.barrier()
     return RunRecord(str(directory.path), order["metrics"])
 
 
