@@ -32,7 +32,7 @@ _PATIENCE = timedelta(days=7)
 _MEETING = timedelta(minutes=10)
 _LAST_WORDS = "last-words"
 _ASKED = f"{_LAST_WORDS}/asked"
-_LINGERS, _LOOK = 2.0, 0.02  # seconds
+_LINGERS, _LOOK, _GIVING_BACK = 2.0, 0.02, 0.1  # seconds
 
 
 @dataclass(frozen=True)
@@ -178,7 +178,7 @@ class Together:
                 torch.distributed.init_process_group(
                     backend, store=self._store, rank=rank, world_size=size, timeout=_PATIENCE
                 )
-            atexit.register(self._part)  # threads that listen to the others must not outlive the interpreter
+            atexit.register(self._part)
         self.barrier()
 
     def add_up(self, parameters: Sequence[torch.Tensor], said: Said) -> Said:
@@ -270,8 +270,11 @@ class Together:
             asked = self._store.add(_ASKED, 0)
 
     def _part(self) -> None:
+        """Gloo's threads give back what they were handed once more than they say that it is done, and end the process
+        in a bad way where the interpreter is gone by then."""
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
+            time.sleep(_GIVING_BACK)
 
 
 ALONE = Alone()
