@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 from featherweight import __version__
 from featherweight.errors import UNFORESEEN, FeatherweightError, ResourceError
-from featherweight.process import launch, waiting
+from featherweight.process import launch, signals, waiting
 from featherweight.storage.names import printable
 
 # One module each in this package, in the order in which --help lists them.
@@ -64,10 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (Exception, KeyboardInterrupt) as error:
         if arguments.debug:
             raise
-        code, lines = _last_words(*_explained(error))
-        for line in lines:
-            print(f"featherweight: {printable(line)}", file=sys.stderr)
-        return code
+        return _last_words(*_explained(error))
     return 0
 
 
@@ -88,16 +85,24 @@ def _explained(error: BaseException) -> tuple[list[str], int]:
     return [f"an error that nobody foresaw: {what}; --debug shows where it comes from; please report it"], UNFORESEEN
 
 
-def _last_words(lines: list[str], code: int) -> tuple[int, list[str]]:
-    """The same, of one process among several: one says it, and all end with its code."""
-    if launch.place().is_alone:
-        return code, lines
-    if "featherweight.engine.fleet" in sys.modules:
-        from featherweight.engine import fleet
+def _last_words(lines: list[str], code: int) -> int:
+    """Print what is to be said of an error, where several processes fail in one of them; and the exit code of all."""
 
-        if (processes := fleet.joined()) is not None:
-            return processes.last_words(code, lines)
-    return code, lines if launch.place().local_rank == 0 else []  # all fail alike before they have met
+    def say() -> None:
+        for line in lines:
+            print(f"featherweight: {printable(line)}", file=sys.stderr)
+
+    here = launch.place()
+    if not here.is_alone:
+        signals.ignore()  # a launcher ends whoever is left
+        if "featherweight.engine.fleet" in sys.modules:
+            from featherweight.engine import fleet
+
+            if (processes := fleet.joined()) is not None:
+                return processes.last_words(code, say)
+    if here.local_rank == 0:  # all fail alike before they have met
+        say()
+    return code
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

@@ -11,7 +11,7 @@ import atexit
 import json
 import time
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -245,19 +245,20 @@ class Together:
         with _others():
             torch.distributed.all_reduce(torch.zeros(1))
 
-    def last_words(self, code: int, lines: Sequence[str]) -> tuple[int, list[str]]:
+    def last_words(self, code: int, say: Callable[[], None]) -> int:
         """How a process that fails ends: the first of them says why, and all end with its code.
 
         Returns:
-            The exit code, and what is left for this process to say.
+            The exit code.
         """
-        mine = json.dumps({"rank": self.rank, "code": code})
-        try:
-            said = json.loads(self._store.compare_set(_LAST_WORDS, "", mine))
+        said = {"rank": self.rank, "code": code}
+        with suppress(AttributeError, RuntimeError):  # there is no store, or it went with the process that had it
+            said = json.loads(self._store.compare_set(_LAST_WORDS, "", json.dumps(said)))
+        if said["rank"] == self.rank:
+            say()
+        with suppress(AttributeError, RuntimeError):
             self._let_others_ask()
-        except (AttributeError, RuntimeError):  # there is no store, or it went with the process that had it
-            return code, list(lines)
-        return int(said["code"]), list(lines) if said["rank"] == self.rank else []
+        return said["code"]
 
     def _let_others_ask(self) -> None:
         """The store may go with rank 0, which parts from the others first, so that they notice, and waits a moment for

@@ -68,6 +68,13 @@ class Stop:
             raise _AtOnce
 
 
+def ignore() -> None:
+    """From now on no signal but a kill ends this process, which is about to end by itself."""
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+
+
 _active: Stop | None = None
 
 
