@@ -58,11 +58,14 @@ def sharing(folder: Path, rows: int) -> dict[str, Any]:
                 "--output-dir", str(folder / f"run-{number}"))
         for number in range(TRIALS)
     ]  # fmt: skip
+    trained = 0.0
     for number, trial in enumerate(found["trials"]):
-        epochs = json.loads((folder / f"run-{number}" / "metrics.json").read_text(encoding="utf-8"))["epochs"]
-        assert [one["eval_accuracy"] for one in epochs] == [one["value"] for one in trial["evaluations"]], number
+        metrics = json.loads((folder / f"run-{number}" / "metrics.json").read_text(encoding="utf-8"))
+        values = [one["eval_accuracy"] for one in metrics["epochs"]]
+        assert values == [one["value"] for one in trial["evaluations"]], number
+        trained += metrics["resources"]["train_runtime"]
     runs = {key: sum(one[key] for one in alone) for key in together}
-    return {"trials": TRIALS, "train_rows": rows, "sweep": together, "runs": runs,
+    return {"trials": TRIALS, "train_rows": rows, "sweep": together, "runs": runs, "training_seconds": trained,
             "times": {key: runs[key] / together[key] for key in together}}  # fmt: skip
 
 

@@ -297,6 +297,9 @@ def _shared(found: Mapping[str, Any]) -> list[str]:
         "|---|---|---|",
         *(f"| {how} | {one['seconds'] / 60:.1f} | {one['processor_seconds'] / 60:.1f} |" for how, one in arms.items()),
         f"| times as fast | {times['seconds']:.2f} | {times['processor_seconds']:.2f} |",
+        "",
+        f"Of the runs' minutes {found['training_seconds'] / 60:.1f} were training, which nothing shortens; each trial "
+        "has the figures that its run has.",
     ]
 
 
