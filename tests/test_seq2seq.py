@@ -16,6 +16,7 @@ import stock
 import tiny
 import torch
 from tasks_data import SAMPLES
+from test_contracts import bytes_of, killed_and_resumed
 from test_trainer_equivalence import SETTINGS, train_ours
 
 from featherweight import recipe as recipes
@@ -407,6 +408,16 @@ class TestRuns:
         workflow.run(recipes.parse(content | {"method": {"name": "full"}}), tmp_path / "run", progress=False)
         metrics = RunDirectory(tmp_path / "run").read_metrics()
         assert metrics["tuned"]["eval_nll"] < metrics["base"]["eval_nll"]
+
+    @pytest.mark.slow
+    def test_a_killed_bart_resumes_to_the_same_bytes(
+        self, models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        training = {"num_train_epochs": 2, "save_strategy": "steps", "save_steps": 4}
+        content = content_of(models, tmp_path, "bart-lm", training=training)
+        workflow.run(recipes.parse(content), tmp_path / "whole", progress=False)
+        killed_and_resumed(content, tmp_path / "out", 6, monkeypatch)
+        assert bytes_of(tmp_path / "whole" / "adapter") == bytes_of(tmp_path / "out" / "adapter")
 
 
 class TestLead:
