@@ -3,6 +3,7 @@ writes."""
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ import stock
 import tiny
 import torch
 from tasks_data import SAMPLES
+from test_contracts import bytes_of, killed_and_resumed
 from test_trainer_equivalence import SETTINGS, train_ours
 
 from featherweight import recipe as recipes
@@ -108,6 +110,17 @@ class TestScoring:
         stock.require_same_gradients(ours, theirs)
         with execution.answering(ours):
             assert float(our_loss(execution, ours, encoding)) == pytest.approx(float(expected.detach()), rel=1e-5)
+
+    def test_every_parameter_may_train(self, tmp_path: Path) -> None:
+        """T5's one matrix is the embeddings of both sides and the last layer."""
+        torch.manual_seed(3)
+        ours = tiny.replying("t5")
+        theirs = copy.deepcopy(ours)
+        execution, encoding = Execution(ours, 0, reads_tokens=True), encoded("t5", tmp_path)
+        execution.score_next_tokens(ours)
+        our_loss(execution, ours, encoding).backward()
+        stock_loss(theirs, encoding).backward()
+        stock.require_same_gradients(ours, theirs)
 
     def test_what_a_model_adds_to_its_logits_counts(self, tmp_path: Path) -> None:
         """Negative control: Marian's have a bias behind the last layer."""
@@ -387,6 +400,25 @@ class TestRuns:
         assert {key: facts[key] for key in wanted} == wanted
         assert "the A text." in (run / "adapter" / "README.md").read_text()
 
+    @pytest.mark.slow
+    @pytest.mark.parametrize("model", ["bart-lm", "marian-lm"])
+    def test_others_are_tuned_whole_and_come_back(self, model: str, models: Models, tmp_path: Path) -> None:
+        """Marian's positions are computed, and no file has them; what is published is read back before it is."""
+        content = content_of(models, tmp_path, model, training={"learning_rate": 2e-3, "num_train_epochs": 2})
+        workflow.run(recipes.parse(content | {"method": {"name": "full"}}), tmp_path / "run", progress=False)
+        metrics = RunDirectory(tmp_path / "run").read_metrics()
+        assert metrics["tuned"]["eval_nll"] < metrics["base"]["eval_nll"]
+
+    @pytest.mark.slow
+    def test_a_killed_bart_resumes_to_the_same_bytes(
+        self, models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        training = {"num_train_epochs": 2, "save_strategy": "steps", "save_steps": 4}
+        content = content_of(models, tmp_path, "bart-lm", training=training)
+        workflow.run(recipes.parse(content), tmp_path / "whole", progress=False)
+        killed_and_resumed(content, tmp_path / "out", 6, monkeypatch)
+        assert bytes_of(tmp_path / "whole" / "adapter") == bytes_of(tmp_path / "out" / "adapter")
+
 
 class TestLead:
     def test_as_many_sentences_as_replies_have(self) -> None:
@@ -431,6 +463,10 @@ class TestRefusals:
         self.refused(models, tmp_path, r"data\.max_target_length: 1 leaves no token", data={"max_target_length": 1})
         message = r"data\.max_target_length: 99 is more than the 64 tokens"
         self.refused(models, tmp_path, message, "bart-lm", data={"max_target_length": 99})
+
+    def test_what_peft_can_not_begin_at(self, models: Models, tmp_path: Path) -> None:
+        method = {"init_lora_weights": "eva"}
+        self.refused(models, tmp_path, r"method\.init_lora_weights: PEFT's eva takes every layer", method=method)
 
     def test_text_that_goes_on_is_not_its_business(self, models: Models, tmp_path: Path) -> None:
         file = tmp_path / "texts.txt"
