@@ -22,6 +22,7 @@ COMMANDS = (
     "predict",
     "chat",
     "export",
+    "push",
     "serve",
     "plan",
     "sweep",

@@ -249,6 +249,8 @@ class StartedFrom(TypedDict):
 
     adapter: str
     """Its name as the recipe has it."""
+    revision: NotRequired[str | None]
+    """The hub's commit; null where it came from no hub."""
     fingerprint: str
     """Digest of its files."""
 

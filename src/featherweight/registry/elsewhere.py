@@ -11,7 +11,7 @@ from collections.abc import Mapping
 _MACHINE = "the device is found; CUDA_VISIBLE_DEVICES hides one"
 _ONE_PROCESS = "a run is one process"
 _LOGGING = "--quiet, --json and history.jsonl in the run's folder say what a run says"
-_HUB = "upload the run's adapter folder with `hf upload`"
+_HUB = "`featherweight push RUN USER/NAME` uploads a finished run"
 _LOADER = "rows are memory-mapped and batched in the training process"
 _TRACKERS = "history.jsonl in the run's folder has every logged step and evaluation"
 _REMOVED = "transformers no longer has it either"
