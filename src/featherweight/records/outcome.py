@@ -303,6 +303,8 @@ class Reliability(TypedDict):
     """Each time that the run went on from a checkpoint."""
     gate: Gate
     """The published model against the tuned model in memory."""
+    failed_observers: NotRequired[list[str]]
+    """Those in report_to that failed and were told of nothing more."""
 
 
 class DroppedSuspects(TypedDict):

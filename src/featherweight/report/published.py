@@ -57,7 +57,7 @@ def hidden(run: RunDirectory) -> dict[str, str]:
     named = [(name, name) for name in (run.read_environment()["model"]["name"], started["adapter"])]
     for section, keys in PATH_KEYS.items():
         for key in keys:
-            named += zip(_each(spelt[section].get(key)), _each(loaded[section][key]), strict=True)
+            named += zip(_each(spelt.get(section, {}).get(key)), _each(loaded[section][key]), strict=True)
     paths = [(as_spelt, Path(name)) for as_spelt, name in named if Path(name).is_absolute()]
     found = {one: path.name for as_spelt, path in paths for one in (as_spelt, str(path))}
     return {one: name for one, name in found.items() if "/" in one and name}
