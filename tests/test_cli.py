@@ -64,6 +64,8 @@ def commands() -> list[list[str]]:
         ["serve"],
         ["export"],
         ["push"],
+        ["demo"],
+        ["completion"],
         ["inspect"],
         ["inspect", "data"],
         ["doctor"],

@@ -28,6 +28,8 @@ from featherweight.inference.predictor import load_predictor
 from featherweight.serving.catalogue import names_of
 from featherweight.sources.pushing import _explained, require_name
 
+pytestmark = pytest.mark.slow  # all of it stands on one run, made once
+
 Models = Callable[[str], Path]
 Ended = subprocess.CompletedProcess[str]
 TOKEN, READER = "hf_of_me", "hf_of_somebody_else"
