@@ -63,6 +63,9 @@ def commands() -> list[list[str]]:
         ["predict"],
         ["serve"],
         ["export"],
+        ["push"],
+        ["demo"],
+        ["completion"],
         ["inspect"],
         ["inspect", "data"],
         ["doctor"],
@@ -411,7 +414,7 @@ def test_public_names_are_pinned() -> None:
 
     assert sorted(featherweight.__all__) == [
         "FeatherweightError", "Recipe", "__version__", "compare", "evaluate", "export_run", "learning_curve", "load_predictor",
-        "load_recipe", "load_run", "predict", "run", "run_seeds", "sweep", "write_report",
+        "load_recipe", "load_run", "predict", "push", "run", "run_seeds", "sweep", "write_report",
     ]  # fmt: skip
     for name in featherweight.__all__:
         assert getattr(featherweight, name) is not None

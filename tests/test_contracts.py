@@ -49,6 +49,7 @@ from featherweight.registry import (
     EXPORTS,
     FORMATS,
     METHODS,
+    OBSERVERS,
     OPTIMIZERS,
     STATISTICS,
     TASKS,
@@ -60,6 +61,7 @@ from featherweight.sources import data
 from featherweight.sources.formats import Format
 from featherweight.statistics.additive import Statistic
 from featherweight.tasks import Task
+from featherweight.tracking import Observer
 
 Models = Callable[[str], Path]
 
@@ -77,6 +79,7 @@ SHAPES: dict[str, tuple[Registry, type[Any] | None]] = {
     "CHECKS": (CHECKS, Check),
     "EXHIBITS": (EXHIBITS, Exhibit),
     "EXPORTS": (EXPORTS, Export),
+    "OBSERVERS": (OBSERVERS, Observer),
 }
 ENTRIES = [(table, name) for table, (names, _) in SHAPES.items() for name in names]
 KNOWN = [one for one in SAMPLES if one.task in TASKS]
@@ -647,7 +650,7 @@ def pytest_there(environment: dict[str, str], *arguments: str) -> subprocess.Com
 def test_a_third_partys_parts_join_those_that_are_there(installed: dict[str, str]) -> None:
     ended = pytest_there(installed, "tests/package/installed.py")
     assert ended.returncode == 0, ended.stdout
-    assert "4 passed" in ended.stdout
+    assert "5 passed" in ended.stdout
     assert "skipped" not in ended.stdout
 
 

@@ -23,19 +23,26 @@ _FILES = ("stdin", "stdout", "stderr")
 
 
 class Warm:
-    """The forking process, begun when it is first asked, in the environment of now."""
+    """The forking process, begun when it is first asked, in the environment of now or in another one."""
 
-    def __init__(self) -> None:
+    def __init__(self, environment: Mapping[str, str] | None = None) -> None:
         self._server: subprocess.Popen[str] | None = None
-        self._environment = dict(os.environ)
+        self._environment = dict(os.environ if environment is None else environment)
         self._folder = tempfile.TemporaryDirectory()
 
     def fits(self) -> bool:
         """Whether the environment is as it is where libraries are imported."""
         return _without_ours(os.environ) == _without_ours(self._environment)
 
-    def run(self, arguments: Sequence[str], cwd: Path, given: str, timeout: float) -> subprocess.CompletedProcess[str]:
-        """One command line with ``given`` on its standard input.
+    def run(
+        self,
+        arguments: Sequence[str],
+        cwd: Path,
+        given: str = "",
+        timeout: float = 600,
+        environment: Mapping[str, str] | None = None,
+    ) -> subprocess.CompletedProcess[str]:
+        """One command line with ``given`` on its standard input, in the environment of now or in another one.
 
         Raises:
             subprocess.TimeoutExpired: it took longer, and was killed.
@@ -46,7 +53,8 @@ class Warm:
         files = {name: Path(self._folder.name) / name for name in _FILES}
         files["stdin"].write_text(given, encoding="utf-8")
         request = {
-            "arguments": list(arguments), "cwd": str(cwd), "environment": dict(os.environ), "timeout": timeout,
+            "arguments": list(arguments), "cwd": str(cwd), "timeout": timeout,
+            "environment": dict(os.environ if environment is None else environment),
             "files": [str(path) for path in files.values()],
         }  # fmt: skip
         server.stdin.write(json.dumps(request) + "\n")
@@ -56,6 +64,13 @@ class Warm:
             raise subprocess.TimeoutExpired(list(arguments), timeout)
         output, errors = (files[name].read_text(encoding="utf-8") for name in ("stdout", "stderr"))
         return subprocess.CompletedProcess(list(arguments), code, output, errors)
+
+    def child(self) -> int:
+        """The process of the command line that runs now."""
+        assert self._server is not None
+        process = self._server.pid
+        (found,) = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+        return int(found)
 
     def close(self) -> None:
         if self._server is not None:

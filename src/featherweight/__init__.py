@@ -28,6 +28,7 @@ _PUBLIC = {
     "predict": "featherweight.workflow:predict",
     "learning_curve": "featherweight.workflow:learning_curve",
     "export_run": "featherweight.workflow:export",  # featherweight.export is the package
+    "push": "featherweight.workflow:push",
     "write_report": "featherweight.workflow:report",
     "load_predictor": "featherweight.inference.predictor:load_predictor",
     "FeatherweightError": "featherweight.errors:FeatherweightError",

@@ -20,6 +20,7 @@ def run(models: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory)
     rows = tiny.rows(80)
     rows[0]["text"] = rows[0]["text"].upper()
     content = tiny.recipe(models("bert"), tiny.save_csv(folder / "rows.csv", rows))
+    content["training"]["report_to"] = "diary"
     workflow.run(recipes.parse(content), folder / "out")
     return folder / "out"
 
@@ -45,6 +46,13 @@ def test_readers_see_them(run: Path) -> None:
         assert said in report
     for said in ("The mean probability of its answers is", "first-word", "geometric mean probability"):
         assert said in card
+
+
+def test_an_observer_was_told_how_it_went(run: Path) -> None:
+    metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
+    evaluations = [f"step {8 * one['epoch']:g}: validation loss {one['eval_loss']:.4f}" for one in metrics["epochs"]]
+    written = (run / "diary.txt").read_text(encoding="utf-8").splitlines()
+    assert written == ["tiny-out: on from step 0, seed 42", *evaluations, metrics["headline"]]
 
 
 def test_another_kind_of_answer_has_none_of_them() -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from featherweight.evidence.data.checks import Check, Look
     from featherweight.evidence.exhibits import Exhibit
     from featherweight.tasks import Task
+    from featherweight.tracking import Observer
 
 ABOVE = "above"
 
@@ -466,6 +468,25 @@ class Shouting:
         return []
 
 
+class Diary:
+    """What happened when, in a file of the run's folder."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.path = folder / "diary.txt"
+        self.name = name
+
+    def observe(self, event: Mapping[str, Any]) -> None:
+        lines = {
+            "started": lambda: f"{self.name}: on from step {event['step']}, seed {event['recipe']['training']['seed']}",
+            "evaluation": lambda: f"step {event['step']}: validation loss {event['metrics']['eval_loss']:.4f}",
+            "finished": lambda: event["metrics"]["headline"],
+            "failed": lambda: f"it ended: {event['error']}",
+        }
+        if write := lines.get(event["event"]):
+            with self.path.open("a", encoding="utf-8") as stream:
+                stream.write(write() + "\n")
+
+
 if TYPE_CHECKING:
     _kind: type[Answer] = Ordinal
     _task: type[Task] = OrdinalRegression
@@ -473,3 +494,4 @@ if TYPE_CHECKING:
     _probe: type[Probe] = RankProbe
     _exhibits: tuple[type[Exhibit], ...] = (RankErrors, Certainty)
     _checks: tuple[type[Check], ...] = (UnusedRanks, Shouting)
+    _observer: type[Observer] = Diary

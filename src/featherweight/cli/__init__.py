@@ -15,6 +15,7 @@ from featherweight.storage.names import printable
 
 # One module each in this package, in the order in which --help lists them.
 COMMANDS = (
+    "demo",
     "run",
     "evaluate",
     "compare",
@@ -22,6 +23,7 @@ COMMANDS = (
     "predict",
     "chat",
     "export",
+    "push",
     "serve",
     "plan",
     "sweep",
@@ -29,6 +31,7 @@ COMMANDS = (
     "inspect",
     "methods",
     "doctor",
+    "completion",
 )
 
 _LONGEST_MESSAGE = 300  # characters of a foreign error; some list half a model

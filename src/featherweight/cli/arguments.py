@@ -110,8 +110,8 @@ def reading_keys(arguments: Arguments) -> dict[str, Any]:
 
 def add_recipe(parser: Any) -> None:
     parser.add_argument("recipe", nargs="?", metavar="RECIPE", help="a TOML file; flags and --set go over it")
-    parser.add_argument("--model", help="hub id, folder, .gguf file or package:NAME/PATH")
-    parser.add_argument("--data", help="file, pattern for files, folder, hub id or package:NAME/PATH")
+    parser.add_argument("--model", metavar="MODEL", help="hub id, folder, .gguf file or package:NAME/PATH")
+    parser.add_argument("--data", metavar="FILE", help="file, pattern for files, folder, hub id or package:NAME/PATH")
     add_set(parser)
     add_reading(parser)
 

@@ -26,7 +26,9 @@ def add(commands: Any) -> None:
         "featherweight evaluate runs/demo --data new.csv --set data.text=review",
     )
     parser.add_argument(
-        "model", metavar="MODEL_OR_RUN", help="run, adapter, export, folder, hub id, .gguf file or package file"
+        "model",
+        metavar="MODEL_OR_RUN",
+        help="run, adapter, export, folder, hub id (also USER/NAME@REVISION), .gguf file or package file",
     )
     parser.add_argument("--data", help="what to measure on (default: the run's own held-out rows)")
     parser.add_argument("--split", choices=("train", "validation", "test"), help="which split of the data")
@@ -39,9 +41,9 @@ def add(commands: Any) -> None:
 
 
 def _evaluate(arguments: Arguments) -> None:
+    quiet_libraries()
     reading = reading_keys(arguments)
     section = data_section(arguments.model, arguments.data, arguments.assignments, reading, arguments.task)
-    quiet_libraries()
     from featherweight import workflow
 
     console = console_for(arguments)

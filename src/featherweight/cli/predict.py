@@ -26,7 +26,7 @@ def add(commands: Any) -> None:
         "the answers of a model to texts, such as a label and its probability",
         'featherweight predict runs/demo --text "Warm, funny and beautifully acted."',
     )
-    parser.add_argument("run", metavar="RUN", help="a run, an export, or whatever `evaluate` takes")
+    parser.add_argument("run", metavar="RUN", help="a run, an export, a hub id, or whatever `evaluate` takes")
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--text", action="append", help="a text; may be given again")
     parser.add_argument(

@@ -40,9 +40,9 @@ def task_named(target: str) -> str:
     """The task that a run, an adapter or an export says that it is for; the one that everything began with where
     nothing says it."""
     from featherweight.recipe import load
-    from featherweight.sources import archives
+    from featherweight.sources import models
 
-    path = archives.unpacked(target)
+    path, _ = models.placed(target)
     recipe = RunDirectory(path).recipe
     if recipe.is_file():
         return load(recipe).task

@@ -1,4 +1,4 @@
-"""Whatever can answer, loaded: a run, an adapter folder, a model folder, a hub id, a GGUF file, a package's file."""
+"""Whatever can answer, loaded: a run, an adapter, a model, as a folder or of the hub, a GGUF file, a package's file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from featherweight.records.cutting import Cutting
 from featherweight.records.questions import columns_of
 from featherweight.registry import METHODS
 from featherweight.runs.directory import FACTS, RunDirectory
-from featherweight.sources import archives, models
+from featherweight.sources import models
 from featherweight.sources.models import ModelSource
 from featherweight.sources.tensors import read_header
 from featherweight.sources.trial_texts import Frame
@@ -97,6 +97,7 @@ class Origin:
         revision: the base model's, on its hub.
         fingerprint: that the base model had; None where nothing says it.
         run: the recipe, where this is a run.
+        commit: the hub's, where the adapter came from there.
     """
 
     folder: Path
@@ -105,6 +106,7 @@ class Origin:
     revision: str | None
     fingerprint: str | None
     run: Recipe | None
+    commit: str | None = None
 
     @property
     def is_adapter(self) -> bool:
@@ -130,8 +132,8 @@ class Origin:
             raise ModelError(f"{self.folder / adapters.CONFIG}: does not say which base model the adapter is for")
         try:
             source = models.find(self.where, self.revision)
-        except ConfigError as error:
-            raise ConfigError(
+        except (ConfigError, ModelError) as error:
+            raise type(error)(
                 f"{error}, where {self.folder} has its base model; say where it is with --base-model"
             ) from None
         if self.fingerprint and source.fingerprint != self.fingerprint:
@@ -161,7 +163,7 @@ def origin_of(name: str, base_model: str | None = None) -> Origin | None:
 
 
 def _origin_of(name: str) -> Origin | None:
-    path = archives.unpacked(name)
+    path, commit = models.placed(name)
     run = RunDirectory(path)
     if (path / adapters.CONFIG).is_file() or run.recipe.is_file():
         models.require_plain_files(path)
@@ -176,7 +178,7 @@ def _origin_of(name: str) -> Origin | None:
     base = known.get("base_model", {})
     where = base.get("name") or config.get("base_model_name_or_path")
     revision = base.get("revision") or config.get("revision")
-    return Origin(path, known, where, revision, base.get("fingerprint"), None)
+    return Origin(path, known, where, revision, base.get("fingerprint"), None, commit)
 
 
 @importing_models()
@@ -194,7 +196,7 @@ def load(name: str, fresh: Callable[[], Task] | None = None, base_model: str | N
     origin = origin_of(name, base_model)
     if origin is not None:
         return load_tuned(name, origin)
-    folder = archives.unpacked(name)
+    folder, _ = models.placed(name)
     return _load_whole(name, folder) if (folder / FACTS).is_file() else _load_plain(name, fresh)
 
 

@@ -17,6 +17,7 @@ from featherweight.recipe.values import (
     Duration,
     Encoding,
     Files,
+    Names,
     NonNegativeFloat,
     PositiveFloat,
     PositiveInt,
@@ -27,7 +28,7 @@ from featherweight.recipe.values import (
 from featherweight.records.cutting import LONGEST, Cutting
 from featherweight.records.holding import Dtype, Quantization
 from featherweight.records.questions import MAX_NEW_TOKENS
-from featherweight.registry import BASELINES, DEFAULT_TASK, OPTIMIZERS, did_you_mean
+from featherweight.registry import BASELINES, DEFAULT_TASK, OBSERVERS, OPTIMIZERS, did_you_mean
 from featherweight.storage.names import problem
 
 PACKAGE_PREFIX = "package:"
@@ -271,6 +272,11 @@ class TrainingSection(Section):
     trunk_cache: Literal["off", "fp32", "fp16"] = Field(
         "off", description="run the frozen blocks below the lowest adapted one once and keep their output on disk"
     )
+    report_to: Names = Field(
+        [],
+        description="who is told how the run goes: tensorboard, mlflow, wandb, trackio, comet_ml, or a name that an "
+        "installed package registers; one or a list",
+    )
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 42
     gradient_checkpointing: bool = Field(
         False, description="compute each block again in the backward pass: less memory, and a third more work"
@@ -288,6 +294,16 @@ class TrainingSection(Section):
         except ConfigError as error:
             raise ValueError(str(error)) from None
         return name
+
+    @field_validator("report_to")
+    @classmethod
+    def _known_observers(cls, names: list[str]) -> list[str]:
+        try:
+            for name in names:
+                OBSERVERS.require(name)
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
+        return list(dict.fromkeys(names))
 
     @field_validator("lr_scheduler_kwargs")
     @classmethod

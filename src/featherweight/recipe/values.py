@@ -7,7 +7,7 @@ import math
 import re
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 PositiveInt = Annotated[int, Field(ge=1)]
 PositiveFloat = Annotated[float, Field(gt=0)]
@@ -87,6 +87,13 @@ def _require_duration(value: str) -> str:
     return value
 
 
+def _named(value: Any) -> Any:
+    """One name, or a list of them, as a list; ``none`` is an empty one, as TrainingArguments has it."""
+    return ([] if value == "none" else [value]) if isinstance(value, str) else value
+
+
+_ONE_OR_MORE = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
+Names = Annotated[list[str], BeforeValidator(_named), WithJsonSchema(_ONE_OR_MORE)]
 Duration = Annotated[str, AfterValidator(_require_duration)]
 Files = Annotated[str | list[str], BeforeValidator(_require_files)]
 Texts = Annotated[str | list[str], BeforeValidator(_require_texts)]

@@ -249,6 +249,8 @@ class StartedFrom(TypedDict):
 
     adapter: str
     """Its name as the recipe has it."""
+    revision: NotRequired[str | None]
+    """The hub's commit; null where it came from no hub."""
     fingerprint: str
     """Digest of its files."""
 
@@ -301,6 +303,8 @@ class Reliability(TypedDict):
     """Each time that the run went on from a checkpoint."""
     gate: Gate
     """The published model against the tuned model in memory."""
+    failed_observers: NotRequired[list[str]]
+    """Those in report_to that failed and were told of nothing more."""
 
 
 class DroppedSuspects(TypedDict):

@@ -275,3 +275,15 @@ EXPORTS = Registry(
         "onnx-int8": "featherweight.export.onnx_int8:OnnxInt8",
     },
 )
+
+OBSERVERS = Registry(
+    "observer",
+    "featherweight.observers",
+    {
+        "tensorboard": "featherweight.tracking.trackers:TensorBoard",
+        "mlflow": "featherweight.tracking.trackers:MLflow",
+        "wandb": "featherweight.tracking.trackers:WandB",
+        "trackio": "featherweight.tracking.trackers:Trackio",
+        "comet_ml": "featherweight.tracking.trackers:Comet",
+    },
+)

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 _MACHINE = "the device is found; CUDA_VISIBLE_DEVICES hides one"
 _ONE_PROCESS = "a run is one process"
 _LOGGING = "--quiet, --json and history.jsonl in the run's folder say what a run says"
-_HUB = "upload the run's adapter folder with `hf upload`"
+_HUB = "`featherweight push RUN USER/NAME` uploads a finished run"
 _LOADER = "rows are memory-mapped and batched in the training process"
-_TRACKERS = "history.jsonl in the run's folder has every logged step and evaluation"
+_TRACKIO = "trackio's own environment variables say where its data go"
 _REMOVED = "transformers no longer has it either"
 
 # Fields of TrainingArguments (some of earlier versions) that are no key of [training], and what to use, if anything.
@@ -44,12 +44,11 @@ TRAINING_ARGUMENTS: Mapping[str, str] = {
     "optim_target_modules": "set method.target_modules",
     "logging_strategy": "set logging_steps",
     "logging_first_step": "set logging_steps = 1",
-    "logging_dir": _TRACKERS,
-    "report_to": _TRACKERS,
-    "project": _TRACKERS,
-    "trackio_space_id": _TRACKERS,
-    "trackio_bucket_id": _TRACKERS,
-    "trackio_static_space_id": _TRACKERS,
+    "logging_dir": "TensorBoard's files are in the run's folder, or where TENSORBOARD_LOGGING_DIR says",
+    "project": "WANDB_PROJECT, MLFLOW_EXPERIMENT_NAME, TRACKIO_PROJECT or COMET_PROJECT_NAME names it",
+    "trackio_space_id": _TRACKIO,
+    "trackio_bucket_id": _TRACKIO,
+    "trackio_static_space_id": _TRACKIO,
     "log_level": _LOGGING,
     "log_level_replica": _LOGGING,
     "log_on_each_node": _LOGGING,

@@ -110,6 +110,8 @@ def _survived(found: Mapping[str, Any] | None) -> dict[str, str]:
     for index, one in enumerate(found["resumes"], 1):
         changed = "; ".join(f"{key} was {before}, is {now}" for key, (before, now) in one["changed"].items())
         rows[f"resumed ({index})"] = f"after step {one['step']}" + (f", not bit-exact: {changed}" if changed else "")
+    if failed := found.get("failed_observers"):
+        rows["observers that failed"] = ", ".join(failed)
     if "largest_difference" in found["gate"]:
         rows["read back before publishing"] = (
             f"{found['gate']['rows']} rows answered by what was written, a {found['gate'].get('of', 'probability')} "

@@ -42,6 +42,7 @@ class RunDirectory:
         self.predictions = self.path / "predictions"
         self.report = self.path / "report.html"
         self.metrics = self.path / "metrics.json"
+        self.observer: Callable[[Mapping[str, Any]], None] | None = None
 
     @property
     def is_complete(self) -> bool:
@@ -124,11 +125,17 @@ class RunDirectory:
         self.write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
     def append_history(self, event: dict[str, Any]) -> None:
-        """Add a line, on the disk when this returns."""
+        """Add a line, on the disk when this returns; who observes the run is told of it then."""
         with writing(self.history), self.history.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(event) + "\n")
             stream.flush()
             os.fsync(stream.fileno())
+        self.tell(event)
+
+    def tell(self, event: Mapping[str, Any]) -> None:
+        """Tell who observes the run of something that its history does not keep."""
+        if self.observer is not None:
+            self.observer(event)
 
     def read_history(self) -> list[dict[str, Any]]:
         """Every whole line; a last one that was cut short is left out."""

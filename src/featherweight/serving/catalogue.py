@@ -19,7 +19,9 @@ from featherweight.inference.loading import LoadedModel, Origin, load_tuned, loa
 from featherweight.inference.predictor import Predictor, load_predictor
 from featherweight.inference.shared_base import SharedBase, shared_base_of, untuned_heads, weights_of
 from featherweight.inference.torch_backend import TorchBackend
+from featherweight.sources.hub import split_revision
 from featherweight.storage.cache import file_hash, key_of
+from featherweight.storage.names import exists
 from featherweight.tasks import Task
 
 BASE = "@base"  # behind a run's name: its untuned model, as the run measured it
@@ -58,14 +60,14 @@ def is_name(name: str) -> bool:
 
 
 def names_of(paths: Sequence[str]) -> dict[str, str]:
-    """The name that each path is served under: the last part of it.
+    """The name that each path is served under: the last part of it, without the revision of a hub's.
 
     Raises:
         ConfigError: two have the same, or one is no name.
     """
     named: dict[str, str] = {}
     for path in paths:
-        name = Path(path).resolve().name
+        name = (Path(path) if exists(Path(path)) else Path(split_revision(path)[0])).resolve().name
         if not is_name(name):
             raise ConfigError(f"{path}: {name!r} can't be a model's name (A-Z a-z 0-9 . _ -, at most 64); rename it")
         if name in named:

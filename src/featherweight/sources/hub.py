@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,11 +17,19 @@ if TYPE_CHECKING:
     import datasets
 
 # What a model needs at the top of its repository; other frameworks' weights and pickles are not even downloaded.
-_MODEL_FILES = ["*.json", "*.safetensors", "*.model", "merges.txt", "vocab.txt", "*.jinja"]
+MODEL_FILES = ("*.json", "*.safetensors", "*.model", "merges.txt", "vocab.txt", "*.jinja")
 
 
+def split_revision(name: str) -> tuple[str, str | None]:
+    """``OWNER/NAME@REVISION`` as the repository's name and what it is pinned to, if anything."""
+    repository, _, revision = name.partition("@")
+    return repository, revision or None
+
+
+@cache
 def download_model(name: str, revision: str | None) -> tuple[Path, str]:
-    """Bring a model repository into the hub cache.
+    """Bring a model or adapter repository into the hub cache. A branch is looked up once a process: whatever is asked
+    of it afterwards is asked of one commit.
 
     Returns:
         Its folder, and the commit it was resolved to.
@@ -28,7 +37,9 @@ def download_model(name: str, revision: str | None) -> tuple[Path, str]:
     from huggingface_hub import snapshot_download
 
     with _explained("model", name, revision):
-        folder = Path(snapshot_download(name, revision=revision, allow_patterns=_MODEL_FILES, ignore_patterns=["*/*"]))
+        folder = Path(
+            snapshot_download(name, revision=revision, allow_patterns=[*MODEL_FILES], ignore_patterns=["*/*"])
+        )
     return folder, folder.name
 
 
@@ -52,6 +63,11 @@ def load_dataset(name: str, config: str | None, revision: str | None) -> dict[st
     return {str(split): (rows, rows._fingerprint) for split, rows in loaded.items()}
 
 
+def is_offline() -> bool:
+    """Whether ``HF_HUB_OFFLINE`` says so, as the hub's client reads it."""
+    return os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
+
+
 @contextmanager
 def _explained(kind: str, name: str, revision: str | None) -> Iterator[None]:
     import httpx2
@@ -73,7 +89,7 @@ def _explained(kind: str, name: str, revision: str | None) -> Iterator[None]:
     except errors.RevisionNotFoundError:
         raise ModelError(f"{where}: the hub has no such revision") from None
     except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, ConnectionError):
-        if os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}:
+        if is_offline():
             raise ModelError(
                 f"{where}: no such folder here, HF_HUB_OFFLINE is set and the hub's cache has no complete copy of it"
             ) from None

@@ -64,6 +64,28 @@ class ModelSource:
         }
 
 
+def placed(name: str, revision: str | None = None) -> tuple[Path, str | None]:
+    """Where on this machine lies what a name means: a path, what an archive or a package holds, or what the hub has as
+    ``OWNER/NAME`` or ``OWNER/NAME@REVISION``, downloaded.
+
+    Returns:
+        The file or folder, and the hub's commit where it came from there.
+
+    Raises:
+        ConfigError: a package or path that isn't there.
+        ModelError: an archive can't be trusted; the hub has no such repository, or can't be reached.
+    """
+    if name.startswith(PACKAGE_PREFIX):
+        return packages.locate(name), None
+    path = archives.unpacked(name)
+    if exists(path):
+        return path, None
+    if path.is_absolute() or name.startswith((".", "~")) or path.suffix == ".gguf" or _is_among_runs(path):
+        raise ConfigError(f"model {name!r}: no such file or folder{did_you_mean(name, beside(path))}")
+    repository, pinned = hub.split_revision(name)
+    return hub.download_model(repository, revision or pinned)
+
+
 def find(name: str, revision: str | None = None) -> ModelSource:
     """Find a model, downloading it where it lies on the hub.
 
@@ -71,15 +93,9 @@ def find(name: str, revision: str | None = None) -> ModelSource:
         ConfigError: a package or path that isn't there.
         ModelError: the hub has no such model, can't be reached, or what it has can't be trusted.
     """
-    if name.startswith(PACKAGE_PREFIX):
-        path = packages.locate(name)
-    else:
-        path = archives.unpacked(name)
-        if not exists(path):
-            if path.is_absolute() or name.startswith((".", "~")) or path.suffix == ".gguf" or _is_among_runs(path):
-                raise ConfigError(f"model {name!r}: no such file or folder{did_you_mean(name, beside(path))}")
-            folder, commit = hub.download_model(name, revision)
-            return _checked(ModelSource(name, folder, revision=commit))
+    path, commit = placed(name, revision)
+    if commit is not None:
+        return _checked(ModelSource(hub.split_revision(name)[0], path, revision=commit))
     if not path.is_dir():
         if path.suffix != ".gguf":
             raise ConfigError(f"model.name: {name}: name the model's folder, or a .gguf file")

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from featherweight.workflow.listing import list_methods
     from featherweight.workflow.planning import plan
     from featherweight.workflow.predicting import predict, predict_file
+    from featherweight.workflow.pushing import push
     from featherweight.workflow.running import load_run, run
     from featherweight.workflow.seeding import run_seeds
     from featherweight.workflow.serving import serve
@@ -38,6 +39,7 @@ _MODULE = {
     "plan": "planning",
     "predict": "predicting",
     "predict_file": "predicting",
+    "push": "pushing",
     "report": "comparing",
     "run": "running",
     "run_seeds": "seeding",
@@ -47,8 +49,8 @@ _MODULE = {
 
 __all__ = [
     "compare", "doctor", "evaluate", "export", "inspect_adapter", "inspect_data", "inspect_model", "inspect_run",
-    "learning_curve", "list_methods", "load_run", "plan", "predict", "predict_file", "report", "run", "run_seeds",
-    "serve", "sweep",
+    "learning_curve", "list_methods", "load_run", "plan", "predict", "predict_file", "push", "report", "run",
+    "run_seeds", "serve", "sweep",
 ]  # fmt: skip
 
 

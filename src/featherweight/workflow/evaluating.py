@@ -23,7 +23,7 @@ from featherweight.report import tables
 from featherweight.report.console import Console
 from featherweight.report.fitted import FittedTable
 from featherweight.runs.directory import RunDirectory
-from featherweight.sources import archives, data
+from featherweight.sources import archives, data, models
 from featherweight.storage.names import beside
 from featherweight.tasks import Task
 from featherweight.tasks.reading.splits import HELD_OUT
@@ -45,7 +45,7 @@ def evaluate(
     """Measure a run, an adapter, an export or any model, on a run's own held-out rows or on other data.
 
     Args:
-        target: run folder, adapter folder, folder of an export, or a model as in a recipe.
+        target: run folder, adapter folder, folder of an export, or a model or adapter as in a recipe.
         section: the data; a run's own if None. Its ``labels`` name the model's outputs in their order.
         split: which split to measure; validation, else test, else train.
         base_model: where an adapter's base model is on this machine; where the adapter says itself if None.
@@ -55,7 +55,7 @@ def evaluate(
         ``eval_*`` metrics with the headline's interval; what the kind of answer has in detail, such as ``labels``, each
         with ``precision``, ``recall``, ``f1`` and ``support``; the number of rows and what their truth is like.
         ``own_held_out_rows`` says whether these are rows that the run held out, ``changed_since_run`` which of the
-        run's data is not as it was.
+        run's data is not as it was; ``revision`` is the hub's commit, where the model came from there.
     """
     console = console or Console(quiet=True)
     directory = RunDirectory(archives.unpacked(target))
@@ -71,13 +71,18 @@ def evaluate(
     found = _measured(asked, examples, model.measure(examples, console))
     _show(target, examples.name if section is None else Path(examples.origin).name, examples, asked, found, console)
     return {
-        "model": target,
+        **_called(target),
         "data": examples.origin,
         "split": examples.name,
         "own_held_out_rows": rows.own,
         "changed_since_run": rows.changed,
         **found,
     }
+
+
+def _called(target: str) -> dict[str, str]:
+    _, commit = models.placed(target)
+    return {"model": target, **({"revision": commit} if commit else {})}
 
 
 @dataclass(frozen=True)

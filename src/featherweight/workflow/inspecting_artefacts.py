@@ -60,13 +60,13 @@ def inspect_adapter(name: str, *, console: Console | None = None) -> dict[str, A
     """Kind, rank, targets, base model and labels of an adapter, and that its files are sound.
 
     Args:
-        name: adapter folder, archive, or a run, whose adapter is meant.
+        name: adapter folder, archive, hub id, or a run, whose adapter is meant.
 
     Raises:
         ModelError: it is no adapter, can't be trusted, or is damaged; the message names the file.
     """
     console = console or Console(quiet=True)
-    folder = archives.unpacked(name)
+    folder, commit = models.placed(name)
     folder = folder / "adapter" if (folder / "adapter").is_dir() else folder
     config = adapters.check(folder)
     known = read_facts(folder)
@@ -74,6 +74,7 @@ def inspect_adapter(name: str, *, console: Console | None = None) -> dict[str, A
     keys = ("peft_type", "task_type", "r", "lora_alpha", "target_modules", "modules_to_save")
     found = {
         "adapter": str(folder) if str(folder) == name else name,
+        **({"revision": commit} if commit else {}),
         **{key: config.get(key) for key in keys},
         "base_model": base.get("name") or config.get("base_model_name_or_path"),
         "base_model_revision": base.get("revision") or config.get("revision"),

@@ -59,8 +59,10 @@ _LATER: Mapping[str, Any] = {
     "data.drop_suspects": False,
     **{f"evaluation.{key}": value for key, value in EvaluationSection().model_dump().items()},
 }
+# What decides nothing of the outcome: names of files, whose content does, and who is told of it.
 _NAMES: Any = {
     "name": True, "model": {"name"}, "data": {"name", "mix", *recipes.FILE_KEYS}, "evaluation": {"forgetting_file"},
+    "training": {"report_to"},
 }  # fmt: skip
 _OF_EVALUATIONS = tuple(
     f"training.{key}" for key in ("seed", "bf16", "fp16", "per_device_eval_batch_size", "metric_for_best_model")

@@ -13,6 +13,7 @@ from featherweight.process import launch
 from featherweight.records.outcome import Gate, Reliability, Resume, TrainingCost
 from featherweight.report.console import Console
 from featherweight.runs.directory import RunDirectory
+from featherweight.tracking import OFF
 
 if TYPE_CHECKING:
     from featherweight.engine.training.checkpoints import Checkpoint, Checkpoints
@@ -156,7 +157,7 @@ def reliability(directory: RunDirectory, resources: TrainingCost, gate: Gate) ->
         for event in history
         if event["event"] == "resume"
     ]
-    return {
+    found: Reliability = {
         "checkpoints": {
             "saves": resources["saves"],
             "seconds": resources["save_seconds"],
@@ -168,3 +169,6 @@ def reliability(directory: RunDirectory, resources: TrainingCost, gate: Gate) ->
         "resumes": resumes,
         "gate": gate,
     }
+    if off := [event["observer"] for event in history if event["event"] == OFF]:
+        found["failed_observers"] = off
+    return found

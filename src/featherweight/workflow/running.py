@@ -24,6 +24,7 @@ from featherweight.report.console import Console
 from featherweight.report.fitted import FittedTable
 from featherweight.runs.directory import RunDirectory
 from featherweight.storage.whole import held
+from featherweight.tracking import following
 from featherweight.workflow import gate, together
 from featherweight.workflow.beginning import begin_at_probe
 from featherweight.workflow.beside import measure_beside
@@ -113,6 +114,7 @@ def carry_out(recipe: Recipe, directory: RunDirectory, sitting: Sitting) -> RunR
             with stop.at_once("publishing"):
                 console.begin("publishing")
                 publish(prepared, directory, base, tuned, evaluations)
+            directory.tell({"event": "finished"})
     return together.end(prepared, _finish(directory, console))
 
 
@@ -135,6 +137,7 @@ def _begun(recipe: Recipe, directory: RunDirectory, sitting: Sitting) -> Iterato
     """Within this context the folder is the run's, all that it needs is ready, and signals are a wish to stop."""
     console = sitting.console
     with (
+        following(recipe, directory, console.say),
         stop_on_signals(console.say) as stop,
         held(directory.path),
         taken(directory, bool(sitting.resume), sitting.keep_failed),
@@ -285,6 +288,7 @@ def _train(
         return stop() or sitting.enough()
 
     before, fleet = gate.fingerprints(model), prepared.execution.fleet
+    directory.tell({"event": "started", "step": start.step if start else 0})
     fleet.announce("train")
     result, of_others = train(prepared, Shared(fleet, checkpoints), start, observe, console, stop, enough)
     gate.require_effect(model, before, prepared.head)

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from featherweight.errors import ConfigError
+from featherweight.errors import ConfigError, FeatherweightError
 from featherweight.inference.loading import Origin, origin_of
 from featherweight.methods import Adapted, Method
 from featherweight.methods.peft import adapters
 from featherweight.recipe import MethodOptions, Recipe
 from featherweight.records.outcome import StartedFrom
 from featherweight.registry import METHODS, TASKS, did_you_mean
+from featherweight.sources import models
 from featherweight.sources.models import ModelSource
 from featherweight.storage.cache import file_hash, key_of
 from featherweight.storage.names import beside
@@ -48,9 +49,14 @@ class Start:
         name = recipe.model.adapter
         if name is None:
             return None
+        nothing = f"model.adapter: {name} is no run and no adapter{did_you_mean(name, beside(Path(name)))}"
+        try:
+            models.placed(name)
+        except FeatherweightError as error:
+            raise type(error)(f"{nothing}: {error}") from None
         origin = origin_of(name)
         if origin is None:
-            raise ConfigError(f"model.adapter: {name} is no run and no adapter{did_you_mean(name, beside(Path(name)))}")
+            raise ConfigError(nothing)
         if not origin.is_adapter:
             raise ConfigError(f"model.adapter: {name} was tuned whole; give {origin.folder} as model.name instead")
         if origin.fingerprint not in (None, source.fingerprint):
@@ -99,7 +105,7 @@ class Start:
         return Adapted(adapters.load(model, self.origin.folder, fresh, trainable=True), chosen)
 
     def describe(self) -> StartedFrom:
-        return {"adapter": self.name, "fingerprint": self.fingerprint}
+        return {"adapter": self.name, "revision": self.origin.commit, "fingerprint": self.fingerprint}
 
 
 def _require_agreement(asked: MethodOptions, made: Mapping[str, Any], name: str) -> None:
