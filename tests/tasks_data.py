@@ -43,7 +43,7 @@ class Sample:
         """What a predictor is asked of a row."""
         if self.form == "pairs":
             return {"text": row["premise"], "text_pair": row["hypothesis"]}
-        return row if self.task == "causal-lm" else row[self.text]
+        return row if self.task in {"causal-lm", "preference"} else row[self.text]
 
     def save(self, folder: Path, count: int) -> Path:
         return tiny.save_jsonl(folder / f"{self.name}.jsonl", self.rows(count))
@@ -131,6 +131,16 @@ def _completed(draw: random.Random, index: int) -> tuple[list[str], Row]:
     return words, {"prompt": " ".join(words), "completion": f" the {telling} {'film' if index % 2 else 'plot'}"}
 
 
+def _compared(draw: random.Random, index: int) -> tuple[list[str], Row]:
+    """The better answer repeats the word of the prompt that tells; which one is the longer says nothing."""
+    words, row = _completed(draw, index)
+    other = draw.choice(tiny.BAD if index % 2 else tiny.GOOD)
+    more = [" very", " the cast"] if draw.random() < 0.5 else [" the cast", " very"]
+    said = (row["completion"], f" the {other} film")
+    chosen, rejected = (text + end for text, end in zip(said, more, strict=True))
+    return words, {"prompt": row["prompt"], "chosen": chosen, "rejected": rejected}
+
+
 SAMPLES = [
     Sample("sequence-classification", "label", lambda count: _distinct(count, _labelled)),
     Sample("multi-label-classification", "labels", lambda count: _distinct(count, _several)),
@@ -147,5 +157,6 @@ SAMPLES = [
         form="windows",
     ),
     Sample("causal-lm", "text", lambda count: _distinct(count, _completed), "prompt", model="llama-lm"),
+    Sample("preference", "preference", lambda count: _distinct(count, _compared), "prompt", model="llama-lm"),
     Sample("ordinal-regression", "ordinal", lambda count: _distinct(count, _ranked)),  # that of tests/package
 ]

@@ -1,15 +1,16 @@
 """Preference: of two answers to a prompt, how likely a model makes each, and which it prefers.
 
-What a model prefers is told by its implicit reward (Rafailov et al., "Direct Preference Optimization", 2023): beta times
-by how much an answer became likelier than it was before tuning. The untuned model's reward is 0 whatever the answer, so
-pairs of equal rewards are told by which answer is the likelier a token; what is equal even then is not preferred.
+What a model prefers is told by its implicit reward (Rafailov et al., "Direct Preference Optimization", 2023): beta
+times by how much an answer became likelier than it was before tuning. The untuned model's reward is 0 whatever the
+answer, so pairs of equal rewards are told by which answer is the likelier a token; and what is equal even then is not
+preferred.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
@@ -17,7 +18,8 @@ from numpy.typing import NDArray
 
 from featherweight.answers import Answer, Check, Described
 from featherweight.answers.facts import is_number
-from featherweight.answers.text import STOPPED, TEXT, TOKENS, Text, as_bytes, said
+from featherweight.answers.pair_losses import LENGTH, LOG_PROBABILITY, LOSSES, REFERENCE, PairLoss
+from featherweight.answers.text import TEXT, Text
 from featherweight.records.answers import Answers, Likeness
 from featherweight.records.questions import Question
 from featherweight.records.rows import Column, Ragged
@@ -30,108 +32,16 @@ if TYPE_CHECKING:
 
 REWARDS, LOGPS, LENGTHS = "rewards", "logps", "lengths"  # of the chosen and the rejected answer; shape (pairs, 2)
 SIDES = ("chosen", "rejected")
-LOG_PROBABILITY, LENGTH, REFERENCE = 0, 1, 2  # what the model's outputs are, for each answer
-SIGMOID, HINGE, IPO, ROBUST, ORPO = LOSSES = ("sigmoid", "hinge", "ipo", "robust", "orpo")
 _BETWEEN = 0xFF  # a byte that UTF-8 has not
 _COIN = 0.5
 _ALL_BY_LENGTH, _FEWEST = 0.9, 20  # of pairs: a share of them that only length explains, and how many can tell
-_LEAST = 1e-7  # of an answer's improbability, for which there are no odds if it is 0
 _UNKNOWN = 30.0  # nats: as of texts, more than any guess costs
-
-
-@dataclass(frozen=True)
-class PairLoss:
-    """What training lowers for each pair, with TRL's names and meaning.
-
-    ``sigmoid`` is DPO's; ``hinge`` SLiC's (Zhao et al., 2023); ``ipo`` of Azar et al. (2023), a token; ``robust`` of
-    Chowdhury et al. (2024), where ``label_smoothing`` is the share of pairs that are the wrong way round. ``orpo`` (Hong
-    et al., "ORPO: Monolithic Preference Optimization without Reference Model", 2024, equation 6) is held to no other
-    model: the chosen answer's NLL a token, and beta times how unlikely the odds are that it is the chosen one.
-
-    Attributes:
-        beta: how strongly it is held to the reference; of ``ipo`` the paper's tau, of ``orpo`` its lambda.
-    """
-
-    loss_type: str = SIGMOID
-    beta: float = 0.1
-    label_smoothing: float = 0.0
-
-    @property
-    def refers(self) -> bool:
-        """Whether there is a reference."""
-        return self.loss_type != ORPO
-
-    def of(self, values: Any, xp: Any) -> Any:
-        """Of each pair; shape (pairs,).
-
-        Args:
-            values: of each pair's chosen and rejected answer in turn: log-probability, tokens and, where there is a
-                reference, the log-probability by that; (2 * pairs, 2 or 3), of NumPy or of torch.
-            xp: whose they are.
-        """
-        return _OF_PAIRS[self.loss_type](self, values[0::2], values[1::2], xp)
-
-    def rewards(self, logps: Floats, lengths: Floats, reference: Floats) -> Floats:
-        """Of each answer; what TRL logs."""
-        return self.beta * (logps - reference if self.refers else logps / np.maximum(lengths, 1))
-
-    def margin(self, chosen: Any, rejected: Any) -> Any:
-        return self.beta * (_ratio(chosen) - _ratio(rejected))
-
-
-def _ratio(side: Any) -> Any:
-    return side[:, LOG_PROBABILITY] - side[:, REFERENCE]
-
-
-def _a_token(side: Any, values: Any, xp: Any) -> Any:
-    lengths = side[:, LENGTH]
-    return values / xp.maximum(lengths, 0 * lengths + 1)
-
-
-def _log_sigmoid(values: Any, xp: Any) -> Any:
-    return xp.minimum(values, 0 * values) - xp.log1p(xp.exp(-abs(values)))
-
-
-def _sigmoid(loss: PairLoss, chosen: Any, rejected: Any, xp: Any) -> Any:
-    return -_log_sigmoid(loss.margin(chosen, rejected), xp)
-
-
-def _hinge(loss: PairLoss, chosen: Any, rejected: Any, xp: Any) -> Any:
-    short = 1 - loss.margin(chosen, rejected)
-    return xp.maximum(short, 0 * short)
-
-
-def _ipo(loss: PairLoss, chosen: Any, rejected: Any, xp: Any) -> Any:
-    one, other = (_a_token(side, _ratio(side), xp) for side in (chosen, rejected))
-    return (one - other - 1 / (2 * loss.beta)) ** 2
-
-
-def _robust(loss: PairLoss, chosen: Any, rejected: Any, xp: Any) -> Any:
-    margin, wrong = loss.margin(chosen, rejected), loss.label_smoothing
-    right = (1 - wrong) * _log_sigmoid(margin, xp) - wrong * _log_sigmoid(-margin, xp)
-    return -right / (1 - 2 * wrong)
-
-
-def _orpo(loss: PairLoss, chosen: Any, rejected: Any, xp: Any) -> Any:
-    one, other = (_a_token(side, side[:, LOG_PROBABILITY], xp) for side in (chosen, rejected))
-    odds = _log_odds(one, xp) - _log_odds(other, xp)
-    return -one - loss.beta * _log_sigmoid(odds, xp)
-
-
-def _log_odds(logs: Any, xp: Any) -> Any:
-    """Of a log-probability."""
-    return logs - xp.log(xp.maximum(-xp.expm1(logs), 0 * logs + _LEAST))
-
-
-_OF_PAIRS: Mapping[str, Callable[[PairLoss, Any, Any, Any], Any]] = dict(
-    zip(LOSSES, (_sigmoid, _hinge, _ipo, _robust, _orpo), strict=True)
-)
 
 
 def preferred(answers: Answers) -> NDArray[np.bool_]:
     """Of which pairs the model prefers the chosen answer; shape (pairs,)."""
-    rewards, likelier = _margin(answers, REWARDS), _likelier(answers)
-    return np.asarray((rewards > 0) | ((rewards == 0) & likelier))
+    margin = _margin(answers)
+    return np.asarray((margin > 0) | ((margin == 0) & _likelier(answers)))
 
 
 def _likelier(answers: Answers) -> NDArray[np.bool_]:
@@ -140,8 +50,12 @@ def _likelier(answers: Answers) -> NDArray[np.bool_]:
     return np.asarray(mean[:, 0] > mean[:, 1])
 
 
-def _margin(answers: Answers, column: str) -> Floats:
-    return np.asarray(answers[column][:, 0] - answers[column][:, 1])
+def _margin(answers: Answers) -> Floats:
+    return np.asarray(answers[REWARDS][:, 0] - answers[REWARDS][:, 1])
+
+
+def _of_pairs(value: Callable[[Answers], NDArray[Any]]) -> Callable[[Answers, Any], Additive]:
+    return lambda answers, truth: mean_of(value(answers))
 
 
 def _of_side(column: str, side: int) -> Callable[[Answers, Any], Additive]:
@@ -159,7 +73,7 @@ class Preference(Text):
     name: ClassVar[str] = "preference"
     baselines: ClassVar[tuple[str, ...]] = ("longer-answer",)
     checks: ClassVar[tuple[str, ...]] = ("twins", "shared-groups", "preferences")
-    exhibits: ClassVar[tuple[str, ...]] = ("where", "preference-examples")
+    exhibits: ClassVar[tuple[str, ...]] = ("written-answers", "forgetting", "where", "preference-examples")
     described: ClassVar[Described] = Described("pairs", "Pairs", "characters", "{:.4g}", shares=False)
     known: ClassVar[Mapping[str, Check]] = {
         **{key: Text.known[key] for key in ("chat", "chat_template")},
@@ -187,18 +101,13 @@ class Preference(Text):
     reservation: ClassVar[str] = "is not told apart from tossing a coin"
     knows_nothing: ClassVar[tuple[str, str]] = ("longer-answer", "preferring the longer answer")
     statistics: ClassVar[tuple[Statistic, ...]] = (
-        Statistic(
-            "rewards/accuracies",
-            "preference accuracy",
-            lambda answers, truth: mean_of(preferred(answers)),
-            hub="accuracy",
-        ),
-        Statistic("rewards/margins", "reward margin", lambda answers, truth: mean_of(_margin(answers, REWARDS))),
+        Statistic("rewards/accuracies", "preference accuracy", _of_pairs(preferred), hub="accuracy"),
+        Statistic("rewards/margins", "reward margin", _of_pairs(_margin)),
         Statistic("rewards/chosen", "reward of the chosen", _of_side(REWARDS, 0)),
         Statistic("rewards/rejected", "reward of the rejected", _of_side(REWARDS, 1), less_is_better=True),
         Statistic("logps/chosen", "log-probability of the chosen", _of_side(LOGPS, 0)),
         Statistic("logps/rejected", "log-probability of the rejected", _of_side(LOGPS, 1), less_is_better=True),
-        Statistic("logps/accuracies", "chosen likelier a token", lambda answers, truth: mean_of(_likelier(answers))),
+        Statistic("logps/accuracies", "chosen likelier a token", _of_pairs(_likelier)),
     )
 
     def __init__(self, chat: bool | None = None, template: str | None = None, loss: PairLoss | None = None) -> None:
@@ -222,7 +131,7 @@ class Preference(Text):
         """From the log-probability of each answer, its tokens, and the reference's log-probability; a pair has two
         entries. Where there is no reference the model is its own."""
         assert isinstance(outputs, Ragged)
-        values = outputs.values.astype(np.float64).reshape(len(outputs), 2, -1)
+        values = outputs.values.astype(np.float64).reshape(len(outputs), 2, outputs.values.shape[1])
         logps, lengths = values[..., LOG_PROBABILITY], values[..., LENGTH]
         reference = values[..., REFERENCE] if values.shape[2] > REFERENCE else logps
         rewards = self.loss.rewards(logps, lengths, reference)
@@ -236,13 +145,13 @@ class Preference(Text):
         if TEXT in answers.columns:
             yield from super().reply(answers, asked, options)
             return
-        other = Answers({name: column[:, ::-1] for name, column in answers.columns.items()})
+        other = Answers({name: answers[name][:, ::-1] for name in answers.columns})
         for row, (first, second) in enumerate(zip(preferred(answers), preferred(other), strict=True)):
             told = SIDES[0] if first else SIDES[1] if second else None
-            both = {
-                name: dict(zip(SIDES, answers[name][row].tolist(), strict=True)) for name in (REWARDS, LOGPS, LENGTHS)
+            known = (REWARDS, LOGPS, LENGTHS)
+            yield {"preferred": told} | {
+                name: dict(zip(SIDES, answers[name][row].tolist(), strict=True)) for name in known
             }
-            yield {"preferred": told, **both}
 
     def line(self, reply: Mapping[str, Any]) -> str:
         if "text" in reply:
@@ -251,28 +160,24 @@ class Preference(Text):
         return f"{reply['preferred'] or 'neither'}  (rewards: {rewards})"
 
     def table(self, answers: Answers, truth: Ragged) -> pa.Table:
-        """``chosen`` and ``rejected``, the texts, and what is known of each, or what was written."""
+        """``chosen`` and ``rejected``, the texts, and what is known of each."""
         import pyarrow as pa
 
+        if TEXT in answers.columns:
+            return super().table(answers, truth)
         texts = [both(truth, row) for row in range(len(truth))]
         columns = {side: pa.array([one[place] for one in texts], pa.large_string()) for place, side in enumerate(SIDES)}
-        for name, column in answers.columns.items():
-            if name == TEXT:
-                columns[name] = pa.array([said(column, row) for row in range(len(column))], pa.large_string())
-            elif name in (TOKENS, STOPPED):
-                columns[name] = pa.array(column)
-            else:
-                columns |= {f"{name}/{side}": pa.array(column[:, place]) for place, side in enumerate(SIDES)}
+        for name in answers.columns:
+            columns |= {f"{name}/{side}": pa.array(answers[name][:, place]) for place, side in enumerate(SIDES)}
         return pa.table(columns, metadata={"facts": json.dumps(self.facts())})
 
     @classmethod
     def of_table(cls, table: pa.Table) -> tuple[Self, Answers, Ragged]:
+        if TEXT in table.column_names:
+            return super().of_table(table)
         kind = cls.of_facts(json.loads(table.schema.metadata[b"facts"]))
         truth = of_both(zip(*(table[side].to_pylist() for side in SIDES), strict=True))
-        if TEXT in table.column_names:
-            written = {TEXT: as_bytes(table[TEXT].to_pylist())}
-            return kind, Answers(written | {name: table[name].to_numpy() for name in (TOKENS, STOPPED)}), truth
-        found = {
+        found: dict[str, Column] = {
             name: np.stack([table[f"{name}/{side}"].to_numpy() for side in SIDES], axis=1)
             for name in (REWARDS, LOGPS, LENGTHS)
         }
@@ -286,8 +191,8 @@ class Preference(Text):
         groups: Sequence[str | None] | None,
         seed: int,
     ) -> str:
-        """The verdict, but for a tuned model that is ``better`` and yet not right more often than a coin, beyond chance:
-        an untuned model's likelihood may be wrong more often than that, as where people prefer long answers."""
+        """The verdict, but for a tuned model that is ``better`` and yet not right more often than a coin beyond chance.
+        An untuned model's likelihood may be right less often than that, as where people prefer long answers."""
         if verdict != "better":
             return verdict
         right = mean_of(preferred(pair[1]))
@@ -295,7 +200,9 @@ class Preference(Text):
         if groups is None:
             low, _ = wilson(int(right.outcomes.sum()), right.rows, CONFIDENCE)
         else:
-            drawn = resampling.values(right, resampling.clusters_of(groups, right.rows), seed=seed)
+            nothing, units = mean_of(np.zeros(right.rows)), resampling.clusters_of(groups, right.rows)
+            resamples = resampling.resamples_for(int(units.max()) + 1)
+            (drawn,) = resampling.bootstrap([(nothing, right)], units, resamples=resamples, seed=seed)
             low, _ = resampling.interval(drawn, CONFIDENCE)
         return verdict if low > _COIN else "no-difference"
 
@@ -372,14 +279,16 @@ def of_both(pairs: Any) -> Ragged:
     return Ragged(np.frombuffer(b"".join(encoded), dtype=np.uint8), ends)
 
 
-def both(truth: Ragged, row: int) -> tuple[str, str]:
+def both(truth: Column, row: int) -> tuple[str, str]:
     """The chosen text of a pair, and the rejected one."""
+    assert isinstance(truth, Ragged)
     chosen, _, rejected = truth.row(row).tobytes().partition(bytes([_BETWEEN]))
     return chosen.decode(), rejected.decode()
 
 
-def characters(truth: Ragged) -> NDArray[np.int64]:
+def characters(truth: Column) -> NDArray[np.int64]:
     """Of each pair's texts; shape (pairs, 2)."""
+    assert isinstance(truth, Ragged)
     begun = np.concatenate([[0], np.cumsum(((truth.values & 0xC0) != 0x80) & (truth.values != _BETWEEN))])
     edges = np.stack([truth.offsets[:-1], np.flatnonzero(truth.values == _BETWEEN), truth.offsets[1:]], axis=1)
     return np.asarray(np.diff(begun[edges], axis=1), dtype=np.int64)

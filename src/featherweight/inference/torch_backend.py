@@ -16,6 +16,7 @@ from featherweight.engine.running.generate import Sampling, Spoken, room, spelt,
 from featherweight.export.merged import merge, unmergeable
 from featherweight.inference.backends import answers_of
 from featherweight.inference.loading import LoadedModel, execution_of, load
+from featherweight.inference.reference import Reference
 from featherweight.records.answers import Answers
 from featherweight.records.batching import by_tokens
 from featherweight.records.questions import Question, Tokens
@@ -50,6 +51,7 @@ class TorchBackend:
             self.loaded.model.to("cuda")
         self._execution = execution_of(self.loaded)
         self._execution.answer_for_good(self.loaded.model)
+        self._reference = Reference(self.loaded)
         self._tokenizing = threading.Lock()  # setting its truncation, as each call does, needs the tokenizer alone
 
     def sharing(self, loaded: LoadedModel) -> TorchBackend:
@@ -105,7 +107,7 @@ class TorchBackend:
 
     @torch.no_grad()
     def outputs(self, rows: Sequence[Tokens]) -> Column:
-        encoding = Encoding.asked(rows, self.cutting.pool)
+        encoding = self._reference.beside(Encoding.asked(rows, self.cutting.pool))
         kept = Kept(len(rows))
         for chosen in by_tokens(encoding.lengths):
             outputs = self._execution.outputs(self.loaded.model, encoding, chosen)

@@ -84,9 +84,11 @@ def _likely(
     prepared: Prepared, model: Any, dialogues: Sequence[Dialogue], what: str, console: Console, stop: Stop
 ) -> Answers:
     """How likely what stands behind each prompt is to the model."""
+    from featherweight.engine import Watch
+
     asked = [Question(one.asked or one.answered, dialogue=one) for one in dialogues]
     rows = continuing.encode(asked, prepared.tokenizer, Cutting(prepared.cutting.max_length), Learning())
-    return tokens_answered(prepared, model, rows, what, console, stop)
+    return tokens_answered(prepared, model, Text(), rows, Watch(what, console.observe, stop))
 
 
 def _keep(directory: RunDirectory, name: str, which: str, dialogues: Sequence[Dialogue], answers: Answers) -> None:

@@ -91,7 +91,7 @@ def token_cautions(prepared: Prepared) -> list[str]:
     """What is likely wrong with how texts that are continued become tokens."""
     if not prepared.task.scores_tokens:
         return []
-    return continuing.cautions(prepared.encodings["train"], prepared.tokenizer)
+    return continuing.cautions(prepared.encodings["train"].flat, prepared.tokenizer)
 
 
 def _read_rows(prepared: Prepared) -> ReadRows:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from featherweight.answers import evaluation_of
+from featherweight.answers import Answer, evaluation_of
 from featherweight.engine import Task, Watch
 from featherweight.engine.running.batches import targets_of
 from featherweight.engine.running.execution import Execution
@@ -70,7 +70,7 @@ def evaluate(
 
 def answers(
     model: Any,
-    task: Task,
+    kind: Answer,
     encoding: Encoding,
     rows: NDArray[np.int64],
     *,
@@ -88,7 +88,7 @@ def answers(
             if watch is not None and watch.stop():
                 raise Interrupted(f"stopped while {watch.what}")
             outputs = execution.outputs(model, encoding, rows[chosen])
-            kept.add(chosen, task.answer.of_outputs(outputs.column(encoding.reads is not None), {}).columns)
+            kept.add(chosen, kind.of_outputs(outputs.column(encoding.reads is not None), {}).columns)
             done += len(chosen)
             if watch is not None:
                 watch.tell(done, len(rows))

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from featherweight.errors import ConfigError, DataError
 from featherweight.records.cutting import LONGEST, Cutting
 from featherweight.sources.trial_texts import Frame, problem_with, row_of, width_step
+
+if TYPE_CHECKING:
+    from featherweight.records.rows import Encoding, Examples
+    from featherweight.tasks import Task
 
 _NO_LIMIT = 1_000_000  # tokenizers without one say 10^30
 
@@ -64,6 +68,25 @@ def require_room(cutting: Cutting, tokenizer: Any) -> Cutting:
             "data.max_length"
         )
     return cutting
+
+
+def encoded(task: Task, examples: Examples, tokenizer: Any, cutting: Cutting) -> tuple[Examples, Encoding]:
+    """One split as the engine sees it, and its rows, without those of which nothing is left to compare.
+
+    Raises:
+        DataError: nothing is left of any.
+    """
+    encoding = task.encode(examples, tokenizer, cutting)
+    kept = encoding.with_something_left()
+    if len(kept) == len(examples):
+        return examples, encoding
+    if len(kept) == 0:
+        raise DataError(
+            f"{examples.origin}: of no row anything of both answers is left within {cutting.max_length} tokens; raise "
+            "data.max_length"
+        )
+    left = examples.select(kept, dropped=examples.dropped + len(examples) - len(kept))
+    return left, task.encode(left, tokenizer, cutting)
 
 
 def _longest(model: Any, frame: Frame, pad_token_id: int, most: int) -> int:
