@@ -74,7 +74,7 @@ class Preference(Text):
     baselines: ClassVar[tuple[str, ...]] = ("longer-answer",)
     checks: ClassVar[tuple[str, ...]] = ("twins", "shared-groups", "preferences")
     exhibits: ClassVar[tuple[str, ...]] = ("written-answers", "forgetting", "where", "preference-examples")
-    described: ClassVar[Described] = Described("pairs", "Pairs", "characters", "{:.4g}", shares=False)
+    described: ClassVar[Described] = Described("pairs", "Pairs", "answers", "{:.4g}", shares=False)
     known: ClassVar[Mapping[str, Check]] = {
         **{key: Text.known[key] for key in ("chat", "chat_template")},
         "loss_type": (lambda value: value in LOSSES, f"one of {', '.join(LOSSES)}"),
@@ -210,10 +210,10 @@ class Preference(Text):
         """How long the answers are, in characters, and how often the chosen one is the longer."""
         lengths = characters(truth)
         return {
-            "chosen, mean": float(lengths[:, 0].mean()),
-            "rejected, mean": float(lengths[:, 1].mean()),
-            "chosen longer, share": float((lengths[:, 0] > lengths[:, 1]).mean()),
-            "chosen shorter, share": float((lengths[:, 0] < lengths[:, 1]).mean()),
+            "chosen, mean characters": float(lengths[:, 0].mean()),
+            "rejected, mean characters": float(lengths[:, 1].mean()),
+            "chosen is longer": float((lengths[:, 0] > lengths[:, 1]).mean()),
+            "chosen is shorter": float((lengths[:, 0] < lengths[:, 1]).mean()),
         }
 
     def said(self, truth: Ragged, row: int) -> str:

@@ -24,7 +24,8 @@ class PreferenceExamples:
 
     def find(self, case: Case) -> Mapping[str, Any]:
         """``examples``: each kind begins with the pairs whose reward margin is furthest from 0. ``base`` is by how many
-        nats a token the chosen answer is likelier to the untuned model, ``tuned`` the tuned model's reward margin."""
+        nats a token the chosen answer is likelier to the untuned model, ``tuned`` the tuned model's reward margin.
+        ``base_told_by``: ``likelihood`` where the untuned model's rewards are all 0, else ``rewards``."""
         base, tuned = (preferred(side) for side in case.pair)
         before, margin = _likelier_by(case.base), case.tuned[REWARDS][:, 0] - case.tuned[REWARDS][:, 1]
         members = dict(zip(_KINDS, (tuned & ~base, base & ~tuned, ~tuned), strict=True))
@@ -41,11 +42,10 @@ class PreferenceExamples:
             }
 
         furthest = np.argsort(-np.abs(margin), kind="stable")
+        rows = {name: furthest[of[furthest]][:KEPT_EXAMPLES] for name, of in members.items()}
         return {
-            "examples": {
-                name: [shown(int(row)) for row in furthest[of[furthest]][:KEPT_EXAMPLES]]
-                for name, of in members.items()
-            }
+            "examples": {name: [shown(int(row)) for row in found] for name, found in rows.items()},
+            "base_told_by": "rewards" if case.base[REWARDS].any() else "likelihood",
         }
 
     def show(self, metrics: Mapping[str, Any]) -> list[Part]:
@@ -59,7 +59,8 @@ class PreferenceExamples:
             "Up to 100 of each kind; base: by how many nats a token the chosen answer is likelier to the untuned "
             "model; tuned: the tuned model's reward margin"
         )
-        return [parts.examples(caption, names, groups, texts=(1, 2, 3))] if groups else []
+        told = [parts.text(said)] if (said := self.sentence(metrics)) else []
+        return [*told, *([parts.examples(caption, names, groups, texts=(1, 2, 3))] if groups else [])]
 
     def brief(self, metrics: Mapping[str, Any]) -> list[Brief]:
         columns = [
@@ -83,7 +84,12 @@ class PreferenceExamples:
         ]
 
     def sentence(self, metrics: Mapping[str, Any]) -> str:
-        return ""
+        if metrics["base_told_by"] == "rewards":
+            return ""
+        return (
+            "What the tuned model prefers is told by its rewards; those of the untuned model are 0, so what it prefers "
+            "is the answer that is likelier to it a token."
+        )
 
 
 def _likelier_by(answers: Answers) -> Any:
