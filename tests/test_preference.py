@@ -406,6 +406,6 @@ class TestRun:
         self, tuned: Path, models: Models, tmp_path: Path
     ) -> None:
         content = content_of(models, tmp_path, SAMPLE.rows(24))
-        content["model"]["adapter"] = str(tuned)
+        content |= {"model": {**content["model"], "adapter": str(tuned)}, "method": {"name": "lora"}}
         with pytest.raises(ConfigError, match=r"export --format merged"):
             workflow.run(recipes.parse(content), tmp_path / "run", progress=False)

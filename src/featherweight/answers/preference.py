@@ -73,7 +73,13 @@ class Preference(Text):
     name: ClassVar[str] = "preference"
     baselines: ClassVar[tuple[str, ...]] = ("longer-answer",)
     checks: ClassVar[tuple[str, ...]] = ("twins", "shared-groups", "preferences")
-    exhibits: ClassVar[tuple[str, ...]] = ("written-answers", "forgetting", "where", "preference-examples")
+    exhibits: ClassVar[tuple[str, ...]] = (
+        "written-answers",
+        "heeding",
+        "forgetting",
+        "where",
+        "preference-examples",
+    )
     described: ClassVar[Described] = Described("pairs", "Pairs", "answers", "{:.4g}", shares=False)
     known: ClassVar[Mapping[str, Check]] = {
         **{key: Text.known[key] for key in ("chat", "chat_template")},

@@ -138,7 +138,7 @@ def _load(target: str, folder: Path, fresh: Callable[[], Task] | None, base_mode
     if is_export(folder):
         return _export(folder, base_model)
     from featherweight.inference import loading
-    from featherweight.inference.reference import Reference
+    from featherweight.inference.torch_backend import Reference
 
     loaded = loading.load(target, fresh, base_model)
 

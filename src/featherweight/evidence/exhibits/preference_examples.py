@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from featherweight.answers.preference import LENGTHS, LOGPS, REWARDS, both, preferred
-from featherweight.evidence.exhibits import Case
+from featherweight.evidence.exhibits import MODELS, Case
 from featherweight.evidence.exhibits.examples import KEPT_EXAMPLES, cut
 from featherweight.records import parts
 from featherweight.records.answers import Answers
@@ -25,7 +25,7 @@ class PreferenceExamples:
     def find(self, case: Case) -> Mapping[str, Any]:
         """``examples``: each kind begins with the pairs whose reward margin is furthest from 0. ``base`` is by how many
         nats a token the chosen answer is likelier to the untuned model, ``tuned`` the tuned model's reward margin.
-        ``base_told_by``: ``likelihood`` where the untuned model's rewards are all 0, else ``rewards``."""
+        ``preferred_by``: what tells what each model prefers, ``rewards``, or ``likelihood`` where those are all 0."""
         base, tuned = (preferred(side) for side in case.pair)
         before, margin = _likelier_by(case.base), case.tuned[REWARDS][:, 0] - case.tuned[REWARDS][:, 1]
         members = dict(zip(_KINDS, (tuned & ~base, base & ~tuned, ~tuned), strict=True))
@@ -45,7 +45,10 @@ class PreferenceExamples:
         rows = {name: furthest[of[furthest]][:KEPT_EXAMPLES] for name, of in members.items()}
         return {
             "examples": {name: [shown(int(row)) for row in found] for name, found in rows.items()},
-            "base_told_by": "rewards" if case.base[REWARDS].any() else "likelihood",
+            "preferred_by": {
+                model: "rewards" if one[REWARDS].any() else "likelihood"
+                for model, one in zip(MODELS, case.pair, strict=True)
+            },
         }
 
     def show(self, metrics: Mapping[str, Any]) -> list[Part]:
@@ -84,7 +87,7 @@ class PreferenceExamples:
         ]
 
     def sentence(self, metrics: Mapping[str, Any]) -> str:
-        if metrics["base_told_by"] == "rewards":
+        if metrics["preferred_by"]["base"] == "rewards":
             return ""
         return (
             "What the tuned model prefers is told by its rewards; those of the untuned model are 0, so what it prefers "
