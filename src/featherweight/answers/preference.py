@@ -35,6 +35,7 @@ SIDES = ("chosen", "rejected")
 _BETWEEN = 0xFF  # a byte that UTF-8 has not
 _COIN = 0.5
 _ALL_BY_LENGTH, _FEWEST = 0.9, 20  # of pairs: a share of them that only length explains, and how many can tell
+_ROUNDING = 1e-4  # nats a token
 _UNKNOWN = 30.0  # nats: as of texts, more than any guess costs
 
 
@@ -266,13 +267,15 @@ class Preference(Text):
         ]
 
     def likeness(self, one: Answers, other: Answers) -> Likeness:
-        """By how many nats a token the answers differ; of what was written, whether it is the same."""
+        """By how many nats a token the answers differ, and which are preferred, where no rounding could turn that; of
+        what was written, whether it is the same."""
         if TEXT in one.columns:
             return super().likeness(one, other)
         differences = np.abs(one[LOGPS] - other[LOGPS]) / np.maximum(one[LENGTHS], 1)
-        agreement = float((preferred(one) == preferred(other)).mean())
-        what = "token's log-probability"
-        return Likeness(agreement, differences.max(axis=1, initial=0.0), what, "preferences", tolerance=1e-4)
+        rounding = self.loss.beta * _ROUNDING * (one[LENGTHS].sum(axis=1) if self.loss.refers else 2)
+        same = (preferred(one) == preferred(other)) | (np.abs(_margin(one) - _margin(other)) <= rounding)
+        largest, what = differences.max(axis=1, initial=0.0), "token's log-probability"
+        return Likeness(float(same.mean()), largest, what, "preferences", tolerance=_ROUNDING)
 
     def introduction(self) -> tuple[str, Sequence[str]]:
         return "Text", ["the assistant's next message" if self.chat else "how a text goes on", "which of two is better"]
