@@ -90,7 +90,7 @@ def parse(content: Mapping[str, Any], origin: str = "the recipe") -> Recipe:
             problems.append(f"training.loraplus_lr_ratio: {options.name!r} trains nothing of LoRA's; leave it out")
         if recipe.evaluation != EvaluationSection() and recipe.task in TASKS and not TASKS[recipe.task].scores_tokens:
             problems.append(f"evaluation: {recipe.task} writes no text; leave the section out")
-        if options is not None and recipe.data is not _PLACEHOLDER and not problems:
+        if options is not None and not problems:
             problems += problems_of_sweep(recipe.model_copy(update={"method": options}), with_values)
     if problems or options is None:
         raise ConfigError([f"{origin}: {problem}" for problem in problems])
