@@ -83,10 +83,15 @@ def _likely(
     prepared: Prepared, model: Any, dialogues: Sequence[Dialogue], what: str, console: Console, stop: Stop
 ) -> Answers:
     """How likely what stands behind each prompt is to the model."""
+    from featherweight.engine import Watch
+
     asked = [Question(one.asked or one.answered, dialogue=one) for one in dialogues]
-    replies = prepared.task.of_answer(_kind(prepared).of_replies())
-    rows = replies.tokenise(asked, prepared.tokenizer, prepared.cutting)
-    return tokens_answered(prepared, model, rows, what, console, stop)
+    kind, cutting = prepared.task.answer, prepared.cutting
+    if isinstance(kind, Text):
+        rows = prepared.task.of_answer(kind.of_replies()).tokenise(asked, prepared.tokenizer, cutting)
+    else:
+        kind, rows = Text(), continuing.encode(asked, prepared.tokenizer, Cutting(cutting.max_length), Learning())
+    return tokens_answered(prepared, model, kind, rows, Watch(what, console.observe, stop))
 
 
 def _kind(prepared: Prepared) -> Text:
