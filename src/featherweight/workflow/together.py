@@ -100,8 +100,8 @@ def _measure(found: Prepared, console: Console, stop: Stop, split: str) -> None:
     measure(found, _model(found), "measuring", console, stop, split)
 
 
-def _answer(found: Prepared, console: Console, stop: Stop, rows: list[dict[str, Any]]) -> None:
-    tokens_answered(found, _model(found), [Tokens(**row) for row in rows], "answering", console, stop)
+def _answer(found: Prepared, console: Console, stop: Stop, rows: list[list[Any]]) -> None:
+    tokens_answered(found, _model(found), [Tokens(*row) for row in rows], "answering", console, stop)
 
 
 def _write(found: Prepared, console: Console, stop: Stop, prompts: list[list[int]]) -> None:
