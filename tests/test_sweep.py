@@ -333,7 +333,7 @@ def test_a_trial_ends_where_it_is_hopeless_or_the_time_is_up(tmp_path: Path, mon
     assert late.why()[0] == "stopped"
 
     def failing(error: Exception, number: int) -> Any:
-        monkeypatch.setattr(trying, "train", lambda *_: (_ for _ in ()).throw(error))
+        monkeypatch.setattr(trying, "train_only", lambda *_: (_ for _ in ()).throw(error))
         sitting = running.Sitting(SimpleNamespace())  # type: ignore[arg-type]
         return trying.try_out(lambda: None, number, {}, watch, sitting, lambda: False)  # type: ignore[arg-type,return-value]
 

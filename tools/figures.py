@@ -274,45 +274,18 @@ def minutes() -> str:
 
 
 def sweep() -> str:
-    """What sweeps save, find and claim, from ``benchmarks/sweep.py``."""
-    found = _read("sweep")
-    shared, tried, noise = found["sharing"], found["defaults"], found["noise"]
-    rows = [
-        (how, part["seconds"], part["processor_seconds"])
-        for how, part in (
-            (f"{shared['trials']} runs, a process each", shared["runs"]),
-            (f"a sweep of {shared['trials']} trials", shared["sweep"]),
-        )
-    ]
-    states = tried["states"]
+    """What sweeps claim, from ``benchmarks/sweep.py``."""
+    noise = _read("sweep")["noise"]
     sweeps = noise["sweeps"]
+    chosen, untouched = (sum(one[key] for one in sweeps) / len(sweeps) for key in ("chosen_on", "untouched"))
     return "\n".join(
         [
-            f"| {shared['train_rows']:,} rows of Rotten Tomatoes, MiniLM | minutes | minutes of processor time |",
-            "|---|---|---|",
-            *(f"| {how} | {seconds / 60:.1f} | {processor / 60:.1f} |" for how, seconds, processor in rows),
-            f"| times as fast | {shared['times']['seconds']:.2f} | {shared['times']['processor_seconds']:.2f} |",
-            "",
-            f"`sweep --defaults --time-limit '{tried['time_limit']}'` on {tried['train_rows']:,} of those rows: "
-            f"{len(states)} trials ({states.count('pruned')} pruned) in {tried['seconds'] / 60:.1f} minutes. "
-            f"{tried['headline']} The winner: {_settings(tried['winner']['settings'])}; on validation it had "
-            f"{tried['selection']['chosen_on']:.4f}, of which choosing explains at most "
-            f"{tried['selection']['optimism_at_most']:.4f}.",
-            "",
             f"Labels shuffled, a tiny model, {len(sweeps)} seeds, {noise['trials']} trials each: {noise['claims']} of "
-            f"{len(sweeps)} claim anything. Chosen, the winners had "
-            f"{sum(one['chosen_on'] for one in sweeps) / len(sweeps):.3f} in the mean on the rows that chose them, and "
-            f"{sum(one['untouched'] for one in sweeps) / len(sweeps):.3f} on those that did not.",
-            "",
-            f"`python benchmarks/sweep.py`, one thread on {_machine(tried)}, where other work took most of the "
-            f"processors' time meanwhile; {tried['date']}.",
+            f"{len(sweeps)} claim anything. In the mean the winners had {chosen:.3f} on the rows that chose them, and "
+            f"{untouched:.3f} on those that did not. `python benchmarks/sweep.py noise`, {noise['date']}.",
             "",
         ]
     )
-
-
-def _settings(settings: Mapping[str, Any]) -> str:
-    return ", ".join(f"`{key}` {value:g}" for key, value in settings.items())
 
 
 _NAMES = {

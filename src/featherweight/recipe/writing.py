@@ -26,6 +26,8 @@ def dump(recipe: Recipe, reasons: Mapping[str, str], folder: Path) -> str:
     for section, key in ((section, key) for section, keys in PATH_KEYS.items() for key in keys):
         values[section][key] = each_name(values[section][key], lambda name: relative(name, folder))
     del values["sweep"]
+    if not TASKS[recipe.task].scores_tokens:  # says nothing of such a task
+        del values["evaluation"]
     document = tomlkit.document()
     for key, value in values.items():
         if not isinstance(value, dict):
