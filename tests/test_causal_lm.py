@@ -522,7 +522,7 @@ class TestRuns:
             run_of(SAMPLE.rows(24), models, tmp_path, model="llama")
 
     def test_a_fresh_head_is_refused(self, models: Models, tmp_path: Path) -> None:
-        with pytest.raises(ConfigError, match=r"model\.head: a model that continues texts keeps its own head"):
+        with pytest.raises(ConfigError, match=r"model\.head: a model that writes keeps its own head"):
             content = tiny.recipe(models("llama-lm"), tiny.save_jsonl(tmp_path / "rows.jsonl", SAMPLE.rows(24)))
             content |= {"task": "causal-lm", "model": {**content["model"], "head": "new"}}
             workflow.run(recipes.parse(content), tmp_path / "run", progress=False)

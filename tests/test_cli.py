@@ -157,7 +157,7 @@ def test_row_80_a_run_that_fails_early_does_not_block_the_next(
         workflow.run(recipes.parse(right | {"method": {"target_modules": ["no_such_module"]}}), folder)
     assert not folder.exists()
     with monkeypatch.context() as patched, pytest.raises(ZeroDivisionError):
-        patched.setattr("featherweight.workflow.running.trainer_for", lambda *_: 1 / 0)
+        patched.setattr("featherweight.workflow.training.trainer_for", lambda *_: 1 / 0)
         workflow.run(recipes.parse(right), folder)
     assert not folder.exists()
     folder.mkdir(parents=True)
@@ -411,7 +411,7 @@ def test_public_names_are_pinned() -> None:
 
     assert sorted(featherweight.__all__) == [
         "FeatherweightError", "Recipe", "__version__", "compare", "evaluate", "export_run", "learning_curve", "load_predictor",
-        "load_recipe", "load_run", "predict", "run", "run_seeds", "write_report",
+        "load_recipe", "load_run", "predict", "run", "run_seeds", "sweep", "write_report",
     ]  # fmt: skip
     for name in featherweight.__all__:
         assert getattr(featherweight, name) is not None

@@ -183,7 +183,7 @@ def test_without_the_stream_of_each_step_the_bytes_differ(
     """The negative control of the test above."""
     content = tiny.recipe(models("bert"), train_csv, training=RESUMED, method={"lora_dropout": 0.2})
     run(content, tmp_path / "whole")
-    monkeypatch.setattr(Execution, "start", lambda self, step: None)
+    monkeypatch.setattr(Execution, "start", lambda self, *_: None)
     stopped_and_resumed(content, tmp_path / "stopped", 7, monkeypatch)
     whole, stopped = (files_of(tmp_path / name / "adapter") for name in ("whole", "stopped"))
     assert whole["adapter_model.safetensors"] != stopped["adapter_model.safetensors"]

@@ -274,18 +274,55 @@ def minutes() -> str:
 
 
 def sweep() -> str:
-    """What sweeps claim, from ``benchmarks/sweep.py``."""
-    noise = _read("sweep")["noise"]
-    sweeps = noise["sweeps"]
-    chosen, untouched = (sum(one[key] for one in sweeps) / len(sweeps) for key in ("chosen_on", "untouched"))
-    return "\n".join(
-        [
-            f"Labels shuffled, a tiny model, {len(sweeps)} seeds, {noise['trials']} trials each: {noise['claims']} of "
-            f"{len(sweeps)} claim anything. In the mean the winners had {chosen:.3f} on the rows that chose them, and "
-            f"{untouched:.3f} on those that did not. `python benchmarks/sweep.py noise`, {noise['date']}.",
-            "",
-        ]
+    """What sweeps save, find and claim, from ``benchmarks/sweep.py``: each part that was measured."""
+    found = _read("sweep")
+    parts = {"sharing": _shared, "defaults": _tried, "noise": _claimed}
+    lines = [line for name, said in parts.items() if name in found for line in (*said(found[name]), "")]
+    last = found[max(found, key=lambda name: str(found[name]["date"]))]
+    lines.append(
+        f"`python benchmarks/sweep.py`, one thread on {_machine(last)}, most of whose time other work took meanwhile; "
+        f"{last['date']}."
     )
+    return "\n".join([*lines, ""])
+
+
+def _shared(found: Mapping[str, Any]) -> list[str]:
+    arms = {
+        f"{found['trials']} runs, a process each": found["runs"],
+        f"a sweep of {found['trials']} trials": found["sweep"],
+    }
+    times = found["times"]
+    return [
+        f"| {found['train_rows']:,} rows of Rotten Tomatoes, MiniLM | minutes | minutes of processor time |",
+        "|---|---|---|",
+        *(f"| {how} | {one['seconds'] / 60:.1f} | {one['processor_seconds'] / 60:.1f} |" for how, one in arms.items()),
+        f"| times as fast | {times['seconds']:.2f} | {times['processor_seconds']:.2f} |",
+    ]
+
+
+def _tried(found: Mapping[str, Any]) -> list[str]:
+    states, chosen = found["states"], found["selection"]
+    return [
+        f"`sweep --defaults --time-limit '{found['time_limit']}'` on {found['train_rows']:,} rows of Rotten Tomatoes, "
+        f"MiniLM: {len(states)} trials ({states.count('pruned')} pruned) in {found['seconds'] / 60:.1f} minutes, "
+        f'{found["processor_seconds"] / 60:.1f} of processor time. "{found["headline"]}" The winner: '
+        f"{_settings(found['winner']['settings'])}; on validation it had {chosen['chosen_on']:.4f}, and choosing adds "
+        f"at most {chosen['optimism_at_most']:.4f} to that."
+    ]
+
+
+def _claimed(found: Mapping[str, Any]) -> list[str]:
+    sweeps = found["sweeps"]
+    chosen, untouched = (sum(one[key] for one in sweeps) / len(sweeps) for key in ("chosen_on", "untouched"))
+    return [
+        f"Labels shuffled, a tiny model, {len(sweeps)} seeds, {found['trials']} trials each: {found['claims']} of "
+        f"{len(sweeps)} claim anything. The winners had {chosen:.3f} in the mean on the rows that chose them, and "
+        f"{untouched:.3f} on those that did not."
+    ]
+
+
+def _settings(settings: Mapping[str, Any]) -> str:
+    return ", ".join(f"`{key}` {value:g}" for key, value in settings.items())
 
 
 _NAMES = {

@@ -8,6 +8,7 @@ pickle.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,7 +29,9 @@ Made = TypeVar("Made")
 # the baselines, lets them wait as long as that takes.
 _PATIENCE = timedelta(days=7)
 _MEETING = timedelta(minutes=10)
-_LAST_WORDS = "featherweight/last-words"
+_LAST_WORDS = "last-words"
+_ASKED = f"{_LAST_WORDS}/asked"
+_LINGERS, _LOOK = 2.0, 0.02  # seconds
 
 
 @dataclass(frozen=True)
@@ -168,10 +171,11 @@ class Together:
         if not torch.distributed.is_initialized():
             backend = "cpu:gloo,cuda:nccl" if devices else "gloo"
             with _others():
-                self._store, rank, size = next(rendezvous("env://", timeout=_MEETING))
-                store = PrefixStore("featherweight", self._store)
+                store, rank, size = next(rendezvous("env://", timeout=_MEETING))
+                # A launcher that starts all again has the same store, with what those before left in it.
+                self._store = PrefixStore(f"featherweight/{self._place.restarts}", store)
                 torch.distributed.init_process_group(
-                    backend, store=store, rank=rank, world_size=size, timeout=_PATIENCE
+                    backend, store=self._store, rank=rank, world_size=size, timeout=_PATIENCE
                 )
         self.barrier()
 
@@ -248,9 +252,17 @@ class Together:
         mine = json.dumps({"rank": self.rank, "code": code})
         try:
             said = json.loads(self._store.compare_set(_LAST_WORDS, "", mine))
+            self._let_others_ask()
         except (AttributeError, RuntimeError):  # there is no store, or it went with the process that had it
             return code, list(lines)
         return int(said["code"]), list(lines) if said["rank"] == self.rank else []
+
+    def _let_others_ask(self) -> None:
+        """The store goes with rank 0, so that waits a moment for the others, who may fail a little later."""
+        asked, until = self._store.add(_ASKED, 1), time.monotonic() + _LINGERS
+        while self.rank == 0 and asked < self.size and time.monotonic() < until:
+            time.sleep(_LOOK)
+            asked = self._store.add(_ASKED, 0)
 
 
 ALONE = Alone()

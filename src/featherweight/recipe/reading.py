@@ -65,10 +65,11 @@ def parse(content: Mapping[str, Any], origin: str = "the recipe") -> Recipe:
         options = _parse_method(method)
     except ConfigError as error:
         problems += error.problems
-    task = TASKS[DEFAULT_TASK]  # also of a task that there is none of
+    task: Any = TASKS[DEFAULT_TASK]  # also of a task that there is none of
+    name = content.get("task", DEFAULT_TASK)
     try:
-        task = TASKS[content.get("task", DEFAULT_TASK)]
-    except (ConfigError, TypeError) as error:
+        task = TASKS[name] if isinstance(name, str) else task  # what is no name is refused below
+    except ConfigError as error:
         problems.append(f"task: {error}")
     content.setdefault("training", {})
     for key, section, placeholder in (

@@ -16,7 +16,7 @@ from featherweight.evidence import winner
 from featherweight.evidence.verdict import of_several
 from featherweight.report import sections, svg, tables, trials
 from featherweight.runs.directory import RunDirectory
-from featherweight.storage.names import on_screen
+from featherweight.storage.names import printable
 
 
 def one_run(run: RunDirectory, metrics: Mapping[str, Any]) -> str:
@@ -94,6 +94,13 @@ def one_sweep(found: Mapping[str, Any]) -> str:
     )
 
 
+def _visible(text: str) -> str:
+    """With what no page may hold as escapes: control characters of ASCII but line ends and tabs."""
+    return "".join(
+        printable(char) if char == "\x7f" or (char < " " and char not in "\n\r\t") else char for char in text
+    )
+
+
 def _render(**context: Any) -> str:
     import jinja2
 
@@ -102,7 +109,7 @@ def _render(**context: Any) -> str:
     environment = jinja2.Environment(
         autoescape=True,
         undefined=jinja2.StrictUndefined,
-        finalize=lambda value: value if not isinstance(value, str) or isinstance(value, Markup) else on_screen(value),
+        finalize=lambda value: value if not isinstance(value, str) or isinstance(value, Markup) else _visible(value),
         loader=jinja2.FunctionLoader(lambda name: (assets / name).read_text(encoding="utf-8")),
     )
     return environment.get_template("report.html.j2").render(

@@ -338,9 +338,9 @@ def setting(settings: Mapping[str, Any]) -> str:
 
 
 def keys(settings: Iterable[str]) -> list[str]:
-    """Dotted keys as people call them: by their last part, where no other ends so."""
+    """Dotted keys as people call them: by their last part, where no other ends so; ``method.name`` is the method."""
     whole = list(settings)
-    last = [key.rpartition(".")[2] for key in whole]
+    last = [key.removesuffix(".name").rpartition(".")[2] for key in whole]
     return [short if last.count(short) == 1 else key for key, short in zip(whole, last, strict=True)]
 
 

@@ -121,7 +121,7 @@ def tokens_answered(prepared: Prepared, model: Any, kind: Answer, rows: Sequence
     """The model's answers of some kind to rows that are in memory, in their order."""
     from featherweight.engine.running.evaluate import answers
 
-    told = [(one.ids, one.reads, one.kinds, one.lost, one.ends) for one in rows]
+    told = [(one.ids, one.reads, one.kinds, one.lost, one.ends, one.reply) for one in rows]
     prepared.execution.fleet.announce("answer", rows=told)
     encoding, places = Encoding.asked(rows), np.arange(len(rows))
     return answers(model, kind, encoding, places, execution=prepared.execution, watch=watch)

@@ -17,6 +17,7 @@ from typing import Any, Literal
 from featherweight import recipe as recipes
 from featherweight.answers import Answer, headline
 from featherweight.errors import ConfigError, DivergedError, Interrupted
+from featherweight.process import launch
 from featherweight.process.signals import Stop, stop_on_signals
 from featherweight.recipe import Recipe, SweepSection, TrainingSection, sweeping
 from featherweight.records.sweeps import Budget, Evaluated, Trial
@@ -88,6 +89,8 @@ def sweep(
 
 def _asked(recipe: Recipe, defaults: bool) -> SweepSection:
     """What is tried, and for how long."""
+    if not launch.place().is_alone:
+        raise ConfigError("sweep: trials are runs of one process each; start it without a launcher")
     asked = recipe.sweep or SweepSection()
     if not asked.parameters and not defaults:
         raise ConfigError(

@@ -141,7 +141,7 @@ def encode(asked: Sequence[Question], tokenizer: Any, cutting: Cutting, prefix: 
 
 def _answered(source: Tokens, reply: list[int], lost: int, is_empty: bool) -> Tokens:
     """With nothing to learn where nothing of the reply is left."""
-    reads = range(0 if is_empty else len(reply))
+    reads = [*range(0 if is_empty else len(reply))]
     return replace(source, reads=reads, reply=reply, lost=source.lost + lost)
 
 
