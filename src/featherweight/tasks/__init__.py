@@ -139,6 +139,10 @@ class Writes(Task, Protocol):
         """What is to be answered of each row, and the answer that the row has."""
         ...
 
+    def replies(self) -> Task:
+        """The task of measuring how likely a reply to a prompt is, whatever is learned."""
+        ...
+
 
 class Compares(Writes, Protocol):
     """A task whose rows are answers that are compared (``Encoding.compares``)."""

@@ -134,6 +134,9 @@ class CausalLM:
             asked, reply = question.dialogue.opened()
             yield Question(asked.asked, dialogue=asked), reply
 
+    def replies(self) -> CausalLM:
+        return type(self)(self.answer.of_replies())
+
     def head(self) -> HeadPlan:
         return HeadPlan(heads.CAUSAL, None, 0, is_pretrained=True)
 

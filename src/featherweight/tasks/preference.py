@@ -85,6 +85,9 @@ class PreferenceLearning(CausalLM):
         losses: torch.Tensor = self.answer.loss.of(values, torch)
         return losses.sum()
 
+    def replies(self) -> CausalLM:
+        return CausalLM(self.answer.of_replies())
+
     @property
     def refers(self) -> bool:
         return self.answer.loss.refers

@@ -86,12 +86,9 @@ def _likely(
     from featherweight.engine import Watch
 
     asked = [Question(one.asked or one.answered, dialogue=one) for one in dialogues]
-    kind, cutting = prepared.task.answer, prepared.cutting
-    if isinstance(kind, Text):
-        rows = prepared.task.of_answer(kind.of_replies()).tokenise(asked, prepared.tokenizer, cutting)
-    else:
-        kind, rows = Text(), continuing.encode(asked, prepared.tokenizer, Cutting(cutting.max_length), Learning())
-    return tokens_answered(prepared, model, kind, rows, Watch(what, console.observe, stop))
+    task = cast(Writes, prepared.task).replies()
+    rows = task.tokenise(asked, prepared.tokenizer, prepared.cutting)
+    return tokens_answered(prepared, model, task.answer, rows, Watch(what, console.observe, stop))
 
 
 def _kind(prepared: Prepared) -> Text:

@@ -122,7 +122,7 @@ def tokens_answered(prepared: Prepared, model: Any, kind: Answer, rows: Sequence
     from featherweight.engine.running.evaluate import answers
 
     told = [(one.ids, one.reads, one.kinds, one.lost, one.ends, one.reply) for one in rows]
-    prepared.execution.fleet.announce("answer", rows=told)
+    prepared.execution.fleet.announce("answer", kind=[kind.name, kind.facts()], rows=told)
     encoding, places = Encoding.asked(rows), np.arange(len(rows))
     return answers(model, kind, encoding, places, execution=prepared.execution, watch=watch)
 
