@@ -45,7 +45,7 @@ class Sample:
             return {"text": row["premise"], "text_pair": row["hypothesis"]}
         if self.task == "seq2seq-lm":
             return {"prompt": row["source"], "completion": row["target"]}
-        return row if self.task == "causal-lm" else row[self.text]
+        return row if self.task in {"causal-lm", "preference"} else row[self.text]
 
     def save(self, folder: Path, count: int) -> Path:
         return tiny.save_jsonl(folder / f"{self.name}.jsonl", self.rows(count))
@@ -139,6 +139,16 @@ def _replied(draw: random.Random, index: int) -> tuple[list[str], Row]:
     return words, {"source": row["prompt"], "target": row["completion"].strip()}
 
 
+def _compared(draw: random.Random, index: int) -> tuple[list[str], Row]:
+    """The better answer repeats the word of the prompt that tells; which one is the longer says nothing."""
+    words, row = _completed(draw, index)
+    other = draw.choice(tiny.BAD if index % 2 else tiny.GOOD)
+    more = [" very", " the cast"] if draw.random() < 0.5 else [" the cast", " very"]
+    said = (row["completion"], f" the {other} film")
+    chosen, rejected = (text + end for text, end in zip(said, more, strict=True))
+    return words, {"prompt": row["prompt"], "chosen": chosen, "rejected": rejected}
+
+
 SAMPLES = [
     Sample("sequence-classification", "label", lambda count: _distinct(count, _labelled)),
     Sample("multi-label-classification", "labels", lambda count: _distinct(count, _several)),
@@ -156,5 +166,6 @@ SAMPLES = [
     ),
     Sample("causal-lm", "text", lambda count: _distinct(count, _completed), "prompt", model="llama-lm"),
     Sample("seq2seq-lm", "text", lambda count: _distinct(count, _replied), "source", model="t5-lm"),
+    Sample("preference", "preference", lambda count: _distinct(count, _compared), "prompt", model="llama-lm"),
     Sample("ordinal-regression", "ordinal", lambda count: _distinct(count, _ranked)),  # that of tests/package
 ]

@@ -167,13 +167,14 @@ class Tried:
         self.answers = self.kind.of_outputs(self.outputs, {})
 
     def drawn(self, seed: int) -> Column:
-        reads = self.encoding.reads
-        rows = len(self.encoding) if reads is None else len(reads.values)
-        values = np.random.default_rng(seed).normal(0, 2, (rows, self.kind.width)).astype(np.float32)
-        if reads is None:
+        reads, ends = self.encoding.reads, self.encoding.ends
+        count = len(self.encoding) if ends is None else int(ends[-1])
+        values = np.random.default_rng(seed).normal(0, 2, (count, self.kind.width)).astype(np.float32)
+        if reads is None or ends is None:
             return values
-        values[reads.values == UNSEEN] = np.nan
-        return Ragged(values, reads.offsets)
+        if not self.encoding.compares:
+            values[reads.values == UNSEEN] = np.nan
+        return Ragged(values, ends)
 
 
 def _prepared(sample: Sample, folder: Path) -> tuple[Task, Mapping[str, Examples], Cutting]:
@@ -558,6 +559,12 @@ def of_tokens(logits: Any, ids: Any) -> Any:
     return torch.stack([logs.gather(1, wanted[:, None])[:, 0], likeliest.double()], dim=1).float().numpy()
 
 
+def of_compared(scores: list[Any], row: Any) -> Any:
+    """Of each sequence its log-probability and its length."""
+    reads = [list(one.reads) for one in row.windows()]
+    return np.stack([[one[places, 0].sum(), len(places)] for one, places in zip(scores, reads, strict=True)])
+
+
 @of_methods
 def test_stock_libraries_answer_as_the_run_by_its_card(sample: Sample, method: str, runs: Runs) -> None:
     run = runs(sample, method)
@@ -573,8 +580,14 @@ def test_stock_libraries_answer_as_the_run_by_its_card(sample: Sample, method: s
                 model(input_ids=torch.tensor([list(one.ids)]), **reply).logits[0].numpy() for one in row.windows()
             ]
         if predictor.task.scores_tokens:
-            windows = [of_tokens(windows[0], [*row.ids[1:], 0] if row.reply is None else row.reply)]
-        found.append(np.mean(windows, axis=0) if row.reads is None else windows[0][list(row.reads)])
+            windows = [
+                of_tokens(logits, [*one.ids[1:], 0] if row.reply is None else row.reply)
+                for logits, one in zip(windows, row.windows(), strict=True)
+            ]
+        if row.ends and row.reads is not None:
+            found.append(of_compared(windows, row))
+        else:
+            found.append(np.mean(windows, axis=0) if row.reads is None else windows[0][list(row.reads)])
     ends = np.cumsum([0, *map(len, found)])
     ragged = predictor.task.reads_tokens
     theirs = predictor.kind.of_outputs(Ragged(np.concatenate(found), ends) if ragged else np.stack(found), {})

@@ -187,6 +187,30 @@ def test_a_step_is_a_mean_over_the_items_of_all(ranks: Ranks, decoder: Path, dia
     assert min(apart(one, means)) > 1e-5
 
 
+@pytest.mark.slow
+def test_all_hold_pairs_to_the_same_reference(ranks: Ranks, decoder: Path, dialogues: Path, tmp_path: Path) -> None:
+    """Which one process computes as two do, and of a run that goes on has from its folder. The negative control: where
+    only the first has it."""
+    rows = [json.loads(line) for line in dialogues.read_text().splitlines()]
+    pairs = tiny.save_jsonl(
+        tmp_path / "pairs.jsonl",
+        [{"prompt": one["prompt"], "chosen": one["completion"], "rejected": f"bad {one['prompt']}"} for one in rows],
+    )
+    one, two, on, without = (tmp_path / name for name in ("one", "two", "on", "without"))
+    small, told = {0: SMALL, 1: SMALL}, {"task": "preference", "evidence.baselines": ["longer-answer"]}
+    whole(ranks.run(command(decoder, pairs, one, training__per_device_train_batch_size=8, **told), small, size=1))
+    whole(ranks.run(command(decoder, pairs, two, **told), small))
+    assert max(apart(one, two)) <= 1e-6
+    assert {"base-validation.parquet", "longer-answer-validation.parquet"} <= answered_alike(one, two)
+    ended = ranks.run(command(decoder, pairs, on, **told), {0: SMALL, 1: SMALL + striking(STEP, 4, signal.SIGTERM)})
+    assert [one.code for one in ended] == [75, 75]
+    whole(ranks.run([*command(decoder, pairs, on, **told), "--resume"], small))
+    assert outcome(on) == outcome(two)
+    alone = "from featherweight.workflow import together\ntogether._WORK['hold'] = lambda *found, **given: None\n"
+    whole(ranks.run(command(decoder, pairs, without, **told), {0: SMALL, 1: SMALL + alone}))
+    assert min(apart(one, without)) > 1e-5
+
+
 @pytest.fixture(scope="module")
 def asked(models: Callable[[str], Path], data: Path) -> Callable[[Path], list[str]]:
     """A run with dropout, warm-up and accumulation."""

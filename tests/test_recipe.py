@@ -21,7 +21,13 @@ MINIMAL = {"model": {"name": "m"}, "data": {"name": "d"}}
 def test_every_shipped_recipe_is_valid_and_fits_the_published_schema() -> None:
     schema = json.loads((ROOT / "docs" / "recipe.schema.json").read_text(encoding="utf-8"))
     shipped = sorted((ROOT / "recipes").glob("*.toml"))
-    assert [path.name for path in shipped] == ["chat.toml", "demo-decoder.toml", "demo.toml", "gpt2-sst2.toml"]
+    assert [path.name for path in shipped] == [
+        "chat.toml",
+        "demo-decoder.toml",
+        "demo.toml",
+        "dpo.toml",
+        "gpt2-sst2.toml",
+    ]
     for path in shipped:
         recipes.load(path)
         jsonschema.validate(tomllib.loads(path.read_text(encoding="utf-8")), schema)

@@ -21,8 +21,10 @@ from featherweight import workflow
 from featherweight.answers.label import Label
 from featherweight.evidence import learning_curve as curves
 from featherweight.evidence.data.label_issues import SuspectedLabelErrors
+from featherweight.evidence.data.preferences import Preferences
 from featherweight.evidence.exhibits.each_label import EachLabel
 from featherweight.evidence.exhibits.examples import Examples
+from featherweight.evidence.exhibits.preference_examples import PreferenceExamples
 from featherweight.evidence.exhibits.where import Where
 from featherweight.records.parts import Column
 from featherweight.report import tables
@@ -145,6 +147,10 @@ def made() -> Iterator[FittedTable]:
     yield tables.methods({"a-method-of-somebody": facts, "lora": facts | {"refuses": None}})
     yield from map(FittedTable.of, SuspectedLabelErrors().brief({"suspected_label_errors": {"examples": [example]}}))
     yield from map(FittedTable.of, Examples().brief({"examples": {"fixed": [example], "broken": [example]}}))
+    compared = example | {"chosen": TEXT, "rejected": TEXT}
+    yield from map(FittedTable.of, PreferenceExamples().brief({"examples": {"fixed": [compared], "broken": []}}))
+    lengths = {"pairs": LARGE, "mean": [123.4, 1e6], "longer": 0.1234, "shorter": 0.5}
+    yield from map(FittedTable.of, Preferences().brief({"preferences": {"lengths": {"validation": lengths}}}))
     figures = {f"eval_{one}": 0.98765 for one in ("accuracy", "macro_f1", "matthews_correlation")}
     yield tables.runs([{"run": RUN.format(one), **figures, "trainable_parameters": LARGE} for one in range(3)], KIND)
     yield tables.comparisons([pair(one) for one in range(1, 3)])

@@ -124,9 +124,9 @@ class Text:
         found |= {"completion_only_loss": False} if self.learning.prompts else {}
         return found | ({"assistant_only_loss": False} if self.learning.everybody else {})
 
-    def of_replies(self) -> Self:
-        """The same where what is measured is what replies to a prompt and nothing else, whatever was learned."""
-        return type(self)(self.chat, self.template, None, self.replying)
+    def of_replies(self) -> Text:
+        """Text of which what replies to a prompt is measured, whatever was learned."""
+        return Text(self.chat, self.template, None, self.replying)
 
     @property
     def width(self) -> int:

@@ -31,7 +31,7 @@ def add(commands: Any) -> None:
         "talk with a model that writes text, in the terminal",
         "featherweight chat runs/chat --compare",
     )
-    parser.add_argument("run", metavar="RUN", help="a run, an adapter or a model of causal-lm")
+    parser.add_argument("run", metavar="RUN", help="a run, an adapter or a model that writes text")
     parser.add_argument("--compare", action="store_true", help="the model before tuning answers, too")
     parser.add_argument("--system", metavar="TEXT", help="the system's message, which comes first")
     add_base_model(parser)

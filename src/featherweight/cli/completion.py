@@ -6,7 +6,6 @@ import argparse
 from typing import Any
 
 from featherweight.cli.arguments import Arguments, command, console_for
-from featherweight.errors import ConfigError
 
 SHELLS = ("bash", "zsh", "fish")
 # What the names of arguments in --help mean to a shell.
@@ -26,12 +25,10 @@ def add(commands: Any) -> None:
 
 
 def _completion(arguments: Arguments) -> None:
+    import shtab
+
     from featherweight.cli import build_parser
 
-    try:
-        import shtab
-    except ImportError:
-        raise ConfigError("completion: shtab is not installed; run: pip install shtab") from None
     parser = build_parser()
     _say_what_are_files(parser, shtab)
     script = shtab.complete(parser, arguments.shell)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +44,7 @@ class LoadedModel:
         head: dotted names of the modules that its own checkpoint may lack, and that tuning trains whole.
         fitted: on held-out rows, as the kind of answer has it; empty where nobody knows.
         text_columns: what the column of the texts, or the two of their pairs, was called where it was tuned.
+        untuned: loads what its tuning began with; None where nobody says what that was.
     """
 
     name: str
@@ -54,6 +55,7 @@ class LoadedModel:
     head: Sequence[str] = ()
     fitted: Mapping[str, Any] = field(default_factory=dict)
     text_columns: tuple[str, ...] = ()
+    untuned: Callable[[], LoadedModel] | None = None
 
 
 def facts(
@@ -202,12 +204,13 @@ def load(name: str, fresh: Callable[[], Task] | None = None, base_model: str | N
 
 def load_tuned(name: str, origin: Origin) -> LoadedModel:
     """Load what a run or an adapter made of its base model."""
+    before = partial(load_untuned, name, origin)
     if not origin.is_adapter:
-        return _load_whole(name, origin.folder)
-    untuned = load_untuned(name, origin)
+        return replace(_load_whole(name, origin.folder), untuned=before)
+    untuned = before()
     fresh = [] if untuned.task.head().is_stored(models.load_config(origin.base)) else untuned.head
     model = adapters.load(untuned.model, origin.folder, fresh)
-    return replace(untuned, model=model, **_beside(_with_columns(origin)))
+    return replace(untuned, model=model, untuned=before, **_beside(_with_columns(origin)))
 
 
 @importing_models()
@@ -266,7 +269,11 @@ def _load_whole(name: str, folder: Path) -> LoadedModel:
     model, tokenizer, head = heads.load(task.head(), source, ModelSection(name=source.name))
     max_length, _ = lengths.usable(tokenizer, model, known.get("max_length"), tried="max_length" in known)
     cutting = _cutting(known, max_length, tokenizer, model)
-    return LoadedModel(name, task, model, tokenizer, cutting, head, **_beside(known))
+    loaded = LoadedModel(name, task, model, tokenizer, cutting, head, **_beside(known))
+    if base := known.get("base_model", {}):
+        origin = Origin(folder, known, base.get("name"), base.get("revision"), base.get("fingerprint"), None)
+        loaded = replace(loaded, untuned=partial(load_untuned, name, origin))
+    return loaded
 
 
 def _cutting(known: Mapping[str, Any], max_length: int, tokenizer: Any, model: Any) -> Cutting:

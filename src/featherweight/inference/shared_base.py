@@ -28,6 +28,8 @@ from featherweight.sources.trial_texts import Frame
 from featherweight.tasks import Task
 from featherweight.tasks.reading import tokens
 
+_NOBODY = ""  # no adapter is called so
+
 
 @dataclass(frozen=True)
 class _Voice:
@@ -167,8 +169,12 @@ class WritingBase(SharedBase):
         )
 
     def _voice(self, loaded: LoadedModel) -> _Writer:
-        answerer = OwnModel(Predictor(self._backend.sharing(loaded)))
+        answerer = OwnModel(Predictor(self._backend.sharing(loaded, self._without_adapters)))
         return _Writer(loaded.task, loaded.cutting, loaded.text_columns, answerer)
+
+    def _without_adapters(self, encoding: Encoding) -> Column:
+        with self._multi.alone(_NOBODY):
+            return self._backend.run(encoding)
 
     def prepare(self, name: str, asked: Sequence[Question]) -> list[Ready]:
         return self._writer(name).prepare(name, asked)

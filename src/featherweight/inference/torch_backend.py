@@ -7,12 +7,13 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import torch
 
 from featherweight.engine.running.generate import Sampling, Spoken, room, spelt, write
 from featherweight.engine.running.passes import Kept
+from featherweight.errors import ConfigError
 from featherweight.export.merged import merge, unmergeable
 from featherweight.inference.backends import answers_of
 from featherweight.inference.loading import LoadedModel, execution_of, load
@@ -21,9 +22,51 @@ from featherweight.records.batching import by_tokens
 from featherweight.records.questions import Question, Tokens
 from featherweight.records.rows import Column, Encoding
 from featherweight.sources.held import is_held
+from featherweight.tasks import Compares
 from featherweight.tasks.reading import continuing
 
 _OUTPUTS = "outputs"
+
+Run = Callable[[Encoding], Column]
+
+
+class Reference:
+    """What the answers of a tuned model are held to, where they are compared: the model that its tuning began with.
+
+    Args:
+        tuned: the model whose answers are compared.
+        untuned: runs what its tuning began with; it is loaded where it is first asked if None.
+    """
+
+    def __init__(self, tuned: LoadedModel, untuned: Run | None = None) -> None:
+        self._tuned = tuned
+        self._given = untuned
+        self._asking = threading.Lock()
+
+    def beside(self, encoding: Encoding) -> Encoding:
+        """The rows with how likely the untuned model makes each answer, where that is what rewards are told by; as they
+        are for a model that was not tuned.
+
+        Raises:
+            ConfigError: the untuned model is not there.
+            ModelError: it can't be read, or has changed since.
+        """
+        task = cast(Compares, self._tuned.task)
+        if self._tuned.untuned is None or not encoding.compares or not task.refers:
+            return encoding
+        with self._asking:
+            outputs = self._run(encoding)
+        return replace(encoding, reference=task.reference(task.answer.of_outputs(outputs, {})))
+
+    @cached_property
+    def _run(self) -> Run:
+        if self._given is not None:
+            return self._given
+        assert self._tuned.untuned is not None
+        try:
+            return TorchBackend(self._tuned.untuned()).run
+        except ConfigError as error:
+            raise ConfigError(f"{error}; answers are compared by how much likelier tuning made them") from None
 
 
 def backend_of(name: str, base_model: str | None = None) -> TorchBackend:
@@ -50,11 +93,17 @@ class TorchBackend:
             self.loaded.model.to("cuda")
         self._execution = execution_of(self.loaded)
         self._execution.answer_for_good(self.loaded.model)
+        self._reference = Reference(self.loaded)
         self._tokenizing = threading.Lock()  # setting its truncation, as each call does, needs the tokenizer alone
 
-    def sharing(self, loaded: LoadedModel) -> TorchBackend:
-        """The same model, asked as another one is."""
+    def sharing(self, loaded: LoadedModel, untuned: Run) -> TorchBackend:
+        """The same model, asked as another one is.
+
+        Args:
+            untuned: runs what the other one's tuning began with.
+        """
         made = copy.copy(self)
+        made._reference = Reference(loaded, untuned)
         made.loaded = replace(loaded, model=self.loaded.model)
         made.task, made.fitted = loaded.task, loaded.fitted
         made.text_columns, made.cutting = loaded.text_columns, loaded.cutting
@@ -104,10 +153,13 @@ class TorchBackend:
     def _ends(self) -> frozenset[int]:
         return continuing.ends(self.loaded.model, self.loaded.tokenizer)
 
-    @torch.no_grad()
     def outputs(self, rows: Sequence[Tokens]) -> Column:
-        encoding = Encoding.asked(rows, self.cutting.pool)
-        kept = Kept(len(rows))
+        return self.run(self._reference.beside(Encoding.asked(rows, self.cutting.pool)))
+
+    @torch.no_grad()
+    def run(self, encoding: Encoding) -> Column:
+        """What the head gives for these rows, whatever is known of them."""
+        kept = Kept(len(encoding))
         for chosen in by_tokens(encoding.lengths):
             outputs = self._execution.outputs(self.loaded.model, encoding, chosen)
             kept.add(chosen, {_OUTPUTS: outputs.column(self.task.reads_tokens)})

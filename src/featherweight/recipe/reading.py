@@ -12,7 +12,14 @@ from pydantic import ValidationError
 from featherweight.errors import ConfigError
 from featherweight.recipe.paths import anchor_paths, name_of
 from featherweight.recipe.problems import explain
-from featherweight.recipe.sections import DEFAULT_METHOD, DataSection, EvaluationSection, MethodOptions, Recipe
+from featherweight.recipe.sections import (
+    DEFAULT_METHOD,
+    DataSection,
+    EvaluationSection,
+    MethodOptions,
+    Recipe,
+    TrainingSection,
+)
 from featherweight.recipe.sweeping import problems as problems_of_sweep
 from featherweight.registry import DEFAULT_TASK, METHODS, TASKS, did_you_mean
 from featherweight.storage.names import beside, exists
@@ -58,20 +65,23 @@ def parse(content: Mapping[str, Any], origin: str = "the recipe") -> Recipe:
         options = _parse_method(method)
     except ConfigError as error:
         problems += error.problems
-    columns: type[DataSection] = TASKS[DEFAULT_TASK].Columns  # also of a task that there is none of
-    task = content.get("task", DEFAULT_TASK)
+    task: Any = TASKS[DEFAULT_TASK]  # also of a task that there is none of
+    name = content.get("task", DEFAULT_TASK)
     try:
-        columns = TASKS[task].Columns if isinstance(task, str) else columns  # what is no name is refused below
+        task = TASKS[name] if isinstance(name, str) else task  # what is no name is refused below
     except ConfigError as error:
         problems.append(f"task: {error}")
-    data = content.get("data")
-    section: DataSection | None = None
-    if isinstance(data, Mapping):
-        try:
-            section = columns.model_validate(dict(data))
-        except ValidationError as error:
-            problems += explain(error, columns, prefix=("data",))
-        content["data"] = section or _PLACEHOLDER
+    content.setdefault("training", {})
+    for key, section, placeholder in (
+        ("data", task.Columns, _PLACEHOLDER),
+        ("training", training_of(task), TrainingSection()),
+    ):
+        if isinstance(content.get(key), Mapping):
+            try:
+                content[key] = section.model_validate(dict(content[key]))
+            except ValidationError as error:
+                problems += explain(error, section, prefix=(key,))
+                content[key] = placeholder
     try:
         recipe = Recipe.model_validate({**content, "method": MethodOptions(name="placeholder")})
     except ValidationError as error:
@@ -81,7 +91,7 @@ def parse(content: Mapping[str, Any], origin: str = "the recipe") -> Recipe:
             problems.append(f"training.loraplus_lr_ratio: {options.name!r} trains nothing of LoRA's; leave it out")
         if recipe.evaluation != EvaluationSection() and recipe.task in TASKS and not TASKS[recipe.task].scores_tokens:
             problems.append(f"evaluation: {recipe.task} writes no text; leave the section out")
-        if options is not None and section is not None and not problems:
+        if options is not None and not problems:
             problems += problems_of_sweep(recipe.model_copy(update={"method": options}), with_values)
     if problems or options is None:
         raise ConfigError([f"{origin}: {problem}" for problem in problems])
@@ -100,6 +110,12 @@ def with_values(recipe: Recipe, values: Mapping[str, Any], origin: str = "the re
             nested = {part: nested}
         content = _merge(content, nested)
     return parse(content, origin)
+
+
+def training_of(task: Any) -> type[TrainingSection]:
+    """The ``[training]`` section of a task: with keys of its own where it has any."""
+    found: type[TrainingSection] = getattr(task, "Training", TrainingSection)
+    return found
 
 
 def load_data_section(values: Mapping[str, Any], task: str = DEFAULT_TASK) -> DataSection:

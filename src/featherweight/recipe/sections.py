@@ -441,7 +441,7 @@ class Recipe(Section):
     model: ModelSection
     data: SerializeAsAny[DataSection]
     method: SerializeAsAny[MethodOptions]
-    training: TrainingSection = TrainingSection()
+    training: SerializeAsAny[TrainingSection] = TrainingSection()
     evidence: EvidenceSection = EvidenceSection()
     evaluation: EvaluationSection = EvaluationSection()
     sweep: SweepSection | None = None

@@ -9,7 +9,8 @@ from typing import Any
 import tomlkit
 
 from featherweight.recipe.paths import PATH_KEYS, each_name, relative, tried_names
-from featherweight.recipe.sections import DEFAULT_METHOD, Recipe
+from featherweight.recipe.reading import training_of
+from featherweight.recipe.sections import DEFAULT_METHOD, Recipe, TrainingSection
 from featherweight.recipe.sweeping import SweepSection
 from featherweight.registry import DEFAULT_TASK, METHODS, TASKS
 
@@ -58,7 +59,8 @@ def _sweep(sweep: SweepSection, folder: Path) -> Any:
 
 
 def json_schema() -> dict[str, Any]:
-    """The recipe's JSON Schema, with one alternative for each registered method, and each task's own ``data``."""
+    """The recipe's JSON Schema, with one alternative for each registered method, and each task's own ``data`` and
+    ``training``."""
     schema = Recipe.model_json_schema()
     definitions = schema["$defs"]
     alternatives = []
@@ -78,7 +80,7 @@ def json_schema() -> dict[str, Any]:
 
 
 def _add_tasks(schema: dict[str, Any]) -> None:
-    """What ``data`` may hold, by what ``task`` says."""
+    """What ``data`` and ``training`` may hold, by what ``task`` says."""
     schema["allOf"] = []
     for name in sorted(TASKS):
         columns = TASKS[name].Columns.model_json_schema(ref_template="#/$defs/{model}")
@@ -87,10 +89,13 @@ def _add_tasks(schema: dict[str, Any]) -> None:
         asked: dict[str, Any] = {"properties": {"task": {"const": name}}}
         if name != DEFAULT_TASK:
             asked["required"] = ["task"]
-        then = {"properties": {"data": {"$ref": f"#/$defs/data-{name}"}}}
-        schema["allOf"].append({"if": asked, "then": then})
+        own = {"data": {"$ref": f"#/$defs/data-{name}"}, "training": {"$ref": "#/$defs/TrainingSection"}}
+        if (training := training_of(TASKS[name])) is not TrainingSection:
+            schema["$defs"][f"training-{name}"] = training.model_json_schema(ref_template="#/$defs/{model}")
+            own["training"] = {"$ref": f"#/$defs/training-{name}"}
+        schema["allOf"].append({"if": asked, "then": {"properties": own}})
     del schema["$defs"]["DataSection"]
-    schema["properties"]["data"] = {"type": "object"}
+    schema["properties"] |= {"data": {"type": "object"}, "training": {"type": "object"}}
     schema["properties"]["task"]["enum"] = sorted(TASKS)
 
 

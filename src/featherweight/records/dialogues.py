@@ -38,10 +38,12 @@ class Dialogue:
         prompt: nothing of it is learned; may be empty.
         completion: what is learned: the whole of a text, and of turns those of the assistant. None where it is still to
             be written.
+        rejected: how it does not go on, where two completions are compared: ``completion`` is the better one.
     """
 
     prompt: Said
     completion: Said | None = None
+    rejected: Said | None = None
 
     @property
     def is_chat(self) -> bool:
@@ -100,9 +102,17 @@ class Dialogue:
             return str(self.completion)
         return "\n".join(self.turns[place].content for place in self.replies())
 
+    @property
+    def sides(self) -> tuple[Dialogue, ...]:
+        """With each of its completions by itself, the better one first."""
+        if self.rejected is None:
+            return (self,)
+        return Dialogue(self.prompt, self.completion), Dialogue(self.prompt, self.rejected)
+
     def dumps(self) -> str:
         """As JSON, for :meth:`loads`."""
-        return json.dumps([_plain(self.prompt), _plain(self.completion)], ensure_ascii=False)
+        other = [] if self.rejected is None else [_plain(self.rejected)]
+        return json.dumps([_plain(self.prompt), _plain(self.completion), *other], ensure_ascii=False)
 
     @classmethod
     def loads(cls, text: str) -> Dialogue:

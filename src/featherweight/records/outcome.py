@@ -336,7 +336,7 @@ class ReadRows(TypedDict):
     dropped_suspect_rows: int
     """Train rows left out because their label is suspected to be wrong."""
     dropped_empty_rows: dict[str, int]
-    """By split, rows left out because their text is empty."""
+    """By split, rows left out because their text is empty, or because there is nothing to compare."""
     skipped_bad_rows: dict[str, int]
     """By split, rows left out because they can't be read."""
     truncated_rows: dict[str, int]
@@ -430,6 +430,12 @@ class Outcome(Measured):
     completions: NotRequired[dict[str, dict[str, float]]]
     """Where answers are text: by split, mean, median, 95th percentile and longest of the completions, in
     characters."""
+    pairs: NotRequired[dict[str, dict[str, float]]]
+    """Where answers are compared: by split, mean lengths in characters of the chosen and of the rejected answers, and
+    the shares of the pairs in which the chosen one is the longer and the shorter."""
+    preferred_by: NotRequired[dict[str, str]]
+    """Where answers are compared: what tells what each model prefers, ``rewards``, or ``likelihood`` (a token) of a
+    model whose rewards are all 0."""
     written: NotRequired[dict[str, Any]]
     """Where answers were written (``evaluation.generate``): ``rows`` that were answered; ``models``, the figures of
     each model and rival; ``comparison`` and ``paired`` of tuned against base and ``rungs`` against each rival;

@@ -58,7 +58,8 @@ class Question:
     @property
     def characters(self) -> int:
         """How long it is, all its texts together."""
-        return len(self.text) + len(self.pair or "") + (len(self.dialogue.answered) if self.dialogue else 0)
+        said = () if self.dialogue is None else (len(side.answered) for side in self.dialogue.sides)
+        return len(self.text) + len(self.pair or "") + sum(said)
 
     @property
     def new_tokens(self) -> int:
@@ -80,8 +81,9 @@ class Tokens:
     Attributes:
         ids: of its tokens, never none.
         reads: for each of its words the token that answers for it, counted from the first; -1 where it has none, as it
-            was cut off; of a text that is continued, each token before one that is learned; of a reply, each of its
-            tokens. None where the row is answered as a whole, or its continuation or reply is to be written.
+            was cut off; of a text that is continued, each token before one that is learned, in ascending order; of a
+            reply, each of its tokens. None where the row is answered as a whole, or its continuation or reply is to be
+            written.
         kinds: for each token which of the two texts it is of, as the tokenizer says (``token_type_ids``). None where
             the row is one text, or the model is not told.
         lost: how many tokens were cut off.
@@ -100,4 +102,7 @@ class Tokens:
         """Each of its sequences by itself."""
         if not self.ends:
             return [self]
-        return [Tokens(self.ids[start:end]) for start, end in pairwise((0, *self.ends))]
+        return [Tokens(self.ids[start:end], self._reads(start, end)) for start, end in pairwise((0, *self.ends))]
+
+    def _reads(self, start: int, end: int) -> Sequence[int] | None:
+        return None if self.reads is None else [place - start for place in self.reads if start <= place < end]

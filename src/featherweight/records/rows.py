@@ -213,12 +213,14 @@ class Examples:
         text_columns: what the source calls the columns of texts.
         truth: as the kind of answer has it, such as class indices; one entry a row, or ragged.
         ids: int64, shape (rows,), the row's number in its source, counted from 0.
-        dropped: how many rows of the source are left out because their text is empty or only white space.
+        dropped: how many rows of the source are left out because their text is empty or only white space, or because
+            of what ``dropped_for`` says.
         origin: what messages and the report call the source.
         fingerprint: of the source.
         skipped: how many rows of the source are left out because they can't be read.
         reading: how the truth was read, where a person has to be told.
         words: where in its text each row's words are, int32, shape (words, 2); None where rows are answered whole.
+        dropped_for: why rows are left out, in words.
     """
 
     name: str
@@ -232,6 +234,7 @@ class Examples:
     skipped: int = 0
     reading: str | None = None
     words: Ragged | None = None
+    dropped_for: str = "their text is empty"
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -311,10 +314,13 @@ class Encoding:
         kinds: int64; for each token which of the row's texts it is of (``token_type_ids``). None where a row is one
             text.
         windows: int64, shape (rows + 1,), where rows are several sequences: row ``i`` is those from ``windows[i]`` up
-            to ``windows[i + 1]`` of ``tokens``, and its outputs are pooled from theirs. None where each is one.
+            to ``windows[i + 1]`` of ``tokens``. Its outputs are pooled from theirs; or, where ``reads`` has an entry
+            for each sequence, the sequences are compared, and each gives one. None where each row is one.
         pool: how.
         replies: int32; what a decoder is to give for each row, never none; reads then count from its first token. None
             where the model answers with no decoder.
+        reference: float32, shape (sequences,): the log-probability, in nats, of what is learned of each sequence by the
+            model that tuning is held to, handed on beside the model's own. None where there is none.
         cut: how many rows were cut at the maximal length.
         lost: how many tokens were cut off them in all.
         key: identifies tokens and kinds, for what is kept on disk about them.
@@ -327,6 +333,7 @@ class Encoding:
     windows: NDArray[np.int64] | None = None
     pool: Pool = "mean"
     replies: Ragged | None = None
+    reference: NDArray[np.float32] | None = None
     cut: int = 0
     lost: int = 0
     key: str = ""
@@ -341,8 +348,11 @@ class Encoding:
         """Rows that are in memory, only to be answered."""
         if any(row.ends for row in rows):
             windows = [row.windows() for row in rows]
-            tokens = Ragged.of([one.ids for row in windows for one in row], np.int32)
-            return replace(cls.unlabelled(tokens), windows=np.cumsum([0, *map(len, windows)]), pool=pool)
+            sequences = [one for row in windows for one in row]
+            tokens = Ragged.of([one.ids for one in sequences], np.int32)
+            read = [one.reads for one in sequences if one.reads is not None]
+            encoding = cls.unlabelled(tokens, Ragged.of(read) if read else None)
+            return replace(encoding, windows=np.cumsum([0, *map(len, windows)]), pool=pool)
         reads = [row.reads for row in rows if row.reads is not None]
         kinds = [row.kinds or [0] * len(row.ids) for row in rows] if any(row.kinds for row in rows) else []
         replies = [row.reply for row in rows if row.reply is not None]
@@ -364,12 +374,40 @@ class Encoding:
         return self.tokens.lengths if self.replies is None else self.tokens.lengths + self.replies.lengths
 
     @property
+    def compares(self) -> bool:
+        """Whether rows are several sequences that are compared, and not windows of one."""
+        return self.windows is not None and self.reads is not None
+
+    @property
     def flat(self) -> Encoding:
-        """Every window as a row of its own, with the truth of its row."""
+        """Every sequence as a row of its own, with the truth of its row; of those that are compared nobody asks."""
         if self.windows is None:
             return self
+        if self.compares:
+            return replace(self, windows=None)
         rows = np.repeat(np.arange(len(self)), np.diff(self.windows))
         return replace(self, targets=self.targets[rows], windows=None)
+
+    @property
+    def trained(self) -> Encoding:
+        """The rows that training takes: every window by itself, and together what is compared."""
+        return self if self.compares else self.flat
+
+    @property
+    def ends(self) -> NDArray[np.int64] | None:
+        """Where the outputs of each row start, and where the last one's end; int64, shape (rows + 1,). None where each
+        row has one."""
+        if self.compares:
+            return self.windows
+        return None if self.reads is None else self.reads.offsets
+
+    def with_something_left(self) -> NDArray[np.int64]:
+        """The rows of each of whose sequences, where those are compared, something is left that is read; ascending."""
+        if not self.compares:
+            return np.arange(len(self))
+        assert self.reads is not None
+        assert self.windows is not None
+        return np.flatnonzero(np.minimum.reduceat(self.reads.lengths, self.windows[:-1]) > 0)
 
     def windows_of(self, rows: NDArray[np.int64]) -> Ragged:
         """Which rows of :attr:`flat` these rows are, where rows are several sequences."""
@@ -388,4 +426,6 @@ class Encoding:
 
     def items(self, rows: NDArray[np.int64]) -> int:
         """How many things the loss of these rows is about, which their mean loss is a mean over."""
-        return len(rows) if self.reads is None else int(np.count_nonzero(self.reads[rows].values != UNSEEN))
+        if self.reads is None or self.compares:
+            return len(rows)
+        return int(np.count_nonzero(self.reads[rows].values != UNSEEN))

@@ -113,6 +113,7 @@ TASKS = Registry(
         "token-classification": "featherweight.tasks.token_classification:TokenClassification",
         "causal-lm": "featherweight.tasks.causal_lm:CausalLM",
         "seq2seq-lm": "featherweight.tasks.seq2seq_lm:Seq2SeqLM",
+        "preference": "featherweight.tasks.preference:PreferenceLearning",
     },
 )
 
@@ -181,6 +182,7 @@ ANSWERS = Registry(
         "tags": "featherweight.answers.tags:Tags",
         "plain-tags": "featherweight.answers.tags:PlainTags",
         "text": "featherweight.answers.text:Text",
+        "preference": "featherweight.answers.preference:Preference",
     },
 )
 
@@ -220,6 +222,7 @@ BASELINES = Registry(
         "token-probe": "featherweight.evidence.baselines.tags:TokenProbe",
         "unigram": "featherweight.evidence.baselines.texts:Unigram",
         "few-shot": "featherweight.evidence.baselines.texts:FewShot",
+        "longer-answer": "featherweight.evidence.baselines.pairs:LongerAnswer",
     },
 )
 
@@ -236,6 +239,7 @@ CHECKS = Registry(
         "conflicting-tags": "featherweight.evidence.data.conflicting_tags:ConflictingTags",
         "conflicting-numbers": "featherweight.evidence.data.conflicting_numbers:ConflictingNumbers",
         "completions": "featherweight.evidence.data.completions:Completions",
+        "preferences": "featherweight.evidence.data.preferences:Preferences",
         "giveaways": "featherweight.evidence.data.giveaways:Giveaways",
         "suspected-label-errors": "featherweight.evidence.data.label_issues:SuspectedLabelErrors",
     },
@@ -262,6 +266,7 @@ EXHIBITS = Registry(
         "written-answers": "featherweight.evidence.exhibits.written_answers:WrittenAnswers",
         "heeding": "featherweight.evidence.exhibits.heeding:Heeding",
         "forgetting": "featherweight.evidence.exhibits.forgetting:Forgetting",
+        "preference-examples": "featherweight.evidence.exhibits.preference_examples:PreferenceExamples",
     },
 )
 

@@ -138,6 +138,10 @@ _KEYS: Mapping[str, Mapping[str, str]] = {
         "optimizer": "it is called optim",
         "loraplus_lr_embedding": "LoRA of embeddings trains at 1e-6 under LoRA+, which is PEFT's default",
         "loraplus_weight_decay": "weight_decay is LoRA+'s, too",
+        "beta": 'it is for task = "preference"',
+        "loss_type": 'it is for task = "preference"; what else other tasks lower is training.loss',
+        "precompute_ref_log_probs": "the reference is always computed once, before training",
+        "ref_model": "the reference is the model that model.name names",
     },
     "data": {
         "text_pair": _PAIRS,
@@ -225,10 +229,13 @@ VALUES: Mapping[str, Mapping[str, str]] = {
         "summarization": "is seq2seq-lm",
         "translation": "is seq2seq-lm",
         "text2text-generation": "is seq2seq-lm",
+        "dpo": "is preference",
+        "orpo": 'is preference with training.loss_type = "orpo"',
+        "ipo": 'is preference with training.loss_type = "ipo"',
         **dict.fromkeys(
             [
                 "sentence-similarity",
-                "question-answering", "preference", "dpo", "multiple-choice",
+                "question-answering", "multiple-choice",
             ],
             _NOT_YET,
         ),

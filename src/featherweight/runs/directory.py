@@ -11,6 +11,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+from numpy.typing import NDArray
+
 from featherweight.errors import ConfigError, Interrupted, ModelError, ResourceError
 from featherweight.registry import did_you_mean
 from featherweight.runs.predictions import Predictions
@@ -40,6 +43,7 @@ class RunDirectory:
         self.checkpoints = self.path / "checkpoints"
         self.history = self.path / "history.jsonl"
         self.predictions = self.path / "predictions"
+        self.reference = self.path / "reference"
         self.report = self.path / "report.html"
         self.metrics = self.path / "metrics.json"
         self.observer: Callable[[Mapping[str, Any]], None] | None = None
@@ -97,7 +101,7 @@ class RunDirectory:
 
     def put_right(self) -> None:
         """Take away what a kill left half written."""
-        for folder in (self.path, self.predictions):
+        for folder in (self.path, self.predictions, self.reference):
             tidy(folder)
         self._mend_history()
 
@@ -197,6 +201,20 @@ class RunDirectory:
             for path in other.predictions.glob("*.parquet"):
                 if not path.name.startswith(f"{TUNED}-"):
                     link(path, self.predictions / path.name)
+
+    def write_reference(self, name: str, values: NDArray[np.float32]) -> None:
+        """``reference/<name>.npy``: what training is held to."""
+        with writing(self.reference):
+            self.reference.mkdir(exist_ok=True)
+        write_file(self.reference / f"{name}.npy", lambda stream: np.save(stream, values))
+
+    def read_reference(self, name: str) -> NDArray[np.float32] | None:
+        """None where it was not written, or can't be read."""
+        try:
+            found = np.load(self.reference / f"{name}.npy", allow_pickle=False)
+        except (OSError, ValueError, EOFError):
+            return None
+        return np.asarray(found, dtype=np.float32)
 
     def note_batches(self, batches: Mapping[str, Any]) -> None:
         """Lay over ``environment.json`` how batches are run, which shows once a method is in the model."""

@@ -77,7 +77,7 @@ _COLUMN_SHAPES = (
     (("messages",), "causal-lm"),
     (("conversations",), "causal-lm"),
     (("prompt", "completion"), "causal-lm"),
-    (("prompt", "chosen", "rejected"), "preference"),
+    (("chosen", "rejected"), "preference"),
     (("tokens", "tags"), "token-classification"),
     (("tokens", "ner_tags"), "token-classification"),
 )

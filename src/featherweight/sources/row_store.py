@@ -17,7 +17,7 @@ from featherweight.sources.formats import Reading, Row
 
 ROW = "__row__"
 ROWS_FILE, SKIPPED_FILE = "rows.arrow", "skipped.json"
-_TRUTH_KEYS = frozenset({"data.label", "data.labels_columns"})
+_TRUTH_KEYS = frozenset({"data.label", "data.labels_columns", "data.rejected"})
 _BATCH_ROWS = 10_000
 _BATCH_BYTES = 16 << 20
 _MOST_OTHERS = 1000  # columns that nobody asked for

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 from featherweight.answers import Answer, kind_of
+from featherweight.records.answers import Answers
 from featherweight.records.cutting import Cutting
 from featherweight.records.outputs import Outputs
 from featherweight.records.questions import Question, Tokens
@@ -16,7 +17,9 @@ from featherweight.tasks.loading import Loading
 from featherweight.tasks.losses import Objective
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
+    from numpy.typing import NDArray
 
     from featherweight.recipe import DataSection, TrainingSection
 
@@ -31,7 +34,8 @@ class Task(Protocol):
         reads_tokens: whether the head answers for several tokens of a row, which the encoding names; else once a row.
         scores_tokens: whether it is asked, for each of them, how likely the token behind it is; what has nothing to be
             scored is written.
-        Columns: the ``[data]`` section, with the task's own keys.
+        Columns: the ``[data]`` section, with the task's own keys. It may have ``Training`` too, the ``[training]``
+            section with the task's own keys.
         answer: the kind of its answers, with what it knows of the data.
     """
 
@@ -133,6 +137,23 @@ class Writes(Task, Protocol):
 
     def to_write(self, examples: Examples) -> Iterator[tuple[Question, str]]:
         """What is to be answered of each row, and the answer that the row has."""
+        ...
+
+    def replies(self) -> Task:
+        """The task of measuring how likely a reply to a prompt is, whatever is learned."""
+        ...
+
+
+class Compares(Writes, Protocol):
+    """A task whose rows are answers that are compared (``Encoding.compares``)."""
+
+    @property
+    def refers(self) -> bool:
+        """Whether training is held to how likely the untuned model makes each answer."""
+        ...
+
+    def reference(self, answers: Answers) -> NDArray[np.float32]:
+        """The log-probability of each sequence, from a model's answers; shape (sequences,)."""
         ...
 
 

@@ -16,7 +16,7 @@ from featherweight.records.cutting import Cutting
 from featherweight.records.dialogues import Dialogue, Learning
 from featherweight.records.outputs import Outputs
 from featherweight.records.questions import Question, Tokens
-from featherweight.records.rows import DIALOGUE, Encoding, Examples, Split
+from featherweight.records.rows import DIALOGUE, Encoding, Examples, Ragged, Split
 from featherweight.registry import deferred
 from featherweight.tasks import heads, losses
 from featherweight.tasks.heads import HeadPlan
@@ -49,6 +49,8 @@ class CausalLM:
     scores_tokens: ClassVar[bool] = True
     written: ClassVar[tuple[str, ...]] = (EXACT, "rougeL", CHRF)
     Columns: ClassVar[type[DataSection]] = deferred("featherweight.tasks.columns:DialogueColumns")
+    _needs: ClassVar[str] = "a completion"
+    _left_out: ClassVar[str] = "the completion is empty"
 
     def __init__(self, answer: Text) -> None:
         self.answer = answer
@@ -66,7 +68,7 @@ class CausalLM:
         require_train(splits)
         columns = {name: cls.column(split, section) for name, split in splits.items()}
         require_labelled(splits, [name for name, one in columns.items() if one.is_unlabelled], section)
-        found = {name: _examples(one, section) for name, one in columns.items() if not one.is_unlabelled}
+        found = {name: cls._examples(one, section) for name, one in columns.items() if not one.is_unlabelled}
         task = cls._of(columns["train"], section)
         return task, complete(found, task.answer, section, seed)
 
@@ -96,15 +98,15 @@ class CausalLM:
         columns = {name: cls.column(split, section) for name, split in splits.items()}
         labelled = {name: one for name, one in columns.items() if not one.is_unlabelled}
         if not labelled:
-            raise DataError(f"{next(iter(splits.values())).origin}: no row has a completion")
+            raise DataError(f"{next(iter(splits.values())).origin}: no row has {cls._needs}")
         task = cls._of(next(iter(labelled.values())), section)
-        return task, {name: _examples(one, section, whole=True) for name, one in labelled.items()}
+        return task, {name: cls._examples(one, section, whole=True) for name, one in labelled.items()}
 
     def read(self, split: Split, section: DataSection) -> Examples:
         column = self.column(split, section)
         if column.is_unlabelled:
-            raise DataError(f"{split.origin}: no row has a completion in {section.label!r}")
-        return sample(_examples(column, section), section.max_eval_samples, section.split_seed)
+            raise DataError(f"{split.origin}: no row has {self._needs} in {section.label!r}")
+        return sample(self._examples(column, section), section.max_eval_samples, section.split_seed)
 
     def settled(self, section: DataSection) -> DataSection:
         return section
@@ -120,7 +122,7 @@ class CausalLM:
                 replace(one, dialogue=dialogues.as_chat(one.dialogue)) if one.dialogue and one.new_tokens else one
                 for one in asked
             ]
-        return continuing.encode(asked, self._made_for(tokenizer), cutting, self.answer.learning)
+        return self._encode(asked, self._made_for(tokenizer), cutting)
 
     def encode(self, examples: Examples, tokenizer: Any, cutting: Cutting) -> Encoding:
         return continuing.of_rows(examples, self._made_for(tokenizer), cutting, self.answer.learning)
@@ -131,6 +133,9 @@ class CausalLM:
             assert question.dialogue is not None
             asked, reply = question.dialogue.opened()
             yield Question(asked.asked, dialogue=asked), reply
+
+    def replies(self) -> CausalLM:
+        return type(self)(self.answer.of_replies())
 
     def head(self) -> HeadPlan:
         return HeadPlan(heads.CAUSAL, None, 0, is_pretrained=True)
@@ -155,10 +160,50 @@ class CausalLM:
         ]
         return Loading(self.head().auto_class, after=after)
 
+    def _encode(self, asked: Sequence[Question], tokenizer: Any, cutting: Cutting) -> list[Tokens]:
+        return continuing.encode(asked, tokenizer, cutting, self.answer.learning)
+
+    @staticmethod
+    def _teaches(row: Dialogue) -> bool:
+        """Whether there is anything to learn of a row."""
+        return bool(row.answered.strip())
+
+    @staticmethod
+    def _truth(rows: Sequence[Dialogue]) -> Ragged:
+        return as_bytes([row.answered for row in rows])
+
+    @classmethod
+    def _examples(cls, column: DialogueColumn, section: DataSection, whole: bool = False) -> Examples:
+        """Rows with something to learn; with ``whole`` every other column too."""
+        import pyarrow as pa
+
+        split = column.split
+        kept = [(place, row) for place, row in enumerate(column.rows) if row is not None and cls._teaches(row)]
+        if not kept:
+            raise DataError(f"{split.origin}: of every row {cls._left_out} (column {section.label!r}); set data.label")
+        places = np.asarray([place for place, _ in kept], dtype=np.int64)
+        rows = [row for _, row in kept]
+        texts = {
+            "text": pa.array([_shown(row) for row in rows], pa.large_string()),
+            DIALOGUE: pa.array([row.dumps() for row in rows], pa.large_string()),
+        }
+        return Examples(
+            name=split.name,
+            texts=rows_with(texts, split, section, places, whole),
+            text_columns=section.texts,
+            truth=cls._truth(rows),
+            ids=row_ids(split.rows)[places],
+            dropped=len(column.rows) - len(kept),
+            origin=split.origin,
+            fingerprint=split.fingerprint,
+            skipped=split.skipped,
+            reading=column.said,
+            dropped_for=cls._left_out,
+        )
+
     @classmethod
     def _of(cls, column: DialogueColumn, section: DataSection) -> Self:
-        chat = next((row.is_chat for row in column.rows if row is not None), False)
-        return cls(Text(chat, getattr(section, "chat_template", None), _learning(section)))
+        return cls(Text(dialogues.are_chats(column), getattr(section, "chat_template", None), _learning(section)))
 
     def _made_for(self, tokenizer: Any) -> Any:
         """The tokenizer, with the template that the recipe has; it is saved with it."""
@@ -169,34 +214,6 @@ class CausalLM:
 
 def _learning(section: Any) -> Learning:
     return Learning(not section.completion_only_loss, not section.assistant_only_loss)
-
-
-def _examples(column: DialogueColumn, section: DataSection, whole: bool = False) -> Examples:
-    """Rows with something to learn; with ``whole`` every other column too."""
-    import pyarrow as pa
-
-    split = column.split
-    kept = [(place, row) for place, row in enumerate(column.rows) if row is not None and row.answered.strip()]
-    if not kept:
-        raise DataError(f"{split.origin}: every completion in column {section.label!r} is empty; set data.label")
-    places = np.asarray([place for place, _ in kept], dtype=np.int64)
-    rows = [row for _, row in kept]
-    texts = {
-        "text": pa.array([_shown(row) for row in rows], pa.large_string()),
-        DIALOGUE: pa.array([row.dumps() for row in rows], pa.large_string()),
-    }
-    return Examples(
-        name=split.name,
-        texts=rows_with(texts, split, section, places, whole),
-        text_columns=section.texts,
-        truth=as_bytes([row.answered for row in rows]),
-        ids=row_ids(split.rows)[places],
-        dropped=len(column.rows) - len(kept),
-        origin=split.origin,
-        fingerprint=split.fingerprint,
-        skipped=split.skipped,
-        reading=column.said,
-    )
 
 
 def _shown(row: Dialogue) -> str:

@@ -233,3 +233,40 @@ class ReplyColumns(DataSection):
 
     def cutting(self, max_length: int) -> Cutting:
         return Cutting(max_length, max_target_length=self.max_target_length)
+
+
+class PreferenceColumns(DataSection):
+    """Prompts with two answers each, of which one is the better; either ``name`` or ``train_file`` and its siblings."""
+
+    lists: ClassVar[frozenset[str]] = frozenset({"text", "label"})
+    usual: ClassVar[Usual] = (
+        ("prompt", "chosen"),
+        ("question", "chosen"),
+        ("instruction", "chosen"),
+        ("input", "chosen"),
+        ("chosen", "chosen"),
+    )
+    longest: ClassVar[int] = 1024  # TRL's
+    text: str = Field(
+        "prompt",
+        description="column that holds the prompt, or the messages; known names are found. That of the chosen answers "
+        "where both answers begin with the prompt",
+    )
+    label: str = Field("chosen", description="column that holds the better answer")
+    rejected: str = Field("rejected", description="column that holds the worse answer", min_length=1)
+    chat: bool = Field(
+        False, description="take prompts and answers that are texts as a user's message and the assistant's"
+    )
+    chat_template: str | None = Field(
+        None, description="how messages become a text, in Jinja; the model's own template if unset", min_length=1
+    )
+
+    @property
+    def truths(self) -> Mapping[str, str]:
+        return {self.label: "label", self.rejected: "rejected"}
+
+    @model_validator(mode="after")
+    def _two_answers(self) -> PreferenceColumns:
+        if self.rejected in (self.label, self.text):
+            raise ValueError("'rejected' names the column of the prompt or of the better answer")
+        return self

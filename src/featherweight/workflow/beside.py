@@ -83,10 +83,12 @@ def _likely(
     prepared: Prepared, model: Any, dialogues: Sequence[Dialogue], what: str, console: Console, stop: Stop
 ) -> Answers:
     """How likely what stands behind each prompt is to the model."""
+    from featherweight.engine import Watch
+
     asked = [Question(one.asked or one.answered, dialogue=one) for one in dialogues]
-    replies = prepared.task.of_answer(_kind(prepared).of_replies())
-    rows = replies.tokenise(asked, prepared.tokenizer, prepared.cutting)
-    return tokens_answered(prepared, model, rows, what, console, stop)
+    task = cast(Writes, prepared.task).replies()
+    rows = task.tokenise(asked, prepared.tokenizer, prepared.cutting)
+    return tokens_answered(prepared, model, task.answer, rows, Watch(what, console.observe, stop))
 
 
 def _kind(prepared: Prepared) -> Text:

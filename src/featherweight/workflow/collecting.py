@@ -94,7 +94,7 @@ def token_cautions(prepared: Prepared) -> list[str]:
     train, found = prepared.encodings["train"], list[str]()
     if train.replies is not None:
         found = replying.cautions(train, prepared.model.generation_config)
-    return continuing.cautions(train, prepared.tokenizer) + found
+    return continuing.cautions(train.flat, prepared.tokenizer) + found
 
 
 def _read_rows(prepared: Prepared) -> ReadRows:

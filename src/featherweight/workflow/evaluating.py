@@ -26,6 +26,7 @@ from featherweight.runs.directory import RunDirectory
 from featherweight.sources import archives, data, models
 from featherweight.storage.names import beside
 from featherweight.tasks import Task
+from featherweight.tasks.reading import lengths
 from featherweight.tasks.reading.splits import HELD_OUT
 from featherweight.workflow.own_data import holds_train, read_own_data
 from featherweight.workflow.preparing import SELECTION_SPLIT
@@ -68,7 +69,8 @@ def evaluate(
     asked, examples = model.task, rows.examples
     for line in _said_of(rows, holds_train(directory, examples)):
         console.say(line)
-    found = _measured(asked, examples, model.measure(examples, console))
+    examples, evaluation = model.measure(examples, console)
+    found = _measured(asked, examples, evaluation)
     _show(target, examples.name if section is None else Path(examples.origin).name, examples, asked, found, console)
     return {
         **_called(target),
@@ -131,28 +133,30 @@ def _measured(task: Task, examples: Examples, evaluation: Evaluation) -> dict[st
 
 @dataclass(frozen=True)
 class _Model:
-    """Something that can be measured, and how."""
+    """Something that can be measured, and how: which also says which rows, where something can be left out."""
 
     task: Task
-    measure: Callable[[Examples, Console], Evaluation]
+    measure: Callable[[Examples, Console], tuple[Examples, Evaluation]]
 
 
 def _load(target: str, folder: Path, fresh: Callable[[], Task] | None, base_model: str | None) -> _Model:
     if is_export(folder):
         return _export(folder, base_model)
     from featherweight.inference import loading
+    from featherweight.inference.torch_backend import Reference
 
     loaded = loading.load(target, fresh, base_model)
 
-    def measure(examples: Examples, console: Console) -> Evaluation:
+    def measure(examples: Examples, console: Console) -> tuple[Examples, Evaluation]:
         from featherweight.engine import Watch, hardware
         from featherweight.engine.running.evaluate import evaluate as run_over
 
         model = hardware.accelerator_for(TrainingSection()).prepare_model(loaded.model, evaluation_mode=True)
-        return run_over(
+        left, encoding = lengths.encoded(loaded.task, examples, loaded.tokenizer, loaded.cutting)
+        return left, run_over(
             model,
             loaded.task,
-            loaded.task.encode(examples, loaded.tokenizer, loaded.cutting),
+            Reference(loaded).beside(encoding),
             execution=loading.execution_of(loaded),
             batch_size=_BATCH_SIZE,
             watch=Watch("evaluating", console.observe),
@@ -166,7 +170,7 @@ def _export(folder: Path, base_model: str | None) -> _Model:
     predictor = load_predictor(folder, base_model=base_model)
     kind = predictor.kind
 
-    def measure(examples: Examples, console: Console) -> Evaluation:
+    def measure(examples: Examples, console: Console) -> tuple[Examples, Evaluation]:
         console.begin("evaluating")
         started = time.perf_counter()
         found: list[Answers] = []
@@ -177,7 +181,7 @@ def _export(folder: Path, base_model: str | None) -> _Model:
             loss, items, done = loss + of_block, items + counted, done + len(rows)
             found.append(kind.of_outputs(outputs, {}))
         seconds = time.perf_counter() - started
-        return evaluation_of(kind, joined(found), examples.truth, loss / items, seconds, _BATCH_SIZE)
+        return examples, evaluation_of(kind, joined(found), examples.truth, loss / items, seconds, _BATCH_SIZE)
 
     return _Model(predictor.task, measure)
 

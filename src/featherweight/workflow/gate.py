@@ -183,7 +183,7 @@ def _answers(loaded: LoadedModel, encoding: Encoding, rows: NDArray[np.int64]) -
 
     if torch.cuda.is_available():
         loaded.model.to("cuda")
-    return answers(loaded.model, loaded.task, encoding, rows, execution=execution_of(loaded))
+    return answers(loaded.model, loaded.task.answer, encoding, rows, execution=execution_of(loaded))
 
 
 def _not_finite(folder: Path) -> Iterator[str]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from featherweight.errors import DataError
 from featherweight.recipe import Recipe
@@ -44,6 +45,7 @@ def read_own_data(directory: RunDirectory, recipe: Recipe) -> OwnData:
         _, examples = TASKS[recipe.task].prepare(splits, recipe.data, recipe.training.seed)
     except DataError as error:
         raise DataError(f"{error} (changed since {directory.path} was made)" if changed else str(error)) from None
+    examples = {name: _left(directory, one) for name, one in examples.items()}
     same = {name: one for name, one in examples.items() if recorded.get(name) == one.fingerprint}
     drawn = {name: one for name, one in same.items() if _is_drawn_otherwise(directory, one)}
     changed += [f"how {one.name} rows are drawn from {one.origin.removesuffix(HELD_OUT)}" for one in drawn.values()]
@@ -66,8 +68,22 @@ def _changed(recorded: dict[str, str], splits: dict[str, Split]) -> list[str]:
     return [*differ, *(f"the {name} split (which is gone)" for name in sorted(gone))]
 
 
+def _left(directory: RunDirectory, examples: Examples) -> Examples:
+    """Without the rows that the run left out once they were tokenised, where those that it kept are all there."""
+    kept = _answered(directory, examples.name)
+    if kept is None or not np.isin(kept, examples.ids).all():
+        return examples
+    return examples.select(np.flatnonzero(np.isin(examples.ids, kept)))
+
+
+def _answered(directory: RunDirectory, split: str) -> NDArray[np.int64] | None:
+    """Which rows of a split the run kept its answers to."""
+    if not directory.has_predictions("tuned", split):
+        return None
+    return directory.read_predictions("tuned", split).ids
+
+
 def _is_drawn_otherwise(directory: RunDirectory, examples: Examples) -> bool:
     """Whether the rows are not those that the run kept its answers to; of train it kept none."""
-    if not (directory.predictions / f"tuned-{examples.name}.parquet").is_file():
-        return False
-    return not np.array_equal(directory.read_predictions("tuned", examples.name).ids, examples.ids)
+    kept = _answered(directory, examples.name)
+    return kept is not None and not np.array_equal(kept, examples.ids)

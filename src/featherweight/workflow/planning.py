@@ -77,11 +77,13 @@ def _seconds(preparing: float, found: Forecast, evaluations: float) -> dict[str,
 
 
 def _other_passes(encodings: Mapping[str, Encoding], validation: Encoding) -> float:
-    """Passes over tokens of other splits, in passes over validation: the linear probe's features, and test thrice."""
+    """Passes over tokens of other splits, in passes over validation: the linear probe's features, or the reference, and
+    test thrice."""
     from featherweight.evidence.baselines import MOST_PROBE_ROWS
 
     train = encodings["train"]
-    tokens = train.tokens.offsets[-1] * min(1.0, MOST_PROBE_ROWS / len(train)) + validation.tokens.offsets[-1]
+    most = 1.0 if train.compares else min(1.0, MOST_PROBE_ROWS / len(train))  # the reference is of all
+    tokens = train.tokens.offsets[-1] * most + validation.tokens.offsets[-1]
     if "test" in encodings:
         tokens += 3 * encodings["test"].tokens.offsets[-1]
     return float(tokens / validation.tokens.offsets[-1])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Container, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +35,7 @@ from featherweight.tasks import Task, heads
 from featherweight.tasks.losses import Objective
 from featherweight.tasks.reading import lengths
 from featherweight.tasks.reading.continuing import as_seen
+from featherweight.tasks.reading.lengths import encoded
 from featherweight.workflow import alike, best_metric, defaults, reading, settling
 from featherweight.workflow.once import Once
 from featherweight.workflow.own_rates import own_rates
@@ -167,7 +168,7 @@ class Prepared:
             for key, value in self.identity().items()
             if not key.startswith("method.") and (not key.startswith("training.") or key in _OF_EVALUATIONS)
         }
-        return key_of(facts, {name: one.key for name, one in self.encodings.items()})
+        return key_of(facts, self.task.answer.facts(), {name: one.key for name, one in self.encodings.items()})
 
     def environment(self) -> dict[str, Any]:
         from featherweight.engine import hardware
@@ -219,17 +220,17 @@ def prepare(recipe: Recipe, console: Console, once: Once | None = None) -> Prepa
     given, (found, rows) = recipe, read_rows(recipe, console, once)
     recipe = recipe.model_copy(update={"data": found})
     recipe = best_metric.settle(recipe, rows.task.answer, reasons)
-    task = settling.as_it_answers(rows.task, start, source, recipe)
+    task = settling.as_trained(settling.as_it_answers(rows.task, start, source, recipe), recipe)
     recipe, objective = settling.deciding(recipe, rows, reasons), _objective(recipe, task, rows, console)
     is_fresh = start is None and not task.head().is_stored(models.load_config(source))
     recipe = settling.with_head(recipe, is_fresh, reasons)
     method, loaded = _tunable(recipe, task, source, reasons, console)
     section, cutting = _settled(recipe, given.data, task, loaded, reasons, method.virtual_tokens)
     tokens = "tokens", source.fingerprint, recipe.model.model_dump_json(), cutting, *_of_rows(given)
-    encodings = once.made(tokens, partial(_encoded, task, rows, loaded.tokenizer, cutting, console))
+    rows, encodings = once.made(tokens, partial(_encoded, task, rows, loaded.tokenizer, cutting, console))
     _show_row(task, encodings["train"], loaded.tokenizer, console)
     model, execution = _executed(loaded, task, recipe.training, console)
-    facts = _facts(recipe, task, model, loaded.head, encodings["train"].flat, execution)
+    facts = _facts(recipe, task, model, loaded.head, encodings["train"].trained, execution)
     recipe = _with_defaults(recipe, facts, reasons, console)
     return Prepared(
         recipe=recipe.model_copy(update={"data": section}),
@@ -253,11 +254,6 @@ def prepare(recipe: Recipe, console: Console, once: Once | None = None) -> Prepa
         once=once,
         start=start,
     )
-
-
-def _encoded(task: Task, rows: reading.Rows, tokenizer: Any, cutting: Cutting, console: Console) -> dict[str, Encoding]:
-    console.begin("tokenising")
-    return {name: task.encode(one, tokenizer, cutting) for name, one in rows.examples.items()}
 
 
 def _objective(recipe: Recipe, task: Task, rows: reading.Rows, console: Console) -> Objective:
@@ -341,12 +337,31 @@ def _settled(
     return section.model_copy(update=said), cutting
 
 
+def _encoded(
+    task: Task, rows: reading.Rows, tokenizer: Any, cutting: Cutting, console: Console
+) -> tuple[reading.Rows, dict[str, Encoding]]:
+    """Every split as the engine sees it, and the rows without those of which nothing is left to compare."""
+    console.begin("tokenising")
+    examples, prints, encodings = dict(rows.examples), dict(rows.prints), dict[str, Encoding]()
+    for name, whole in rows.examples.items():
+        examples[name], encodings[name] = encoded(task, whole, tokenizer, cutting)
+        if gone := len(whole) - len(examples[name]):
+            prints[name] = prints[name].select(np.flatnonzero(np.isin(whole.ids, examples[name].ids)))
+            console.say(f"{name}: {gone:,} rows left out because nothing of an answer is left at data.max_length")
+    return replace(rows, examples=examples, prints=prints), encodings
+
+
 def _show_row(task: Task, train: Encoding, tokenizer: Any, console: Console) -> None:
     """Where a part of each row is learned, which part of the first that is."""
-    if task.scores_tokens:
-        console.show(
-            f"\nA row of train as the model sees it; it learns what stands in ⟦ ⟧:\n{as_seen(train, tokenizer)}\n"
-        )
+    if not task.scores_tokens:
+        return
+    which = "A row of train as the model sees it; it learns what stands in ⟦ ⟧:"
+    sequences = [0]
+    if train.compares:
+        which = "A pair of train as the model sees it, the better answer first; what stands in ⟦ ⟧ is compared:"
+        sequences = [0, 1]
+    shown = "\n".join(as_seen(train, tokenizer, sequence) for sequence in sequences)
+    console.show(f"\n{which}\n{shown}\n")
 
 
 def _executed(loaded: _Loaded, task: Task, training: TrainingSection, console: Console) -> tuple[Any, Execution]:
@@ -410,7 +425,7 @@ def adapt(prepared: Prepared, console: Console) -> Adapted:
     if prepared.adapted is None:
         prepared.execution.fleet.announce("adapt")
         if prepared.start is None:
-            sample = TrainSample(prepared.encodings["train"].flat, lowered(prepared), prepared.execution)
+            sample = TrainSample(prepared.encodings["train"].trained, lowered(prepared), prepared.execution)
             fit = Fit(prepared.task.peft_task_type, prepared.head, sample)
             adapted: Adapted = prepared.method.apply(prepared.model, fit)
         else:
@@ -459,7 +474,7 @@ def trainer_for(
     return Trainer(
         model,
         lowered(prepared),
-        prepared.encodings["train"].flat,
+        prepared.encodings["train"].trained,
         settings=prepared.settings,
         means=Means(
             prepared.accelerator,

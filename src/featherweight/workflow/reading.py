@@ -97,7 +97,7 @@ def _said_of(examples: Examples) -> Iterator[str]:
     if examples.skipped:
         yield f"{examples.skipped} rows left out because they can't be read"
     if examples.dropped:
-        yield f"{examples.dropped} rows left out because their text is empty"
+        yield f"{examples.dropped} rows left out because {examples.dropped_for}"
 
 
 def _require_own_rivals(recipe: Recipe, kind: Answer) -> None:

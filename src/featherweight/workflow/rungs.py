@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from featherweight.answers import figures, headline, interval
+from featherweight.answers import Answer, figures, headline, interval
 from featherweight.errors import Interrupted
 from featherweight.evidence.baselines import Baseline, Part, applies, scatter
 from featherweight.process.signals import Stop
@@ -23,6 +23,9 @@ from featherweight.runs.directory import RunDirectory
 from featherweight.runs.predictions import Predictions
 from featherweight.workflow import prompting
 from featherweight.workflow.preparing import Prepared, measure
+
+if TYPE_CHECKING:
+    from featherweight.engine import Watch
 
 _LONGEST_REASON = 300  # characters
 
@@ -104,25 +107,24 @@ def frozen_part(prepared: Prepared, split: str, console: Console, stop: Stop) ->
         return frozen_embeddings(prepared, examples, console, stop)
 
     def with_examples() -> Answers:
+        from featherweight.engine import Watch
+
         rows = prompting.rows_with_examples(prepared, prepared.examples[split])
-        return tokens_answered(prepared, prepared.model, rows, f"evaluating few-shot prompts of {split}", console, stop)
+        watch = Watch(f"evaluating few-shot prompts of {split}", console.observe, stop)
+        return tokens_answered(prepared, prepared.model, prepared.task.answer, rows, watch)
 
     examples, targets = prepared.examples[split], prepared.encodings[split].targets
     return Part(examples, compute, embed, targets, with_examples if prompting.can_show(prepared) else None)
 
 
-def tokens_answered(
-    prepared: Prepared, model: Any, rows: Sequence[Tokens], what: str, console: Console, stop: Stop
-) -> Answers:
-    """The model's answers to rows that are in memory, in their order."""
-    from featherweight.engine import Watch
+def tokens_answered(prepared: Prepared, model: Any, kind: Answer, rows: Sequence[Tokens], watch: Watch) -> Answers:
+    """The model's answers of some kind to rows that are in memory, in their order."""
     from featherweight.engine.running.evaluate import answers
 
     told = [(one.ids, one.reads, one.kinds, one.lost, one.ends, one.reply) for one in rows]
-    prepared.execution.fleet.announce("answer", rows=told)
+    prepared.execution.fleet.announce("answer", kind=kind.name, facts=kind.facts(), rows=told)
     encoding, places = Encoding.asked(rows), np.arange(len(rows))
-    watch = Watch(what, console.observe, stop)
-    return answers(model, prepared.task, encoding, places, execution=prepared.execution, watch=watch)
+    return answers(model, kind, encoding, places, execution=prepared.execution, watch=watch)
 
 
 def frozen_features(

@@ -37,6 +37,7 @@ from featherweight.workflow.preparing import (
     count_parameters,
 )
 from featherweight.workflow.publishing import Tuned, publish, write_artefact
+from featherweight.workflow.referring import refer
 from featherweight.workflow.resuming import explained, find_checkpoint, record, taken
 from featherweight.workflow.rungs import measure_baselines, measure_model
 from featherweight.workflow.suspects import list_suspects, without_suspects
@@ -218,6 +219,7 @@ def _tune(
     training, console, resume = prepared.recipe.training, sitting.console, sitting.resume
     before = [dict(event["cost"]) for event in directory.read_history() if event["event"] == TRAINED]
     with Meter() as meter:
+        refer(prepared, directory, console, stop)
         checkpoints = Checkpoints(directory.checkpoints, training.save_total_limit, prepared.identity())
         start = find_checkpoint(checkpoints, directory, resume, console)
         if start is None:

@@ -37,12 +37,13 @@ class TrainSample:
 
     def inputs(self) -> list[dict[str, Any]]:
         """What transformers' ``forward`` takes, in padded batches; int64, shape (rows, length)."""
-        return [self._collated(rows) for rows in self._batches()]
+        return [self._collated(self._sequences(rows)) for rows in self._batches()]
 
     def read(self, model: Any) -> None:
         """Let the model read the rows, one at a time and so without padding."""
         for row in self.rows:
-            model(**self._collated(np.asarray([row])))
+            for sequence in self._sequences(np.asarray([row])):
+                model(**self._collated(np.asarray([sequence])))
 
     def lower(self, model: Any) -> None:
         """Add up the gradients of the rows' mean loss in what requires them."""
@@ -59,5 +60,9 @@ class TrainSample:
         rows = self.rows
         return [rows[start : start + _TOGETHER] for start in range(0, len(rows), _TOGETHER)]
 
-    def _collated(self, rows: NDArray[np.int64]) -> dict[str, Any]:
-        return self.execution.padded.inputs(self.encoding, rows)
+    def _sequences(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Of the rows: themselves, or what is compared."""
+        return self.encoding.windows_of(rows).values if self.encoding.compares else rows
+
+    def _collated(self, sequences: NDArray[np.int64]) -> dict[str, Any]:
+        return self.execution.padded.inputs(self.encoding.flat, sequences)

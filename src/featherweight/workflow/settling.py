@@ -81,6 +81,13 @@ def as_it_answers(task: Task, start: Start | None, source: ModelSource, recipe: 
     return task if stored is None else stored
 
 
+def as_trained(task: Task, recipe: Recipe) -> Task:
+    """The task with the keys of ``[training]`` that say what its answers are."""
+    kind = task.answer
+    said = {key: value for key, value in recipe.training if key in kind.known}
+    return type(task).of_answer(type(kind).of_facts(kind.facts() | said)) if said else task
+
+
 def _require_prompts(recipe: Recipe, read: Rows) -> None:
     replying = getattr(read.task.answer, "replying", None)
     if replying is not None and recipe.evaluation.forgetting_file is not None:

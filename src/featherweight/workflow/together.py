@@ -15,11 +15,13 @@ from featherweight.process.signals import Stop, stop_on_signals
 from featherweight.recipe import Recipe
 from featherweight.records.questions import Tokens
 from featherweight.records.runs import RunRecord
+from featherweight.registry import ANSWERS
 from featherweight.report.console import Console
 from featherweight.runs.directory import RunDirectory, package_versions
 from featherweight.workflow import alike
 from featherweight.workflow.once import Once
 from featherweight.workflow.preparing import Prepared, adapt, measure, prepare
+from featherweight.workflow.referring import hold, reference
 from featherweight.workflow.resuming import explained
 from featherweight.workflow.rungs import frozen_features, tokens_answered
 from featherweight.workflow.training import cache_trunk, rehearse, train
@@ -116,8 +118,11 @@ def _measure(found: Prepared, console: Console, stop: Stop, split: str) -> None:
     measure(found, _model(found), "measuring", console, stop, split)
 
 
-def _answer(found: Prepared, console: Console, stop: Stop, rows: list[list[Any]]) -> None:
-    tokens_answered(found, _model(found), [Tokens(*row) for row in rows], "answering", console, stop)
+def _answer(found: Prepared, console: Console, stop: Stop, kind: str, facts: dict[str, Any], rows: list[Any]) -> None:
+    from featherweight.engine import Watch
+
+    told, watch = [Tokens(*row) for row in rows], Watch("answering", console.observe, stop)
+    tokens_answered(found, _model(found), ANSWERS[kind].of_facts(facts), told, watch)
 
 
 def _write(found: Prepared, console: Console, stop: Stop, prompts: list[list[int]]) -> None:
@@ -126,6 +131,10 @@ def _write(found: Prepared, console: Console, stop: Stop, prompts: list[list[int
 
 def _features(found: Prepared, console: Console, stop: Stop, modules: list[str], split: str, rows: list[int]) -> None:
     frozen_features(found, modules, split, np.asarray(rows, dtype=np.int64), console, stop)
+
+
+def _hold(found: Prepared, console: Console, stop: Stop, split: str, values: list[float]) -> None:
+    hold(found, split, np.asarray(values, dtype=np.float32))
 
 
 def _train(found: Prepared, console: Console, stop: Stop) -> None:
@@ -139,6 +148,8 @@ _WORK: dict[str, Callable[..., Any]] = {
     "answer": _answer,
     "write": _write,
     "features": _features,
+    "reference": lambda found, console, stop, split: reference(found, split, console, stop),
+    "hold": _hold,
     "adapt": lambda found, console, stop: adapt(found, console),
     "trunk": cache_trunk,
     "rehearse": lambda found, console, stop: rehearse(found),

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from featherweight.answers import evaluation_of
+from featherweight.answers import Answer, evaluation_of
 from featherweight.engine import NOBODY, Task, Watch
 from featherweight.engine.running.batches import targets_of
 from featherweight.engine.running.execution import Execution
@@ -66,7 +66,7 @@ def evaluate(
 
 def answers(
     model: Any,
-    task: Task,
+    kind: Answer,
     encoding: Encoding,
     rows: NDArray[np.int64],
     *,
@@ -82,7 +82,7 @@ def answers(
     with found, execution.answering(model):
         for chosen in found.of(by_tokens(encoding.lengths[rows], execution.probe.token_budget)):
             outputs = execution.outputs(model, encoding, rows[chosen])
-            found.add(chosen, task.answer.of_outputs(outputs.column(encoding.reads is not None), {}).columns)
+            found.add(chosen, kind.of_outputs(outputs.column(encoding.reads is not None), {}).columns)
     return found.answers()
 
 

@@ -210,9 +210,10 @@ class Execution:
         self.masks.start(step, rank)
 
     def outputs(self, model: Any, encoding: Encoding, rows: Sequence[int] | NDArray[np.int64]) -> Outputs:
-        """What the head gives for the rows, in their order; pooled, where rows are several sequences."""
+        """What the head gives for the rows, in their order; where rows are several sequences, pooled or compared."""
         if encoding.windows is not None:
-            return self._pooled(model, encoding, np.asarray(rows, dtype=np.int64))
+            several = self._compared if encoding.compares else self._pooled
+            return several(model, encoding, np.asarray(rows, dtype=np.int64))
         if (encoding.reads is not None) != self.reads_tokens:
             raise ValueError("the model was not tried on rows that are read as these are")
         if self._scoring is not None:
@@ -233,6 +234,17 @@ class Execution:
         counts = torch.from_numpy(windows.lengths).to(parts[0].device)
         joined = torch.cat(parts)[order].float()
         return Outputs.one_each(torch.segment_reduce(joined, encoding.pool, lengths=counts, axis=0))
+
+    def _compared(self, model: Any, encoding: Encoding, rows: NDArray[np.int64]) -> Outputs:
+        """For each sequence of the rows its log-probability, of how many tokens that is, and the reference where there
+        is one; fp32, shape (sequences, 2 or 3)."""
+        sequences = encoding.windows_of(rows)
+        outputs = self.outputs(model, replace(encoding, windows=None), sequences.values)
+        counts = outputs.ends.diff().to(outputs.values.device)
+        columns = [torch.segment_reduce(outputs.values[:, 0], "sum", lengths=counts), counts.float()]
+        if encoding.reference is not None:
+            columns.append(torch.from_numpy(encoding.reference[sequences.values]).to(counts.device))
+        return Outputs(torch.stack(columns, dim=1), torch.from_numpy(sequences.offsets))
 
     def groups(self, encoding: Encoding, rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
         """Which of ``rows`` :meth:`outputs` runs together, as places in it."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from featherweight.answers import figures
+from featherweight.answers.text import Text
 from featherweight.evidence.exhibits import Case
 from featherweight.evidence.two_models import by_headline
 from featherweight.records import parts
@@ -21,12 +22,13 @@ class Forgetting:
         """``forgetting``: both models' figures on such texts, and the two in pairs; nothing where none were read."""
         if (held := case.beside) is None:
             return {}
+        kind = Text()  # whatever the model was tuned for
         return {
             _KEY: {
                 "texts": len(held.truth),
-                "base": figures(case.kind, held.base, held.truth),
-                "tuned": figures(case.kind, held.tuned, held.truth),
-                "comparison": by_headline(case.kind, (held.base, held.tuned), held.truth, seed=case.seed),
+                "base": figures(kind, held.base, held.truth),
+                "tuned": figures(kind, held.tuned, held.truth),
+                "comparison": by_headline(kind, (held.base, held.tuned), held.truth, seed=case.seed),
             }
         }
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from featherweight.answers import figures
+from featherweight.answers.text import Text
 from featherweight.evidence.exhibits import Case
 from featherweight.evidence.two_models import by_headline
 from featherweight.records import parts
@@ -22,12 +23,13 @@ class Heeding:
         ``own``, and the two in pairs; nothing where rows have no prompts."""
         if (held := case.swapped) is None:
             return {}
+        kind = Text()  # whatever the model was tuned for
         return {
             _KEY: {
                 "rows": len(held.truth),
-                "other": figures(case.kind, held.base, held.truth),
-                "own": figures(case.kind, held.tuned, held.truth),
-                "comparison": by_headline(case.kind, (held.base, held.tuned), held.truth, seed=case.seed),
+                "other": figures(kind, held.base, held.truth),
+                "own": figures(kind, held.tuned, held.truth),
+                "comparison": by_headline(kind, (held.base, held.tuned), held.truth, seed=case.seed),
             }
         }
 

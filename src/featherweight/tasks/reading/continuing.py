@@ -7,10 +7,10 @@ conversation is rendered by the model's own chat template, and each reply of the
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,23 +24,43 @@ from featherweight.sources.panics import no_panics
 from featherweight.storage.cache import cached, key_of
 from featherweight.tasks.reading.tokens import batches, identity
 
+Encoder: TypeAlias = "Callable[[Sequence[Question], Any, Cutting], list[Tokens]]"
+
 _FORMAT = 1  # goes up where the same rows become other tokens
 
 
 def of_rows(examples: Examples, tokenizer: Any, cutting: Cutting, learning: Learning) -> Encoding:
     """Tokens of each row; it is read at each token before one that is learned, which is its target."""
+
+    def as_learned(asked: Sequence[Question], tokenizer: Any, cutting: Cutting) -> list[Tokens]:
+        return encode(asked, tokenizer, cutting, learning)
+
+    found = sequences("continued", examples, tokenizer, cutting, as_learned, learning)
+    assert found.reads is not None
+    return replace(found, targets=next_tokens(found.tokens, found.reads))
+
+
+def sequences(
+    kind: str, examples: Examples, tokenizer: Any, cutting: Cutting, encoder: Encoder, learning: Learning
+) -> Encoding:
+    """Every sequence that the rows become, tokenised once and memory-mapped, with what is read of it; what the targets
+    are is for whoever asks.
+
+    Args:
+        kind: of sequences, for the cache.
+        encoder: makes tokens of some rows.
+    """
     rows = hashlib.sha256(examples.ids.tobytes()).hexdigest()
     key = key_of(
         _FORMAT, examples.fingerprint, rows, *examples.text_columns, identity(tokenizer), tokenizer.chat_template or "",
         tokenizer.eos_token or "", cutting.max_length, learning.prompts, learning.everybody, _digest(examples),
     )  # fmt: skip
-    folder = cached("continued", key, lambda aside: _write(examples.questions(), tokenizer, cutting, learning, aside))
+    folder = cached(kind, key, lambda aside: _write(examples.questions(), tokenizer, cutting, encoder, aside))
     offsets, ends = np.load(folder / "offsets.npy"), np.load(folder / "ends.npy")
     ids: Any = np.memmap(folder / "tokens.bin", dtype=np.int32, mode="r", shape=(int(offsets[-1]),))
     reads = Ragged(np.load(folder / "reads.npy"), ends)
     cut, lost = np.load(folder / "truncated.npy")
-    tokens = Ragged(ids, offsets)
-    return Encoding(tokens, next_tokens(tokens, reads), reads, cut=int(cut), lost=int(lost), key=key)
+    return replace(Encoding.unlabelled(Ragged(ids, offsets), reads), cut=int(cut), lost=int(lost), key=key)
 
 
 def _digest(examples: Examples) -> str:
@@ -232,18 +252,19 @@ def ends(model: Any, tokenizer: Any) -> frozenset[int]:
     return frozenset(found - {None})
 
 
-def _write(asked: Iterable[Question], tokenizer: Any, cutting: Cutting, learning: Learning, folder: Path) -> None:
+def _write(asked: Iterable[Question], tokenizer: Any, cutting: Cutting, encoder: Encoder, folder: Path) -> None:
     """``tokens.bin`` (int32, end to end) with ``offsets.npy``, ``reads.npy`` (int64) with ``ends.npy``, both offsets
-    int64, (rows + 1,); and ``truncated.npy``: rows that were cut, and tokens that were cut off in all."""
+    int64, (sequences + 1,); and ``truncated.npy``: rows that were cut, and tokens that were cut off in all."""
     lengths, reads, counts = [0], list[int](), [0]
     cut = lost = 0
     with (folder / "tokens.bin").open("wb") as stream:
         for batch in batches(asked):
-            for row in encode(batch, tokenizer, cutting, learning):
+            for row in encoder(batch, tokenizer, cutting):
                 stream.write(np.asarray(row.ids, dtype=np.int32).tobytes())
-                lengths.append(len(row.ids))
-                reads += row.reads or ()
-                counts.append(len(row.reads or ()))
+                for one in row.windows():
+                    lengths.append(len(one.ids))
+                    reads += one.reads or ()
+                    counts.append(len(one.reads or ()))
                 cut, lost = cut + (row.lost > 0), lost + row.lost
     np.save(folder / "offsets.npy", np.cumsum(lengths, dtype=np.int64))
     np.save(folder / "reads.npy", np.asarray(reads, dtype=np.int64))

@@ -52,7 +52,7 @@ def read(split: Split, section: DataSection) -> DialogueColumn:
     chat = bool(getattr(section, "chat", False)) or prompt == _ALPACA
     rows: list[Dialogue | None] = []
     kinds: set[str] = set()
-    for place, (asked, answered, beside) in enumerate(_cells(split, prompt, completion, context)):
+    for place, (asked, answered, beside) in enumerate(cells_of(split, prompt, completion, context)):
         try:
             row, kind = _row(asked, answered if completion != prompt else None, beside, prompt == completion)
         except ValueError as error:
@@ -61,6 +61,11 @@ def read(split: Split, section: DataSection) -> DialogueColumn:
         rows.append(as_chat(row) if chat and row is not None else row)
         kinds.add(kind)
     return DialogueColumn(split, rows, _said(kinds, prompt == _ALPACA))
+
+
+def are_chats(column: DialogueColumn) -> bool:
+    """Whether the rows are conversations, going by the first."""
+    return next((row.is_chat for row in column.rows if row is not None), False)
 
 
 def of_given(given: Any, chat: bool | None) -> Dialogue:
@@ -76,14 +81,14 @@ def of_given(given: Any, chat: bool | None) -> Dialogue:
 def _given(given: Any) -> Dialogue:
     try:
         if isinstance(given, list):
-            return _to_be_continued(_messages(given))
+            return _to_be_continued(messages(given))
         if isinstance(given, Mapping):
             if set(given) == {"messages"}:
-                return _to_be_continued(_messages(given["messages"]))
+                return _to_be_continued(messages(given["messages"]))
             if set(given) == {"text"}:
                 return Dialogue("", clean(given["text"]))
             if set(given) in ({"prompt"}, {"prompt", "completion"}):
-                prompt = _parsed(given["prompt"]) or ""
+                prompt = parsed(given["prompt"]) or ""
                 return _pair(prompt, given.get("completion"), is_open="completion" not in given)
             raise ValueError(
                 'a prompt, a list of messages, or {"prompt": ..., "completion": ...} was expected, not an object with '
@@ -102,14 +107,17 @@ def _to_be_continued(turns: tuple[Turn, ...]) -> Dialogue:
 
 
 def as_chat(dialogue: Dialogue) -> Dialogue:
-    """A prompt and a completion that are texts, as a user's message and the assistant's."""
+    """A prompt and what follows it, which are texts, as a user's message and the assistant's."""
     if dialogue.is_chat or dialogue.prompt == "":
         return dialogue
-    reply = None if dialogue.completion is None else (Turn(ASSISTANT, str(dialogue.completion)),)
-    return Dialogue((Turn(USER, str(dialogue.prompt)),), reply)
+    replies = (
+        None if said is None else (Turn(ASSISTANT, str(said)),) for said in (dialogue.completion, dialogue.rejected)
+    )
+    return Dialogue((Turn(USER, str(dialogue.prompt)),), *replies)
 
 
-def _cells(split: Split, prompt: str, completion: str, context: str | None) -> Iterator[tuple[Any, Any, Any]]:
+def cells_of(split: Split, prompt: str, completion: str, context: str | None) -> Iterator[tuple[Any, Any, Any]]:
+    """Those of two columns, and of a third one where there is one, row by row."""
     names = [prompt, completion, *([context] if context else [])]
     wanted = list(dict.fromkeys(names))
     for batch in split.rows.select_columns(wanted).with_format("arrow").iter(batch_size=10_000):
@@ -124,15 +132,15 @@ def _row(asked: Any, answered: Any, beside: Any, is_whole: bool) -> tuple[Dialog
     Args:
         is_whole: prompt and completion stand in one cell.
     """
-    asked = _parsed(asked)
+    asked = parsed(asked)
     if is_whole:
         if asked is None:
             return None, "text"
         if isinstance(asked, str):
             return Dialogue("", clean(asked)), "text"
-        turns = _messages(asked)
+        turns = messages(asked)
         return (Dialogue((), turns) if any(one.role == ASSISTANT for one in turns) else None), _form(asked)
-    answered = _parsed(answered)
+    answered = parsed(answered)
     if answered is None or asked is None:
         return None, "text"
     if isinstance(asked, str) and beside:
@@ -140,7 +148,7 @@ def _row(asked: Any, answered: Any, beside: Any, is_whole: bool) -> tuple[Dialog
     return _pair(asked, answered), _form(asked) if isinstance(asked, list) else "text"
 
 
-def _parsed(cell: Any) -> Any:
+def parsed(cell: Any) -> Any:
     """The messages that a cell spells as JSON; else the cell, for a text may begin with a bracket; None if empty."""
     found = cells.parsed(cell)
     spelt = isinstance(found, list) and isinstance(cell, str)
@@ -149,12 +157,12 @@ def _parsed(cell: Any) -> Any:
 
 def _pair(prompt: Any, completion: Any, is_open: bool = False) -> Dialogue:
     if isinstance(prompt, list):
-        turns = _messages(prompt)
+        turns = messages(prompt)
         if is_open:
             return Dialogue(_without_reply(turns))
         if isinstance(completion, str):
             return Dialogue(turns, (Turn(ASSISTANT, clean(completion)),))
-        return Dialogue(turns, _messages(completion))
+        return Dialogue(turns, messages(completion))
     if isinstance(completion, list):
         raise ValueError("the prompt is a text and the completion a list of messages; write both alike")
     return Dialogue(clean(prompt), None if is_open else clean(completion))
@@ -167,7 +175,7 @@ def _without_reply(turns: tuple[Turn, ...]) -> tuple[Turn, ...]:
     return turns
 
 
-def _messages(given: Any) -> tuple[Turn, ...]:
+def messages(given: Any) -> tuple[Turn, ...]:
     """Raises ValueError where it is no list of messages."""
     if not isinstance(given, list) or not given:
         raise ValueError('a text, or a list of messages such as {"role": "user", "content": "..."}, was expected')

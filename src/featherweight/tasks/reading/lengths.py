@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from featherweight.errors import ConfigError, DataError
 from featherweight.records.cutting import LONGEST, LONGEST_REPLY, Cutting
 from featherweight.sources.trial_texts import Frame, problem_with, replies, row_of, width_step
+
+if TYPE_CHECKING:
+    from featherweight.records.rows import Encoding, Examples
+    from featherweight.tasks import Task
 
 _NO_LIMIT = 1_000_000  # tokenizers without one say 10^30
 
@@ -100,6 +104,25 @@ def with_reply(cutting: Cutting, tokenizer: Any, model: Any, *, tried: bool = Fa
 def _frame_of_replies(tokenizer: Any) -> int:
     """How many special tokens a reply has."""
     return sum(tokenizer(text_target="a", return_special_tokens_mask=True)["special_tokens_mask"])
+
+
+def encoded(task: Task, examples: Examples, tokenizer: Any, cutting: Cutting) -> tuple[Examples, Encoding]:
+    """One split as the engine sees it, and its rows, without those of which nothing is left to compare.
+
+    Raises:
+        DataError: nothing is left of any.
+    """
+    encoding = task.encode(examples, tokenizer, cutting)
+    kept = encoding.with_something_left()
+    if len(kept) == len(examples):
+        return examples, encoding
+    if len(kept) == 0:
+        raise DataError(
+            f"{examples.origin}: of no row anything of both answers is left within {cutting.max_length} tokens; raise "
+            "data.max_length"
+        )
+    left = examples.select(kept, dropped=examples.dropped + len(examples) - len(kept))
+    return left, task.encode(left, tokenizer, cutting)
 
 
 def _longest(model: Any, frame: Frame, pad_token_id: int, most: int) -> int:

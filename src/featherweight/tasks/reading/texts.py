@@ -80,7 +80,7 @@ def rows_with(
     """
     import pyarrow as pa
 
-    named = {*section.texts, section.label, ROW}
+    named = {*section.texts, *section.truths, ROW}
     others_too = {name: f"column:{name}" for name in split.rows.column_names if name not in named}
     if beside := others_too if whole else others(section):
         chosen = Rows.of(split.rows, beside).select(places)
