@@ -14,7 +14,7 @@ from featherweight.errors import ConfigError
 from featherweight.records.answers import Answers, Likeness
 from featherweight.records.dialogues import Learning, Replying
 from featherweight.records.parts import Brief
-from featherweight.records.questions import Question
+from featherweight.records.questions import GENERATION, Question
 from featherweight.records.rows import Column, Ragged
 from featherweight.statistics.additive import Additive, Floats, Statistic, of_columns, ratio
 
@@ -29,7 +29,6 @@ LOG_PROBABILITY, HIT = 0, 1  # what the head's outputs are reduced to, for each 
 WIDTH = 2
 _PREFIX, _LANGUAGES = "source_prefix", ("source_lang", "target_lang")
 _MOST_NATS = 700.0  # the exponential of more is infinite
-_WRITING = ("max_new_tokens", "num_beams", "temperature", "top_p", "seed")
 _UNKNOWN = 30.0  # nats a token: more than any vocabulary's uniform guess
 
 
@@ -155,7 +154,7 @@ class Text:
         for flag in ("calibrated", "max_error_rate"):
             if asked.get(flag) not in (None, False):
                 raise ConfigError(f"--{flag.replace('_', '-')}: {name} answers with text; leave it out")
-        return {key: asked[key] for key in _WRITING if asked.get(key)}
+        return {key: asked[key] for key in GENERATION if asked.get(key)}
 
     def reply(
         self, answers: Answers, asked: Sequence[Question], options: Mapping[str, Any]
@@ -286,7 +285,7 @@ class Text:
     def likeness(self, one: Answers, other: Answers) -> Likeness:
         """By how many nats a token the completions differ; of what was written, whether it is the same."""
         if TEXT in one.columns:
-            same = np.asarray([said(one[TEXT], row) == said(other[TEXT], row) for row in range(len(one))])
+            same = np.asarray([a == b for a, b in zip(all_said(one[TEXT]), all_said(other[TEXT]), strict=True)])
             return Likeness(float(same.mean()), (~same).astype(np.float64), "text", "texts", tolerance=0.0)
         differences = np.abs(one[NLL] - other[NLL]) / np.maximum(one[TOKENS], 1)
         agreement = float((one[HITS] == other[HITS]).mean())
@@ -330,6 +329,12 @@ def said(texts: Ragged, row: int) -> str:
     return texts.row(row).tobytes().decode()
 
 
+def all_said(texts: Column) -> list[str]:
+    """Every one of them, in their order."""
+    assert isinstance(texts, Ragged)
+    return [said(texts, row) for row in range(len(texts))]
+
+
 def _characters(texts: Ragged) -> NDArray[np.int64]:
     """Of each; a byte that goes on with a character is none."""
     begun = np.concatenate([[0], np.cumsum((texts.values & 0xC0) != 0x80)])
@@ -339,7 +344,7 @@ def _characters(texts: Ragged) -> NDArray[np.int64]:
 def _strings(texts: Ragged) -> Any:
     import pyarrow as pa
 
-    return pa.array([said(texts, row) for row in range(len(texts))], pa.large_string())
+    return pa.array(all_said(texts), pa.large_string())
 
 
 def _of_each(values: NDArray[Any], outputs: Ragged) -> Floats:

@@ -6,9 +6,10 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
-from featherweight.answers.text import STOPPED, TEXT, TOKENS, Text, said
+from featherweight.answers.text import STOPPED, TEXT, TOKENS, Text, all_said
 from featherweight.records.answers import Answers
 from featherweight.records.rows import Column, Ragged
+from featherweight.records.words import normal_form
 from featherweight.statistics import overlap
 from featherweight.statistics.additive import Additive, Floats, Statistic, mean_of, of_columns
 
@@ -54,7 +55,7 @@ def measured(answers: Answers, references: Ragged, pattern: str | None = None) -
         references: UTF-8, one a row.
         pattern: a regular expression that takes the answer out of text and reference.
     """
-    texts, wanted = ([said(one, row) for row in range(len(one))] for one in (answers[TEXT], references))
+    texts, wanted = all_said(answers[TEXT]), all_said(references)
     found: dict[str, Column] = {
         EXACT: overlap.matches(texts, wanted),
         **overlap.rouge(texts, wanted),
@@ -73,9 +74,9 @@ def in_train(train: Iterable[str], texts: Mapping[str, Sequence[str]]) -> dict[s
     Args:
         train: read once, and kept nowhere.
     """
-    plain = {name: [overlap.plain(text) for text in some] for name, some in texts.items()}
+    plain = {name: [normal_form(text) for text in some] for name, some in texts.items()}
     wanted = {text for some in plain.values() for text in some if text}
-    found = {text for text in map(overlap.plain, train) if text in wanted}
+    found = {text for text in map(normal_form, train) if text in wanted}
     return {name: sum(text in found for text in some) / max(len(some), 1) for name, some in plain.items()}
 
 

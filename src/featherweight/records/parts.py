@@ -176,6 +176,30 @@ def difference(one: Mapping[str, Any]) -> tuple[str, str]:
     return f"{one['difference']:+.4f}", f"{low:+.4f} to {high:+.4f}"
 
 
+def paired(caption: str, names: tuple[str, str], titles: Mapping[str, str], found: Mapping[str, Any]) -> Part:
+    """Two models on the same rows by several statistics.
+
+    Args:
+        names: what the models are called.
+        titles: of the statistics, by name.
+        found: by the statistic's name, what :func:`featherweight.evidence.two_models.by_every_statistic` gives.
+    """
+    rows = [
+        row(
+            titles[name],
+            f"{one['base']:.4f}",
+            f"{one['tuned']:.4f}",
+            *difference(one),
+            f"{one['p_value']:.3g}",
+            f"{one['p_value_holm']:.3g}",
+            verdict=one["verdict"],
+        )
+        for name, one in found.items()
+    ]
+    columns = ["statistic", *names, "difference", "95 % interval", "p", "p (Holm)", "verdict"]
+    return table(caption, columns, rows)
+
+
 def seconds(value: float) -> str:
     minutes, rest = divmod(value, 60)
     return f"{minutes:.0f} min {rest:.0f} s" if minutes else f"{rest:.1f} s"

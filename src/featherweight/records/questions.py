@@ -10,6 +10,8 @@ from typing import Any
 from featherweight.records.dialogues import Dialogue
 
 MAX_NEW_TOKENS = 256  # where nobody says how many
+# How text is written, by GenerationConfig's names; the seed is that of drawing.
+GENERATION = ("max_new_tokens", "num_beams", "temperature", "top_p", "seed")
 JOINT = " ⏎ "  # between the two texts of a pair, wherever they are read as one
 
 

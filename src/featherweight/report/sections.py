@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from featherweight.answers import headline_of, kind_of, statistics_of
-from featherweight.evidence.exhibits import exhibits_of
+from featherweight.evidence.exhibits import MODELS, exhibits_of
 from featherweight.records import parts
 from featherweight.records.parts import Intervals, Lines, Part, Series
 from featherweight.records.runs import untuned
@@ -177,23 +177,7 @@ def _ladder(metrics: Mapping[str, Any]) -> list[Part]:
 
 def _paired(metrics: Mapping[str, Any]) -> list[Part]:
     titles = {one.name: one.title for one in statistics_of(kind_of(metrics))}
-    rows = [
-        parts.row(
-            titles[name],
-            f"{one['base']:.4f}",
-            f"{one['tuned']:.4f}",
-            *parts.difference(one),
-            f"{one['p_value']:.3g}",
-            f"{one['p_value_holm']:.3g}",
-            verdict=one["verdict"],
-        )
-        for name, one in metrics["paired"].items()
-    ]
-    table = parts.table(
-        "Base and tuned on the same rows",
-        ["statistic", "base", "tuned", "difference", "95 % interval", "p", "p (Holm)", "verdict"],
-        rows,
-    )
+    table = parts.paired("Base and tuned on the same rows", MODELS, titles, metrics["paired"])
     tested = f"{_how_tested(metrics['paired'], titles)} with intervals by paired bootstrap. Holm's adjustment "
     return [
         table,

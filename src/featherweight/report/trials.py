@@ -40,20 +40,8 @@ def _compared(found: Found) -> list[Part]:
     if found["comparison"] is None:
         return content
     titles = {one.name: one.title for one in statistics_of(kind_of(found))}
-    rows = [
-        parts.row(
-            titles[name],
-            f"{one['base']:.4f}",
-            f"{one['tuned']:.4f}",
-            *parts.difference(one),
-            f"{one['p_value']:.3g}",
-            f"{one['p_value_holm']:.3g}",
-            verdict=one["verdict"],
-        )
-        for name, one in found["comparison"]["paired"].items()
-    ]
-    columns = ["statistic", "recipe", "winner", "difference", "95 % interval", "p", "p (Holm)", "verdict"]
-    content.append(parts.table(f"The same {found['comparison']['n']:,} {found['evaluated_split']} rows", columns, rows))
+    caption = f"The same {found['comparison']['n']:,} {found['evaluated_split']} rows"
+    content.append(parts.paired(caption, ("recipe", "winner"), titles, found["comparison"]["paired"]))
     content.append(
         parts.text(
             "The interval is that of other rows. What another seed would do to either is not in it: run --seeds with "

@@ -7,18 +7,17 @@ and paired tests as every other figure. Values are those of ``rouge-score`` and 
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from featherweight.records.words import normal_form
 from featherweight.statistics.additive import Floats
 
 CHRF_ORDER, CHRF_BETA = 6, 2.0  # Popović, 2015
 BLEU_ORDER = 4  # Papineni et al., 2002
-_NOT_WORDS = re.compile(r"[\W_]+")
 _WORD = re.compile(r"[^\W_]+")
 _SENTENCE = re.compile(r"\n")
 # mteval's, as sacrebleu's "13a": symbols stand alone; a period, comma or dash does but where it belongs to a number.
@@ -31,19 +30,10 @@ _MTEVAL = (
 _ENTITIES = (("&quot;", '"'), ("&amp;", "&"), ("&lt;", "<"), ("&gt;", ">"))
 
 
-def plain(text: str) -> str:
-    """Without case, and with one space for each run of white space and punctuation; as it is where nothing is left.
-
-    >>> plain("  The Cat,\\nsat.")
-    'the cat sat'
-    """
-    folded = unicodedata.normalize("NFC", text).casefold()
-    return _NOT_WORDS.sub(" ", folded).strip() or " ".join(folded.split())
-
-
 def matches(texts: Sequence[str], references: Sequence[str]) -> NDArray[np.bool_]:
     """Whether each text is its reference, but for case, white space and punctuation; shape (rows,)."""
-    return np.asarray([plain(one) == plain(other) for one, other in zip(texts, references, strict=True)], dtype=bool)
+    both = zip(map(normal_form, texts), map(normal_form, references), strict=True)
+    return np.asarray([one == other for one, other in both], dtype=bool)
 
 
 def extracted(text: str, pattern: re.Pattern[str]) -> str | None:

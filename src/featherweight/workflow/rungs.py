@@ -165,8 +165,16 @@ def frozen_embeddings(prepared: Prepared, examples: Examples, console: Console, 
     )
 
 
-def _keep(prepared: Prepared, directory: RunDirectory, name: str, split: str, answers: Answers) -> None:
-    examples, group = prepared.examples[split], prepared.recipe.data.group
+def keep(
+    prepared: Prepared, directory: RunDirectory, name: str, examples: Examples, answers: Answers, truth: Any
+) -> None:
+    """Put the answers of ``name`` to rows of a split into the run's folder, beside what is true."""
+    group = prepared.recipe.data.group
     groups = examples.groups(group) if group else None
-    kept = Predictions(examples.ids, prepared.task.answer, answers, examples.truth, groups)
-    directory.write_predictions(name, split, kept)
+    kept = Predictions(examples.ids, prepared.task.answer, answers, truth, groups)
+    directory.write_predictions(name, examples.name, kept)
+
+
+def _keep(prepared: Prepared, directory: RunDirectory, name: str, split: str, answers: Answers) -> None:
+    examples = prepared.examples[split]
+    keep(prepared, directory, name, examples, answers, examples.truth)

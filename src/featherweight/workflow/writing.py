@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from featherweight.answers.text import TEXT, Text, as_bytes, said
+from featherweight.answers.text import TEXT, Text, all_said, as_bytes
 from featherweight.answers.written import ANSWER, in_train
 from featherweight.evidence.baselines.texts import lead, nearest
 from featherweight.evidence.exhibits import MODELS, Writing
@@ -18,12 +18,12 @@ from featherweight.records.questions import Question
 from featherweight.records.rows import Examples, Ragged
 from featherweight.report.console import Console
 from featherweight.runs.directory import RunDirectory
-from featherweight.runs.predictions import Predictions
 from featherweight.tasks import Writes
 from featherweight.tasks.reading import continuing
 from featherweight.tasks.reading.splits import sample
 from featherweight.workflow import prompting
 from featherweight.workflow.preparing import Prepared
+from featherweight.workflow.rungs import keep
 
 if TYPE_CHECKING:
     from featherweight.engine.running.generate import Sampling
@@ -60,15 +60,15 @@ def write_answers(
 def written(prepared: Prepared, directory: RunDirectory) -> Writing | None:
     """What was kept of all that was written; None where nothing was."""
     split, recipe = prepared.evaluated_split, prepared.recipe
+    if not recipe.evaluation.generate:
+        return None
     kept = {
         name: directory.read_predictions(WRITTEN.format(name), split)
         for name in (*RIVALS, *MODELS)
         if directory.has_predictions(WRITTEN.format(name), split)
     }
-    if not recipe.evaluation.generate:
-        return None
     task, truth = _task(prepared), kept["base"].truth
-    texts = {name: _texts(one.answers[TEXT]) for name, one in kept.items()} | {"truth": _texts(truth)}
+    texts = {name: all_said(one.answers[TEXT]) for name, one in kept.items()} | {"truth": all_said(truth)}
     standing = in_train((text for _, text in task.to_write(prepared.examples["train"])), texts)
     return Writing(
         _Asked.of(prepared).examples,
@@ -78,10 +78,6 @@ def written(prepared: Prepared, directory: RunDirectory) -> Writing | None:
         recipe.evaluation.answer_pattern,
         standing,
     )
-
-
-def _texts(column: Ragged) -> list[str]:
-    return [said(column, row) for row in range(len(column))]
 
 
 @dataclass(frozen=True)
@@ -155,10 +151,7 @@ def _copied(prepared: Prepared, directory: RunDirectory, name: str, asked: _Aske
 
 
 def _keep(prepared: Prepared, directory: RunDirectory, name: str, asked: _Asked, answers: Answers) -> None:
-    group = prepared.recipe.data.group
-    groups = asked.examples.groups(group) if group else None
-    kept = Predictions(asked.examples.ids, prepared.task.answer, answers, as_bytes(asked.replies), groups)
-    directory.write_predictions(WRITTEN.format(name), prepared.evaluated_split, kept)
+    keep(prepared, directory, WRITTEN.format(name), asked.examples, answers, as_bytes(asked.replies))
 
 
 def _task(prepared: Prepared) -> Writes:

@@ -33,13 +33,14 @@ def collate(
     return Batch(filled_up(tokens, pad, step).to(device), filled_up(ones, 0, step).to(device), kinds)
 
 
-def filled_up(rows: Ragged, outside: int, step: int = 1) -> torch.Tensor:
-    """Rows of integers, filled up on the right to the longest and then to a multiple of ``step``; int64, shape (rows,
-    length), on the processor."""
+def filled_up(rows: Ragged, outside: int, step: int = 1, *, left: bool = False) -> torch.Tensor:
+    """Rows of integers, filled up on the right or left, to the longest and then to a multiple of ``step``; int64,
+    shape (rows, length), on the processor."""
     lengths = rows.lengths
     length = -(-int(lengths.max()) // step) * step
     found = np.full((len(rows), length), outside, dtype=np.int64)
-    found[np.arange(length) < lengths[:, None]] = rows.values
+    places = np.arange(length)
+    found[(places[::-1] if left else places) < lengths[:, None]] = rows.values
     return torch.from_numpy(found)
 
 

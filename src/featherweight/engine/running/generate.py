@@ -9,9 +9,11 @@ from typing import Any, Self
 import numpy as np
 import torch
 
+from featherweight.engine.running.batches import filled_up
 from featherweight.process.quiet import quiet
 from featherweight.records.batching import by_tokens, of_equal
 from featherweight.records.questions import MAX_NEW_TOKENS
+from featherweight.records.rows import Ragged
 
 Heard = Callable[[int], None]
 TOKENS_TOGETHER = 8192  # prompts and continuations of a batch: only their keys and values are held
@@ -108,7 +110,9 @@ def _together(
 ) -> list[list[int]]:
     device = next(model.parameters()).device
     replies = model.config.is_encoder_decoder
-    ids, real = _filled_up(prompts, tokenizer.pad_token_id, left=not replies)
+    asked, left = Ragged.of(prompts), not replies
+    ids = filled_up(asked, tokenizer.pad_token_id, left=left)
+    real = filled_up(replace(asked, values=np.ones_like(asked.values)), 0, left=left)
     begin = 1 if replies else ids.shape[1]  # a decoder's own first token, or the prompt
     config = _config(ends, tokenizer.pad_token_id, how, model.generation_config)
     with quiet("transformers"), torch.random.fork_rng(devices=[]):
@@ -121,16 +125,6 @@ def _together(
             stopping_criteria=[_Stops(tokenizer, how.stop, begin)] if how.stop else None,
         )
     return [_until_end(row.tolist(), ends) for row in written[:, begin:].cpu()]
-
-
-def _filled_up(prompts: Sequence[Sequence[int]], pad: int, left: bool) -> tuple[torch.Tensor, torch.Tensor]:
-    """Prompts filled up to the longest, and where they are themselves; int64, shape (prompts, length)."""
-    longest = max(map(len, prompts))
-    ids, real = torch.full((len(prompts), longest), pad), torch.zeros(len(prompts), longest, dtype=torch.int64)
-    for row, prompt in enumerate(prompts):
-        places = slice(longest - len(prompt), longest) if left else slice(len(prompt))
-        ids[row, places], real[row, places] = torch.tensor(list(prompt)), 1
-    return ids, real
 
 
 def _config(ends: Collection[int], pad_token_id: int, how: Sampling, own: Any) -> Any:

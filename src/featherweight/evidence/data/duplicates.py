@@ -9,8 +9,6 @@ Motwani 1998).
 from __future__ import annotations
 
 import hashlib
-import re
-import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,26 +18,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featherweight.evidence.data.minhash import BANDS, SHINGLE, Shelf
+from featherweight.records import words
 from featherweight.records.questions import JOINT
 
 Digests = NDArray[np.uint64]
 
 NEAR = 0.7
 _BLOCK_PAIRS = 100_000
-_PLAIN_ASCII = str.maketrans({chr(code): chr(code).lower() if chr(code).isalnum() else " " for code in range(128)})
-_NOT_WORDS = re.compile(rf"(?:[^\w{JOINT.strip()}]|_)+")  # where one text of a pair ends is no matter of form
 
 
 def normal_form(text: str) -> str:
-    """Unicode NFC, case folded, every run of white space and punctuation one space; as it is where no letter is left.
-
-    >>> normal_form("A  Film,\\nagain!")
-    'a film again'
-    """
-    if text.isascii() and (words := " ".join(text.translate(_PLAIN_ASCII).split())):
-        return words  # as below, in a fifth of the time
-    plain = unicodedata.normalize("NFC", text).casefold()
-    return _NOT_WORDS.sub(" ", plain).strip() or " ".join(plain.split())
+    """Of each of a row's texts; where one ends is no matter of form."""
+    return JOINT.join(map(words.normal_form, text.split(JOINT)))
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, Protocol
 
-from featherweight.answers import Answer
+from featherweight.answers import Answer, figures
+from featherweight.answers.text import Text
 from featherweight.evidence.fitting import halves
+from featherweight.evidence.two_models import by_headline
 from featherweight.recipe.sections import EvidenceSection
 from featherweight.records.answers import Answers
 from featherweight.records.parts import Brief, Part
@@ -107,6 +109,14 @@ class Case:
             model: self.kind.fit((known, held.truth), (one, self.truth), self.asked)
             for model, known, one in zip(MODELS, (held.base, held.tuned), self.pair, strict=True)
         }
+
+
+def of_texts(held: Held, names: tuple[str, str], seed: int) -> dict[str, Any]:
+    """How likely texts are in two ways, whatever the model was tuned for: the figures of each by its name, and
+    ``comparison``, the two in pairs."""
+    kind, pair = Text(), (held.base, held.tuned)
+    found = {name: figures(kind, one, held.truth) for name, one in zip(names, pair, strict=True)}
+    return {**found, "comparison": by_headline(kind, pair, held.truth, seed=seed)}
 
 
 def fit_on_half(

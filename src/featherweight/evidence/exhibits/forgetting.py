@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from featherweight.answers import figures
-from featherweight.answers.text import Text
-from featherweight.evidence.exhibits import Case
-from featherweight.evidence.two_models import by_headline
+from featherweight.evidence.exhibits import MODELS, Case, of_texts
 from featherweight.records import parts
 from featherweight.records.parts import Brief, Column, Part
 
@@ -22,15 +19,7 @@ class Forgetting:
         """``forgetting``: both models' figures on such texts, and the two in pairs; nothing where none were read."""
         if (held := case.beside) is None:
             return {}
-        kind = Text()  # whatever the model was tuned for
-        return {
-            _KEY: {
-                "texts": len(held.truth),
-                "base": figures(kind, held.base, held.truth),
-                "tuned": figures(kind, held.tuned, held.truth),
-                "comparison": by_headline(kind, (held.base, held.tuned), held.truth, seed=case.seed),
-            }
-        }
+        return {_KEY: {"texts": len(held.truth), **of_texts(held, MODELS, case.seed)}}
 
     def show(self, metrics: Mapping[str, Any]) -> list[Part]:
         return [parts.text(said)] if (said := self.sentence(metrics)) else []
@@ -40,8 +29,8 @@ class Forgetting:
             return []
         found = metrics[_KEY]
         pair = found["comparison"]
-        before, after = (found[model][f"eval_{pair['metric']}"] for model in ("base", "tuned"))
-        columns = [Column("texts"), *(Column(name) for name in ("base", "tuned", "difference", "95 % interval", "p"))]
+        before, after = (found[model][f"eval_{pair['metric']}"] for model in MODELS)
+        columns = [Column("texts"), *(Column(name) for name in (*MODELS, "difference", "95 % interval", "p"))]
         row = [
             f"{found['texts']:,}",
             f"{before:.4f}",
@@ -56,7 +45,7 @@ class Forgetting:
             return ""
         found = metrics[_KEY]
         pair, verdict = found["comparison"], found["comparison"]["verdict"]
-        before, after = (found[model][f"eval_{pair['metric']}"] for model in ("base", "tuned"))
+        before, after = (found[model][f"eval_{pair['metric']}"] for model in MODELS)
         difference, interval = parts.difference(pair)
         what = {
             "worse": "Tuning made the model forget",

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from featherweight.answers import figures
-from featherweight.answers.text import Text
-from featherweight.evidence.exhibits import Case
-from featherweight.evidence.two_models import by_headline
+from featherweight.evidence.exhibits import Case, of_texts
 from featherweight.records import parts
 from featherweight.records.parts import Brief, Part
 
 _KEY = "heeding"
+_PLACES = ("other", "own")  # of the prompt: which row's
 
 
 class Heeding:
@@ -23,15 +21,7 @@ class Heeding:
         ``own``, and the two in pairs; nothing where rows have no prompts."""
         if (held := case.swapped) is None:
             return {}
-        kind = Text()  # whatever the model was tuned for
-        return {
-            _KEY: {
-                "rows": len(held.truth),
-                "other": figures(kind, held.base, held.truth),
-                "own": figures(kind, held.tuned, held.truth),
-                "comparison": by_headline(kind, (held.base, held.tuned), held.truth, seed=case.seed),
-            }
-        }
+        return {_KEY: {"rows": len(held.truth), **of_texts(held, _PLACES, case.seed)}}
 
     def show(self, metrics: Mapping[str, Any]) -> list[Part]:
         return [parts.text(said)] if (said := _said(metrics)) else []
@@ -54,7 +44,7 @@ def _said(metrics: Mapping[str, Any]) -> str:
     if _KEY not in metrics:
         return ""
     found, pair = metrics[_KEY], metrics[_KEY]["comparison"]
-    other, own = (found[which][f"eval_{pair['metric']}"] for which in ("other", "own"))
+    other, own = (found[which][f"eval_{pair['metric']}"] for which in _PLACES)
     difference, interval = parts.difference(pair)
     return (
         f"The tuned model gives the replies of {found['rows']:,} rows {own:.4f} nats a token behind their own prompt "

@@ -64,25 +64,11 @@ class WrittenAnswers:
         if _KEY not in metrics:
             return []
         found = metrics[_KEY]
+        titles = {name: one.title for name, one in QUALITY.items()}
         return [
             parts.text(_verdict(found)),
             parts.table(f"What is written to {found['rows']:,} prompts", *_table(found)),
-            parts.table(
-                "Base and tuned on the same prompts",
-                ["statistic", "base", "tuned", "difference", "95 % interval", "p", "p (Holm)", "verdict"],
-                [
-                    parts.row(
-                        QUALITY[name].title,
-                        f"{one['base']:.4f}",
-                        f"{one['tuned']:.4f}",
-                        *parts.difference(one),
-                        f"{one['p_value']:.3g}",
-                        f"{one['p_value_holm']:.3g}",
-                        verdict=one["verdict"],
-                    )
-                    for name, one in found["paired"].items()
-                ],
-            ),
+            parts.paired("Base and tuned on the same prompts", MODELS, titles, found["paired"]),
             parts.text(
                 f"{' '.join(_RIVALS[name] for name in found['rungs'] if name in _RIVALS)} In train: the text stands "
                 f"there to the word, as do {found['truth_in_train']:.1%} of the replies that the rows have. Nothing is "

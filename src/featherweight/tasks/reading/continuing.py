@@ -19,9 +19,10 @@ from featherweight.errors import DataError
 from featherweight.records.cutting import Cutting
 from featherweight.records.dialogues import ASSISTANT, USER, Dialogue, Learning, Turn
 from featherweight.records.questions import Question, Tokens
-from featherweight.records.rows import DIALOGUE, Encoding, Examples, Ragged, next_tokens
+from featherweight.records.rows import Encoding, Examples, Ragged, next_tokens
 from featherweight.sources.panics import no_panics
 from featherweight.storage.cache import cached, key_of
+from featherweight.tasks.reading.dialogues import digest
 from featherweight.tasks.reading.tokens import batches, identity
 
 Encoder: TypeAlias = "Callable[[Sequence[Question], Any, Cutting], list[Tokens]]"
@@ -53,7 +54,7 @@ def sequences(
     rows = hashlib.sha256(examples.ids.tobytes()).hexdigest()
     key = key_of(
         _FORMAT, examples.fingerprint, rows, *examples.text_columns, identity(tokenizer), tokenizer.chat_template or "",
-        tokenizer.eos_token or "", cutting.max_length, learning.prompts, learning.everybody, _digest(examples),
+        tokenizer.eos_token or "", cutting.max_length, learning.prompts, learning.everybody, digest(examples),
     )  # fmt: skip
     folder = cached(kind, key, lambda aside: _write(examples.questions(), tokenizer, cutting, encoder, aside))
     offsets, ends = np.load(folder / "offsets.npy"), np.load(folder / "ends.npy")
@@ -61,14 +62,6 @@ def sequences(
     reads = Ragged(np.load(folder / "reads.npy"), ends)
     cut, lost = np.load(folder / "truncated.npy")
     return replace(Encoding.unlabelled(Ragged(ids, offsets), reads), cut=int(cut), lost=int(lost), key=key)
-
-
-def _digest(examples: Examples) -> str:
-    """Of how rows were read, which the same file may be in several ways."""
-    found = hashlib.sha256()
-    for dialogue in examples.texts.values(DIALOGUE):
-        found.update(dialogue.encode())
-    return found.hexdigest()
 
 
 def encode(asked: Sequence[Question], tokenizer: Any, cutting: Cutting, learning: Learning) -> list[Tokens]:

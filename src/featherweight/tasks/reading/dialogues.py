@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from featherweight.errors import DataError
 from featherweight.records.dialogues import ASSISTANT, USER, Dialogue, Turn
+from featherweight.records.rows import DIALOGUE
 from featherweight.sources import cells
 from featherweight.tasks.reading.labels import row_ids
 from featherweight.tasks.reading.questions import clean
 
 if TYPE_CHECKING:
     from featherweight.recipe import DataSection
-    from featherweight.records.rows import Split
+    from featherweight.records.rows import Examples, Split
 
 CONTEXT = "input"  # of Alpaca's rows, beside their instruction
 _ALPACA = "instruction"
@@ -201,3 +203,11 @@ def _said(kinds: set[str], is_alpaca: bool) -> str | None:
     if "ShareGPT" in kinds:
         return "ShareGPT's conversations, read as messages (human is user, gpt is assistant)"
     return "Alpaca's rows, read as a user's message and the assistant's" if is_alpaca else None
+
+
+def digest(examples: Examples) -> str:
+    """Of how rows were read, which the same file may be in several ways."""
+    found = hashlib.sha256()
+    for dialogue in examples.texts.values(DIALOGUE):
+        found.update(dialogue.encode())
+    return found.hexdigest()

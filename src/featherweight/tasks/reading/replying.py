@@ -7,7 +7,6 @@ read: Marian's has two vocabularies, others mark the language.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,13 +18,13 @@ from featherweight.errors import DataError
 from featherweight.records.cutting import LONGEST_REPLY, Cutting
 from featherweight.records.dialogues import Dialogue, Replying
 from featherweight.records.questions import Question, Tokens
-from featherweight.records.rows import DIALOGUE, Encoding, Examples, Ragged
+from featherweight.records.rows import Encoding, Examples, Ragged
 from featherweight.sources import cells
 from featherweight.sources.panics import no_panics
 from featherweight.sources.row_store import as_text
 from featherweight.storage.cache import cached, key_of
 from featherweight.tasks.reading import tokens
-from featherweight.tasks.reading.dialogues import DialogueColumn
+from featherweight.tasks.reading.dialogues import DialogueColumn, digest
 from featherweight.tasks.reading.labels import row_ids
 from featherweight.tasks.reading.questions import clean
 
@@ -101,11 +100,8 @@ def _in_language(found: Mapping[str, Any], key: str, section: Any) -> str | None
 
 def of_rows(examples: Examples, tokenizer: Any, cutting: Cutting, how: Replying) -> Encoding:
     """Tokens of each row and of its reply, each of which is a target."""
-    shown = hashlib.sha256()
-    for dialogue in examples.texts.values(DIALOGUE):
-        shown.update(dialogue.encode())
     key = key_of(
-        _FORMAT, shown.hexdigest(), tokens.identity(tokenizer), tokenizer.eos_token or "", cutting.facts(),
+        _FORMAT, digest(examples), tokens.identity(tokenizer), tokenizer.eos_token or "", cutting.facts(),
         how.prefix, how.languages or (),
     )  # fmt: skip
     folder = cached("replied", key, lambda aside: _write(examples.questions(), tokenizer, cutting, how.prefix, aside))
