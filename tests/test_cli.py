@@ -413,8 +413,9 @@ def test_public_names_are_pinned() -> None:
     import featherweight
 
     assert sorted(featherweight.__all__) == [
-        "FeatherweightError", "Recipe", "__version__", "compare", "evaluate", "export_run", "learning_curve", "load_predictor",
-        "load_recipe", "load_run", "predict", "push", "run", "run_seeds", "sweep", "write_report",
+        "Cluster", "FeatherweightError", "Recipe", "__version__", "compare", "evaluate", "export_run", "learning_curve",
+        "load_predictor", "load_recipe", "load_run", "predict", "push", "run", "run_on_ray", "run_seeds", "sweep",
+        "sweep_on_ray", "write_report",
     ]  # fmt: skip
     for name in featherweight.__all__:
         assert getattr(featherweight, name) is not None

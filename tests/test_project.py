@@ -149,6 +149,7 @@ MOST_LINES, MOST_PARAMETERS = 45, 7
 # Signatures that are not ours to shorten, by file and name, with the reason.
 LONG_SIGNATURES = {
     ("engine/running/attention.py", "attention"): "transformers' attention interface has these names",
+    ("workflow/trials_on_ray.py", "sweep_on_ray"): "public: all that a sweep is asked, and the cluster",
     ("workflow/predicting.py", "predict_file"): "public: what names the model, and how the file is read",
 }
 

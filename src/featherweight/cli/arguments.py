@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from featherweight.errors import ConfigError
 from featherweight.process import launch
+from featherweight.records.questions import GENERATION
 
 if TYPE_CHECKING:
     from featherweight.recipe import Recipe
@@ -56,9 +57,6 @@ def add_delimiter(parser: Any) -> None:
     )
 
 
-GENERATION = ("max_new_tokens", "num_beams", "temperature", "top_p", "seed")
-
-
 def add_generation(parser: Any) -> None:
     """How text is written, by the names of transformers' GenerationConfig."""
     group = parser.add_argument_group("of models that write text")
@@ -93,6 +91,28 @@ def generation_of(arguments: Arguments) -> dict[str, Any]:
         flag = wrong[0].replace("_", "-")
         raise ConfigError(f"--{flag} {given[wrong[0]]}: a number {wanted} was expected")
     return given
+
+
+def add_ray(parser: Any, workers: str) -> None:
+    """Where work is done on a Ray cluster."""
+    group = parser.add_argument_group("on a Ray cluster")
+    group.add_argument(
+        "--ray", metavar="ADDRESS", help="of the cluster; local starts one on this machine, auto takes the running one"
+    )
+    group.add_argument("--workers", type=int, metavar="N", help=workers)
+
+
+def cluster_of(arguments: Arguments) -> dict[str, Any]:
+    """``cluster``, where those flags name one. Raises ConfigError where they don't go together."""
+    if arguments.ray is None and arguments.workers is None:
+        return {}
+    if arguments.ray is None:
+        raise ConfigError("--workers: goes with --ray ADDRESS")
+    if arguments.workers is None or arguments.workers < 1:
+        raise ConfigError("--ray: say with --workers how many there are, 1 or more")
+    from featherweight.workflow.on_ray import Cluster
+
+    return {"cluster": Cluster(arguments.ray, arguments.workers)}
 
 
 def add_base_model(parser: Any) -> None:

@@ -19,7 +19,7 @@ def add(commands: Any) -> None:
         "completion",
         _completion,
         "a script that completes commands, options and files in a shell",
-        "featherweight completion bash > ~/.local/share/bash-completion/completions/featherweight",
+        "featherweight completion bash",
     )
     parser.add_argument("shell", choices=SHELLS, help="source what is printed, or put it where the shell looks")
 

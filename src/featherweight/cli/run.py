@@ -5,7 +5,16 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from featherweight.cli.arguments import Arguments, add_recipe, command, console_for, quiet_libraries, recipe_of
+from featherweight.cli.arguments import (
+    Arguments,
+    add_ray,
+    add_recipe,
+    cluster_of,
+    command,
+    console_for,
+    quiet_libraries,
+    recipe_of,
+)
 from featherweight.errors import ConfigError
 from featherweight.process import launch
 
@@ -41,6 +50,7 @@ def add(commands: Any) -> None:
         metavar="N",
         help="share the run between so many processes of this machine; torchrun and accelerate launch do it, too",
     )
+    add_ray(parser, "processes that share the run; the cluster starts them again where one or its machine is gone")
     parser.add_argument("--force", action="store_true", help="begin even where the disk seems too small")
 
 
@@ -66,11 +76,13 @@ def _run(arguments: Arguments) -> None:
             "console": console,
             "continue_with": command_line(arguments.given, arguments.resume),
         }
+        cluster = cluster_of(arguments)
         try:
             if seeds is not None:
                 found = workflow.run_seeds(recipe, seeds, arguments.output_dir, **common)
             else:
-                record = workflow.run(recipe, arguments.output_dir, **common)
+                run = workflow.run_on_ray if cluster else workflow.run
+                record = run(recipe, arguments.output_dir, **common, **cluster)
                 found = {"run": record.path, **record.metrics}
         finally:
             console.close()
@@ -80,6 +92,8 @@ def _run(arguments: Arguments) -> None:
 def _is_for_several(arguments: Arguments) -> bool:
     """Whether this process is to start those that run."""
     launch.require_whole()
+    if arguments.ray is not None and (arguments.num_processes is not None or arguments.seeds is not None):
+        raise ConfigError("--ray: goes with --workers, and neither with --num-processes nor with --seeds")
     asked, here = arguments.num_processes, launch.place()
     if asked is None or (asked == here.size and not here.is_alone):
         return False

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from featherweight.cli.arguments import Arguments, add_recipe, command, console_for, quiet_libraries, recipe_of
+from featherweight.cli.arguments import (
+    Arguments,
+    add_ray,
+    add_recipe,
+    cluster_of,
+    command,
+    console_for,
+    quiet_libraries,
+    recipe_of,
+)
 
 
 def add(commands: Any) -> None:
@@ -34,6 +43,7 @@ def add(commands: Any) -> None:
         action="store_true",
         help="go on with the sweep in its folder, where it was stopped or killed, or to more trials",
     )
+    add_ray(parser, "trials at a time; the cluster begins one again whose machine is gone")
     parser.add_argument("--force", action="store_true", help="begin even where the disk seems too small")
 
 
@@ -49,8 +59,10 @@ def _sweep(arguments: Arguments) -> None:
         from featherweight import workflow
         from featherweight.workflow.resuming import command_line
 
+        cluster = cluster_of(arguments)
+        sweep = workflow.sweep_on_ray if cluster else workflow.sweep
         try:
-            found = workflow.sweep(
+            found = sweep(
                 recipe,
                 arguments.output_dir,
                 defaults=arguments.defaults,
@@ -58,6 +70,7 @@ def _sweep(arguments: Arguments) -> None:
                 force=arguments.force,
                 console=console,
                 continue_with=command_line(arguments.given, arguments.resume),
+                **cluster,
             )
         finally:
             console.close()

@@ -64,13 +64,7 @@ class RunDirectory:
         Raises:
             ConfigError: the folder holds something that a new run would overwrite.
         """
-        occupied = self.path.is_dir() and any(not path.name.startswith(NEW) for path in self.path.iterdir())
-        if occupied and not resume:
-            raise ConfigError(
-                f"{self.path}: holds a run already; continue it with --resume, or choose another --output-dir"
-            )
-        if occupied and not self.environment.is_file():
-            raise ConfigError(f"{self.path}: holds files but no run to resume; choose another --output-dir")
+        occupied = self.require_free(resume)
         try:
             yield
         except (Interrupted, ResourceError):
@@ -79,6 +73,21 @@ class RunDirectory:
             if not keep_failed() and not occupied and not any(self.checkpoints.glob("step-*")):
                 empty_folder(self.path)
             raise
+
+    def require_free(self, resume: bool) -> bool:
+        """Whether something is there already, which is the run's.
+
+        Raises:
+            ConfigError: it is another's, or not to be taken up.
+        """
+        occupied = self.path.is_dir() and any(not path.name.startswith(NEW) for path in self.path.iterdir())
+        if occupied and not resume:
+            raise ConfigError(
+                f"{self.path}: holds a run already; continue it with --resume, or choose another --output-dir"
+            )
+        if occupied and not self.environment.is_file():
+            raise ConfigError(f"{self.path}: holds files but no run to resume; choose another --output-dir")
+        return occupied
 
     def create(self, identity: dict[str, Any], environment: dict[str, Any]) -> None:
         """Make the folder for a run, or take up the same run again.

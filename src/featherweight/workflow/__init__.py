@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from featherweight.workflow.inspecting_artefacts import inspect_adapter, inspect_model, inspect_run
     from featherweight.workflow.learning import learning_curve
     from featherweight.workflow.listing import list_methods
+    from featherweight.workflow.on_ray import Cluster, run_on_ray
     from featherweight.workflow.planning import plan
     from featherweight.workflow.predicting import predict, predict_file
     from featherweight.workflow.pushing import push
@@ -23,8 +24,10 @@ if TYPE_CHECKING:
     from featherweight.workflow.seeding import run_seeds
     from featherweight.workflow.serving import serve
     from featherweight.workflow.sweeping import sweep
+    from featherweight.workflow.trials_on_ray import sweep_on_ray
 
 _MODULE = {
+    "Cluster": "on_ray",
     "compare": "comparing",
     "doctor": "inspecting",
     "evaluate": "evaluating",
@@ -42,15 +45,17 @@ _MODULE = {
     "push": "pushing",
     "report": "comparing",
     "run": "running",
+    "run_on_ray": "on_ray",
     "run_seeds": "seeding",
     "serve": "serving",
     "sweep": "sweeping",
+    "sweep_on_ray": "trials_on_ray",
 }
 
 __all__ = [
-    "compare", "doctor", "evaluate", "export", "inspect_adapter", "inspect_data", "inspect_model", "inspect_run",
-    "learning_curve", "list_methods", "load_run", "plan", "predict", "predict_file", "push", "report", "run",
-    "run_seeds", "serve", "sweep",
+    "Cluster", "compare", "doctor", "evaluate", "export", "inspect_adapter", "inspect_data", "inspect_model",
+    "inspect_run", "learning_curve", "list_methods", "load_run", "plan", "predict", "predict_file", "push", "report",
+    "run", "run_on_ray", "run_seeds", "serve", "sweep", "sweep_on_ray",
 ]  # fmt: skip
 
 

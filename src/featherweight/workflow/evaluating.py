@@ -72,14 +72,8 @@ def evaluate(
     examples, evaluation = model.measure(examples, console)
     found = _measured(asked, examples, evaluation)
     _show(target, examples.name if section is None else Path(examples.origin).name, examples, asked, found, console)
-    return {
-        **_called(target),
-        "data": examples.origin,
-        "split": examples.name,
-        "own_held_out_rows": rows.own,
-        "changed_since_run": rows.changed,
-        **found,
-    }
+    origin = {"data": examples.origin, "split": examples.name}
+    return {**_called(target), **origin, "own_held_out_rows": rows.own, "changed_since_run": rows.changed, **found}
 
 
 def _called(target: str) -> dict[str, str]:

@@ -116,7 +116,7 @@ def carry_out(recipe: Recipe, directory: RunDirectory, sitting: Sitting) -> RunR
                 console.begin("publishing")
                 publish(prepared, directory, base, tuned, evaluations)
             directory.tell({"event": "finished"})
-    return together.end(prepared, _finish(directory, console))
+    return together.end(prepared, finish(directory, console))
 
 
 def train_only(recipe: Recipe, directory: RunDirectory, sitting: Sitting) -> tuple[TrainingResult, TrainingSection]:
@@ -298,7 +298,7 @@ def _train(
     return result, of_others
 
 
-def _finish(directory: RunDirectory, console: Console) -> RunRecord:
+def finish(directory: RunDirectory, console: Console) -> RunRecord:
     """Show a complete run's results, from its files alone."""
     metrics = directory.read_metrics()
     first = headline_of(metrics)

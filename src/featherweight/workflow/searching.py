@@ -56,14 +56,19 @@ class Search:
         self._seed = seed
         self._less_is_better = less_is_better
 
-    def next(self, trials: Sequence[Trial]) -> Settings | None:
-        """Settings that no trial had yet; None where every combination was tried."""
-        tried = [one["settings"] for one in trials]
+    def next(self, trials: Sequence[Trial], running: Sequence[Settings] = ()) -> Settings | None:
+        """Settings that no trial had yet; None where every combination was tried.
+
+        Args:
+            trials: those that ended.
+            running: the settings of those that have not.
+        """
+        tried = [*(one["settings"] for one in trials), *running]
         for again in range(_TRIES):
-            if (drawn := self._drawn(trials, again)) not in tried:
+            if (drawn := self._drawn(trials, self._number(len(tried), again))) not in tried:
                 return drawn
         left = [one for one in self._combinations() if one not in tried]
-        return left[self._number(trials, _TRIES) % len(left)] if left else None
+        return left[self._number(len(tried), _TRIES) % len(left)] if left else None
 
     def is_hopeless(self, trials: Sequence[Trial], epochs: float, evaluations: Sequence[Evaluated]) -> bool:
         """Whether a trial in progress is worse than the median of those before it that were to last as long, at the
@@ -88,8 +93,8 @@ class Search:
         shares = {key: float(share) for key, share in found.items()}
         return {"method": "fANOVA", "trials": len(complete), "shares": shares} if shares else None
 
-    def _drawn(self, trials: Sequence[Trial], again: int) -> Settings:
-        sampler = self._optuna.samplers.TPESampler(n_startup_trials=_BY_CHANCE, seed=self._number(trials, again))
+    def _drawn(self, trials: Sequence[Trial], seed: int) -> Settings:
+        sampler = self._optuna.samplers.TPESampler(n_startup_trials=_BY_CHANCE, seed=seed)
         with quiet("optuna"):
             trial = self._study(trials, sampler).ask()
             chosen: Settings = {}
@@ -98,9 +103,9 @@ class Search:
                     chosen[key] = self._asked(trial, key, parameter)
         return chosen
 
-    def _number(self, trials: Sequence[Trial], again: int) -> int:
-        """A seed of this draw's own."""
-        return int(np.random.SeedSequence([self._seed, len(trials), again]).generate_state(1)[0])
+    def _number(self, trials: int, again: int) -> int:
+        """A seed of this draw's own, behind so many trials."""
+        return int(np.random.SeedSequence([self._seed, trials, again]).generate_state(1)[0])
 
     def _asked(self, trial: Any, key: str, parameter: Parameter) -> Any:
         if isinstance(parameter, list):  # by place, for Optuna takes no lists or tables as values

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from featherweight.answers import headline, kind_of, standard_error
 from featherweight.evidence import selection, winner
@@ -13,12 +13,10 @@ from featherweight.runs.directory import SCHEMA_VERSION, SWEEP, RunDirectory
 from featherweight.workflow.preparing import SELECTION_SPLIT
 
 if TYPE_CHECKING:
-    from featherweight.workflow.sweeping import Sweeping
+    from featherweight.workflow.sweeping import EndedBy, Sweeping
 
 
-def sum_up(
-    sweep: Sweeping, best: Trial, runs: Mapping[str, RunDirectory], ended_by: Literal["trials", "time", "nothing left"]
-) -> dict[str, Any]:
+def sum_up(sweep: Sweeping, best: Trial, runs: Mapping[str, RunDirectory], ended_by: EndedBy) -> dict[str, Any]:
     """Write ``report.html`` and, last of all, ``sweep.json``; and show what they say.
 
     Args:
@@ -40,11 +38,8 @@ def sum_up(
     return dict(found)
 
 
-def _found(
-    sweep: Sweeping, best: Trial, runs: Mapping[str, RunDirectory], ended_by: Literal["trials", "time", "nothing left"]
-) -> Sweep:
+def _found(sweep: Sweeping, best: Trial, runs: Mapping[str, RunDirectory], ended_by: EndedBy) -> Sweep:
     """All but the comparison, and what it says."""
-    assert sweep.search is not None
     first, *others = runs
     won = runs[first].read_metrics()
     return {

@@ -10,9 +10,9 @@ import gc
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from featherweight import recipe as recipes
 from featherweight.answers import Answer, headline
@@ -32,6 +32,8 @@ from featherweight.workflow.resuming import explained, multiplying_as
 from featherweight.workflow.running import TRAINED, Sitting, carry_out
 from featherweight.workflow.searching import Search, Settings, require_package
 from featherweight.workflow.trying import Watch, try_out
+
+EndedBy: TypeAlias = Literal["trials", "time", "nothing left"]
 
 WINNER, DEFAULT = "winner", "default"
 TEST_FRACTION = 0.2
@@ -67,19 +69,36 @@ def sweep(
         FeatherweightError: the recipe as it stands can't be run; no trial trained to its end; the disk is full; a
             ConfigError also for what is tried, for the folder, and where Optuna is not installed.
     """
+    sitting = Sitting(console or Console(quiet=True), resume, force, continue_with)
+    return carry_out_all(recipe, output_dir, sitting, defaults, Sweeping.try_others)
+
+
+def carry_out_all(
+    recipe: Recipe,
+    output_dir: str | Path | None,
+    sitting: Sitting,
+    defaults: bool,
+    others: Callable[[Sweeping], EndedBy],
+) -> dict[str, Any]:
+    """:func:`sweep`.
+
+    Args:
+        others: makes all trials but the first.
+    """
     from featherweight.workflow.summing_up import sum_up
 
-    console, asked = console or Console(quiet=True), _asked(recipe, defaults)
+    asked = _asked(recipe, defaults)
     require_package()
     root = RunDirectory(output_dir or Path("runs") / f"{recipe.name}-sweep")
-    _refuse(root, resume)
-    with stop_on_signals(console.say) as stop, held(root.path):
+    _refuse(root, bool(sitting.resume))
+    with stop_on_signals(sitting.console.say) as stop, held(root.path):
         root.put_right()
-        with explained(root, continue_with):
-            going = _begun(recipe, asked, root, Sitting(console, resume, force, continue_with), stop)
+        with explained(root, sitting.continue_with):
+            going = _begun(recipe, asked, root, sitting, stop)
         going.try_the_recipe()
         with multiplying_as(going.folder(0)):
-            ended_by = going.try_others(defaults)
+            going.settle(defaults)
+            ended_by = others(going)
             winner = going.winner()
             runs = {WINNER: going.publish(winner, WINNER)}
             if winner["number"] > 0 and going.trials[0]["state"] == "complete":
@@ -130,9 +149,8 @@ def _begun(recipe: Recipe, asked: SweepSection, root: RunDirectory, sitting: Sit
             _, rows = read_rows(recipe, console.within("reading the data"), once)
         reading.show(rows, console)
     kind = rows.task.answer
-    trials = [_without_event(event) for event in root.read_history() if event["event"] == "ended"]
     sitting = replace(sitting, once=once)
-    return Sweeping(recipe, asked, root, kind, held_out, sitting, stop, *_compared(recipe, kind), trials)
+    return Sweeping(recipe, asked, root, kind, held_out, sitting, stop, *_compared(recipe, kind), _ended(root))
 
 
 def _compared(recipe: Recipe, kind: Answer) -> tuple[str, bool]:
@@ -147,9 +165,21 @@ def _compared(recipe: Recipe, kind: Answer) -> tuple[str, bool]:
     return best_metric_name(settings), not greater_is_better(settings, kind)
 
 
-def _without_event(event: Mapping[str, Any]) -> Trial:
-    trial: Any = {key: value for key, value in event.items() if key != "event"}
-    return trial  # type: ignore[no-any-return]
+def _ended(root: RunDirectory) -> list[Trial]:
+    """The trials that have ended so far, by their numbers."""
+    found: Any = [event for event in root.read_history() if event.pop("event") == "ended"]
+    return sorted(found, key=lambda one: one["number"])
+
+
+class Running(NamedTuple):
+    """A trial that has begun and not ended.
+
+    Attributes:
+        since: by :func:`time.perf_counter`.
+    """
+
+    settings: Settings
+    since: float
 
 
 @dataclass
@@ -163,7 +193,9 @@ class Sweeping:
         kind: of answer.
         held_out: the share of train that was held out for rows that choose nothing, where the sweep did.
         compared_by, less_is_better: the figure on validation that trials are compared by.
-        trials: those that ended, in their order.
+        trials: those that ended, by their numbers.
+        at_once: how many are made at a time.
+        running: by number those that were begun here and have not ended.
     """
 
     recipe: Recipe
@@ -176,7 +208,8 @@ class Sweeping:
     compared_by: str
     less_is_better: bool
     trials: list[Trial]
-    search: Search | None = field(default=None, init=False)
+    at_once: int = 1
+    running: dict[int, Running] = field(default_factory=dict)
 
     @property
     def console(self) -> Console:
@@ -189,32 +222,67 @@ class Sweeping:
         """Trial 0; where it has ended already, that it was this recipe's is seen again."""
         if not self.trials:
             self.console.say("trial 0 is the recipe as it stands")
-            self._try(0, {}, lambda: self.recipe, self.console)
+            self.end(self.tried(0, {}, float("inf"), self.console))
             return
         with explained(self.root, self.sitting.continue_with), self.stop.at_once("preparing"):
             identity = prepare(self.recipe, self.console.within("again"), self.sitting.once).identity()
             self.folder(0).refuse_other(self.folder(0).read_environment()["identity"], identity)
 
-    def try_others(self, defaults_too: bool) -> Literal["trials", "time", "nothing left"]:
+    def try_others(self) -> EndedBy:
         """Trial after trial, until the trials or the time are used up or there is nothing left to try.
 
         Returns:
             Which of them it was.
         """
-        self._settle(defaults_too)
-        while True:
-            if self.asked.trials is not None and len(self.trials) >= self.asked.trials:
-                return "trials"
-            if self._time_left() < self._usual_seconds():
-                return "time"
-            if (settings := self._next()) is None:
-                return "nothing left"
-            number = len(self.trials)
-            if self.stop():
-                raise Interrupted(
-                    f"stopped before trial {number}; continue with: {self.sitting.continue_with or 'resume=True'}"
-                )
-            self._try(number, settings, partial(self.recipe_of, settings), self.console.within(self._called(number)))
+        while not isinstance(found := self.begun(), str):
+            number, settings = found
+            self.end(self.tried(number, settings, self.time_left(), self.console.within(self.called(number))))
+        return found
+
+    def begun(self) -> tuple[int, Settings] | EndedBy:
+        """Number and settings of the next trial, which is running from now on; or why there is none.
+
+        Raises:
+            Interrupted: a stop was asked for.
+        """
+        if self.asked.trials is not None and len(self.trials) + len(self.running) >= self.asked.trials:
+            return "trials"
+        if self.time_left() < self._usual_seconds():
+            return "time"
+        if (found := self._next()) is None:
+            return "nothing left"
+        number, settings = found
+        if self.stop():
+            raise Interrupted(
+                f"stopped before trial {number}; continue with: {self.sitting.continue_with or 'resume=True'}"
+            )
+        if number not in self._ever_begun():
+            self.root.append_history({"event": "begun", "trial": number, "settings": settings})
+        self.running[number] = Running(settings, time.perf_counter())
+        return found
+
+    def tried(self, number: int, settings: Settings, seconds: float, console: Console) -> Trial:
+        """What comes of a trial, from where it was left where it has begun.
+
+        Args:
+            seconds: that there are for it.
+        """
+        directory = self.folder(number)
+        judge = self._is_hopeless if number and self.asked.prune else _never
+        watch = Watch(directory, self.compared_by, judge, time.perf_counter() + seconds)
+        sitting = replace(self.sitting, console=console, resume=directory.environment.is_file())
+        found = try_out(partial(self._recipe_of, number, settings), number, settings, watch, sitting, self.stop)
+        gc.collect()  # models are large and refer to themselves
+        return found
+
+    def end(self, trial: Trial) -> None:
+        """Take down what came of a trial; its checkpoints stay while it is the best."""
+        self.root.append_history({"event": "ended", **trial})
+        self.running.pop(trial["number"], None)
+        self.trials.append(trial)
+        self.trials.sort(key=lambda one: one["number"])
+        self._forget_checkpoints()
+        self.console.say(self._said(trial))
 
     def winner(self) -> Trial:
         """The best trial, the earlier of equals. Raises DivergedError where none trained to its end."""
@@ -230,7 +298,7 @@ class Sweeping:
     def publish(self, trial: Trial, name: str) -> RunDirectory:
         """A trial as a plain run, complete, in a folder of its own; taken up where that was begun already."""
         run, tried = RunDirectory(self.root.path / name), self.folder(trial["number"])
-        recipe = self.recipe_of(trial["settings"]) if trial["number"] else self.recipe
+        recipe = self._recipe_of(trial["number"], trial["settings"])
         identity = tried.read_environment()["identity"]
         if run.path.is_dir() and run.read_environment().get("identity") != identity:
             remove_folder(run.path)  # of an earlier winner, before there were more trials
@@ -241,13 +309,15 @@ class Sweeping:
         gc.collect()
         return run
 
-    def recipe_of(self, settings: Mapping[str, Any]) -> Recipe:
-        """The recipe with a trial's settings. What was chosen for trial 0 stays as it was there, so that a trial
-        differs in its settings alone, but for a learning rate that is chosen for the method.
+    def _recipe_of(self, number: int, settings: Mapping[str, Any]) -> Recipe:
+        """The recipe as it stands, or with a trial's settings. What was chosen for trial 0 stays as it was there, so
+        that a trial differs in its settings alone, but for a learning rate that is chosen for the method.
 
         Raises:
             ConfigError: they don't go together.
         """
+        if number == 0:
+            return self.recipe
         base, resolved = self.recipe, self._resolved()
         if base.training.learning_rate is None:
             chosen = resolved.training.model_dump(exclude_unset=True) | {"max_steps": base.training.max_steps}
@@ -268,8 +338,8 @@ class Sweeping:
         before = self._settings_of(self._resolved())
         return any(key.startswith(("model.", "method.")) and before.get(key) != one for key, one in settings.items())
 
-    def _settle(self, defaults_too: bool) -> None:
-        """What is tried, in the sweep's own ``recipe.toml``; of a sweep that is taken up it has to be the same."""
+    def settle(self, defaults_too: bool) -> None:
+        """Put what is tried into the sweep's own ``recipe.toml``; of a sweep that is taken up it has to be the same."""
         resolved = self._resolved()
         if defaults_too:
             parameters, first = defaults.search(resolved)
@@ -285,13 +355,20 @@ class Sweeping:
         self.root.write_text(self.root.recipe, recipes.dump(tried, {}, self.root.path))
         if not self.trials[0]["settings"]:
             self.trials[0]["settings"] = self._settings_of(resolved)
-        method = resolved.method.name
-        self.search = Search(
+
+    @cached_property
+    def search(self) -> Search:
+        """Says what to try, once that is settled."""
+        method = self._resolved().method.name
+        return Search(
             self.asked.parameters,
             lambda key, chosen: sweeping.applies(key, chosen.get("method.name", method)),
             self.recipe.training.seed,
             self.less_is_better,
         )
+
+    def _is_hopeless(self, epochs: float, evaluations: Sequence[Evaluated]) -> bool:
+        return self.search.is_hopeless(_ended(self.root), epochs, evaluations)
 
     def _resolved(self) -> Recipe:
         """Trial 0's recipe with all that was chosen for it."""
@@ -302,38 +379,26 @@ class Sweeping:
         keys = [key for key in self.asked.parameters if sweeping.applies(key, resolved.method.name)]
         return {key: _at(values, key) for key in keys}
 
-    def _next(self) -> Settings | None:
+    def _ever_begun(self) -> dict[int, Settings]:
+        """By number the settings of all trials but the first that were begun, here or before."""
+        events = self.root.read_history()
+        return {event["trial"]: event["settings"] for event in events if event["event"] == "begun"}
+
+    def _next(self) -> tuple[int, Settings] | None:
         """What was begun and did not end; else what is to come first; else what the search says."""
-        assert self.search is not None
-        for event in self.root.read_history():
-            if event["event"] == "begun" and event["trial"] == len(self.trials):
-                settings: Settings = event["settings"]
-                return settings
-        usual, tried = self.trials[0]["settings"], [one["settings"] for one in self.trials]
+        known = {*self.running, *(one["number"] for one in self.trials)}
+        for number, settings in self._ever_begun().items():
+            if number not in known:
+                return number, settings
+        usual, running = self.trials[0]["settings"], [one.settings for one in self.running.values()]
+        tried = [*(one["settings"] for one in self.trials), *running]
         for first in self.asked.first:
             method = first.get("method.name", usual.get("method.name", self.recipe.method.name))
             settings = {key: one for key, one in {**usual, **first}.items() if sweeping.applies(key, method)}
             if settings not in tried:
-                return settings
-        return self.search.next(self.trials)
-
-    def _try(self, number: int, settings: Settings, recipe: Callable[[], Recipe], console: Console) -> None:
-        """One trial, from where it was left where it has begun; its checkpoints stay while it is the best."""
-        directory = self.folder(number)
-        begun = {event["trial"] for event in self.root.read_history() if event["event"] == "begun"}
-        if number not in {0, *begun}:
-            self.root.append_history({"event": "begun", "trial": number, "settings": settings})
-        until = time.perf_counter() + self._time_left() if number else float("inf")
-        judges = self.search if self.asked.prune else None
-        judge = _never if judges is None else partial(judges.is_hopeless, self.trials)
-        watch = Watch(directory, self.compared_by, judge, until)
-        sitting = replace(self.sitting, console=console, resume=directory.environment.is_file())
-        trial = try_out(recipe, number, settings, watch, sitting, self.stop)
-        self.root.append_history({"event": "ended", **trial})
-        self.trials.append(trial)
-        gc.collect()  # models are large and refer to themselves
-        self._forget_checkpoints()
-        self.console.say(self._said(trial))
+                return len(known), settings
+        drawn = self.search.next(self.trials, running)
+        return None if drawn is None else (len(known), drawn)
 
     def _forget_checkpoints(self) -> None:
         """But for those of trial 0 and of the best, which are published in the end."""
@@ -343,13 +408,15 @@ class Sweeping:
             if one["number"] not in kept and (folder := self.folder(one["number"]).checkpoints).is_dir():
                 remove_folder(folder)
 
-    def _time_left(self) -> float:
+    def time_left(self) -> float:
         """Seconds for trials, once the runs that are published at the end have theirs."""
         if self.asked.time_limit is None:
             return float("inf")
         base = [one["metrics"] for one in self.folder(0).read_history() if one["event"] == "base"]
         evaluations = sum(float(one["eval_runtime"]) for metrics in base for one in metrics.values())
-        spent = sum(one["seconds"] for one in self.trials)
+        first, *others = (one["seconds"] for one in self.trials)
+        running = [time.perf_counter() - one.since for one in self.running.values()]
+        spent = first + sum([*others, *running]) / self.at_once
         return recipes.seconds_of(self.asked.time_limit) - spent - 2 * (evaluations + _PUBLISHING)
 
     def _usual_seconds(self) -> float:
@@ -360,18 +427,18 @@ class Sweeping:
         known = others or first
         return sum(known) / max(len(known), 1)
 
-    def _called(self, number: int) -> str:
+    def called(self, number: int) -> str:
         of = f", {number + 1} of {self.asked.trials}" if self.asked.trials else ""
         return f"trial {number}{of}"
 
     def _said(self, trial: Trial) -> str:
         """What came of a trial, and how long the others will take."""
-        left = self._time_left()
+        left = self.time_left()
         if self.asked.trials is not None:
             left = min(left, (self.asked.trials - len(self.trials)) * self._usual_seconds())
         return tables.trial(trial, self.trials, self.compared_by, self.less_is_better, max(left, 0.0))
 
-    def budget(self, ended_by: Literal["trials", "time", "nothing left"]) -> Budget:
+    def budget(self, ended_by: EndedBy) -> Budget:
         return {
             "trials": self.asked.trials,
             "time_limit": self.asked.time_limit,

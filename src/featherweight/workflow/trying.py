@@ -81,10 +81,7 @@ def try_out(
         FeatherweightError: trial 0 can't begin.
     """
     started = time.perf_counter()
-    trial: Trial = {
-        "number": number, "settings": dict(settings), "state": "complete", "reason": None, "value": None, "figures": {},
-        "candidates": 1, "evaluations": [], "epochs": 0.0, "seconds": 0.0,
-    }  # fmt: skip
+    trial = unmade(number, settings)
     try:
         watched = replace(
             sitting, observe=watch.observe, enough=watch.enough, keep_failed=lambda: number > 0 or watch.epochs > 0
@@ -107,6 +104,14 @@ def try_out(
     trial["epochs"] = watch.epochs or (trial["evaluations"][-1]["epoch"] if trial["evaluations"] else 0.0)
     trial["seconds"] = time.perf_counter() - started
     return trial
+
+
+def unmade(number: int, settings: Mapping[str, Any]) -> Trial:
+    """A trial of which nothing is known yet."""
+    return {
+        "number": number, "settings": dict(settings), "state": "complete", "reason": None, "value": None, "figures": {},
+        "candidates": 1, "evaluations": [], "epochs": 0.0, "seconds": 0.0,
+    }  # fmt: skip
 
 
 def _ends_all(error: Exception, *, is_first: bool, began: bool) -> bool:
