@@ -3,8 +3,9 @@
 ``speed`` tunes MiniLM-L6 by the demo's recipe, in one process with all threads and in as many processes of one thread,
 with the same rows in a step; the arms alternate, and the figure is the median of the ratios of neighbours. ``parts``
 measures what a step's sum takes by its size, in 2 and in 4 processes, fits latency and bandwidth, and holds
-seconds = compute / cores + latency + bytes / bandwidth to the steps of real runs. Results go to
-``benchmarks/fleet.json``; docs/scaling.md says what follows from them.
+seconds = compute / cores + latency + bytes / bandwidth to the steps of real runs. ``kills`` kills one of two processes,
+at random, at a random step of a tiny run, and lets it go on, twenty times. Results go to ``benchmarks/fleet.json``;
+docs/scaling.md says what follows from them.
 """
 
 from __future__ import annotations
@@ -12,11 +13,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import random
+import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -29,6 +33,8 @@ ROWS, STEPS, EVERY = 32, 40, 5
 SIZES = [10**3, 10**4, 10**5, 10**6, 4 * 10**6]  # numbers of 4 bytes
 FLEETS = (2, 4)
 _TIMES, _WARM = 30, 5
+KILLS = 20
+STEP = "featherweight.engine.training.train:Trainer._train_step"
 
 
 def cores() -> int:
@@ -132,19 +138,65 @@ def _line(sizes: Sequence[int], seconds: Sequence[float]) -> tuple[float, float]
     return float(slope), float(max(latency, 0.0))
 
 
+def kills(count: int) -> dict[str, Any]:
+    """How many runs of two processes, one of which is killed, go on to the bytes of one that nobody kills."""
+    sys.path.insert(0, str(ROOT / "tests"))
+    import tiny  # type: ignore[import-not-found]
+    from injector import striking  # type: ignore[import-not-found]
+    from ranks import Ranks  # type: ignore[import-not-found]
+    from torture import outcome  # type: ignore[import-not-found]
+
+    drawn = random.Random(0)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        content = tiny.recipe(
+            tiny.save_model(folder / "gpt2", "gpt2", dropout=0.1),
+            tiny.save_csv(folder / "train.csv", tiny.rows(60)),
+            training={"save_strategy": "steps", "save_steps": 2, "gradient_accumulation_steps": 2, "warmup_ratio": 0.5},
+        )
+        given = [
+            f"--set={section}.{key}={json.dumps(value)}"
+            for section in ("data", "method", "training")
+            for key, value in content[section].items()
+        ]
+
+        def command(out: str) -> list[str]:
+            return ["run", f"--model={folder / 'gpt2'}", f"--output-dir={folder / out}", "--quiet", *given]
+
+        ranks = Ranks(folder, command("warm"))
+        ranks.run(command("whole"))
+        expected, steps = outcome(folder / "whole"), 6
+        found = []
+        for number in range(count):
+            out, victim, step = f"{number}", drawn.randrange(2), drawn.randint(1, steps)
+            ended = ranks.run(command(out), {victim: striking(STEP, step, signal.SIGKILL)})
+            again = ranks.run([*command(out), "--resume"])
+            codes = {"killed": [one.code for one in ended], "resumed": [one.code for one in again]}
+            same = codes["resumed"] == [0, 0] and outcome(folder / out) == expected
+            found.append({"rank": victim, "step": step, **codes, "same": same})
+            print(found[-1], file=sys.stderr)
+        ranks.close()
+    return {"kills": found, "same": sum(one["same"] for one in found)}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", nargs="?", choices=["speed", "parts", "reduce"])
+    parser.add_argument("part", nargs="?", choices=["speed", "parts", "kills", "reduce"])
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     if arguments.part == "reduce":
         reduce()
         return
+    from featherweight.engine.hardware import describe
+
     found = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
-    if arguments.part != "parts":
-        found["speed"] = speed(arguments.rounds)
-    if arguments.part != "speed":
-        found["parts"] = parts()
+    measures: dict[str, Callable[[], dict[str, Any]]] = {
+        "speed": lambda: speed(arguments.rounds),
+        "parts": parts,
+        "kills": lambda: kills(KILLS),
+    }
+    for name in [arguments.part] if arguments.part else measures:
+        found[name] = measures[name]() | {"machine": describe(), "date": f"{datetime.now(UTC):%Y-%m-%d}"}
     RESULTS.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(found, indent=1))
 
