@@ -202,6 +202,7 @@ def test_shuffled_labels_show_no_difference(models: Models, tmp_path: Path) -> N
         data = tiny.save_csv(tmp_path / f"{seed}.csv", shuffled)
         content = open_recipe(models("bert"), data, seed=seed)
         content["data"] |= {"allow_leak": True, "validation_fraction": 0.3}
+        content["evidence"] = {"baselines": ["majority"]}
         verdicts.append(run(content, tmp_path / f"run-{seed}")["comparison"]["verdict"])
     assert verdicts.count("no-difference") >= 19, "one in twenty is what chance gives"
     content["data"]["train_file"] = str(tiny.save_csv(tmp_path / "true.csv", tiny.rows(600)))

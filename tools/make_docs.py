@@ -9,10 +9,12 @@ from pathlib import Path
 from featherweight import recipe
 
 sys.path.insert(0, str(Path(__file__).parent))
+import answers
 import architectures
 import figures
 import metrics_schema
 import reliability
+import scaling
 import tuners
 
 ROOT = Path(__file__).parent.parent
@@ -36,9 +38,10 @@ def generated() -> dict[Path, str]:
         "methods.md": tuners.table() + "\n" + figures.methods() + "\n" + figures.precision(),
         "tasks.md": figures.tasks(),
         "reliability.md": reliability.table() + "\n" + reliability.figures(),
-        "evidence.md": figures.evidence(),
+        "evidence.md": figures.evidence() + "\n" + answers.table(),
         "export.md": figures.predictor(),
         "sweep.md": figures.sweep(),
+        "scaling.md": scaling.table(),
         "serving.md": figures.server(),
     }
     return {DOCS / name: json.dumps(schema, indent=2) + "\n" for name, schema in schemas.items()} | {

@@ -87,7 +87,10 @@ def _make(sweep: Sweeping, cluster: Cluster, beside: Path) -> EndedBy:
     search, each = Search(), resources(cluster)
     search.numbers = {}
     here = {"sweep": _told(sweep), "cwd": str(Path.cwd())}
-    config = tune.TuneConfig(search_alg=search, num_samples=-1, max_concurrent_trials=cluster.workers)
+    # A process that has made a trial makes the next: it has imported everything, and has the rows in memory.
+    config = tune.TuneConfig(
+        search_alg=search, num_samples=-1, max_concurrent_trials=cluster.workers, reuse_actors=True
+    )
     run = tune.RunConfig(
         name="sweep",
         storage_path=str(beside),
