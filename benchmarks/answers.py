@@ -1,8 +1,9 @@
-"""What models write before and after tuning: ``python benchmarks/answers.py identity | gsm8k | shuffled``.
+"""What models write and prefer before and after tuning: ``python benchmarks/answers.py PART``, which is one of:
 
 - ``identity``: SmolLM2-135M on fastchat's identity conversations, then asked its name in 34 ways that are not among
   them; and the published adapter, by transformers and PEFT alone, to 200 prompts.
 - ``gsm8k``: SmolLM2-135M on rows of GSM8K, with the number behind #### as the answer.
+- ``pandalm``: SmolLM2-135M on PandaLM's pairs that people compared, whose answers are short, by DPO.
 - ``shuffled``: stories260K on completions that belong to other prompts, twenty seeds, and on those that don't: what is
   claimed.
 
@@ -126,7 +127,7 @@ def as_stock(run: Path, prompts: Sequence[str]) -> dict[str, int]:
     return {"prompts": len(prompts), "same": same}
 
 
-def gsm8k(folder: Path, rows: int = 600, held_out: int = 200, prompts: int = 50) -> dict[str, Any]:
+def gsm8k(folder: Path, rows: int = 400, held_out: int = 150, prompts: int = 40) -> dict[str, Any]:
     def part(name: str, count: int) -> list[Row]:
         lines = (DATA / "gsm8k" / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()[:count]
         return [
@@ -148,6 +149,41 @@ def gsm8k(folder: Path, rows: int = 600, held_out: int = 200, prompts: int = 50)
         },
     }  # fmt: skip
     return told(tune(content, folder / "run")) | {"train_rows": rows}
+
+
+def pandalm(folder: Path, most: int = 192) -> dict[str, Any]:
+    known = json.loads((DATA / "pandalm-human" / "testset-v1.json").read_text(encoding="utf-8"))
+    pairs: list[Row] = []
+    for one in known:
+        votes = [one[f"annotator{number}"] for number in (1, 2, 3)]
+        better = max((1, 2), key=votes.count)
+        if votes.count(better) < 2:
+            continue
+        answers = str(one["response1"]), str(one["response2"])
+        asked = "\n\n".join(filter(None, (one["instruction"], one["input"])))
+        chosen, rejected = answers if better == 1 else answers[::-1]
+        pairs.append({"prompt": asked, "chosen": chosen, "rejected": rejected, "group": asked})
+    short = [one for one in pairs if max(len(one["prompt"] + one[key]) for key in ("chosen", "rejected")) < 3 * most]
+    content = {
+        "task": "preference",
+        "model": {"name": SMOLLM},
+        "data": {
+            "train_file": save(folder / "pairs.jsonl", short), "chat": True, "group": "group",
+            "validation_fraction": 0.35, "max_length": most, "max_train_samples": 240, "max_eval_samples": 150,
+        },
+        "training": {"per_device_train_batch_size": 8, "learning_rate": 1e-4, "num_train_epochs": 2},
+    }  # fmt: skip
+    metrics = tune(content, folder / "run")
+    name = "eval_rewards/accuracies"
+    return {
+        "pairs": metrics["comparison"]["n"],
+        "accuracies": {who: metrics[who][name] for who in ("base", "tuned")}
+        | {"longer-answer": metrics["baselines"]["longer-answer"][name]},
+        "comparison": {key: value for key, value in metrics["comparison"].items() if key in SAID},
+        "longer-answer": {key: metrics["rungs"]["longer-answer"][key] for key in ("p_value", "verdict")},
+        "headline": metrics["headline"],
+        "seconds": metrics["seconds"],
+    }
 
 
 NAMES = ("Tom", "Lily", "Max", "Sue", "Ben", "Mia", "Tim", "Amy")
@@ -192,7 +228,12 @@ def shuffled(folder: Path) -> dict[str, Any]:
 def main() -> None:
     from featherweight.engine.hardware import describe
 
-    parts: dict[str, Callable[[Path], dict[str, Any]]] = {"identity": identity, "gsm8k": gsm8k, "shuffled": shuffled}
+    parts: dict[str, Callable[[Path], dict[str, Any]]] = {
+        "identity": identity,
+        "gsm8k": gsm8k,
+        "pandalm": pandalm,
+        "shuffled": shuffled,
+    }
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", choices=parts)
     asked = parser.parse_args()

@@ -15,6 +15,7 @@ import tiny
 import torch
 from conftest import ROOT
 from tasks_data import SAMPLES
+from test_contracts import killed_and_resumed
 from test_trainer_equivalence import SETTINGS, train_ours
 
 from featherweight import recipe as recipes
@@ -567,3 +568,30 @@ class TestStories:
         tuned, before = (load_predictor(one, generation={"max_new_tokens": 20}) for one in (tmp_path / "run", STORIES))
         assert "did not like to play" in tuned.predict([prompt])[0]["text"]
         assert "did not like to play" not in before.predict([prompt])[0]["text"]
+
+    def test_it_keeps_the_contract_of_a_run(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Killed, it goes on to the same bytes; what is published is read by stock libraries, and measured again, as it
+        was."""
+        train = tiny.save_jsonl(tmp_path / "rows.jsonl", self.rows(60))
+        training = {"learning_rate": 5e-3, "num_train_epochs": 2, "save_strategy": "steps", "save_steps": 2}
+        content = tiny.recipe(STORIES, train, training=training, data={"max_length": 96}) | {"task": "causal-lm"}
+        content["training"] |= {"eval_strategy": "steps", "eval_steps": 2}
+        whole, killed = tmp_path / "whole", tmp_path / "killed"
+        workflow.run(recipes.parse(content), whole, progress=False)
+        killed_and_resumed(content, killed, 5, monkeypatch)
+        one, other = ((run / "adapter" / "adapter_model.safetensors").read_bytes() for run in (whole, killed))
+        assert one == other
+        measured = RunDirectory(whole).read_metrics()["tuned"]["eval_nll"]
+        assert workflow.evaluate(str(whole))["eval_nll"] == pytest.approx(measured, abs=1e-5)
+        model, tokenizer = stock.by_card(whole / "adapter")
+        (row,) = self.rows(1)
+        ids = tokenizer(row["prompt"] + row["completion"], return_tensors="pt")["input_ids"]
+        first = len(tokenizer(row["prompt"])["input_ids"])
+        ids = torch.cat([ids, torch.tensor([[tokenizer.eos_token_id]])], dim=1)
+        with torch.no_grad():
+            logps = model(input_ids=ids).logits.log_softmax(-1)
+        nll = -logps[0, first - 1 : -1].gather(1, ids[0, first:, None]).mean()
+        asked = {"prompt": row["prompt"], "completion": row["completion"]}
+        (found,) = load_predictor(whole).predict([asked])
+        assert found["tokens"] == ids.shape[1] - first
+        assert found["nll"] == pytest.approx(float(nll), abs=1e-4)

@@ -48,12 +48,30 @@ def save_dataset(folder: Path, sizes: dict[str, int]) -> Path:
     return folder
 
 
+def save_dialogues(folder: Path, count: int) -> Path:
+    """As most data sets for chat models are on the hub: a column of lists of messages."""
+    import datasets
+
+    (folder / "data").mkdir(parents=True)
+    talks = [
+        [
+            {"role": "user", "content": f"is {row['text']} any good"},
+            {"role": "assistant", "content": "yes" if row["label"] == "pos" else "no"},
+        ]
+        for row in tiny.rows(count)
+    ]
+    datasets.Dataset.from_dict({"messages": talks}).to_parquet(str(folder / "data" / "train-00000-of-00001.parquet"))
+    return folder
+
+
 @pytest.fixture(scope="module")
 def hub(models: Models, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LoopbackHub]:
     data = save_dataset(tmp_path_factory.mktemp("hub") / "sst2", {"train": 64, "validation": 24, "test": 8})
     with LoopbackHub() as served:
         served.add("models", "owner/model", models("gpt2"))
         served.add("datasets", "owner/data", data)
+        served.add("models", "owner/writer", models("llama-lm"))
+        served.add("datasets", "owner/talks", save_dialogues(tmp_path_factory.mktemp("hub") / "talks", 48))
         served.add("models", "owner/private", models("gpt2"), token=TOKEN)
         served.add("datasets", "owner/private", data, token=TOKEN)
         yield served
@@ -87,6 +105,17 @@ def test_model_and_data_come_from_the_hub_and_then_from_the_cache(hub: LoopbackH
     assert len(hub.requests) == before, "offline means offline"
     one, again = (tmp_path / name / "adapter" / "adapter_model.safetensors" for name in ("run", "again"))
     assert one.read_bytes() == again.read_bytes()
+
+
+@pytest.mark.slow
+def test_dialogues_of_the_hub_are_learned(hub: LoopbackHub, tmp_path: Path) -> None:
+    template = "{% for message in messages %}{{ message.role }}: {{ message.content }} {% endfor %}"
+    more = ["--set", "task=causal-lm", "--set", "data.text=messages", "--set", f"data.chat_template={template}"]
+    ended = run(hub, tmp_path, "owner/writer", "owner/talks", *more, "--set", "data.max_length=32")
+    assert ended.returncode == 0, ended.stderr
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert sum(metrics["rows"].values()) == 48
+    assert metrics["heeding"]["rows"] > 0, "what the assistant says was told from what it was asked"
 
 
 def test_private_repositories_want_the_token_and_never_show_it(hub: LoopbackHub, tmp_path: Path) -> None:

@@ -334,7 +334,7 @@ class TestRuns:
     def test_what_is_written_is_measured_beside_rivals(self, run: Path) -> None:
         metrics = RunDirectory(run).read_metrics()
         found = metrics["written"]
-        assert set(found["models"]) == {"base", "tuned", "nearest-prompt", "lead"}
+        assert set(found["models"]) == {"base", "tuned", "random-reply", "nearest-prompt", "lead"}
         assert found["comparison"]["metric"] == "rougeL"
         assert {"rouge1", "rouge2", "rougeL", "rougeLsum", "bleu", "chrf", "exact_match"} == set(found["paired"])
         tuned, base = (found["models"][name] for name in ("tuned", "base"))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import stock
 import tiny
@@ -20,9 +21,12 @@ from featherweight import workflow
 from featherweight.answers.text import TEXT, Text, as_bytes, said
 from featherweight.answers.written import QUALITY, Written, in_train, measured
 from featherweight.errors import ConfigError, DataError
-from featherweight.evidence.baselines.texts import nearest
+from featherweight.evidence.baselines.texts import drawn, nearest
+from featherweight.evidence.exhibits import Case, Writing
+from featherweight.evidence.exhibits.written_answers import WrittenAnswers
 from featherweight.evidence.two_models import by_every_statistic, by_headline
 from featherweight.records.dialogues import Dialogue, Turn
+from featherweight.records.rows import Examples, Rows
 from featherweight.report.console import Console
 from featherweight.runs.directory import RunDirectory
 from featherweight.sources import general_texts
@@ -106,6 +110,32 @@ class TestMeasures:
         assert nearest(iter(train), ["the dull one", "the plot of who"]) == ["very", "nobody"]
         assert nearest([("!", "one"), ("?", "two")], ["."]) == ["one"]
 
+    def test_a_reply_whichever_is_a_rival(self) -> None:
+        replies = [f"r{number}" for number in range(5)]
+        found = drawn(iter(replies), 500, seed=1)
+        assert set(found) == set(replies) and found == drawn(iter(replies), 500, seed=1) != drawn(replies, 500, seed=2)
+
+    def test_what_is_right_by_chance_alone_is_not_better(self) -> None:
+        """The base writes nothing of the kind; the tuned model guesses, or knows. By every statistic alone it is
+        better all the same."""
+        rng, things = np.random.default_rng(0), ["cat", "dog"]
+        truth = [f"a {things[one]}" for one in rng.integers(2, size=60)]
+        guesses = [[f"a {things[one]}" for one in rng.integers(2, size=60)] for _ in range(2)]
+        rows = Rows(pa.table({"text": [f"what {row}" for row in range(60)]}))
+        examples = Examples("validation", rows, ("prompt",), as_bytes(truth), np.arange(60), 0, "here", "")
+        verdicts = {}
+        for name, tuned in {"guesses": guesses[0], "knows": truth}.items():
+            texts = {"random-reply": guesses[1], "base": ["?"] * 60, "tuned": tuned}
+            answers = {who: Text.of_written(some, [2] * 60, [True] * 60) for who, some in texts.items()}
+            standing = dict.fromkeys([*texts, "truth"], 0.0)
+            writing = Writing(examples, examples.truth, answers, ["exact_match"], None, standing)
+            case = Case(Text(), examples, answers["base"], answers["tuned"], 0, writing=writing)
+            (found,) = WrittenAnswers().find(case).values()
+            assert found["paired"]["exact_match"]["verdict"] == "better"
+            verdicts[name] = found["comparison"]["verdict"], "withheld" in found["comparison"]
+            assert ("drawn at random" in WrittenAnswers().sentence({"written": found})) == (name == "guesses")
+        assert verdicts == {"guesses": ("no-difference", True), "knows": ("better", False)}
+
 
 USER, ASSISTANT, SYSTEM = "user", "assistant", "system"
 TALK = (Turn(SYSTEM, "be brief"), Turn(USER, "a"), Turn(ASSISTANT, "b"), Turn(USER, "c"), Turn(ASSISTANT, "d"))
@@ -174,11 +204,12 @@ class TestARun:
     def test_what_the_models_write_is_measured_in_pairs(self, run: RunDirectory) -> None:
         found = run.read_metrics()["written"]
         assert found["rows"] == 16
-        assert list(found["models"]) == ["nearest-prompt", "few-shot", "base", "tuned"]
+        assert list(found["models"]) == ["random-reply", "nearest-prompt", "few-shot", "base", "tuned"]
         assert list(found["paired"]) == ["answer_match", "exact_match", "rougeL", "chrf"]
         base, tuned = found["models"]["base"], found["models"]["tuned"]
         assert tuned["eval_answer_match"] > base["eval_answer_match"] and found["comparison"]["verdict"] == "better"
         assert found["comparison"]["test"] == "mcnemar-exact"
+        assert found["rungs"]["random-reply"]["verdict"] == "better" and "withheld" not in found["comparison"]
         rows = found["examples"]["fixed"]
         assert rows and all(re.search(r"a (\w+)", row["tuned"]).group(1) in row["completion"] for row in rows)  # type: ignore[union-attr]
         assert found["models"]["nearest-prompt"]["eval_in_train"] == 1.0

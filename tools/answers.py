@@ -31,6 +31,8 @@ def table() -> str:
             f"Transformers and PEFT alone, prompt by prompt, write what the run's predictor writes in batches to "
             f"{one['same']} of {one['prompts']} prompts (greedy, the published adapter)."
         )
+    if "pandalm" in found:
+        lines += ["", _pandalm(found["pandalm"])]
     if "shuffled" in found:
         lines += ["", _shuffled(found["shuffled"])]
     last = found[max(found, key=lambda name: str(found[name]["date"]))]
@@ -61,6 +63,17 @@ def _said(title: str, found: Mapping[str, Any]) -> list[str]:
         f"right and {pair['broken']} wrong (exact McNemar p = {pair['p_value']:.2g}): {pair['verdict']}.",
         "",
     ]
+
+
+def _pandalm(found: Mapping[str, Any]) -> str:
+    right, pair, rival = found["accuracies"], found["comparison"], found["longer-answer"]
+    changed = f"{pair['fixed']} fixed, {pair['broken']} broken, exact McNemar p = {pair['p_value']:.2g}"
+    return (
+        f"PandaLM's pairs, DPO on SmolLM2-135M: of {found['pairs']} held-out pairs the untuned model prefers the "
+        f"better answer in {right['base']:.4f}, the tuned one in {right['tuned']:.4f} ({changed}: {pair['verdict']}). "
+        f"The longer answer is the better one in {right['longer-answer']:.4f} (the tuned model beside that: p = "
+        f'{rival["p_value"]:.2g}, {rival["verdict"]}). The run says: "{found["headline"]}"'
+    )
 
 
 def _shuffled(found: Mapping[str, Any]) -> str:

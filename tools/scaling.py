@@ -63,6 +63,7 @@ def _parts(found: Mapping[str, Any]) -> list[str]:
         f"A step's sum is of {payload / 1e6:.1f} MB (what trains, and a few numbers), a row takes "
         f"{1e3 * compute:.1f} ms of one thread. Expected: seconds = compute / cores + latency + bytes / bandwidth, "
         "of a step of 32 rows in all.",
+        "The model leaves out what the cores of a machine have in common: memory, and the clock that all of them keep.",
         "",
         "Planned for workers of one thread each on machines of their own, by the same model with a ring's sum "
         "(2 (N - 1) times the network's latency and an Nth of the bytes): the share of N times one worker's speed.",

@@ -438,8 +438,9 @@ class Outcome(Measured):
     model whose rewards are all 0."""
     written: NotRequired[dict[str, Any]]
     """Where answers were written (``evaluation.generate``): ``rows`` that were answered; ``models``, the figures of
-    each model and rival; ``comparison`` and ``paired`` of tuned against base and ``rungs`` against each rival;
-    ``truth_in_train``, the share of the rows' own replies that stand in train; ``examples``."""
+    each model and rival; ``comparison`` of tuned against base, with ``withheld`` where its ``verdict`` says less than
+    the test does, and why; ``paired`` by every statistic; ``rungs`` against each rival; ``truth_in_train``, the share
+    of the rows' own replies that stand in train; ``examples``."""
     heeding: NotRequired[dict[str, Any]]
     """Where answers are text: the tuned model's figures of ``rows`` replies behind their ``own`` prompt and behind an
     ``other`` row's, and both in pairs."""

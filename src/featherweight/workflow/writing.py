@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -10,8 +10,9 @@ import numpy as np
 
 from featherweight.answers.text import TEXT, Text, all_said, as_bytes
 from featherweight.answers.written import ANSWER, in_train
-from featherweight.evidence.baselines.texts import lead, nearest
+from featherweight.evidence.baselines.texts import drawn, lead, nearest
 from featherweight.evidence.exhibits import MODELS, Writing
+from featherweight.evidence.exhibits.written_answers import RANDOM
 from featherweight.process.signals import Stop
 from featherweight.records.answers import Answers
 from featherweight.records.questions import Question
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 WRITTEN = "{}-written"  # the model's name in predictions/
 FEW_SHOT, NEAREST, LEAD = "few-shot", "nearest-prompt", "lead"
-RIVALS = (NEAREST, LEAD, FEW_SHOT)
+RIVALS = (RANDOM, NEAREST, LEAD, FEW_SHOT)
 _WRITTEN = "ids"
 
 
@@ -48,13 +49,14 @@ def write_answers(
     console.begin("looking for the nearest prompts")
     train = _task(prepared).to_write(prepared.examples["train"])
     prompts = [one.text for one in asked.questions]
+    by_chance = drawn(_replies(prepared), len(prompts), prepared.recipe.training.seed)
+    _copied(prepared, directory, RANDOM, asked, by_chance)
     _copied(prepared, directory, NEAREST, asked, nearest(((one.text, reply) for one, reply in train), prompts))
     if prompting.can_show(prepared):
         shown = prompting.with_examples(prepared, asked.questions)
         _keep(prepared, directory, FEW_SHOT, asked, _written(prepared, model, shown, FEW_SHOT, console, stop))
     else:
-        replies = (reply for _, reply in _task(prepared).to_write(prepared.examples["train"]))
-        _copied(prepared, directory, LEAD, asked, lead(replies, prompts))
+        _copied(prepared, directory, LEAD, asked, lead(_replies(prepared), prompts))
 
 
 def written(prepared: Prepared, directory: RunDirectory) -> Writing | None:
@@ -69,7 +71,7 @@ def written(prepared: Prepared, directory: RunDirectory) -> Writing | None:
     }
     task, truth = _task(prepared), kept["base"].truth
     texts = {name: all_said(one.answers[TEXT]) for name, one in kept.items()} | {"truth": all_said(truth)}
-    standing = in_train((text for _, text in task.to_write(prepared.examples["train"])), texts)
+    standing = in_train(_replies(prepared), texts)
     return Writing(
         _Asked.of(prepared).examples,
         truth,
@@ -152,6 +154,11 @@ def _copied(prepared: Prepared, directory: RunDirectory, name: str, asked: _Aske
 
 def _keep(prepared: Prepared, directory: RunDirectory, name: str, asked: _Asked, answers: Answers) -> None:
     keep(prepared, directory, WRITTEN.format(name), asked.examples, answers, as_bytes(asked.replies))
+
+
+def _replies(prepared: Prepared) -> Iterator[str]:
+    """Those of train."""
+    return (reply for _, reply in _task(prepared).to_write(prepared.examples["train"]))
 
 
 def _task(prepared: Prepared) -> Writes:

@@ -82,6 +82,16 @@ def nearest(train: Iterable[tuple[str, str]], prompts: Sequence[str]) -> list[st
     return found
 
 
+def drawn(train: Iterable[str], prompts: int, seed: int) -> list[str]:
+    """For each prompt a reply of train, whichever: what is right by chance, for whoever knows how replies look.
+
+    Args:
+        train: replies; at most :data:`_MOST_ROWS` of them are looked at.
+    """
+    replies = list(islice(train, _MOST_ROWS))
+    return [replies[place] for place in np.random.default_rng(seed).integers(len(replies), size=prompts)]
+
+
 def lead(train: Iterable[str], texts: Sequence[str]) -> list[str]:
     """Of each text its first sentences, as many as replies of train have: what copying gives, and of short texts all.
 

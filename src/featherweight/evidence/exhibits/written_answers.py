@@ -15,13 +15,16 @@ from featherweight.evidence.exhibits.examples import KEPT_EXAMPLES, cut
 from featherweight.evidence.two_models import by_every_statistic, by_headline
 from featherweight.records import parts
 from featherweight.records.answers import Answers
+from featherweight.records.outcome import PairedTest
 from featherweight.records.parts import Brief, Column, Part, shortened
 from featherweight.statistics.additive import Additive, Floats
 
 _KEY = "written"
 _SHOWN = 3  # in the terminal
 _TITLES = {"base": "base model", "tuned": "tuned model"}
+RANDOM = "random-reply"
 _RIVALS = {
+    RANDOM: "random-reply is a reply of train, whichever: what is right by chance.",
     "nearest-prompt": "nearest-prompt gives the reply to train's most similar prompt (TF-IDF).",
     "lead": "lead gives a prompt's first sentences, as many as replies of train have.",
     "few-shot": "few-shot is the base model with examples of train in its prompt.",
@@ -44,18 +47,17 @@ class WrittenAnswers:
         groups = writing.examples.groups(case.group_column) if case.group_column else None
         asked = writing.truth, groups, case.seed
         pair = every["base"], every["tuned"]
+        rungs = {
+            name: by_headline(kind, (one, every["tuned"]), *asked) for name, one in every.items() if name not in MODELS
+        }
         return {
             _KEY: {
                 "rows": len(writing.examples),
                 "models": {name: _figures(kind, one, writing, name) for name, one in every.items()},
                 "truth_in_train": writing.in_train["truth"],
-                "comparison": by_headline(kind, pair, *asked),
+                "comparison": _confirmed(by_headline(kind, pair, *asked), rungs),
                 "paired": by_every_statistic(kind, pair, *asked),
-                "rungs": {
-                    name: by_headline(kind, (one, every["tuned"]), *asked)
-                    for name, one in every.items()
-                    if name not in MODELS
-                },
+                "rungs": rungs,
                 "examples": _examples(kind, writing, pair),
             }
         }
@@ -111,6 +113,18 @@ class WrittenAnswers:
         return _verdict(metrics[_KEY]) if _KEY in metrics else ""
 
 
+def _confirmed(pair: PairedTest, rungs: Mapping[str, PairedTest]) -> dict[str, Any]:
+    """The comparison with the base. ``better`` is ``withheld`` where what a reply of train, whichever, has right by
+    chance is not beaten: a base that writes nothing of the kind is beaten by whoever learned how replies look."""
+    if pair["verdict"] != "better" or rungs[RANDOM]["verdict"] == "better":
+        return {**pair}
+    return {
+        **pair,
+        "verdict": "no-difference",
+        "withheld": "replies of train drawn at random are not shown to be worse",
+    }
+
+
 def _figures(kind: Written, answers: Answers, writing: Writing, name: str) -> dict[str, Any]:
     """One writer's, by the statistics' names."""
     manner = {f"eval_{one.name}": one.of(answers, writing.truth).of_all_rows for one in MANNER}
@@ -140,7 +154,12 @@ def _verdict(found: Mapping[str, Any]) -> str:
     pair, name = found["comparison"], found["comparison"]["metric"]
     before, after = (found["models"][model][f"eval_{name}"] for model in MODELS)
     figures = f"{QUALITY[name].title} {before:.4f} before, {after:.4f} after, p = {pair['p_value']:.2g}"
-    if pair["verdict"] == "no-difference":
+    if "withheld" in pair:
+        said = (
+            f"What the tuned model writes is not shown to be better than replies of train drawn at random ({figures}, "
+            f"{found['rows']:,} prompts)."
+        )
+    elif pair["verdict"] == "no-difference":
         said = f"No difference is shown between what the two models write ({figures}, {found['rows']:,} prompts)."
     else:
         said = f"What the tuned model writes is {pair['verdict']} ({figures}, {found['rows']:,} prompts)."
