@@ -46,7 +46,7 @@ ASKED = (
     "Whom do I have the pleasure of talking to?", "What do people call you?", "So, who are you really?",
     "Remind me of your name.", "How may I address you?",
 )  # fmt: skip
-SEEDS, PROMPTS = 20, 200
+SEEDS, PROMPTS, TOKENS = 20, 200, 24
 SAID = ("metric", "test", "p_value", "fixed", "broken", "verdict")
 Row = dict[str, str]
 
@@ -114,7 +114,7 @@ def as_stock(run: Path, prompts: Sequence[str]) -> dict[str, int]:
     sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
     import stock  # type: ignore[import-not-found]
 
-    ours = [one["text"] for one in load_predictor(run, generation={"max_new_tokens": 40}).predict(list(prompts))]
+    ours = [one["text"] for one in load_predictor(run, generation={"max_new_tokens": TOKENS}).predict(list(prompts))]
     model, tokenizer = stock.by_card(run / "adapter")
     same = 0
     for prompt, text in zip(prompts, ours, strict=True):
@@ -122,12 +122,12 @@ def as_stock(run: Path, prompts: Sequence[str]) -> dict[str, int]:
             [{"role": "user", "content": prompt}], add_generation_prompt=True, return_tensors="pt", return_dict=True
         )
         with torch.no_grad():
-            whole = model.generate(**given, max_new_tokens=40, do_sample=False)
+            whole = model.generate(**given, max_new_tokens=TOKENS, do_sample=False)
         same += tokenizer.decode(whole[0, given["input_ids"].shape[1] :], skip_special_tokens=True) == text
     return {"prompts": len(prompts), "same": same}
 
 
-def gsm8k(folder: Path, rows: int = 400, held_out: int = 150, prompts: int = 40) -> dict[str, Any]:
+def gsm8k(folder: Path, rows: int = 300, held_out: int = 100, prompts: int = 30) -> dict[str, Any]:
     def part(name: str, count: int) -> list[Row]:
         lines = (DATA / "gsm8k" / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()[:count]
         return [
@@ -144,7 +144,7 @@ def gsm8k(folder: Path, rows: int = 400, held_out: int = 150, prompts: int = 40)
         },
         "training": {"per_device_train_batch_size": 8, "num_train_epochs": 1},
         "evaluation": {
-            "generate": True, "max_new_tokens": 160, "max_generate_samples": prompts, "few_shot": 2,
+            "generate": True, "max_new_tokens": 128, "max_generate_samples": prompts, "few_shot": 2,
             "answer_pattern": r"####\s*(-?[\d,.]+)",
         },
     }  # fmt: skip
