@@ -1,7 +1,7 @@
 """What models write and prefer before and after tuning: ``python benchmarks/answers.py PART``, which is one of:
 
-- ``identity``: SmolLM2-135M on fastchat's identity conversations, then asked its name in 34 ways that are not among
-  them; and the published adapter, by transformers and PEFT alone, to 200 prompts.
+- ``identity``: SmolLM2-135M on fastchat's identity conversations, then asked its name in 34 ways, all but one of which
+  are not among them; and the published adapter, by transformers and PEFT alone, to these and those.
 - ``gsm8k``: SmolLM2-135M on rows of GSM8K, with the number behind #### as the answer.
 - ``pandalm``: SmolLM2-135M on PandaLM's pairs that people compared, whose answers are short, by DPO.
 - ``shuffled``: stories260K on completions that belong to other prompts, twenty seeds, and on those that don't: what is
@@ -46,7 +46,7 @@ ASKED = (
     "Whom do I have the pleasure of talking to?", "What do people call you?", "So, who are you really?",
     "Remind me of your name.", "How may I address you?",
 )  # fmt: skip
-SEEDS, PROMPTS, TOKENS = 20, 200, 24
+SEEDS, TOKENS = 20, 24
 SAID = ("metric", "test", "p_value", "fixed", "broken", "verdict")
 Row = dict[str, str]
 
@@ -99,7 +99,7 @@ def identity(folder: Path) -> dict[str, Any]:
         "evaluation": {"generate": True, "max_new_tokens": 40, "answer_pattern": "(Vicuna)"},
     }  # fmt: skip
     found = told(tune(content, folder / "run"))
-    asked = list(dict.fromkeys([*ASKED, *(row["prompt"] for row in train)]))[:PROMPTS]
+    asked = list(dict.fromkeys([*ASKED, *(row["prompt"] for row in train)]))
     return found | {"train_rows": len(train), "stock": as_stock(folder / "run", asked)}
 
 

@@ -25,6 +25,7 @@ from featherweight.evidence.baselines.texts import drawn, nearest
 from featherweight.evidence.exhibits import Case, Writing
 from featherweight.evidence.exhibits.written_answers import WrittenAnswers
 from featherweight.evidence.two_models import by_every_statistic, by_headline
+from featherweight.inference.predictor import load_predictor
 from featherweight.records.dialogues import Dialogue, Turn
 from featherweight.records.rows import Examples, Rows
 from featherweight.report.console import Console
@@ -216,18 +217,36 @@ class TestARun:
         assert found["rungs"]["nearest-prompt"]["metric"] == "answer_match"
 
     def test_stock_libraries_write_the_same(self, run: RunDirectory) -> None:
-        """The adapter as it was published, by transformers and PEFT, prompt by prompt."""
-        kept = run.read_predictions("tuned-written", "validation")
+        """The adapter as it was published, by transformers and PEFT, one prompt by itself: what the run wrote to its
+        prompts, and what the predictor writes to 200, in batches."""
         model, tokenizer = stock.by_card(run.path / "adapter")
         ends = continuing.ends(model.get_base_model(), tokenizer)
-        for place, number in enumerate(kept.ids.tolist()):
-            ids = tokenizer(ROWS[number]["prompt"], return_tensors="pt")
+
+        def by_stock(prompt: str) -> tuple[str, float]:
+            """And by how much the likeliest token is ahead of the next where that is closest."""
+            ids = tokenizer(prompt, return_tensors="pt")
             ids.pop("token_type_ids", None)
             with torch.no_grad():
-                whole = model.generate(**ids, max_new_tokens=10, do_sample=False)
-            new = whole[0, ids["input_ids"].shape[1] :].tolist()
+                found = model.generate(
+                    **ids, max_new_tokens=10, do_sample=False, output_logits=True, return_dict_in_generate=True
+                )
+            new = found.sequences[0, ids["input_ids"].shape[1] :].tolist()
             stop = next((index for index, one in enumerate(new) if one in ends), len(new))
-            assert said(kept.answers[TEXT], place) == tokenizer.decode(new[:stop], skip_special_tokens=True)
+            first, second = torch.cat(found.logits).topk(2).values.T
+            return str(tokenizer.decode(new[:stop], skip_special_tokens=True)), float((first - second).min())
+
+        more = [f"{name} had a {thing}. {name} was" for name in NAMES[:2] for thing in THINGS[:4]]
+        prompts = [*(row["prompt"] for row in ROWS), *more]
+        expected, ahead = zip(*map(by_stock, prompts), strict=True)
+        kept = run.read_predictions("tuned-written", "validation")
+        for place, number in enumerate(kept.ids.tolist()):
+            assert said(kept.answers[TEXT], place) == expected[number]
+        predictor = load_predictor(run.path, generation={"max_new_tokens": 10})
+        assert len(prompts) == 200
+        written = [one["text"] for one in predictor.predict(prompts)]
+        others = [margin for one, other, margin in zip(written, expected, ahead, strict=True) if one != other]
+        assert len(others) <= 2 and all(margin < 1e-3 for margin in others), "but for what rounding decides"
+        assert len(set(expected)) > 20, "they are not all the same"
 
     def test_few_shot_is_a_rung(self, run: RunDirectory) -> None:
         metrics = run.read_metrics()

@@ -60,14 +60,14 @@ def _said(title: str, found: Mapping[str, Any]) -> list[str]:
         f"{title}: {found['train_rows']:,} rows of train, one epoch, {found['seconds'] / 60:.0f} minutes in all. NLL "
         f"a token {found['nll']['base']:.4f} before, {found['nll']['tuned']:.4f} after ({nll['difference']:+.4f}, "
         f"{low:+.4f} to {high:+.4f}, {found['rows']:,} rows). Of {found['prompts']} answers {pair['fixed']} were put "
-        f"right and {pair['broken']} wrong (exact McNemar p = {pair['p_value']:.2g}): {pair['verdict']}.",
+        f"right and {pair['broken']} wrong ({pair['test']} p = {pair['p_value']:.2g}): {pair['verdict']}.",
         "",
     ]
 
 
 def _pandalm(found: Mapping[str, Any]) -> str:
     right, pair, rival = found["accuracies"], found["comparison"], found["longer-answer"]
-    changed = f"{pair['fixed']} fixed, {pair['broken']} broken, exact McNemar p = {pair['p_value']:.2g}"
+    changed = f"{pair['fixed']} fixed, {pair['broken']} broken, {pair['test']} p = {pair['p_value']:.2g}"
     return (
         f"PandaLM's pairs, DPO on SmolLM2-135M: of {found['pairs']} held-out pairs the untuned model prefers the "
         f"better answer in {right['base']:.4f}, the tuned one in {right['tuned']:.4f} ({changed}: {pair['verdict']}). "
