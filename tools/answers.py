@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent.parent / "benchmarks" / "answers.json"
-WHO = {"nearest-prompt": "nearest prompt of train", "few-shot": "few-shot", "base": "untuned", "tuned": "**tuned**"}
+WHO = {
+    "random-reply": "a reply of train, whichever", "nearest-prompt": "that to the nearest prompt", "few-shot": "few-shot",
+    "base": "untuned", "tuned": "**tuned**",
+}  # fmt: skip
 
 
 def table() -> str:
