@@ -9,9 +9,12 @@ from typing import Any
 
 RESULTS = Path(__file__).parent.parent / "benchmarks" / "answers.json"
 WHO = {
-    "random-reply": "a reply of train, whichever", "nearest-prompt": "that to the nearest prompt", "few-shot": "few-shot",
-    "base": "untuned", "tuned": "**tuned**",
-}  # fmt: skip
+    "random-reply": "a reply of train, whichever",
+    "nearest-prompt": "that to the nearest prompt",
+    "few-shot": "few-shot",
+    "base": "untuned",
+    "tuned": "**tuned**",
+}
 
 
 def table() -> str:

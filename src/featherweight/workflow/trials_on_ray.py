@@ -58,34 +58,8 @@ def sweep_on_ray(
 def _make(sweep: Sweeping, cluster: Cluster, beside: Path) -> EndedBy:
     """Let Ray Tune make all trials but the first."""
     from ray import tune
-    from ray.tune.search import Searcher
 
-    class Search(Searcher):  # type: ignore[misc]
-        """The sweep's own, as Ray Tune asks it."""
-
-        ended_by: EndedBy = "trials"
-        numbers: dict[str, int]
-
-        def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-            found = sweep.begun()
-            if isinstance(found, str):
-                self.ended_by = found
-                return cast(str, Searcher.FINISHED)
-            self.numbers[trial_id], settings = found
-            return {"number": found[0], "settings": json.dumps(settings), "seconds": sweep.time_left()}
-
-        def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-            if (number := self.numbers.pop(trial_id, None)) is not None:
-                sweep.end(_lost(sweep, number) if error or not result else json.loads(result["trial"]))
-
-        def save(self, checkpoint_path: str) -> None:
-            """The sweep's own records are enough."""
-
-        def restore(self, checkpoint_path: str) -> None:
-            """Nothing was saved."""
-
-    search, each = Search(), resources(cluster)
-    search.numbers = {}
+    search, each = _search(sweep), resources(cluster)
     here = {"sweep": _told(sweep), "cwd": str(Path.cwd())}
     # A process that has made a trial makes the next: it has imported everything, and has the rows in memory.
     config = tune.TuneConfig(
@@ -100,7 +74,39 @@ def _make(sweep: Sweeping, cluster: Cluster, beside: Path) -> EndedBy:
     work = tune.with_resources(tune.with_parameters(_try, here=here), each)
     with sweep.stop.at_once("trying on Ray"):
         tune.Tuner(work, tune_config=config, run_config=run).fit()
-    return search.ended_by
+    ended_by: EndedBy = search.ended_by
+    return ended_by
+
+
+def _search(sweep: Sweeping) -> Any:
+    """The sweep's own, as Ray Tune asks it; ``ended_by`` says in the end why it says no more."""
+    from ray.tune.search import Searcher
+
+    class Search(Searcher):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.ended_by: EndedBy = "trials"
+            self._numbers: dict[str, int] = {}
+
+        def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+            found = sweep.begun()
+            if isinstance(found, str):
+                self.ended_by = found
+                return cast(str, Searcher.FINISHED)
+            self._numbers[trial_id], settings = found
+            return {"number": found[0], "settings": json.dumps(settings), "seconds": sweep.time_left()}
+
+        def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+            if (number := self._numbers.pop(trial_id, None)) is not None:
+                sweep.end(_lost(sweep, number) if error or not result else json.loads(result["trial"]))
+
+        def save(self, checkpoint_path: str) -> None:
+            """The sweep's own records are enough."""
+
+        def restore(self, checkpoint_path: str) -> None:
+            """Nothing was saved."""
+
+    return Search()
 
 
 def _told(sweep: Sweeping) -> Sweeping:
