@@ -30,9 +30,14 @@ Wrong: TypeAlias = tuple[str, str]  # the kind of an error, and what it says
 LOCAL = "local"
 _PATIENCE = 7 * 24 * 3600  # seconds: rank 0 fits the baselines while the others wait
 _LOOK = 1.0  # seconds between looks at a run's history
-# Ray Train's present form; folders stay what they are; a signal is ours to hear.
-_SETTLED = {"RAY_TRAIN_V2_ENABLED": "1", "RAY_CHDIR_TO_TRIAL_DIR": "0", "TUNE_DISABLE_SIGINT_HANDLER": "1"}
-_QUIET = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1"}
+# Ray Train's present form; folders stay what they are; a signal is ours to hear; and nothing is logged or said besides.
+_SETTLED = {
+    "RAY_TRAIN_V2_ENABLED": "1",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+}
 
 
 @dataclass(frozen=True)
@@ -100,7 +105,7 @@ def require_seen(directory: RunDirectory) -> None:
 
 def require_package() -> Any:
     """Ray. Raises ConfigError with what installs it."""
-    for key, value in {**_SETTLED, **_QUIET}.items():
+    for key, value in _SETTLED.items():
         os.environ.setdefault(key, value)
     try:
         import ray

@@ -249,14 +249,15 @@ class Sweeping:
             return "trials"
         if self.time_left() < self._usual_seconds():
             return "time"
-        if (found := self._next()) is None:
+        ever_begun = self._ever_begun()
+        if (found := self._next(ever_begun)) is None:
             return "nothing left"
         number, settings = found
         if self.stop():
             raise Interrupted(
                 f"stopped before trial {number}; continue with: {self.sitting.continue_with or 'resume=True'}"
             )
-        if number not in self._ever_begun():
+        if number not in ever_begun:
             self.root.append_history({"event": "begun", "trial": number, "settings": settings})
         self.running[number] = Running(settings, time.perf_counter())
         return found
@@ -384,10 +385,10 @@ class Sweeping:
         events = self.root.read_history()
         return {event["trial"]: event["settings"] for event in events if event["event"] == "begun"}
 
-    def _next(self) -> tuple[int, Settings] | None:
+    def _next(self, ever_begun: Mapping[int, Settings]) -> tuple[int, Settings] | None:
         """What was begun and did not end; else what is to come first; else what the search says."""
         known = {*self.running, *(one["number"] for one in self.trials)}
-        for number, settings in self._ever_begun().items():
+        for number, settings in ever_begun.items():
             if number not in known:
                 return number, settings
         usual, running = self.trials[0]["settings"], [one.settings for one in self.running.values()]
