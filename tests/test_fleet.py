@@ -120,20 +120,6 @@ def answered_alike(one: Path, other: Path) -> set[str]:
     return {name for name, content in answers[0].items() if answers[1][name] == content}
 
 
-MEAN_OF_MEANS = """
-from dataclasses import replace
-from featherweight.engine.fleet import Together
-own = Together.add_up
-def add_up(self, parameters, said):
-    of_all = own(self, [one.detach().clone() for one in parameters], said).items
-    for one in parameters:
-        if one.grad is not None:
-            one.grad *= of_all / (max(said.items, 1) * self.size)
-    return own(self, parameters, replace(said, loss=said.loss * of_all / (max(said.items, 1) * self.size)))
-Together.add_up = add_up
-"""
-
-
 @pytest.mark.slow
 def test_two_processes_make_the_run_of_one(ranks: Ranks, encoder: Path, data: Path, tmp_path: Path) -> None:
     """Without dropout: the same batches, losses, weights and answers; and where memory runs out in one of them, both go
@@ -209,6 +195,75 @@ def test_all_hold_pairs_to_the_same_reference(ranks: Ranks, decoder: Path, dialo
     alone = "from featherweight.workflow import together\ntogether._WORK['hold'] = lambda *found, **given: None\n"
     whole(ranks.run(command(decoder, pairs, without, **told), {0: SMALL, 1: SMALL + alone}))
     assert min(apart(one, without)) > 1e-5
+
+
+# What `accelerate launch --use_fsdp --cpu` says: transformers would then read weights in one process alone, and Accelerate
+# wrap the model.
+ACCELERATES = """
+import os
+told = dict(ACCELERATE_USE_FSDP="true", FSDP_CPU_RAM_EFFICIENT_LOADING="true", ACCELERATE_USE_CPU="true")
+os.environ.update(told)
+"""
+# Of the model's three, in the fourth step.
+DIES_AT_AN_EMBEDDING = """
+import os, signal, torch
+if torch.is_grad_enabled() and arguments[1] >= 0:
+    calls.append(0)
+    if len(calls) == 10:
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+# A process that sends nothing of its own.
+EMPTY = """
+from featherweight.engine.shards import Shards
+whole_cut = Shards.cut
+def cut(self, packed):
+    found, together = whole_cut(self, packed)
+    found["weight"].zero_()
+    return found, together
+Shards.cut = cut
+"""
+
+
+@pytest.mark.slow
+def test_a_base_that_processes_share_out_is_the_same_base(
+    ranks: Ranks, encoder: Path, data: Path, tmp_path: Path
+) -> None:
+    """To the byte, asked for by the recipe or by a launcher; where memory runs out in one process while the other is
+    within the model; and where one is killed there and the run goes on. The negative control: what is made without the
+    parts of one is not what a user would load."""
+    whole_base, parts, on, without = (tmp_path / name for name in ("whole", "parts", "on", "without"))
+    small, asked = {0: SMALL, 1: SMALL}, {"model__dtype": "bfloat16"}
+    lack = "import torch\nif torch.is_grad_enabled() and len(arguments[3]) > 2:\n    raise MemoryError"
+    short = {0: SMALL, 1: SMALL + wrapping(FORWARD, lack)}
+    whole(ranks.run(command(encoder, data, whole_base, **asked), short))
+    ended = ranks.run(command(encoder, data, parts, **asked), {at: code + ACCELERATES for at, code in short.items()})
+    whole(ended)
+    assert "2 processes keep a part each of its 20,480 frozen weights" in ended[0].errors
+    assert apart(whole_base, parts) == (0, 0)
+    assert answered_alike(whole_base, parts) == {path.name for path in (parts / "predictions").iterdir()}
+    asked["training__fsdp"] = True
+    dying = wrapping("featherweight.engine.shards:Shards._exchange", DIES_AT_AN_EMBEDDING)
+    ended = ranks.run(command(encoder, data, on, **asked), {0: SMALL, 1: SMALL + dying})
+    assert [one.code for one in ended] == [75, -signal.SIGKILL]
+    assert "another process" in ended_with_one_line(ended)
+    whole(ranks.run([*command(encoder, data, on, **asked), "--resume"], small))
+    assert max(apart(on, parts)) <= 1e-6
+    ended = ranks.run(command(encoder, data, without, **asked), {0: SMALL, 1: SMALL + EMPTY})
+    assert [one.code for one in ended] == [5, 5]
+    assert "answers differently from the tuned model in memory" in ended[0].errors
+
+
+@pytest.mark.slow
+def test_a_vocabulary_is_shared_out_too(ranks: Ranks, decoder: Path, dialogues: Path, tmp_path: Path) -> None:
+    """Answers of unlike length, which are written in batches of which one process has more."""
+    written, parts = (tmp_path / name for name in ("whole", "parts"))
+    lm = {"task": "causal-lm", "evaluation.max_new_tokens": 4, "evaluation.generate": True}
+    for out, fsdp in ((written, False), (parts, True)):
+        asked = command(decoder, dialogues, out, training__fsdp=fsdp, **lm)
+        whole(ranks.run(asked, {0: SMALL, 1: SMALL}))
+    assert max(apart(written, parts)) <= 1e-6
+    texts = {name for name in answered_alike(written, parts) if "written" in name}
+    assert {"base-written-validation.parquet", "tuned-written-validation.parquet"} <= texts
 
 
 @pytest.fixture(scope="module")
@@ -339,6 +394,10 @@ class TestOneOfSeveral:
             launch.require_whole(one)
         launch.require_whole(one | {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2"})
         launch.require_whole({"ACCELERATE_MIXED_PRECISION": "no"})
+
+    def test_a_launcher_can_ask_for_a_base_that_is_shared_out(self) -> None:
+        assert launch.shards({"ACCELERATE_USE_FSDP": "true"})
+        assert not any(map(launch.shards, ({}, {"ACCELERATE_USE_FSDP": "false"})))
 
     def test_each_draws_its_own_masks(self) -> None:
         places = []

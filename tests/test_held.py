@@ -22,11 +22,14 @@ from test_tuners import classifier, tuned
 import featherweight
 from featherweight import recipe as recipes
 from featherweight import workflow
+from featherweight.engine.fleet import Together
 from featherweight.engine.running.execution import Execution
 from featherweight.engine.running.packed import Packed
+from featherweight.engine.shards import Shards
 from featherweight.errors import ConfigError, ModelError
 from featherweight.inference import loading
 from featherweight.methods import Fit
+from featherweight.process.launch import Place
 from featherweight.recipe import ModelSection
 from featherweight.records.questions import Question
 from featherweight.registry import METHODS
@@ -138,6 +141,27 @@ class TestWeights:
         share = size(model) / size(plain)
         assert share < {"bfloat16": 0.53, "nf4": 0.2, "int8": 0.3}[holding.get("quantization", "bfloat16")]
         assert all(value.dtype == torch.float32 for value in model.parameters()), "what is left is fp32"
+
+    @pytest.mark.parametrize("holding", [{}, *HOLDINGS.values()], ids=["fp32", *HOLDINGS])
+    def test_processes_that_share_it_out_keep_their_parts_of_it(self, holding: dict[str, str]) -> None:
+        """Which together are all of it, in whatever it is held."""
+        dtype, quantization = holding.get("dtype", "float32"), holding.get("quantization")
+        plain = make_model("bert", hidden_size=128, intermediate_size=512)
+        parts = []
+        for rank in range(3):
+            model, fleet = copy.deepcopy(plain), Together(Place(rank, 3))
+            held.hold(model, dtype, quantization, ["classifier"], shares=Shards(fleet, torch.device("cpu")))
+            layers = [one for one in model.modules() if isinstance(one, held.Held)]
+            parts.append([one._buffers["weight"] for one in layers])
+        alone = copy.deepcopy(plain)
+        held.hold(alone, dtype, quantization, ["classifier"], shares=Shards(Together(Place(0, 1)), torch.device("cpu")))
+        of_all = [one._buffers["weight"] for one in alone.modules() if isinstance(one, held.Held)]
+        assert len(of_all) == len(parts[0]) == 2 * 6 + 1 + 3  # blocks, pooler, embeddings
+        for mine, *others in zip(of_all, *parts, strict=True):
+            joined = torch.cat(others)
+            assert torch.equal(joined[: len(mine)], mine)
+            assert not joined[len(mine) :].any()
+            assert max(map(len, others)) <= len(mine) / 3 + 64
 
     def test_a_weight_that_layers_share_is_held_once(self) -> None:
         model = make_model("bert")
@@ -431,6 +455,10 @@ class TestRefusals:
         with pytest.raises(ConfigError, match=said) as caught:
             run(content, tmp_path / "run")
         assert str(caught.value).startswith(f"model.{next(iter(holding))}: ")
+        content = content_of(models("bert"), train_csv, {}, training={"fsdp": True}) | {"method": method}
+        with pytest.raises(ConfigError, match=said) as caught:
+            run(content, tmp_path / "run")
+        assert str(caught.value).startswith("training.fsdp: ")
 
     def test_auto_leaves_a_model_whole_that_is_tuned_whole(
         self, models: Models, train_csv: Path, tmp_path: Path

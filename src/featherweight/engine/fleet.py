@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import json
+import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager, suppress
@@ -150,6 +151,7 @@ class Together:
     def __init__(self, place: launch.Place) -> None:
         self.rank = place.rank
         self.size = place.size
+        self.meanwhile: Callable[[], None] = nothing  # done until all of them have something to tell
         self._place = place
         self._store: Any = None  # where a process leaves its last words
 
@@ -169,9 +171,11 @@ class Together:
             if self._place.local_size > devices:
                 raise ConfigError(f"{self._place.local_size} processes for {devices} CUDA devices; start one for each")
             torch.cuda.set_device(self._place.local_rank)
+        # Of Accelerate's; transformers would then read the weights in one process alone.
+        os.environ.pop("FSDP_CPU_RAM_EFFICIENT_LOADING", None)
         if not torch.distributed.is_initialized():
             backend = "cpu:gloo,cuda:nccl" if devices else "gloo"
-            with _others():
+            with connected():
                 store, rank, size = next(rendezvous("env://", timeout=_MEETING))
                 # A launcher that starts all again has the same store, with what those before left in it.
                 self._store = PrefixStore(f"featherweight/{self._place.restarts}", store)
@@ -186,7 +190,7 @@ class Together:
         behind = torch.tensor([*known, said.loss, said.items, said.out_of_memory, said.stop])
         pieces = [torch.zeros_like(one) if one.grad is None else one.grad for one in parameters]
         flat = torch.cat([*(one.detach().flatten().float() for one in pieces), behind.to(pieces[0].device)])
-        with _others():
+        with self._telling():
             torch.distributed.all_reduce(flat)
         *known, loss, items, out_of_memory, stop = flat[-len(behind) :].tolist()
         start = 0
@@ -206,7 +210,7 @@ class Together:
     def share(self, content: Any) -> Any:
         told = _tensor(json.dumps(content).encode()) if self.rank == 0 else torch.empty(0, dtype=torch.uint8)
         size = torch.tensor([len(told)])
-        with _others():
+        with self._telling():
             torch.distributed.broadcast(size, 0)
             told = told if self.rank == 0 else torch.empty(int(size), dtype=torch.uint8)
             torch.distributed.broadcast(told, 0)
@@ -214,7 +218,7 @@ class Together:
 
     def gather(self, content: bytes) -> list[bytes]:
         sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(self.size)]
-        with _others():
+        with self._telling():
             torch.distributed.all_gather(sizes, torch.tensor([len(content)]))
             most = int(max(sizes))
             found = [torch.empty(most, dtype=torch.uint8) for _ in sizes]
@@ -227,7 +231,7 @@ class Together:
 
     @torch.no_grad()
     def share_values(self, values: Sequence[torch.Tensor]) -> None:
-        with _others():
+        with self._telling():
             for one in filter(torch.numel, values):
                 numbers = one.detach().contiguous()
                 torch.distributed.broadcast(numbers, 0)
@@ -242,8 +246,14 @@ class Together:
         return work()
 
     def barrier(self) -> None:
-        with _others():
+        with self._telling():
             torch.distributed.all_reduce(torch.zeros(1))
+
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        self.meanwhile()
+        with connected():
+            yield
 
     def last_words(self, code: int, say: Callable[[], None]) -> int:
         """How a process that fails ends: the first of them says why, and all end with its code.
@@ -302,12 +312,16 @@ def joined() -> Together | None:
     return _joined
 
 
+def nothing() -> None:
+    """Of what is done meanwhile."""
+
+
 def _tensor(content: bytes) -> torch.Tensor:
     return torch.frombuffer(bytearray(content), dtype=torch.uint8) if content else torch.empty(0, dtype=torch.uint8)
 
 
 @contextmanager
-def _others() -> Iterator[None]:
+def connected() -> Iterator[None]:
     """Raises Interrupted instead of whatever a connection that ends raises."""
     try:
         yield

@@ -33,7 +33,7 @@ _REFUSED = {
     "loftq_config": "goes with init_lora_weights = 'loftq', which quantises the weights itself",
     "megatron_config": "is for Megatron's parallel layers",
     "use_qalora": "is for weights that GPTQ quantised, which there are none of",
-    "use_bdlora": "is for one adapter on several devices, and a run is one process",
+    "use_bdlora": "is for one adapter that several devices share out, and here each of them has all of it",
 }
 _OWN_OPTIONS = {"eva": "eva_config", "corda": "corda_config", "lora_ga": "lora_ga_config"}
 

@@ -61,6 +61,11 @@ def require_whole(environment: Mapping[str, str] = os.environ) -> None:
         )
 
 
+def shards(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether ``accelerate launch --use_fsdp`` has started this process."""
+    return environment.get("ACCELERATE_USE_FSDP", "").lower() == "true"
+
+
 def threads(environment: Mapping[str, str] = os.environ) -> int | None:
     """How many threads this process gets: its machine's processors divided by its machine's processes. None where it
     is alone, or the user has said how many.

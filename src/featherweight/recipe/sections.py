@@ -281,6 +281,11 @@ class TrainingSection(Section):
     gradient_checkpointing: bool = Field(
         False, description="compute each block again in the backward pass: less memory, and a third more work"
     )
+    fsdp: bool = Field(
+        False,
+        description="each of several processes keeps a part of every frozen weight, for a base that does not fit one "
+        "device",
+    )
     bf16: bool = Field(
         False, description="round what products multiply to bf16, in training and its evaluations; sums stay in fp32"
     )

@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 _MACHINE = "the device is found; CUDA_VISIBLE_DEVICES hides one"
-_ONE_PROCESS = "a run is one process"
+_LAUNCHER = "torchrun, accelerate launch or `featherweight run --num-processes N` says which processes make a run"
+_SUM = "several processes add up their gradients once a step, and count its items over all of them"
+_SHARDS = "set fsdp = true: each of several processes then keeps a part of every frozen weight; there is no more to set"
 _LOGGING = "--quiet, --json and history.jsonl in the run's folder say what a run says"
 _HUB = "`featherweight push RUN USER/NAME` uploads a finished run"
 _LOADER = "rows are memory-mapped and batched in the training process"
@@ -75,21 +77,20 @@ TRAINING_ARGUMENTS: Mapping[str, str] = {
     "dataloader_prefetch_factor": _LOADER,
     "dataloader_multiprocessing_context": _LOADER,
     "dataloader_in_order": _LOADER,
-    "local_rank": _ONE_PROCESS,
-    "accelerator_config": _ONE_PROCESS,
-    "parallelism_config": _ONE_PROCESS,
-    "average_tokens_across_devices": _ONE_PROCESS,
-    "save_on_each_node": _ONE_PROCESS,
-    "ddp_find_unused_parameters": _ONE_PROCESS,
-    "ddp_bucket_cap_mb": _ONE_PROCESS,
-    "ddp_broadcast_buffers": _ONE_PROCESS,
-    "ddp_static_graph": _ONE_PROCESS,
-    "ddp_backend": _ONE_PROCESS,
-    "ddp_timeout": _ONE_PROCESS,
-    "fsdp": _ONE_PROCESS,
-    "fsdp_config": _ONE_PROCESS,
-    "deepspeed": _ONE_PROCESS,
-    "tpu_num_cores": _ONE_PROCESS,
+    "local_rank": _LAUNCHER,
+    "accelerator_config": _LAUNCHER,
+    "parallelism_config": _LAUNCHER,
+    "average_tokens_across_devices": _SUM,
+    "save_on_each_node": "the first of several processes owns the run's folder",
+    "ddp_find_unused_parameters": _SUM,
+    "ddp_bucket_cap_mb": _SUM,
+    "ddp_broadcast_buffers": _SUM,
+    "ddp_static_graph": _SUM,
+    "ddp_backend": "gloo on processors, nccl on GPUs",
+    "ddp_timeout": "a process that is gone is noticed at once",
+    "fsdp_config": _SHARDS,
+    "deepspeed": _SHARDS,
+    "tpu_num_cores": "processors and CUDA devices are what runs use",
     "past_index": _REMOVED,
     "fp16_opt_level": _REMOVED,
     "neftune_noise_alpha": "",

@@ -1,4 +1,4 @@
-"""Frozen weights held in fewer bits than they are multiplied in.
+"""Frozen weights held in fewer bits than they are multiplied in, or shared out among several processes.
 
 A layer that is held keeps its weight packed and unpacks it for each product, forward and backward, in the precision of
 what it is multiplied with: what is rounded is the weight, once, and no sum. A model whose file stores bf16 loses
@@ -36,6 +36,26 @@ class Storage(Protocol):
     def unpack(self, packed: Mapping[str, torch.Tensor], shape: torch.Size) -> torch.Tensor:
         """(out, in), floating."""
         ...
+
+
+class Shares(Protocol):
+    """Several processes that keep a part of every weight each."""
+
+    def cut(self, packed: Packed) -> tuple[Packed, Callable[[], Packed]]:
+        """This process's part of a weight, and what puts it together again; in all processes in the same order."""
+        ...
+
+
+class Float32:
+    """As it is: for weights of which a process keeps a part."""
+
+    said: ClassVar[str] = "parts"
+
+    def pack(self, matrix: torch.Tensor) -> Packed:
+        return {"weight": matrix.to(torch.float32)}
+
+    def unpack(self, packed: Mapping[str, torch.Tensor], shape: torch.Size) -> torch.Tensor:
+        return packed["weight"]
 
 
 class BFloat16:
@@ -101,6 +121,7 @@ class Held:
     storage: Storage
     multiply: Multiply
     takes: torch.dtype = torch.float32  # the precision in which the product takes the weight
+    put_together: Callable[[], Packed] | None = None  # what processes share out; else all of it is here
 
     @property
     def weight(self) -> torch.Tensor:
@@ -109,8 +130,11 @@ class Held:
 
     def unpacked(self, dtype: torch.dtype | None = None) -> torch.Tensor:
         """The weight in the precision that the product takes, or another."""
-        packed: Packed = self._buffers  # type: ignore[attr-defined]
-        return self.storage.unpack(packed, self.shape).to(dtype or self.takes)
+        return self.storage.unpack(self.packed, self.shape).to(dtype or self.takes)
+
+    @property
+    def packed(self) -> Packed:
+        return self._buffers if self.put_together is None else self.put_together()  # type: ignore[attr-defined]
 
     @property
     def shape(self) -> torch.Size:
@@ -144,14 +168,14 @@ class HeldConv1D(Held, Conv1D):  # type: ignore[misc]
 
 
 class HeldEmbedding(Held, torch.nn.Embedding):  # type: ignore[override]
-    """``torch.nn.Embedding``, held in bf16: of NF4's and int8's blocks no single row can be read."""
+    """``torch.nn.Embedding``, in bf16 or fp32: of NF4's and int8's blocks no single row can be read."""
 
     @property
     def shape(self) -> torch.Size:
         return torch.Size((self.num_embeddings, self.embedding_dim))
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002 - torch's name
-        return torch.nn.functional.embedding(input, self._buffers["weight"], self.padding_idx).float()  # type: ignore[arg-type]
+        return torch.nn.functional.embedding(input, self.packed["weight"], self.padding_idx).float()
 
 
 _HELD: Mapping[type[torch.nn.Module], type[torch.nn.Module]] = {
@@ -205,7 +229,39 @@ def numel(model: Any) -> int:
     return sum(module.shape.numel() for module in model.modules() if isinstance(module, Held))
 
 
-def hold(model: Any, dtype: str, quantization: str | None, apart_from: Iterable[str]) -> None:
+class _Storages:
+    """In what each module of a model is held."""
+
+    def __init__(
+        self,
+        dtype: str,
+        quantization: str | None,
+        fp32: type[Storage] | None,
+        apart_from: Iterable[str],
+        unrounded: Iterable[str],
+    ) -> None:
+        whole = STORAGES.get(dtype, fp32)
+        linear = STORAGES[quantization] if quantization else whole
+        self._by_type = {torch.nn.Linear: linear, Conv1D: linear, torch.nn.Embedding: whole}
+        self._fp32 = fp32
+        self._plain, self._exact = (tuple(f"{name}." for name in names) for names in (apart_from, unrounded))
+
+    def of(self, name: str, module: Any) -> type[Storage] | None:
+        """None for one that stays plain."""
+        if f"{name}.".startswith(self._plain) or getattr(module, "max_norm", None) is not None:
+            return None
+        found = self._by_type.get(type(module))
+        return self._fp32 if found is not None and f"{name}.".startswith(self._exact) else found
+
+
+def hold(
+    model: Any,
+    dtype: str,
+    quantization: str | None,
+    apart_from: Iterable[str],
+    unrounded: Iterable[str] = (),
+    shares: Shares | None = None,
+) -> None:
     """Hold the weights of linear layers and embeddings, frozen from now on; whatever else there is becomes fp32.
 
     Args:
@@ -213,24 +269,23 @@ def hold(model: Any, dtype: str, quantization: str | None, apart_from: Iterable[
         dtype: ``float32`` or ``bfloat16``: of the embeddings, and of linear layers that are not quantised.
         quantization: ``nf4`` or ``int8``, of the linear layers; None for neither.
         apart_from: dotted names of modules that stay plain, for they train.
+        unrounded: dotted names of modules that are frozen too and stay in fp32.
+        shares: the processes that keep a part each of what is held.
     """
-    trained = tuple(f"{name}." for name in apart_from)
-    whole = STORAGES.get(dtype)
-    linear = STORAGES[quantization] if quantization else whole
-    storages = {torch.nn.Linear: linear, Conv1D: linear, torch.nn.Embedding: whole}
+    storages = _Storages(dtype, quantization, None if shares is None else Float32, apart_from, unrounded)
     uses = Counter(id(value) for module in model.modules() for value in module._parameters.values())
-    shared: dict[int, Packed] = {}
+    shared: dict[tuple[int, type[Storage]], tuple[Packed, Callable[[], Packed] | None]] = {}
     copies: dict[int, torch.Tensor | None] = {}
     with torch.no_grad():
         for name, module in model.named_modules():
-            kept = f"{name}.".startswith(trained) or getattr(module, "max_norm", None) is not None
-            if (storage := storages.get(type(module))) is not None and not kept:
+            if (storage := storages.of(name, module)) is not None:
                 weight = module._parameters.pop("weight")
-                packed = shared.get(id(weight)) or _packed(module, weight.data, storage())
+                its = id(weight), storage
+                packed, together = shared.get(its) or _packed(module, weight.data, storage(), shares)
                 if uses[id(weight)] > 1:  # what no other layer has is freed here
-                    shared[id(weight)] = packed
+                    shared[its] = packed, together
                 module.__class__ = _HELD[type(module)]
-                module.storage, module.multiply = storage(), multiplied
+                module.storage, module.multiply, module.put_together = storage(), multiplied, together
                 module._buffers |= packed
             for own in (module._parameters, module._buffers):
                 for key, value in own.items():
@@ -250,7 +305,7 @@ def release(model: Any) -> Any:
             for key in ("weight", "scales"):
                 module._buffers.pop(key, None)  # type: ignore[attr-defined]
             module.__class__ = of[type(module)]  # type: ignore[assignment, index]
-            for key in ("storage", "multiply", "takes"):
+            for key in ("storage", "multiply", "takes", "put_together"):
                 vars(module).pop(key, None)
             module.weight = weight  # type: ignore[misc]
     return model
@@ -263,7 +318,7 @@ def require_trainable(model: Any) -> None:
             path = name.partition(".modules_to_save")[0].rpartition("base_model.model.")[2]
             raise ConfigError(
                 f"method.modules_to_save: {path} would train whole, and its weight is held in {module.storage.said}; "
-                "leave it out, or model.dtype and model.quantization"
+                "leave it out, or what holds it so: model.dtype, model.quantization, training.fsdp"
             )
 
 
@@ -275,8 +330,11 @@ def require_package() -> None:
         )
 
 
-def _packed(module: Any, weight: torch.Tensor, storage: Storage) -> Packed:
-    return storage.pack(weight.t() if isinstance(module, Conv1D) else weight)
+def _packed(
+    module: Any, weight: torch.Tensor, storage: Storage, shares: Shares | None
+) -> tuple[Packed, Callable[[], Packed] | None]:
+    packed = storage.pack(weight.t() if isinstance(module, Conv1D) else weight)
+    return (packed, None) if shares is None else shares.cut(packed)
 
 
 def _own_in_fp32(value: torch.Tensor | None) -> torch.Tensor | None:

@@ -12,6 +12,7 @@ from featherweight.tasks.reading.labels import listed
 
 if TYPE_CHECKING:
     from featherweight.recipe import ModelSection
+    from featherweight.sources.held import Shares
     from featherweight.sources.models import ModelSource
 
 SEQUENCE, TOKEN = "ForSequenceClassification", "ForTokenClassification"  # how transformers' classes are called
@@ -83,8 +84,13 @@ def replies(config: Any) -> bool:
 
 
 @importing_models()
-def load(plan: HeadPlan, source: ModelSource, section: ModelSection) -> tuple[Any, Any, list[str]]:
+def load(
+    plan: HeadPlan, source: ModelSource, section: ModelSection, shares: Shares | None = None
+) -> tuple[Any, Any, list[str]]:
     """Load model and tokenizer with the right head, pad token and names of outputs.
+
+    Args:
+        shares: the processes that keep a part each of what is frozen.
 
     Returns:
         The model in fp32, or held as ``section`` says, in evaluation mode, its tokenizer, and the dotted names of the
@@ -101,18 +107,19 @@ def load(plan: HeadPlan, source: ModelSource, section: ModelSection) -> tuple[An
     text = config.get_text_config()  # of a model for images and texts, the part that reads texts
     _pad_by_some_token(tokenizer, text)
     if plan.is_pretrained:
-        model = _whole(plan, source, section, config)
+        model = _whole(plan, source, section, config, shares)
         if plan.replies:
             _begin_replies(model, tokenizer, plan, source.name)
         return model, tokenizer, []
     if plan.kind == TOKEN:
         _space_before_words(tokenizer)
-    model, head = _with_head(plan, source, section, config, tokenizer.pad_token_id)
+    config.pad_token_id = text.pad_token_id = tokenizer.pad_token_id
+    model, head = _with_head(plan, source, section, config, shares)
     return model, tokenizer, head
 
 
 def _with_head(
-    plan: HeadPlan, source: ModelSource, section: ModelSection, config: Any, pad_token_id: int
+    plan: HeadPlan, source: ModelSource, section: ModelSection, config: Any, shares: Shares | None
 ) -> tuple[Any, list[str]]:
     """The model with the head that the plan says, and the modules that are fresh or train with it."""
     from featherweight.sources import models
@@ -121,7 +128,6 @@ def _with_head(
     names = plan.names or [f"LABEL_{index}" for index in range(plan.width)]
     _call(config, [names[index] for index in order] or names)
     config.problem_type = plan.problem_type
-    config.pad_token_id = config.get_text_config().pad_token_id = pad_token_id
     # To quantise what is stored in bf16 there is no need of more.
     dtype = held_dtype(section, source) if section.quantization is None else models.stored_dtype(source)
     mismatched = section.head != "auto"
@@ -136,7 +142,7 @@ def _with_head(
     if lost := [name for name in fresh if not within(name, [*head, "pooler"])]:
         raise ModelError(f"{source.name}: the checkpoint lacks the weights of {lost[0]!r}; it is incomplete")
     models.require_finite(model, source.name, apart_from=head)
-    _hold(model, section, source, [*head, *fresh])
+    _hold(model, section, source, shares, apart_from=[*head, *fresh])
     if section.head != "auto":
         initialise(model, head)
     _reorder(model, order)
@@ -145,7 +151,7 @@ def _with_head(
     return model, sorted({*head, *poolers})
 
 
-def _whole(plan: HeadPlan, source: ModelSource, section: ModelSection, config: Any) -> Any:
+def _whole(plan: HeadPlan, source: ModelSource, section: ModelSection, config: Any, shares: Shares | None) -> Any:
     """The model with its own head."""
     import transformers
 
@@ -164,7 +170,7 @@ def _whole(plan: HeadPlan, source: ModelSource, section: ModelSection, config: A
             "model that was trained to"
         )
     models.require_finite(model, source.name, apart_from=())
-    _hold(model, section, source, _vocabularys(model))
+    _hold(model, section, source, shares, unrounded=_vocabularys(model))
     return model
 
 
@@ -225,15 +231,23 @@ def _knows(tokenizer: Any, attribute: str, language: str) -> bool:
     return tokenizer.unk_token_id not in added
 
 
-def _hold(model: Any, section: ModelSection, source: ModelSource, apart_from: Iterable[str]) -> None:
-    """Hold the model's weights as the section says, but for those of modules that train."""
-    if not section.holding:
+def _hold(
+    model: Any,
+    section: ModelSection,
+    source: ModelSource,
+    shares: Shares | None,
+    apart_from: Iterable[str] = (),
+    unrounded: Iterable[str] = (),
+) -> None:
+    """Hold the model's weights as the section says, but for those of modules that train, and let go of what others
+    keep."""
+    if not section.holding and shares is None:
         return
     from featherweight.sources.held import hold, require_package
 
     if section.quantization:
         require_package()
-    hold(model, held_dtype(section, source), section.quantization, apart_from)
+    hold(model, held_dtype(section, source), section.quantization, apart_from, unrounded, shares)
 
 
 def held_dtype(section: ModelSection, source: ModelSource) -> str:

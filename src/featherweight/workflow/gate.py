@@ -140,7 +140,9 @@ def require_other_answers(base: Answers, tuned: Answers) -> None:
         raise DivergedError("the tuned model answers exactly as the base model does, so nothing is published")
 
 
-def require_same_answers(folder: Path, encoding: Encoding, kept: Answers, rounded: bool = False) -> Gate:
+def require_same_answers(
+    folder: Path, encoding: Encoding, kept: Answers, rounded: bool = False, on_processor: bool = False
+) -> Gate:
     """Load what was written as a user will, and hold its answers to those of the model in memory.
 
     Args:
@@ -148,6 +150,7 @@ def require_same_answers(folder: Path, encoding: Encoding, kept: Answers, rounde
         encoding: the rows that were measured on; the first :data:`ROWS` are answered again.
         kept: answers of the model in memory, to all rows.
         rounded: they were measured in 16 bits somewhere; what was written is read in fp32.
+        on_processor: the model does not fit the device.
 
     Returns:
         The rows answered and the largest difference, for the report.
@@ -162,7 +165,7 @@ def require_same_answers(folder: Path, encoding: Encoding, kept: Answers, rounde
     rows = np.arange(min(ROWS, len(encoding)))
     try:
         loaded = load(str(folder))
-        answers = _answers(loaded, encoding, rows)
+        answers = _answers(loaded, encoding, rows, on_processor)
     except ModelError as error:
         raise DivergedError(f"what was written can't be loaded, so nothing is published: {error}") from error
     likeness = loaded.task.answer.likeness(kept.select(rows), answers)
@@ -175,13 +178,13 @@ def require_same_answers(folder: Path, encoding: Encoding, kept: Answers, rounde
     return {"rows": len(rows), "of": likeness.of, "largest_difference": difference}
 
 
-def _answers(loaded: LoadedModel, encoding: Encoding, rows: NDArray[np.int64]) -> Answers:
+def _answers(loaded: LoadedModel, encoding: Encoding, rows: NDArray[np.int64], on_processor: bool) -> Answers:
     import torch
 
     from featherweight.engine.running.evaluate import answers
     from featherweight.inference.loading import execution_of
 
-    if torch.cuda.is_available():
+    if torch.cuda.is_available() and not on_processor:
         loaded.model.to("cuda")
     return answers(loaded.model, loaded.task.answer, encoding, rows, execution=execution_of(loaded))
 

@@ -45,6 +45,7 @@ from featherweight.workflow.starting import Start
 if TYPE_CHECKING:
     from featherweight.engine import Lowered
     from featherweight.engine.running.execution import Execution
+    from featherweight.engine.shards import Shards
     from featherweight.engine.training.checkpoints import Kept
     from featherweight.engine.training.train import Trainer
 
@@ -56,6 +57,7 @@ _LATER: Mapping[str, Any] = {
     "training.focal_gamma": 2.0,
     "training.label_smoothing_factor": 0.0,
     "training.gradient_checkpointing": False,
+    "training.fsdp": False,
     "data.long_texts": "cut",
     "data.drop_suspects": False,
     **{f"evaluation.{key}": value for key, value in EvaluationSection().model_dump().items()},
@@ -66,7 +68,7 @@ _NAMES: Any = {
     "training": {"report_to"},
 }  # fmt: skip
 _OF_EVALUATIONS = tuple(
-    f"training.{key}" for key in ("seed", "bf16", "fp16", "per_device_eval_batch_size", "metric_for_best_model")
+    f"training.{key}" for key in ("seed", "bf16", "fp16", "fsdp", "per_device_eval_batch_size", "metric_for_best_model")
 )
 SELECTION_SPLIT = "validation"  # measured while training; it chooses the best checkpoint
 WITH_SUSPECTS = "train with its suspects"  # the rows of train before those were left out
@@ -304,17 +306,33 @@ def _load(recipe: Recipe, task: Task, source: ModelSource, reasons: dict[str, st
     import transformers
 
     from featherweight.engine import hardware
+    from featherweight.sources.held import numel
 
     console.begin("loading the model")
     if recipe.model.holding:
         console.say(f"base model: held with {held_base.weights(recipe.model.holding)}")
     accelerator = hardware.accelerator_for(recipe.training)
     transformers.set_seed(recipe.training.seed)  # a fresh head is drawn while loading
-    model, tokenizer, head = heads.load(task.head(), source, recipe.model)
+    shares = _shares(recipe.training, accelerator.device)
+    model, tokenizer, head = heads.load(task.head(), source, recipe.model, shares)
+    if shares is not None:
+        console.say(f"base model: {shares.said(numel(model))}")
     for name in heads.mend(model, head):
         reasons["model.head"] = f"{name} of the model was not usable (not finite, or all zero) and is drawn afresh"
         console.say(f"model.head: {reasons['model.head']}")
     return _Loaded(model, tokenizer, head, accelerator)
+
+
+def _shares(training: TrainingSection, device: Any) -> Shards | None:
+    """The processes among which the base is shared out, where there are several and the recipe says so."""
+    from featherweight.engine import fleet
+    from featherweight.engine.shards import Shards
+
+    processes = fleet.join()
+    if not isinstance(processes, fleet.Together):
+        return None
+    processes.meanwhile = fleet.nothing  # whatever an earlier run has shared out is gone
+    return Shards(processes, device) if training.fsdp else None
 
 
 def _settled(

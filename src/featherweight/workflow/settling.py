@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import cast
 
 from featherweight.errors import ConfigError
+from featherweight.process import launch
 from featherweight.recipe import Recipe
 from featherweight.registry import METHODS
 from featherweight.sources import models
@@ -16,10 +17,13 @@ from featherweight.workflow.starting import Start
 
 
 def held(recipe: Recipe, source: ModelSource, reasons: dict[str, str]) -> Recipe:
-    """The recipe with the dtype that the base model's frozen weights are held in.
+    """The recipe with the dtype that the base model's frozen weights are held in, and whether processes share them out.
 
     Raises ConfigError where they can't be held so.
     """
+    if launch.shards() and not recipe.training.fsdp:
+        reasons["training.fsdp"] = "asked for by accelerate launch"
+        recipe = recipe.model_copy(update={"training": recipe.training.model_copy(update={"fsdp": True})})
     if recipe.model.quantization is not None:
         from featherweight.sources.held import require_package
 
@@ -29,9 +33,10 @@ def held(recipe: Recipe, source: ModelSource, reasons: dict[str, str]) -> Recipe
         dtype = "float32" if problem else heads.held_dtype(recipe.model, source)
         reasons["model.dtype"] = f"{recipe.method.name} {problem}" if problem else f"as {source.name} is stored"
         recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update={"dtype": dtype})})
-    if problem and (key := next(iter(recipe.model.holding), None)):
+    holding = [f"model.{key}" for key in recipe.model.holding] + ["training.fsdp"] * recipe.training.fsdp
+    if problem and holding:
         raise ConfigError(
-            f"model.{key}: not for {recipe.method.name}, which {problem}; leave it out, or choose another method"
+            f"{holding[0]}: not for {recipe.method.name}, which {problem}; leave it out, or choose another method"
         )
     return recipe
 

@@ -117,7 +117,9 @@ class Trainer:
         optimizer = build_optimizer(model, settings, own_rates)
         greater = greater_is_better(settings, task.answer)
         self.learning_rate = LearningRate(optimizer, settings, self.total_steps, greater)
-        self.model, self.optimizer = means.accelerator.prepare(model, optimizer)
+        # For its precision alone: what several processes have to tell each other, they do by the fleet.
+        self.model = means.accelerator.prepare_model(model, evaluation_mode=True)
+        self.optimizer = means.accelerator.prepare_optimizer(optimizer)
         self.trained = {name: value for name, value in self.model.named_parameters() if value.requires_grad}
         self.progress = Progress()
         self.guard = Guard(settings)
