@@ -3,9 +3,10 @@
 ``speed`` tunes MiniLM-L6 by the demo's recipe, in one process with all threads and in as many processes of one thread,
 with the same rows in a step; the arms alternate, and the figure is the median of the ratios of neighbours. ``parts``
 measures what a step's sum takes by its size, in 2 and in 4 processes, fits latency and bandwidth, and holds
-seconds = compute / cores + latency + bytes / bandwidth to the steps of real runs. ``kills`` kills one of two processes,
-at random, at a random step of a tiny run, and lets it go on, twenty times. Results go to ``benchmarks/fleet.json``;
-docs/scaling.md says what follows from them.
+seconds = compute / cores + latency + bytes / bandwidth to the steps of real runs. ``shards`` tunes SmolLM2-135M by
+demo-decoder's recipe in two processes, each with all of the base and each with its part of it. ``kills`` kills one of
+two processes, at random, at a random step of a tiny run, and lets it go on, twenty times. Results go to
+``benchmarks/fleet.json``; docs/scaling.md says what follows from them.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ import numpy as np
 ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).with_suffix(".json")
 ROWS, STEPS, EVERY = 32, 40, 5
+SHARD_STEPS = 15
 SIZES = [10**3, 10**4, 10**5, 10**6, 4 * 10**6]  # numbers of 4 bytes
 FLEETS = (2, 4)
 _TIMES, _WARM = 30, 5
@@ -41,28 +43,69 @@ def cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def run(processes: int, threads: int) -> dict[str, Any]:
-    """Tune for a few steps. Returns rows a second, of the median stretch of steps, and the last one's loss."""
+def run(processes: int, threads: int, recipe: str = "demo", steps: int = STEPS, **more: Any) -> dict[str, Any]:
+    """Tune for a few steps. Returns rows a second, of the median stretch of steps, the last one's loss, and the most
+    memory that a process of several has for itself meanwhile, in bytes."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
         sets = {
-            "training.max_steps": STEPS, "training.logging_steps": EVERY, "data.max_eval_samples": 64,
+            "training.max_steps": steps, "training.logging_steps": EVERY, "data.max_eval_samples": 64,
             "training.per_device_train_batch_size": ROWS // processes, "evidence.baselines": ["majority"],
-            "training.eval_strategy": "steps", "training.eval_steps": STEPS,
+            "training.eval_strategy": "steps", "training.eval_steps": steps, **more,
         }  # fmt: skip
         given = [f"--set={key}={json.dumps(value)}" for key, value in sets.items()]
         several = [f"--num-processes={processes}"] if processes > 1 else []
-        command = ["run", str(ROOT / "recipes" / "demo.toml"), "--quiet", f"--output-dir={out}", *several, *given]
+        command = ["run", str(ROOT / "recipes" / f"{recipe}.toml"), "--quiet", f"--output-dir={out}", *several, *given]
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-        subprocess.run([sys.executable, "-m", "featherweight", *command], check=True, env=environment)
+        with subprocess.Popen([sys.executable, "-m", "featherweight", *command], env=environment) as started:
+            most = _own_memory(started, out / "history.jsonl")
+        assert started.returncode == 0
         history = [json.loads(line) for line in (out / "history.jsonl").read_text(encoding="utf-8").splitlines()]
         trained = json.loads((out / "metrics.json").read_text(encoding="utf-8"))["trainable_parameters"]
-    steps = [event for event in history if event["event"] == "step"][1:]  # the first stretch warms up
+    logged = [event for event in history if event["event"] == "step"][1:]  # the first stretch warms up
     return {
-        "rows_per_second": median(one["samples_per_second"] for one in steps),
-        "loss": steps[-1]["loss"],
+        "rows_per_second": median(one["samples_per_second"] for one in logged),
+        "loss": logged[-1]["loss"],
         "trained": trained,
+        "own_bytes": most,
     }
+
+
+def _own_memory(started: subprocess.Popen[bytes], history: Path) -> int:
+    """The most that a child of a process that runs has for itself while it trains, beside the files that it maps."""
+    most = 0
+    while started.poll() is None:
+        time.sleep(0.1)
+        try:
+            said = history.read_text(encoding="utf-8")
+            if '"event": "step"' not in said or '"event": "evaluation"' in said:
+                continue
+            children = Path(f"/proc/{started.pid}/task/{started.pid}/children").read_text().split()
+            states = [Path(f"/proc/{one}/status").read_text() for one in children]
+        except OSError:  # it is over, or has not begun
+            continue
+        lines = [line for state in states for line in state.splitlines() if line.startswith("RssAnon")]
+        most = max([most, *(1024 * int(line.split()[1]) for line in lines)])
+    return most
+
+
+def shards(rounds: int) -> dict[str, Any]:
+    """The base whole in each of two processes, and shared out; fp32, and bf16."""
+    found: dict[str, Any] = {}
+    for dtype in ("float32", "bfloat16"):
+        arms: list[list[dict[str, Any]]] = [[], []]
+        for number in range(rounds):
+            for arm in (0, 1) if number % 2 == 0 else (1, 0):
+                asked = {"model.dtype": dtype, "training.fsdp": bool(arm)}
+                arms[arm].append(run(2, 1, "demo-decoder", SHARD_STEPS, **asked))
+        rates, sizes = ([[one[key] for one in arm] for arm in arms] for key in ("rows_per_second", "own_bytes"))
+        found[dtype] = {
+            "ratios": [shared / whole for whole, shared in zip(*rates, strict=True)],
+            "rows_per_second": rates,
+            "own_bytes": [max(of_arm) for of_arm in sizes],
+            "losses": [of_arm[0]["loss"] for of_arm in arms],
+        }
+    return {"dtypes": found}
 
 
 def speed(rounds: int) -> dict[str, Any]:
@@ -184,7 +227,7 @@ def kills(count: int) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", nargs="?", choices=["speed", "parts", "kills", "reduce"])
+    parser.add_argument("part", nargs="?", choices=["speed", "parts", "shards", "kills", "reduce"])
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     if arguments.part == "reduce":
@@ -196,6 +239,7 @@ def main() -> None:
     measures: dict[str, Callable[[], dict[str, Any]]] = {
         "speed": lambda: speed(arguments.rounds),
         "parts": parts,
+        "shards": lambda: shards(arguments.rounds),
         "kills": lambda: kills(KILLS),
     }
     for name in [arguments.part] if arguments.part else measures:

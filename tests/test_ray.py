@@ -30,6 +30,25 @@ def test_processors_are_divided_so_that_all_workers_fit() -> None:
     assert on_ray.processors_each([], 1) == 0
 
 
+def test_a_checkpoint_that_is_named_is_gone_back_to_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes that begin again where a machine is gone go on from the newest."""
+    directory, asked = RunDirectory(tmp_path / "run"), []
+    directory.path.mkdir()
+    directory.append_history({"event": "resume", "step": 60})
+
+    def run(recipe: Any, output_dir: str, *, resume: bool | str, **more: Any) -> None:
+        asked.append(resume)
+        directory.forget_history_after(40)
+        directory.append_history({"event": "resume", "step": 40})
+
+    monkeypatch.setattr(on_ray, "run", run)
+    given = {"recipe": None, "output_dir": str(directory.path), "resume": "checkpoint-40", "force": False,
+             "continue_with": None, "cwd": str(tmp_path), "taken_up": on_ray._taken_up(directory)}  # fmt: skip
+    for _ in range(3):
+        on_ray._work(given)
+    assert asked == ["checkpoint-40", True, True]
+
+
 def test_what_does_not_go_together_is_refused_before_anything_is_started(cli: Any) -> None:
     for more, said in {
         ("--workers", "2"): "--workers: goes with --ray ADDRESS",

@@ -16,7 +16,7 @@ ROWS = (32, 8)  # of a step in each worker
 def table() -> str:
     """Every part that was measured."""
     found = json.loads(RESULTS.read_text(encoding="utf-8"))
-    parts = {"speed": _speed, "kills": _kills, "parts": _parts}
+    parts = {"speed": _speed, "kills": _kills, "parts": _parts, "shards": _shards}
     lines = [line for name, said in parts.items() if name in found for line in (*said(found[name]), "")]
     last = found[max(found, key=lambda name: str(found[name]["date"]))]
     machine = last["machine"]
@@ -45,6 +45,23 @@ def _kills(found: Mapping[str, Any]) -> list[str]:
         f"One of two processes killed at random, at a random step, {len(kills)} times: {found['same']} of {len(kills)} "
         "runs went on to the bytes of a run that nobody killed."
     ]
+
+
+def _shards(found: Mapping[str, Any]) -> list[str]:
+    lines = [
+        "SmolLM2-135M in 2 processes, each with all of the base and each with its part (`training.fsdp`), in pairs:",
+        "",
+        "| base | memory of a process, whole and shared out | speed, shared out beside whole |",
+        "|---|---|---|",
+    ]
+    for dtype, one in found["dtypes"].items():
+        whole, shared = (f"{size / 1e6:.0f} MB" for size in one["own_bytes"])
+        ratios = one["ratios"]
+        lines.append(
+            f"| {dtype} | {whole}, {shared} | {sorted(ratios)[len(ratios) // 2]:.2f}x ({min(ratios):.2f} to "
+            f"{max(ratios):.2f}, n = {len(ratios)}) |"
+        )
+    return lines
 
 
 def _parts(found: Mapping[str, Any]) -> list[str]:

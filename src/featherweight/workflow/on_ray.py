@@ -77,7 +77,7 @@ def run_on_ray(
     directory = RunDirectory(Path(output_dir or Path("runs") / recipe.name).resolve())
     directory.require_free(bool(resume))
     given = {"recipe": recipe, "output_dir": str(directory.path), "resume": resume or True, "force": force,
-             "continue_with": continue_with, "cwd": str(Path.cwd())}  # fmt: skip
+             "continue_with": continue_with, "cwd": str(Path.cwd()), "taken_up": _taken_up(directory)}  # fmt: skip
     with (
         explained(directory, continue_with),
         stop_on_signals(console.say) as stop,
@@ -187,6 +187,8 @@ def _work(given: Mapping[str, Any]) -> Wrong | None:
     """One of the run's processes. What is wrong with the run itself is returned, for beginning again would not help."""
     go_to(given["cwd"])
     asked = {key: given[key] for key in ("resume", "force", "continue_with")}
+    if _taken_up(RunDirectory(given["output_dir"])) != given["taken_up"]:
+        asked["resume"] = True  # a checkpoint that was named was gone on from before a machine was lost
     try:
         run(given["recipe"], given["output_dir"], console=Console(quiet=True), **asked)
     except Interrupted:
@@ -194,6 +196,11 @@ def _work(given: Mapping[str, Any]) -> Wrong | None:
     except FeatherweightError as error:
         return type(error).__name__, str(error)
     return None
+
+
+def _taken_up(directory: RunDirectory) -> list[int]:
+    """After which steps the run was taken up, each time."""
+    return [event["step"] for event in directory.read_history() if event["event"] == "resume"]
 
 
 def go_to(folder: str) -> None:
