@@ -82,7 +82,11 @@ def start() -> Iterator[Browser]:
                 request.urlopen(request.Request(f"{address}/session/{session}", method="DELETE"), timeout=30).close()
         finally:
             driver.terminate()
-            driver.wait()
+            try:
+                driver.wait(10)
+            except subprocess.TimeoutExpired:  # it does not always hear that
+                driver.kill()
+                driver.wait()
 
 
 def _session(address: str, capabilities: dict[str, Any]) -> str:

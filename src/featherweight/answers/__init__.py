@@ -36,7 +36,7 @@ class Described:
     Attributes:
         key: of ``metrics.json`` and of each split's checks.
         title: over the table of all splits.
-        column: what the names are.
+        column: what a name is.
         form: how a figure is written.
         shares: whether the figures are shares of the whole, so that the rare ones can be added up.
     """
@@ -46,6 +46,11 @@ class Described:
     column: str
     form: str
     shares: bool = True
+
+    @property
+    def names(self) -> str:
+        """What they all are."""
+        return self.column if self.column.endswith("s") else f"{self.column}s"
 
 
 Check = tuple[Callable[[Any], bool], str]  # what a value must be, and how that is said

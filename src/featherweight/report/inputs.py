@@ -20,7 +20,7 @@ def data(run: RunDirectory, metrics: Mapping[str, Any]) -> list[parts.Part]:
     """The splits, and what the checks of this kind of answer found."""
     kind, found = kind_of(metrics), metrics["data_checks"]
     rows = [_split(name, one, metrics) for name, one in found["splits"].items()]
-    columns = ["split", "rows", f"{kind.described.column}s", "median words", "longest", "cut", "empty", "unreadable"]
+    columns = ["split", "rows", kind.described.names, "median words", "longest", "cut", "empty", "unreadable"]
     made = [parts.table("Splits", [*columns, "repeats", "but for form", "nearly"], rows, "wordy")]
     return [*made, *(part for one in checks_of(kind) for part in one.show(found))]
 

@@ -35,7 +35,7 @@ def described(how: Described, found: Mapping[str, Mapping[str, float]], splits: 
     names = list(dict.fromkeys(name for parts in found.values() for name in parts))
     shown = names
     if how.shares and len(names) > MOST_LABELS:
-        table.title = f"{how.title}: the {MOST_LABELS} commonest of {len(names):,} {how.column}s"
+        table.title = f"{how.title}: the {MOST_LABELS} commonest of {len(names):,} {how.names}"
         shown = sorted(names, key=lambda name: -next(iter(found.values())).get(name, 0))[:MOST_LABELS]
     for name in shown:
         table.add_row(name, *(how.form.format(parts.get(name, 0)) for parts in found.values()))
