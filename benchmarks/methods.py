@@ -48,25 +48,27 @@ ARMS: dict[str, dict[str, dict[str, Any]]] = {
 }
 
 
-def folder_of(model: str, rows: int, epochs: int | None) -> Path:
-    return RUNS / f"{model}-{rows}{'' if epochs is None else f'x{epochs}'}"
+def folder_of(given: argparse.Namespace) -> Path:
+    times = "" if given.epochs is None else f"x{given.epochs}"
+    return RUNS / f"{given.model}-{given.rows}{times}{'-bf16' if given.bf16 else ''}"
 
 
-def measure(model: str, rows: int, epochs: int | None, name: str) -> dict[str, Any]:
+def measure(given: argparse.Namespace) -> dict[str, Any]:
     """A whole run, as a user has it, and what is to be shown of it."""
     from featherweight import recipe as recipes
     from featherweight import workflow
 
-    files = {f"{split}_file": str(path) for split, path in data(rows).items()}
+    name, files = given.one, {f"{split}_file": str(path) for split, path in data(given.rows).items()}
+    training = {"bf16": given.bf16} | ({} if given.epochs is None else {"num_train_epochs": given.epochs})
     content: dict[str, Any] = {
         "name": name,
-        "model": {"name": study.MODELS[model], **ARMS[name].get("model", {})},
+        "model": {"name": study.MODELS[given.model], **ARMS[name].get("model", {})},
         "data": {**files, "allow_leak": True},
         "method": ARMS[name].get("method", LORA),
-        "training": {} if epochs is None else {"num_train_epochs": epochs},
+        "training": training,
         "evidence": {"baselines": []},
     }
-    run = folder_of(model, rows, epochs) / name
+    run = folder_of(given) / name
     metrics = workflow.run(recipes.parse(content), run, progress=False, resume=True).metrics
     environment = json.loads((run / "environment.json").read_text(encoding="utf-8"))
     tuned, resources = metrics["tuned"], metrics["resources"]
@@ -105,30 +107,32 @@ def beside(folder: Path, name: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="ARM", help=f"of {', '.join(ARMS)}; all if none is named")
     parser.add_argument("--model", choices=study.MODELS, default="minilm-l6")
     parser.add_argument("--rows", type=int, default=ROWS, help="of train")
     parser.add_argument("--epochs", type=int, help="as many as the defaults choose if not given")
+    parser.add_argument("--bf16", action="store_true", help="products in bf16, in every arm")
     parser.add_argument("--one", choices=ARMS, help="one arm, in this process, as a line of JSON")
     given = parser.parse_args()
     if given.one:
-        print(json.dumps(measure(given.model, given.rows, given.epochs, given.one)))
+        print(json.dumps(measure(given)))
         return
     from featherweight import workflow
     from featherweight.engine import hardware
 
-    known = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {"models": {}}
-    folder = folder_of(given.model, given.rows, given.epochs)
+    known = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {"models": {}, "measured": {}}
+    folder = folder_of(given)
     found = known["models"].setdefault(folder.name, {})
     for name in given.names or ARMS:
         command = [sys.executable, __file__, "--model", given.model, "--rows", str(given.rows), "--one", name]
         command += [] if given.epochs is None else ["--epochs", str(given.epochs)]
+        command += ["--bf16"] * given.bf16
         ended = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
         found[name] = json.loads(ended.stdout.splitlines()[-1])
         if name != BESIDE and (folder / BESIDE / "metrics.json").is_file():
             found[name]["beside"] = beside(folder, name)
-        known |= {"machine": hardware.describe(), "date": f"{datetime.now(UTC):%Y-%m-%d}"}
+        known["measured"][folder.name] = {"machine": hardware.describe(), "date": f"{datetime.now(UTC):%Y-%m-%d}"}
         RESULTS.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
     runs = [str(folder / name) for name in ARMS if (folder / name / "metrics.json").is_file()]
     workflow.report(runs, output=RUNS / f"{folder.name}.html")

@@ -408,9 +408,11 @@ def methods() -> str:
     found = json.loads((BENCHMARKS / "methods.json").read_text(encoding="utf-8"))
     lines = []
     for folder, arms in found["models"].items():
-        model, _, size = folder.rpartition("-")
+        in_bf16 = folder.endswith("-bf16")
+        model, _, size = folder.removesuffix("-bf16").rpartition("-")
         rows, _, epochs = size.partition("x")
-        heading = f"{_MODELS[model]}, {int(rows):,} rows" + (f", {epochs} epochs" if epochs else "")
+        heading = f"{_MODELS[model]}, {int(rows):,} rows" + (f", epochs: {epochs}" if epochs else "")
+        heading += ", products in bf16" * in_bf16
         lines += [
             f"| {heading} | {' | '.join(_COLUMNS)} |",
             f"|---{'|---' * len(_COLUMNS)}|",
@@ -423,8 +425,9 @@ def methods() -> str:
                 f"{one['seconds'] / 60:.1f} | {one['rows_a_second']:.0f} | {one['evaluated_a_second']:.0f} | "
                 f"{one['peak_memory_bytes'] / 1e9:.2f} GB | {one['batches']} |"
             )
-        lines.append("")
-    return "\n".join([*lines, f"`python benchmarks/methods.py`, on {_machine(found)}, {found['date']}.", ""])
+        measured = found["measured"][folder]
+        lines += ["", f"`python benchmarks/methods.py`, on {_machine(measured)}, {measured['date']}.", ""]
+    return "\n".join(lines)
 
 
 def precision() -> str:
