@@ -157,6 +157,9 @@ def import_everything() -> None:
     assert all([get_scheduler, get_parameter_names])
     torch.set_num_threads(1)
 
+    # PyTorch's pool is made anew in a child by the first thread that asks, and a second one at the same time gets none.
+    os.register_at_fork(after_in_child=lambda: torch.set_num_threads(torch.get_num_threads()))
+
 
 def serve(library: str, folder: Path) -> None:
     """Import everything, then fork a child for each line of standard input."""

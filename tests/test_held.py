@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,10 +23,10 @@ from test_tuners import classifier, tuned
 import featherweight
 from featherweight import recipe as recipes
 from featherweight import workflow
+from featherweight.engine import shards
 from featherweight.engine.fleet import Together
 from featherweight.engine.running.execution import Execution
 from featherweight.engine.running.packed import Packed
-from featherweight.engine.shards import Shards
 from featherweight.errors import ConfigError, ModelError
 from featherweight.inference import loading
 from featherweight.methods import Fit
@@ -143,25 +144,32 @@ class TestWeights:
         assert all(value.dtype == torch.float32 for value in model.parameters()), "what is left is fp32"
 
     @pytest.mark.parametrize("holding", [{}, *HOLDINGS.values()], ids=["fp32", *HOLDINGS])
-    def test_processes_that_share_it_out_keep_their_parts_of_it(self, holding: dict[str, str]) -> None:
+    def test_processes_that_share_it_out_keep_their_parts_of_it(
+        self, holding: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """Which together are all of it, in whatever it is held."""
         dtype, quantization = holding.get("dtype", "float32"), holding.get("quantization")
         plain = make_model("bert", hidden_size=128, intermediate_size=512)
-        parts = []
-        for rank in range(3):
-            model, fleet = copy.deepcopy(plain), Together(Place(rank, 3))
-            held.hold(model, dtype, quantization, ["classifier"], shares=Shards(fleet, torch.device("cpu")))
-            layers = [one for one in model.modules() if isinstance(one, held.Held)]
-            parts.append([one._buffers["weight"] for one in layers])
-        alone = copy.deepcopy(plain)
-        held.hold(alone, dtype, quantization, ["classifier"], shares=Shards(Together(Place(0, 1)), torch.device("cpu")))
-        of_all = [one._buffers["weight"] for one in alone.modules() if isinstance(one, held.Held)]
-        assert len(of_all) == len(parts[0]) == 2 * 6 + 1 + 3  # blocks, pooler, embeddings
-        for mine, *others in zip(of_all, *parts, strict=True):
-            joined = torch.cat(others)
-            assert torch.equal(joined[: len(mine)], mine)
-            assert not joined[len(mine) :].any()
-            assert max(map(len, others)) <= len(mine) / 3 + 64
+        monkeypatch.setattr(shards, "_TOGETHER", 100_000)
+
+        def parts(rank: int, size: int) -> tuple[Any, list[torch.Tensor]]:
+            model, shares = copy.deepcopy(plain), shards.Shards(Together(Place(rank, size)), torch.device("cpu"))
+            held.hold(model, dtype, quantization, ["classifier"], shares=shares)
+            assert shares.kept_bytes == sum(map(len, shares._parts))
+            return model, shares._parts
+
+        (alone, of_all), *others = parts(0, 1), *(parts(rank, 3) for rank in range(3))
+        assert len(of_all) > 2
+        for whole, *cut in zip(of_all, *(found for _, found in others), strict=True):
+            joined = torch.cat(cut)
+            assert torch.equal(joined[: len(whole)], whole)
+            assert not joined[len(whole) :].any()
+            assert max(map(len, cut)) <= len(whole) / 3 + 64
+        layers = [one for one in others[0][0].modules() if isinstance(one, held.Held)]
+        assert len(layers) == 2 * 6 + 1 + 3, "blocks, pooler, embeddings"
+        assert not any("weight" in one._buffers or "weight" in one._parameters for one in layers)
+        shapes = [one.weight.shape for one in plain.modules() if type(one) in held._HELD]
+        assert held.numel(alone) == sum(map(math.prod, shapes)) - plain.classifier.weight.numel()
 
     def test_a_weight_that_layers_share_is_held_once(self) -> None:
         model = make_model("bert")

@@ -1,10 +1,11 @@
 """A frozen base of which no process holds more than its part: stage 3 of ZeRO (Rajbhandari et al., 2020, arXiv
 1910.02054), PyTorch's fully sharded data parallel.
 
-Of each weight every process keeps one part. All of it is put together for a product, and let go behind it. What trains
-is small and stays whole in each, so steps, checkpoints and adapters are as ever, and so are packed batches.
+Of the weights every process keeps one part. A few that follow one another are put together at a time, and those before
+let go. What trains is small and stays whole in each, so steps, checkpoints and adapters are as ever, and so are packed
+batches.
 
-Processes do not have to be in step. Each says which weight it is at, or that it is at none and waits, and all send
+Processes do not have to be in step. Each says which weights it is at, or that it is at none and waits, and all send
 their parts to whoever needs them, until none does. So one may have more batches than another, write a longer answer,
 run out of memory or work alone.
 """
@@ -12,6 +13,7 @@ run out of memory or work alone.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -21,17 +23,16 @@ import torch
 from featherweight.engine.fleet import Together, connected
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from featherweight.sources.held import Packed
 
-_NONE = -1  # a process is at no weight
-_BYTES = 64  # to a multiple of which a tensor begins, so that it can be seen as numbers of any kind
+_NONE = -1  # a process is at no weights
+_TOGETHER = 16 << 20  # bytes; a smaller block of a model is no longer under way than it takes to ask for it
+_ALIGNED = 64  # bytes, so that any dtype can be seen in them
 
 
 @dataclass(frozen=True)
 class _Place:
-    """Of one tensor in its weight's bytes."""
+    """Of a tensor in the bytes of its weights."""
 
     dtype: torch.dtype
     shape: torch.Size
@@ -50,52 +51,79 @@ class Shards:
     def __init__(self, fleet: Together, device: torch.device) -> None:
         self._fleet = fleet
         self._device = device
-        self._parts: list[torch.Tensor] = []  # bytes
+        self._parts: list[torch.Tensor] = []  # bytes; each of some weights
+        self._waiting: list[tuple[int, torch.Tensor]] = []  # whole ones to be cut together, with where they begin
+        self._end = 0
+        self._content = torch.empty(0, dtype=torch.uint8, device=device)  # of the weights that are whole now
+        self._at = _NONE
         fleet.meanwhile = self._serve
 
-    def cut(self, packed: Packed) -> tuple[Packed, Callable[[], Packed]]:
-        """This process's part of a weight, and what puts it together again."""
-        places, end = dict[str, _Place](), 0
+    def cut(self, packed: Packed) -> Callable[[], Packed]:
+        """Keep this process's part of a weight.
+
+        Returns:
+            What gives all of it, until another is asked for.
+        """
+        number, places = len(self._parts), dict[str, _Place]()
         for name, value in packed.items():
-            start = _rounded_up(end)
-            end = start + value.numel() * value.element_size()
-            places[name] = _Place(value.dtype, value.shape, start, end)
-        size = _rounded_up(math.ceil(end / self._fleet.size))
+            start = _rounded_up(self._end)
+            self._end = start + value.nbytes
+            self._waiting.append((start, value))
+            places[name] = _Place(value.dtype, value.shape, start, self._end)
+        if self._end >= _TOGETHER:
+            self._close()
+        return partial(self._whole, number, places)
+
+    @property
+    def kept_bytes(self) -> int:
+        """Of all parts."""
+        self._close()
+        return sum(map(len, self._parts))
+
+    def _close(self) -> None:
+        if not self._waiting:
+            return
+        size = _rounded_up(math.ceil(self._end / self._fleet.size))
         first = self._fleet.rank * size
         part = torch.zeros(size, dtype=torch.uint8)
-        for name, place in places.items():
-            begin, until = max(place.start, first), min(place.end, first + size)
+        for start, value in self._waiting:
+            begin, until = max(start, first), min(start + value.nbytes, first + size)
             if begin < until:
-                content = packed[name].contiguous().view(-1).view(torch.uint8)
-                part[begin - first : until - first] = content[begin - place.start : until - place.start]
+                content = value.contiguous().view(-1).view(torch.uint8)
+                part[begin - first : until - first] = content[begin - start : until - start]
         self._parts.append(part.to(self._device))
-        return {"weight": self._parts[-1]}, partial(self._whole, len(self._parts) - 1, places)
-
-    def said(self, weights: int) -> str:
-        """How many are shared out, in words."""
-        return f"{self._fleet.size} processes keep a part each of its {weights:,} frozen weights"
+        self._waiting, self._end = [], 0
 
     def _whole(self, number: int, places: dict[str, _Place]) -> Packed:
-        part = self._parts[number]
-        content = part.new_empty(self._fleet.size * len(part))  # memory runs out before others count on this process
-        self._exchange(number, content)
-        return {name: content[one.start : one.end].view(one.dtype).view(one.shape) for name, one in places.items()}
+        self._close()
+        if number != self._at:
+            size = self._fleet.size * len(self._parts[number])
+            if len(self._content) < size:  # memory runs out before the others count on this process
+                self._content = torch.empty(0)
+                self._content = self._parts[number].new_empty(size)
+            self._at = _NONE
+            self._exchange(number, self._content[:size])
+            self._at = number
+        return {
+            name: self._content[one.start : one.end].view(one.dtype).view(one.shape) for name, one in places.items()
+        }
 
     def _serve(self) -> None:
         """Send what others need until all wait."""
+        self._close()
         while self._exchange(_NONE, None):
             pass
 
     @torch.no_grad()
     def _exchange(self, number: int, content: torch.Tensor | None) -> bool:
-        """Send each process its weight.
+        """Send each process its weights.
 
         Args:
-            number: of the weight that this one is at.
-            content: where its bytes go; None where it is at none.
+            number: of the weights that this one is at.
+            content: where their bytes go; None where it is at none.
 
         Returns:
-            Whether any was at one.
+            Whether any was at some.
         """
         at = [torch.empty(1, dtype=torch.int64) for _ in range(self._fleet.size)]
         with connected():
@@ -112,4 +140,4 @@ class Shards:
 
 
 def _rounded_up(count: int) -> int:
-    return -(-count // _BYTES) * _BYTES
+    return -(-count // _ALIGNED) * _ALIGNED

@@ -41,8 +41,12 @@ class Storage(Protocol):
 class Shares(Protocol):
     """Several processes that keep a part of every weight each."""
 
-    def cut(self, packed: Packed) -> tuple[Packed, Callable[[], Packed]]:
-        """This process's part of a weight, and what puts it together again; in all processes in the same order."""
+    def cut(self, packed: Packed) -> Callable[[], Packed]:
+        """Keep this process's part of a weight; in all processes in the same order.
+
+        Returns:
+            What gives all of it, until another is asked for.
+        """
         ...
 
 
@@ -126,10 +130,11 @@ class Held:
     @property
     def weight(self) -> torch.Tensor:
         """Unpacked, fp32, in the shape that the module's own class gives it; a copy."""
-        return self.unpacked(torch.float32)
+        found = self.unpacked(torch.float32)
+        return found if self.put_together is None else found.clone()
 
     def unpacked(self, dtype: torch.dtype | None = None) -> torch.Tensor:
-        """The weight in the precision that the product takes, or another."""
+        """The weight in the precision that the product takes, or another; for a product that is made at once."""
         return self.storage.unpack(self.packed, self.shape).to(dtype or self.takes)
 
     @property
@@ -334,7 +339,7 @@ def _packed(
     module: Any, weight: torch.Tensor, storage: Storage, shares: Shares | None
 ) -> tuple[Packed, Callable[[], Packed] | None]:
     packed = storage.pack(weight.t() if isinstance(module, Conv1D) else weight)
-    return (packed, None) if shares is None else shares.cut(packed)
+    return (packed, None) if shares is None else ({}, shares.cut(packed))
 
 
 def _own_in_fp32(value: torch.Tensor | None) -> torch.Tensor | None:

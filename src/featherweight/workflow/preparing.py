@@ -16,6 +16,7 @@ from featherweight.errors import ConfigError
 from featherweight.evidence.data.duplicates import Fingerprints
 from featherweight.evidence.data.label_issues import Suspects
 from featherweight.methods import Adapted, Fit, Method
+from featherweight.process import launch
 from featherweight.recipe import DataSection, Recipe, TrainingSection
 from featherweight.recipe.sections import EvaluationSection
 from featherweight.records.answers import Evaluation
@@ -316,7 +317,10 @@ def _load(recipe: Recipe, task: Task, source: ModelSource, reasons: dict[str, st
     shares = _shares(recipe.training, accelerator.device)
     model, tokenizer, head = heads.load(task.head(), source, recipe.model, shares)
     if shares is not None:
-        console.say(f"base model: {shares.said(numel(model))}")
+        console.say(
+            f"base model: {launch.place().size} processes share out its {numel(model):,} frozen weights, "
+            f"{shares.kept_bytes / 1e6:,.1f} MB each"
+        )
     for name in heads.mend(model, head):
         reasons["model.head"] = f"{name} of the model was not usable (not finite, or all zero) and is drawn afresh"
         console.say(f"model.head: {reasons['model.head']}")
