@@ -89,6 +89,24 @@ def _own_memory(started: subprocess.Popen[bytes], history: Path) -> int:
     return most
 
 
+def _kept(dtype: str) -> int:
+    """Bytes of SmolLM2's frozen weights that one of two processes keeps."""
+    import torch
+
+    from featherweight.engine.fleet import Together
+    from featherweight.engine.shards import Shards
+    from featherweight.process.launch import Place
+    from featherweight.recipe import load
+    from featherweight.sources.models import find
+    from featherweight.tasks import heads
+    from featherweight.tasks.sequence_classification import SequenceClassification
+
+    section = load(ROOT / "recipes" / "demo-decoder.toml").model.model_copy(update={"dtype": dtype})
+    shares = Shards(Together(Place(0, 2)), torch.device("cpu"))
+    heads.load(SequenceClassification(("NEGATIVE", "POSITIVE")).head(), find(section.name), section, shares)
+    return shares.kept_bytes
+
+
 def shards(rounds: int) -> dict[str, Any]:
     """The base whole in each of two processes, and shared out; fp32, and bf16."""
     found: dict[str, Any] = {}
@@ -103,6 +121,7 @@ def shards(rounds: int) -> dict[str, Any]:
             "ratios": [shared / whole for whole, shared in zip(*rates, strict=True)],
             "rows_per_second": rates,
             "own_bytes": [max(of_arm) for of_arm in sizes],
+            "kept_bytes": _kept(dtype),
             "losses": [of_arm[0]["loss"] for of_arm in arms],
         }
     return {"dtypes": found}

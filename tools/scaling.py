@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 RESULTS = Path(__file__).parent.parent / "benchmarks" / "fleet.json"
@@ -51,16 +52,22 @@ def _shards(found: Mapping[str, Any]) -> list[str]:
     lines = [
         "SmolLM2-135M in 2 processes, each with all of the base and each with its part (`training.fsdp`), in pairs:",
         "",
-        "| base | memory of a process, whole and shared out | speed, shared out beside whole |",
-        "|---|---|---|",
+        "| base | of it a process keeps | own memory at most, whole | shared out | speed, shared out beside whole |",
+        "|---|---|---|---|---|",
     ]
     for dtype, one in found["dtypes"].items():
-        whole, shared = (f"{size / 1e6:.0f} MB" for size in one["own_bytes"])
-        ratios = one["ratios"]
+        whole, shared = (f"{size / 1e9:.2f} GB" for size in one["own_bytes"])
+        ratios, kept = one["ratios"], one["kept_bytes"] / 1e6
         lines.append(
-            f"| {dtype} | {whole}, {shared} | {sorted(ratios)[len(ratios) // 2]:.2f}x ({min(ratios):.2f} to "
-            f"{max(ratios):.2f}, n = {len(ratios)}) |"
+            f"| {dtype} | {kept:.0f} of {2 * kept:.0f} MB | {whole} | {shared} | {median(ratios):.2f}x "
+            f"({min(ratios):.2f} to {max(ratios):.2f}, n = {len(ratios)}) |"
         )
+    lines += [
+        "",
+        "So on the processors of one machine it gains nothing: a base in fp32 that is not shared out is a view of the "
+        "model's file, which all processes have in common and which is no memory of their own; and what is sent is copied "
+        "on the way. It is for devices, and for machines that are each too small.",
+    ]
     return lines
 
 
