@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from featherweight.errors import ConfigError
+from featherweight.process.launch import unsaid_shards
 from featherweight.recipe import TrainingSection
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
@@ -35,7 +36,8 @@ def accelerator_for(settings: TrainingSection) -> Any:
     if settings.bf16 and not (torch.cuda.is_bf16_supported() if cuda else has_bf16()):
         raise ConfigError("training.bf16: this machine has no bf16 instructions, so it would be far slower; unset it")
     AcceleratorState._reset_state()  # one for the process: a run before this one may have had another precision
-    return Accelerator(mixed_precision=precision_of(settings).replace("fp32", "no") if cuda else "no")
+    with unsaid_shards():
+        return Accelerator(mixed_precision=precision_of(settings).replace("fp32", "no") if cuda else "no")
 
 
 def require_fp16(settings: TrainingSection, model: Any) -> None:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from featherweight.sources.held import Packed
 
 _NONE = -1  # a process is at no weights
-_TOGETHER = 16 << 20  # bytes; a smaller block of a model is no longer under way than it takes to ask for it
+_TOGETHER = 16 << 20  # bytes; to ask for fewer takes as long as to send them
 _ALIGNED = 64  # bytes, so that any dtype can be seen in them
 
 
@@ -97,11 +97,10 @@ class Shards:
     def _whole(self, number: int, places: dict[str, _Place]) -> Packed:
         self._close()
         if number != self._at:
-            size = self._fleet.size * len(self._parts[number])
+            self._at, size = _NONE, self._fleet.size * len(self._parts[number])
             if len(self._content) < size:  # memory runs out before the others count on this process
                 self._content = torch.empty(0)
                 self._content = self._parts[number].new_empty(size)
-            self._at = _NONE
             self._exchange(number, self._content[:size])
             self._at = number
         return {
@@ -130,13 +129,23 @@ class Shards:
             torch.distributed.all_gather(at, torch.tensor([number]))
             numbers = [int(one) for one in at]
             if content is not None and len({*numbers}) == 1:
-                torch.distributed.all_gather_single(content, self._parts[number])
+                self._gather(self._parts[number], content)
                 return True
             for rank, its in enumerate(numbers):
                 if its != _NONE:
                     into = [*content.chunk(len(at))] if content is not None and rank == self._fleet.rank else None
                     torch.distributed.gather(self._parts[its], into, dst=rank)
         return max(numbers) != _NONE
+
+    def _gather(self, part: torch.Tensor, content: torch.Tensor) -> None:
+        """All parts for all; gloo would copy what it gathers, and does not what it broadcasts."""
+        if content.is_cuda:
+            torch.distributed.all_gather_single(content, part)
+            return
+        for rank, place in enumerate(content.chunk(self._fleet.size)):
+            if rank == self._fleet.rank:
+                place.copy_(part)
+            torch.distributed.broadcast(place, rank)
 
 
 def _rounded_up(count: int) -> int:

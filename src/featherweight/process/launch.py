@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from featherweight.errors import ConfigError
 
 _THREADS = "OMP_NUM_THREADS"
+_SHARDS = "ACCELERATE_USE_FSDP"
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,18 @@ def require_whole(environment: Mapping[str, str] = os.environ) -> None:
 
 def shards(environment: Mapping[str, str] = os.environ) -> bool:
     """Whether ``accelerate launch --use_fsdp`` has started this process."""
-    return environment.get("ACCELERATE_USE_FSDP", "").lower() == "true"
+    return environment.get(_SHARDS, "").lower() == "true"
+
+
+@contextmanager
+def unsaid_shards() -> Iterator[None]:
+    """Within this context the environment does not say so, to libraries that would share out by themselves."""
+    said = os.environ.pop(_SHARDS, None)
+    try:
+        yield
+    finally:
+        if said is not None:
+            os.environ[_SHARDS] = said
 
 
 def threads(environment: Mapping[str, str] = os.environ) -> int | None:
