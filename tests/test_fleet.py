@@ -31,6 +31,7 @@ from featherweight.engine.training.schedule import dealt
 from featherweight.errors import ConfigError
 from featherweight.process import launch
 from featherweight.runs.directory import RunDirectory
+from featherweight.workflow.resuming import command_line
 
 STEP = "featherweight.engine.training.train:Trainer._train_step"
 FORWARD = "featherweight.engine.running.packed:Packed.__call__"
@@ -397,9 +398,18 @@ class TestOneOfSeveral:
         launch.require_whole(one | {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2"})
         launch.require_whole({"ACCELERATE_MIXED_PRECISION": "no"})
 
-    def test_a_launcher_can_ask_for_a_base_that_is_shared_out(self) -> None:
-        assert launch.shards({"ACCELERATE_USE_FSDP": "true"})
+    def test_a_launcher_can_ask_for_a_base_that_is_shared_out(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Which another, that goes on with the run, has to be told."""
         assert not any(map(launch.shards, ({}, {"ACCELERATE_USE_FSDP": "false"})))
+        assert "fsdp" not in command_line(["run", "r.toml"], False)
+        monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+        assert launch.shards()
+        with launch.unsaid_shards():
+            assert not launch.shards()
+        assert launch.shards()
+        once = command_line(["run", "r.toml"], False)
+        assert once == "featherweight run r.toml --set=training.fsdp=true --resume"
+        assert command_line(shlex.split(once)[1:], True) == once
 
     def test_each_draws_its_own_masks(self) -> None:
         places = []

@@ -19,11 +19,16 @@ if TYPE_CHECKING:
     from featherweight.engine.training.checkpoints import Checkpoint, Checkpoints
 
 
+_SHARDS = "--set=training.fsdp=true"
+
+
 def command_line(arguments: list[str], resume: bool | str) -> str:
     """The command that continues a run, from the one that began it."""
     named = {"--resume", f"--resume={resume}"}
     kept = [one for one in arguments if one not in named and not (isinstance(resume, str) and one == resume)]
     here = launch.place()
+    if launch.shards() and _SHARDS not in kept:  # another launcher does not say so
+        kept.append(_SHARDS)
     if here.local_size < here.size:
         return f"the launcher's command on every machine, which ends: {shlex.join([*kept, '--resume'])}"
     by_itself = here.is_alone or any(one.startswith("--num-processes") for one in kept)
