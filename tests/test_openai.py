@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -203,6 +205,41 @@ def test_who_is_refused_gives_the_model_back(writes: bool, replies: bool, status
         asyncio.run(routes._reply(shape, [{"prompt": TALK}], request, one, one, Settings()))
     assert refused.value.status_code == status
     assert one.in_use == 0
+
+
+class Slow(Counting):
+    """Writes six parts, with a pause before each; before the last a long one where it is stuck."""
+
+    def __init__(self, stuck: bool) -> None:
+        super().__init__(writes=True, replies=False)
+        self.stuck = stuck
+
+    async def predict(self, served: Any, asked: Any) -> Any:
+        for part in range(6):
+            await asyncio.sleep(10 if self.stuck and part == 5 else 0.2)
+            asked[0].writing.heard(f"{part} ")
+        return [{"finish_reason": "length"}]
+
+
+@pytest.mark.parametrize("stuck", [False, True])
+def test_a_stream_takes_as_long_as_it_goes_on(stuck: bool) -> None:
+    """Longer than the server's limit, which is for the next part of it."""
+    one: Any = Slow(stuck)
+    asked = routes.ChatRequest(model="one", messages=[routes.Message(**TALK[0])], stream=True)
+
+    async def events() -> list[dict[str, Any]]:
+        (prompt,) = routes._prompts(one, [{"prompt": TALK}], Settings())
+        streamed = routes._streamed(routes._Chat(asked), prompt, {}, one, one, Settings(timeout=0.8), ExitStack())
+        lines = [line.removeprefix("data: ") async for line in streamed]
+        return [json.loads(line) for line in lines if line.strip() not in {"", "[DONE]"}]
+
+    *parts, last = asyncio.run(events())
+    said = "".join(part["choices"][0]["delta"].get("content", "") for part in parts)
+    assert said == "".join(f"{part} " for part in range(5 if stuck else 6))
+    if stuck:
+        assert last["error"]["message"] == "the answer did not go on for 0.8 s"
+    else:
+        assert last["choices"][0]["finish_reason"] == "length"
 
 
 def test_the_key_is_wanted(server: serving.Server) -> None:

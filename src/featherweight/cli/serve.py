@@ -22,7 +22,7 @@ _NUMBERS = {
     "max_waiting_bytes": "bytes of all requests that wait for an answer; beyond it they get 503",
     "token_budget": "tokens of a batch",
     "max_waiting_tokens": "tokens that may wait; beyond it requests get 429",
-    "timeout": "seconds that a request may take, and the shutdown",
+    "timeout": "seconds that an answer may take, or its next part where it is streamed, and the shutdown",
     "head_timeout": "seconds that a request's head may take, and a connection be idle",
     "max_connections": "connections; beyond it idle ones are closed",
 }

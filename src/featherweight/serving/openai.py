@@ -239,11 +239,12 @@ async def _streamed(
                 raise refusal(busy, batcher, settings.timeout) from None
         yield ""
         try:
-            async with asyncio.timeout(settings.timeout):
+            async with asyncio.timeout(settings.timeout) as limit:
                 async for text in _until_done(parts, working):
+                    limit.reschedule(asyncio.get_running_loop().time() + settings.timeout)
                     yield _event(shape, served, [shape.part(text, None)])
         except TimeoutError:
-            late = error(f"the answer took longer than {settings.timeout:g} s", 503)
+            late = error(f"the answer did not go on for {settings.timeout:g} s", 503)
             yield f"data: {json.dumps({'error': late})}\n\n"
             return
         (reply,) = working.result()

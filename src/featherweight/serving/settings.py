@@ -22,7 +22,8 @@ class Settings:
         max_waiting_bytes: of all requests that are not answered yet; beyond it they get 503.
         token_budget: tokens of a batch.
         max_waiting_tokens: admitted and unanswered; beyond it requests get 429.
-        timeout: seconds that a request may wait for its answer, a body to arrive, and the shutdown for what is left.
+        timeout: seconds that a request may wait for its answer, or for the next part of one that is streamed, a body to
+            arrive, and the shutdown for what is left.
         head_timeout: seconds that a request's head may take, and a connection may be idle.
         max_connections: beyond it, idle ones are closed.
     """
