@@ -82,10 +82,8 @@ def test_make_targets_and_ci_are_those_of_the_readme() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for target in set(re.findall(r"(?:^|`)make ([a-z-]+)", README, flags=re.MULTILINE)):
         assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
-    commands = [
-        line for line in (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines() if line.startswith("make ")
-    ]
-    assert commands == ["make demo", "make browser", "make test"]
+    commands = re.findall(r"^make \w+", (ROOT / ".ci" / "run").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    assert commands == ["make browser", "make demo", "make test"]
 
 
 def test_files_named_in_the_readme_exist() -> None:
