@@ -198,8 +198,7 @@ def test_all_hold_pairs_to_the_same_reference(ranks: Ranks, decoder: Path, dialo
     assert min(apart(one, without)) > 1e-5
 
 
-# What `accelerate launch --use_fsdp --cpu` says: transformers would then read weights in one process alone, and Accelerate
-# wrap the model.
+# What `accelerate launch --use_fsdp --cpu` says; transformers would then read weights in one process alone.
 ACCELERATES = """
 import os
 told = dict(ACCELERATE_USE_FSDP="true", FSDP_CPU_RAM_EFFICIENT_LOADING="true", ACCELERATE_USE_CPU="true")
