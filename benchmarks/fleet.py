@@ -75,7 +75,7 @@ def _own_memory(started: subprocess.Popen[bytes], history: Path) -> int:
     """The most that a child of a process that runs has for itself while it trains, beside the files that it maps."""
     most = 0
     while started.poll() is None:
-        time.sleep(0.1)
+        time.sleep(0.5)  # so that what is measured does not notice
         try:
             said = history.read_text(encoding="utf-8")
             if '"event": "step"' not in said or '"event": "evaluation"' in said:

@@ -65,8 +65,8 @@ def _shards(found: Mapping[str, Any]) -> list[str]:
     lines += [
         "",
         "So on the processors of one machine it gains nothing: a base in fp32 that is not shared out is a view of the "
-        "model's file, which all processes have in common and which is no memory of their own; and what is sent is "
-        "copied on the way. It is for devices, and for machines that are each too small.",
+        "model's file, which all processes have in common and which is no memory of their own. It is for devices, and "
+        "for machines that are each too small.",
     ]
     return lines
 
