@@ -83,9 +83,9 @@ def cli(tmp_path: Path, _warm: Warm) -> Callable[..., subprocess.CompletedProces
     test says more of the process than what it is given."""
 
     def call(*arguments: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
-        if options.keys() <= {"cwd", "input", "timeout"} and _warm.fits():
-            given, cwd = options.get("input") or "", options.get("cwd") or tmp_path
-            return _warm.run([str(one) for one in arguments], Path(cwd), given, options.get("timeout") or 600)
+        if options.keys() <= {"cwd", "input", "timeout", "env"} and _warm.fits(options.get("env")):
+            given, cwd, asked = options.get("input") or "", options.get("cwd") or tmp_path, map(str, arguments)
+            return _warm.run(list(asked), Path(cwd), given, options.get("timeout") or 600, options.get("env"))
         command = [sys.executable, "-m", "featherweight", *map(str, arguments)]
         return subprocess.run(
             command, **{"capture_output": True, "text": True, "cwd": tmp_path, "timeout": 600, **options}

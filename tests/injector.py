@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import importlib
 import json
 import os
 import signal
@@ -138,7 +139,9 @@ def wrapping(target: str, before: str) -> str:
 
 
 def import_everything() -> None:
-    """What a run and most other commands import."""
+    """What a run and most other commands import, and all that is ours."""
+    import pkgutil
+
     import datasets
     import jinja2
     import peft
@@ -151,9 +154,12 @@ def import_everything() -> None:
     from transformers import BertForSequenceClassification, get_scheduler
     from transformers.trainer_pt_utils import get_parameter_names
 
-    from featherweight import workflow
+    import featherweight
 
-    assert all([datasets, jinja2, peft, pyarrow, rich, sklearn, transformers, workflow, BertForSequenceClassification])
+    for module in pkgutil.walk_packages(featherweight.__path__, "featherweight."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+    assert all([datasets, jinja2, peft, pyarrow, rich, sklearn, transformers, BertForSequenceClassification])
     assert all([get_scheduler, get_parameter_names])
     torch.set_num_threads(1)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import terminal
 import tiny
+from warm import Warm
 
 from featherweight import recipe as recipes
 from featherweight import workflow
@@ -242,6 +243,19 @@ def test_a_run_prints_its_tables_and_no_control_characters(
         "majority", "tfidf-logistic-regression", "exact McNemar p", "fixed", "broken",
     ):  # fmt: skip
         assert part in ended.stdout, part
+
+
+def test_commands_are_forked_whatever_a_test_has_imported(_warm: Warm, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else each of them imports everything again, and the tests take a third longer."""
+    import sklearn
+    import torch._inductor.codecache
+
+    assert all([sklearn, torch._inductor.codecache.cache_dir()])
+    monkeypatch.setenv("FEATHERWEIGHT_CACHE", "elsewhere")
+    assert _warm.fits()
+    assert _warm.fits({**os.environ, "COLUMNS": "60"})
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    assert not _warm.fits(), "negative control: it was read when the libraries were imported"
 
 
 def test_json_is_alone_on_standard_output(cli: Cli, run: Path, models: Callable[[str], Path], train_csv: Path) -> None:

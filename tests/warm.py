@@ -6,6 +6,7 @@ they are imported is then settled, so whoever sets anything but our own variable
 
 from __future__ import annotations
 
+import gc
 import io
 import json
 import os
@@ -18,7 +19,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-_OURS = "FEATHERWEIGHT_"
+# What does not say how libraries are imported: our own variables, what says which test runs, what is read of the terminal
+# when something is printed, and what the libraries that a test imports set themselves.
+_FREE = ("FEATHERWEIGHT_", "PYTEST_", "COLUMNS", "KMP_", "TORCHINDUCTOR_")
 _FILES = ("stdin", "stdout", "stderr")
 
 
@@ -30,9 +33,9 @@ class Warm:
         self._environment = dict(os.environ if environment is None else environment)
         self._folder = tempfile.TemporaryDirectory()
 
-    def fits(self) -> bool:
-        """Whether the environment is as it is where libraries are imported."""
-        return _without_ours(os.environ) == _without_ours(self._environment)
+    def fits(self, environment: Mapping[str, str] | None = None) -> bool:
+        """Whether an environment, that of now if none is given, is the one that libraries were imported in."""
+        return _bound(os.environ if environment is None else environment) == _bound(self._environment)
 
     def run(
         self,
@@ -90,9 +93,8 @@ class Warm:
         return self._server
 
 
-def _without_ours(environment: Mapping[str, str]) -> dict[str, str]:
-    # pytest says there which test is running
-    return {key: value for key, value in environment.items() if not key.startswith((_OURS, "PYTEST_"))}
+def _bound(environment: Mapping[str, str]) -> dict[str, str]:
+    return {key: value for key, value in environment.items() if not key.startswith(_FREE)}
 
 
 def serve() -> None:
@@ -103,6 +105,7 @@ def serve() -> None:
 
     quiet_libraries()
     import_everything()
+    gc.freeze()  # or the collector of each child would write to, and so copy, all of these objects
     requests, answers = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w", buffering=1)
     for number in (0, 1):
         os.dup2(os.open(os.devnull, os.O_RDWR), number)
