@@ -21,12 +21,15 @@ from featherweight.engine.fast.products import IN_BF16, LowRank, works_in_bf16
 from featherweight.engine.running.choosing import trial_texts
 from featherweight.engine.running.execution import Execution
 from featherweight.errors import Interrupted
+from featherweight.methods.peft.targets import linear_layers
+from featherweight.runs.directory import RunDirectory
 from featherweight.sources import held
 
 Models = Callable[[str], Path]
 
 needs_kernel = pytest.mark.skipif(not works_in_bf16("compiled"), reason="no kernel for bf16 on this processor")
 WAYS = [name if name != "compiled" else pytest.param(name, marks=needs_kernel) for name in IN_BF16]
+ADAPTER = "adapter/adapter_model.safetensors"
 SHAPES = [(0, 8, 8), (1, 1, 1), (7, 33, 17), (11, 384, 100), (64, 50, 48), (25, 32, 145)]
 
 
@@ -149,8 +152,8 @@ def test_blocks_round_and_nothing_else_does(kind: str, models: Models) -> None:
 def test_answers_and_gradients_are_near_those_of_fp32(way: str, kind: str, models: Models) -> None:
     execution, model = adapted(models, kind)
     found = {}
-    for precision, change in (("bf16", linear.multiply_in_bf16), ("fp32", linear.multiply_in_fp32)):
-        change(execution._rounding)
+    for precision in ("bf16", "fp32"):
+        execution.multiply_in(precision)
         execution.start(0)
         model.train()
         model.zero_grad()
@@ -175,8 +178,9 @@ def test_a_model_that_is_tuned_whole_rounds_too(models: Models) -> None:
     model = AutoModelForSequenceClassification.from_pretrained(models("bert"))
     execution = Execution(model.eval(), 0, precision="bf16")
     assert execution.adopt(model)
-    assert execution._rounding
-    assert all(linear.is_in_bf16(module) for module in execution._rounding)
+    layers = linear_layers(model).values()
+    assert layers
+    assert all(linear.is_in_bf16(module) for module in layers)
 
 
 def test_a_small_update_is_not_rounded_away_where_nothing_trains(way: str, models: Models) -> None:
@@ -207,34 +211,124 @@ def test_a_weight_that_is_held_in_bf16_is_multiplied_as_it_is(models: Models) ->
         assert layer.weight.dtype == torch.float32, "for whoever else reads it"
 
 
-def content(models: Models, train_csv: Path, **model: str) -> dict[str, Any]:
-    settings = {"max_steps": 12, "save_strategy": "steps", "save_steps": 4, "bf16": True}
+def content(models: Models, train_csv: Path, bf16: bool | str = True, **model: str) -> dict[str, Any]:
+    settings = {"max_steps": 12, "save_strategy": "steps", "save_steps": 4, "bf16": bf16}
     found = tiny.recipe(models("bert"), train_csv, training=settings)
     return found | {"model": found["model"] | model}
+
+
+def stop_at(step: int, patch: pytest.MonkeyPatch) -> None:
+    """From now on training ends before this step."""
+    from featherweight.engine.training.train import Trainer
+
+    carry_out = Trainer._train_step
+
+    def stopping(self: Trainer) -> None:
+        if self.progress.step == step:
+            raise Interrupted("stopped")
+        carry_out(self)
+
+    patch.setattr(Trainer, "_train_step", stopping)
+
+
+def same_bytes(one: Path, other: Path, name: str) -> bool:
+    return (one / name).read_bytes() == (other / name).read_bytes()
 
 
 @pytest.mark.parametrize("model", [{}, {"dtype": "bfloat16"}], ids=["plain", "held"])
 def test_a_stopped_run_resumes_to_the_same_bytes(
     model: dict[str, str], models: Models, train_csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from featherweight.engine.training.train import Trainer
-
     monkeypatch.setattr(hardware, "has_bf16", lambda: True)  # PyTorch multiplies so little of it on any processor
     recipe = recipes.parse(content(models, train_csv, **model))
     workflow.run(recipe, tmp_path / "whole", progress=False)
-    step = Trainer._train_step
-
-    def stopping(self: Trainer) -> None:
-        if self.progress.step == 7:
-            raise Interrupted("stopped")
-        step(self)
-
     with monkeypatch.context() as patch, pytest.raises(Interrupted):
-        patch.setattr(Trainer, "_train_step", stopping)
+        stop_at(7, patch)
         workflow.run(recipe, tmp_path / "resumed", progress=False)
     workflow.run(recipe, tmp_path / "resumed", resume=True, progress=False)
-    for name in ("adapter/adapter_model.safetensors", "predictions/tuned-validation.parquet"):
-        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "resumed" / name).read_bytes()
+    for name in (ADAPTER, "predictions/tuned-validation.parquet"):
+        assert same_bytes(tmp_path / "whole", tmp_path / "resumed", name)
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Rows enough to rule a loss out."""
+    return tiny.save_csv(tmp_path_factory.mktemp("data") / "many.csv", tiny.rows(1000))
+
+
+class TestAuto:
+    """The recipe leaves it to the machine and to the validation rows."""
+
+    @pytest.fixture(autouse=True)
+    def _gains(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.be(monkeypatch, has=True, gains=True)
+
+    def be(self, patch: pytest.MonkeyPatch, *, has: bool, gains: bool) -> None:
+        """A machine with such instructions, which are faster."""
+        patch.setattr(hardware, "has_bf16", lambda: has)
+        patch.setattr(machine_speed.Probe, "gains_by_bf16", gains)
+
+    def run(self, models: Models, many: Path, out: Path, bf16: bool | str = "auto", **options: Any) -> RunDirectory:
+        workflow.run(recipes.parse(content(models, many, bf16)), out, progress=False, **options)
+        return RunDirectory(out)
+
+    def test_training_rounds_and_no_figure_of_the_report_does(self, models: Models, many: Path, tmp_path: Path) -> None:
+        found = self.run(models, many, tmp_path / "auto")
+        plain = self.run(models, many, tmp_path / "plain", bf16=False)
+        assert not same_bytes(found.path, plain.path, ADAPTER)
+        assert same_bytes(found.path, plain.path, "predictions/base-validation.parquet")
+        (line,) = (one for one in found.recipe.read_text().splitlines() if one.startswith("bf16"))
+        assert re.fullmatch(
+            r"bf16 = true # chosen automatically: [0-9]+ GFLOP/s in fp32, [0-9]+ in bf16; no worse: on 250 rows .*",
+            line,
+        )
+        assert found.read_environment()["precision"].startswith("bf16 in training, fp32 in what is measured")
+        throughout = self.run(models, many, tmp_path / "throughout", bf16=True)
+        apart = [run.read_metrics()["reliability"]["gate"]["largest_difference"] for run in (found, throughout)]
+        assert apart[0] < 1e-5 < apart[1], "what is published answers in fp32, and so it was measured"
+
+    def test_it_resumes_as_it_began_whatever_the_machine_is_by_then(
+        self, models: Models, many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self.run(models, many, tmp_path / "whole")
+        with monkeypatch.context() as patch, pytest.raises(Interrupted):
+            stop_at(7, patch)
+            self.run(models, many, tmp_path / "resumed")
+        self.be(monkeypatch, has=True, gains=False)
+        self.run(models, many, tmp_path / "resumed", resume=True)
+        for name in (ADAPTER, "predictions/tuned-validation.parquet"):
+            assert same_bytes(tmp_path / "whole", tmp_path / "resumed", name)
+
+    @pytest.mark.parametrize(
+        ("has", "gains", "broken", "said"),
+        [
+            (False, True, False, "this processor has no bf16 instructions"),
+            (True, False, False, "no faster here: "),
+            (True, True, True, "not shown to be no worse: on 250 rows accuracy changes by"),
+        ],
+        ids=["no instructions", "no gain", "worse answers"],
+    )
+    def test_else_it_is_the_run_in_fp32(
+        self,
+        has: bool,
+        gains: bool,
+        broken: bool,
+        said: str,
+        models: Models,
+        many: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        self.be(monkeypatch, has=has, gains=gains)
+        if broken:
+            monkeypatch.setattr(linear, "product_in_bf16", lambda states, weight, *_: -states @ weight)
+        found = self.run(models, many, tmp_path / "auto")
+        plain = self.run(models, many, tmp_path / "plain", bf16=False)
+        for name in (ADAPTER, "predictions/tuned-validation.parquet"):
+            assert same_bytes(found.path, plain.path, name)
+        assert "bf16 = false # chosen automatically: " in found.recipe.read_text()
+        assert said in found.recipe.read_text()
+        assert found.read_environment()["precision"] == "fp32"
 
 
 def test_without_a_compiler_pytorch_multiplies(monkeypatch: pytest.MonkeyPatch) -> None:

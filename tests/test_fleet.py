@@ -256,6 +256,25 @@ def test_a_base_that_processes_share_out_is_the_same_base(
 
 
 @pytest.mark.slow
+def test_all_round_or_none_does(ranks: Ranks, encoder: Path, tmp_path: Path) -> None:
+    """Where the recipe leaves it to the machine, which rank 0 asks."""
+    gains = "import featherweight.engine.hardware as hardware, featherweight.engine.fast.machine_speed as speed\n"
+    gains += "hardware.has_bf16 = lambda: True\nspeed.Probe.gains_by_bf16 = True\n"
+    fp32 = "from featherweight.engine.running.execution import Execution\nExecution.multiply_in = lambda self, _: setattr(self, 'precision', 'fp32')\n"
+    rows = tiny.save_csv(tmp_path / "rows.csv", tiny.rows(1000))
+    asked = {"training__bf16": "auto", "training__max_steps": 4}
+    alone, both, half = (tmp_path / name for name in ("alone", "both", "half"))
+    whole(
+        ranks.run(command(encoder, rows, alone, **asked, training__per_device_train_batch_size=8), {0: gains}, size=1)
+    )
+    whole(ranks.run(command(encoder, rows, both, **asked), {0: gains}))
+    assert "bf16 = true # chosen automatically" in (both / "recipe.toml").read_text()
+    assert max(apart(alone, both)) <= 1e-6
+    whole(ranks.run(command(encoder, rows, half, **asked), {0: gains, 1: fp32}))
+    assert max(apart(alone, half)) > 1e-6, "negative control"
+
+
+@pytest.mark.slow
 def test_a_vocabulary_is_shared_out_too(ranks: Ranks, decoder: Path, dialogues: Path, tmp_path: Path) -> None:
     """Answers of unlike length, which are written in batches of which one process has more."""
     written, parts = (tmp_path / name for name in ("whole", "parts"))

@@ -33,7 +33,7 @@ def accelerator_for(settings: TrainingSection) -> Any:
         raise ConfigError(
             "training.fp16: this machine has no CUDA device, and processors don't train in fp16; unset it"
         )
-    if settings.bf16 and not (torch.cuda.is_bf16_supported() if cuda else has_bf16()):
+    if settings.bf16 is True and not (torch.cuda.is_bf16_supported() if cuda else has_bf16()):
         raise ConfigError("training.bf16: this machine has no bf16 instructions, so it would be far slower; unset it")
     AcceleratorState._reset_state()  # one for the process: a run before this one may have had another precision
     with unsaid_shards():
@@ -54,8 +54,8 @@ def require_fp16(settings: TrainingSection, model: Any) -> None:
 
 
 def precision_of(settings: TrainingSection) -> str:
-    """In which products are made; ``fp32``, ``bf16`` or ``fp16``."""
-    return "bf16" if settings.bf16 else "fp16" if settings.fp16 else "fp32"
+    """In which products are made, until a run finds out more; ``fp32``, ``bf16`` or ``fp16``."""
+    return "bf16" if settings.bf16 is True else "fp16" if settings.fp16 else "fp32"
 
 
 def describe() -> dict[str, Any]:

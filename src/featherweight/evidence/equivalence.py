@@ -84,15 +84,28 @@ def require_equal(evidence: dict[str, Any], likeness: Likeness) -> None:
         )
 
 
-def require_not_inferior(evidence: dict[str, Any], likeness: Likeness) -> None:
-    """Raises UnprovenError unless a loss by ``margin`` is ruled out and enough decisions are the same."""
+def is_no_worse(evidence: dict[str, Any], likeness: Likeness) -> bool:
+    """Whether a loss by ``margin`` is ruled out and enough decisions are the same."""
     low, high = evidence["comparison"]["confidence_interval"]
     gain = (-high, -low) if headline_of(evidence).less_is_better else (low, high)
-    if not not_inferior(gain, evidence["margin"] * likeness.scale) or likeness.agreement < evidence["min_agreement"]:
-        change, metric = evidence["comparison"]["difference"], headline_of(evidence).title
+    return not_inferior(gain, evidence["margin"] * likeness.scale) and likeness.agreement >= evidence["min_agreement"]
+
+
+def in_words(evidence: dict[str, Any], likeness: Likeness) -> str:
+    """What :func:`is_no_worse` goes by."""
+    low, high = evidence["comparison"]["confidence_interval"]
+    by, metric = evidence["comparison"]["difference"], headline_of(evidence).title
+    return (
+        f"on {evidence['n']:,} rows {metric} changes by {by:+.4f} (95% interval {low:+.4f} to {high:+.4f}, margin "
+        f"{evidence['margin']:g}) and {likeness.agreement:.2%} of the {likeness.decisions} are the same (at least "
+        f"{evidence['min_agreement']:.4g} wanted)"
+    )
+
+
+def require_no_worse(evidence: dict[str, Any], likeness: Likeness) -> None:
+    """Raises UnprovenError unless :func:`is_no_worse`."""
+    if not is_no_worse(evidence, likeness):
         raise UnprovenError(
-            f"export refused: on {evidence['n']:,} rows {metric} changes by {change:+.4f} (95% interval {low:+.4f} to "
-            f"{high:+.4f}, --margin {evidence['margin']:g}) and {likeness.agreement:.2%} of the {likeness.decisions} "
-            f"are the run's (--min-agreement {evidence['min_agreement']:g}); nothing was published; export onnx, or "
-            "measure on more validation rows"
+            f"export refused: {in_words(evidence, likeness)}; nothing was published; see --margin and --min-agreement, "
+            "export onnx, or measure on more validation rows"
         )

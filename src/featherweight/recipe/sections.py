@@ -286,8 +286,11 @@ class TrainingSection(Section):
         description="each of several processes keeps a part of every frozen weight, for a base that does not fit one "
         "device",
     )
-    bf16: bool = Field(
-        False, description="round what products multiply to bf16, in training and its evaluations; sums stay in fp32"
+    bf16: bool | Literal["auto"] = Field(
+        False,
+        description="round what products multiply to bf16, in training and its evaluations; sums stay in fp32; auto: "
+        "where this processor gains by it and the model answers the validation rows no worse, and no figure of the "
+        "report is rounded",
     )
     fp16: bool = False
 

@@ -225,11 +225,15 @@ class RunDirectory:
             return None
         return np.asarray(found, dtype=np.float32)
 
-    def note_batches(self, batches: Mapping[str, Any]) -> None:
-        """Lay over ``environment.json`` how batches are run, which shows once a method is in the model."""
+    def note(self, facts: Mapping[str, Any]) -> None:
+        """Lay over ``environment.json`` what shows once a method is in the model."""
         before = self.read_environment()
-        if before != (now := {**before, "execution": {**before.get("execution", {}), **batches}}):
+        if before != (now := {**before, **facts}):
             self.write_json(self.environment, now)
+
+    def note_batches(self, batches: Mapping[str, Any]) -> None:
+        """How batches are run, beside what else is known of the execution."""
+        self.note({"execution": {**self.read_environment().get("execution", {}), **batches}})
 
     def read_environment(self) -> dict[str, Any]:
         """Content of ``environment.json``. Raises ModelError where it can't be read."""

@@ -186,7 +186,7 @@ def _prove(job: _Job, examples: Examples, answers: _Answers, exported: _Answers)
         equivalence.require_equal(evidence, likeness)
     else:
         evidence |= {"margin": job.margin, "min_agreement": job.min_agreement}
-        equivalence.require_not_inferior(evidence, likeness)
+        equivalence.require_no_worse(evidence, likeness)
     return {**evidence, "speed": {"run": answers.speed, "export": exported.speed}}
 
 

@@ -107,13 +107,16 @@ class Prepared:
     dropped_twins: int = 0
     suspects: Suspects | None = None
     laid_steps: int | None = None
+    rounds: bool | None = None
     kept_features: tuple[Any, Column] | None = None
 
     @property
     def settings(self) -> TrainingSection:
-        """What training follows: the recipe, in as many steps as were laid for its time limit."""
-        training = self.recipe.training
-        return training if self.laid_steps is None else training.model_copy(update={"max_steps": self.laid_steps})
+        """What training follows: the recipe, in as many steps as were laid for its time limit, and in the precision
+        that was found."""
+        found = {"max_steps": self.laid_steps, "bf16": self.rounds}
+        update = {key: value for key, value in found.items() if value is not None}
+        return self.recipe.training.model_copy(update=update)
 
     @property
     def evaluated_split(self) -> str:

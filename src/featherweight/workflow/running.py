@@ -25,7 +25,7 @@ from featherweight.report.fitted import FittedTable
 from featherweight.runs.directory import RunDirectory
 from featherweight.storage.whole import held
 from featherweight.tracking import following
-from featherweight.workflow import gate, together
+from featherweight.workflow import gate, rounding, together
 from featherweight.workflow.beginning import begin_at_probe
 from featherweight.workflow.beside import measure_beside
 from featherweight.workflow.collecting import token_cautions, truncation, with_interval
@@ -111,6 +111,7 @@ def carry_out(recipe: Recipe, directory: RunDirectory, sitting: Sitting) -> RunR
         else:
             base = _measure_base(prepared, directory, console, stop)
             tuned = _tune(prepared, directory, base, sitting, stop)
+            rounding.end(prepared)
             evaluations = _measure(prepared, directory, tuned.model, "tuned", console, stop)
             with stop.at_once("publishing"):
                 console.begin("publishing")
@@ -233,10 +234,12 @@ def _tune(
             checkpoints.require_room(size_of(adapted.model), 4 * trainable)
         if start is None:
             _try_publishing(prepared, directory, adapted.model, stop)
+        rounding.settle(prepared, adapted.model, directory, console, stop)
         if training.time_limit is not None:
             with stop.at_once("rehearsing a few steps"):
                 lay(prepared, directory, base, console)
-                _record_choices(prepared, directory, adapted.chosen)
+        if prepared.settings != training:
+            _record_choices(prepared, directory, adapted.chosen)
         result, of_others = _train(prepared, directory, adapted.model, checkpoints, start, sitting, stop)
     meter.processor_seconds += of_others
     cost: TuningCost = {**meter.cost(), "energy": meter.energy()}

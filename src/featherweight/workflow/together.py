@@ -137,6 +137,10 @@ def _hold(found: Prepared, console: Console, stop: Stop, split: str, values: lis
     hold(found, split, np.asarray(values, dtype=np.float32))
 
 
+def _multiply(found: Prepared, console: Console, stop: Stop, precision: str) -> None:
+    found.execution.multiply_in(precision)
+
+
 def _train(found: Prepared, console: Console, stop: Stop) -> None:
     from featherweight.engine.training.checkpoints import Shared
 
@@ -150,6 +154,7 @@ _WORK: dict[str, Callable[..., Any]] = {
     "features": _features,
     "reference": lambda found, console, stop, split: reference(found, split, console, stop),
     "hold": _hold,
+    "multiply": _multiply,
     "adapt": lambda found, console, stop: adapt(found, console),
     "trunk": cache_trunk,
     "rehearse": lambda found, console, stop: rehearse(found),

@@ -65,6 +65,11 @@ class Probe:
     undisturbed: bool
 
     @property
+    def gains_by_bf16(self) -> bool:
+        """Whether products in bf16 are faster by more than a measurement of a moment is wrong by."""
+        return self.bf16 > _WORTH * self.fp32
+
+    @property
     def precision_reason(self) -> str:
         """Why training is in fp32 unless the recipe says otherwise."""
         return (

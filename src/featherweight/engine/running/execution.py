@@ -70,23 +70,37 @@ class Execution:
             keep_freed_memory()
         self.frame = frame
         self.reads_tokens = reads_tokens
-        self.precision = precision
         self.masks = Masks(seed, fast=on_processor)
         self._way = choose(model, pad_token_id, self.masks, frame, reads_tokens)
         self.forward: Padded | Packed | CachedTrunk = self._way.forward
         speed_up(model, self.masks)
-        rounds = on_processor and precision == "bf16"
         self._scoring: Scoring | None = None
-        self._rounding = list(linear_layers(model).values()) if rounds else []
-        linear.multiply_in_bf16(self._rounding)
+        self._multiplying = list(linear_layers(model).values()) if on_processor else []
+        self.multiply_in(precision)
+
+    def multiply_in(self, precision: str) -> None:
+        """From now on this is the precision of products."""
+        self.precision = precision
+        if precision == "bf16":
+            linear.multiply_in_bf16(self._multiplying)
+        else:
+            linear.multiply_in_fp32(self._multiplying)
+
+    @contextmanager
+    def _unrounded(self) -> Iterator[None]:
+        """Within this context products are in fp32, as proofs are."""
+        linear.multiply_in_fp32(self._multiplying)
+        try:
+            yield
+        finally:
+            self.multiply_in(self.precision)
 
     def score_next_tokens(self, model: Any) -> None:
         """From now on :meth:`outputs` gives, for each token that is read, how likely the one behind it is; see
         :class:`Scoring`."""
-        linear.multiply_in_fp32(self._rounding)
-        self._scoring = Scoring(model)
-        self._prove_scoring(model)
-        linear.multiply_in_bf16(self._rounding)
+        with self._unrounded():
+            self._scoring = Scoring(model)
+            self._prove_scoring(model)
 
     def _prove_scoring(self, model: Any) -> None:
         if self._scoring is None:
@@ -106,14 +120,13 @@ class Execution:
             ModelError: what the method put into it can't be run.
         """
         before, exchange = self._way.forward, partial(speed_up, model, self.masks)
-        linear.multiply_in_fp32(self._rounding)
-        if hasattr(model, "peft_config"):
-            self._way = adopted(self._way, model, exchange, self.frame, self.reads_tokens)
-            self.forward = self._way.forward
-        else:
-            exchange()
-        self._prove_scoring(model)
-        linear.multiply_in_bf16(self._rounding)
+        with self._unrounded():
+            if hasattr(model, "peft_config"):
+                self._way = adopted(self._way, model, exchange, self.frame, self.reads_tokens)
+                self.forward = self._way.forward
+            else:
+                exchange()
+            self._prove_scoring(model)
         return self.forward == before
 
     def recompute(self, model: Any) -> None:
