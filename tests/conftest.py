@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tiny
+import warm
 from hypothesis import settings
 from warm import Warm
 
@@ -70,11 +71,9 @@ def train_csv(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny.save_csv(tmp_path_factory.mktemp("data") / "train.csv", tiny.rows(240))
 
 
-@pytest.fixture(scope="session")
-def _warm(_cache: None) -> Iterator[Warm]:
-    warm = Warm()
-    yield warm
-    warm.close()
+@pytest.fixture(autouse=True, scope="session")
+def _warm(_cache: None) -> Warm:
+    return warm.shared()
 
 
 @pytest.fixture

@@ -9,13 +9,14 @@ import os
 import queue
 import signal
 import socket
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import warm
+from warm import Started
 
 KEY = "a-key-of-enough-characters"
 
@@ -35,7 +36,7 @@ class Answer:
 class Server:
     """A running server. ``lines`` are those of its log, parsed."""
 
-    process: subprocess.Popen[str]
+    process: Started
     port: int
     lines: list[dict[str, Any]] = field(default_factory=list)
 
@@ -83,17 +84,15 @@ class Server:
 
 @contextlib.contextmanager
 def running(*arguments: str | Path, key: str | None = None) -> Iterator[Server]:
-    """``featherweight serve`` on a free port, until the block ends."""
+    """``featherweight serve`` on a free port, until the block ends, in a process that finds all libraries imported."""
     environment = {name: value for name, value in os.environ.items() if name != "FEATHERWEIGHT_API_KEY"}
     environment |= {"OMP_NUM_THREADS": "1"} | ({"FEATHERWEIGHT_API_KEY": key} if key else {})
-    command = [sys.executable, "-m", "featherweight", "serve", "--port", "0", *map(str, arguments)]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+    process = warm.shared().start(["serve", "--port", "0", *map(str, arguments)], environment)
     server = Server(process, 0)
     listening: queue.Queue[str] = queue.Queue()
     said: list[str] = []
 
     def read() -> None:
-        assert process.stderr
         for line in process.stderr:
             said.append(line)
             if not line.startswith("{"):
@@ -114,5 +113,4 @@ def running(*arguments: str | Path, key: str | None = None) -> Iterator[Server]:
         process.kill()
         process.wait()
         reader.join()
-        assert process.stderr
         process.stderr.close()

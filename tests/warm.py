@@ -6,6 +6,7 @@ they are imported is then settled, so whoever sets anything but our own variable
 
 from __future__ import annotations
 
+import atexit
 import gc
 import io
 import json
@@ -16,8 +17,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 # What does not say how libraries are imported: our own variables, what says which test runs, what is read of the terminal
 # when something is printed, and what the libraries that a test imports set themselves.
@@ -32,6 +35,7 @@ class Warm:
         self._server: subprocess.Popen[str] | None = None
         self._environment = dict(os.environ if environment is None else environment)
         self._folder = tempfile.TemporaryDirectory()
+        self._numbers = count()
 
     def fits(self, environment: Mapping[str, str] | None = None) -> bool:
         """Whether an environment, that of now if none is given, is the one that libraries were imported in."""
@@ -50,23 +54,45 @@ class Warm:
         Raises:
             subprocess.TimeoutExpired: it took longer, and was killed.
         """
-        server = self._begin()
-        assert server.stdin is not None
-        assert server.stdout is not None
         files = {name: Path(self._folder.name) / name for name in _FILES}
         files["stdin"].write_text(given, encoding="utf-8")
-        request = {
-            "arguments": list(arguments), "cwd": str(cwd), "timeout": timeout,
-            "environment": dict(os.environ if environment is None else environment),
-            "files": [str(path) for path in files.values()],
-        }  # fmt: skip
-        server.stdin.write(json.dumps(request) + "\n")
-        server.stdin.flush()
-        code = json.loads(server.stdout.readline())
+        process = self._fork(arguments, cwd, list(files.values()), environment)
+        code = self.ended(process, timeout)
         if code is None:
+            os.kill(process, signal.SIGKILL)
+            self.ended(process, timeout)
             raise subprocess.TimeoutExpired(list(arguments), timeout)
         output, errors = (files[name].read_text(encoding="utf-8") for name in ("stdout", "stderr"))
         return subprocess.CompletedProcess(list(arguments), code, output, errors)
+
+    def start(self, arguments: Sequence[str], environment: Mapping[str, str] | None = None) -> Started:
+        """A command line that goes on; nobody reads its standard output."""
+        lines = Path(self._folder.name) / f"lines-{next(self._numbers)}"
+        os.mkfifo(lines)
+        process = self._fork(arguments, Path.cwd(), [Path(os.devnull), Path(os.devnull), lines], environment)
+        return Started(self, process, lines.open(encoding="utf-8"))
+
+    def ended(self, process: int, timeout: float) -> int | None:
+        """The exit code of a child, which is known once; None where it goes on for longer."""
+        code: int | None = self._ask({"wait": process, "timeout": timeout})
+        return code
+
+    def _fork(
+        self, arguments: Sequence[str], cwd: Path, files: Sequence[Path], environment: Mapping[str, str] | None
+    ) -> int:
+        process: int = self._ask({
+            "arguments": list(arguments), "cwd": str(cwd), "files": [str(path) for path in files],
+            "environment": dict(os.environ if environment is None else environment),
+        })  # fmt: skip
+        return process
+
+    def _ask(self, request: dict[str, Any]) -> Any:
+        server = self._begin()
+        assert server.stdin is not None
+        assert server.stdout is not None
+        server.stdin.write(json.dumps(request) + "\n")
+        server.stdin.flush()
+        return json.loads(server.stdout.readline())
 
     def child(self) -> int:
         """The process of the command line that runs now."""
@@ -93,6 +119,50 @@ class Warm:
         return self._server
 
 
+@dataclass
+class Started:
+    """A forked command that goes on, as ``subprocess.Popen`` has it.
+
+    Attributes:
+        stderr: its lines, to the end of the process.
+    """
+
+    _warm: Warm
+    pid: int
+    stderr: TextIO
+    returncode: int | None = None
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    def poll(self) -> int | None:
+        if self.returncode is None:
+            self.returncode = self._warm.ended(self.pid, 0)
+        return self.returncode
+
+    def wait(self, timeout: float = 60) -> int:
+        if self.returncode is None:
+            self.returncode = self._warm.ended(self.pid, timeout)
+        if self.returncode is None:
+            raise subprocess.TimeoutExpired(str(self.pid), timeout)
+        return self.returncode
+
+
+_shared: list[Warm] = []
+
+
+def shared() -> Warm:
+    """That of this process, in the environment that it was first asked for in."""
+    if not _shared:
+        _shared.append(Warm())
+        atexit.register(_shared[0].close)
+    return _shared[0]
+
+
 def _bound(environment: Mapping[str, str]) -> dict[str, str]:
     return {key: value for key, value in environment.items() if not key.startswith(_FREE)}
 
@@ -111,23 +181,25 @@ def serve() -> None:
         os.dup2(os.open(os.devnull, os.O_RDWR), number)
     for line in requests:
         request = json.loads(line)
+        if "wait" in request:
+            answers.write(json.dumps(_waited(request["wait"], request["timeout"])) + "\n")
+            continue
         child = os.fork()
         if child == 0:
             _child(request)
-        answers.write(json.dumps(_waited(child, request["timeout"])) + "\n")
+        answers.write(f"{child}\n")
 
 
 def _waited(child: int, timeout: float) -> int | None:
-    """The exit code; None where it had to be killed."""
+    """The exit code; None where there is none by then."""
     end = time.monotonic() + timeout
-    while time.monotonic() < end:
+    while True:
         ended, status = os.waitpid(child, os.WNOHANG)
         if ended:
             return os.waitstatus_to_exitcode(status)
+        if time.monotonic() >= end:
+            return None
         time.sleep(0.005)
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    return None
 
 
 def _child(request: dict[str, Any]) -> None:
