@@ -17,7 +17,7 @@ import time
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -311,13 +311,16 @@ def train(job: dict[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def _rate(rate: float | None) -> Iterator[None]:
-    """PEFT's tuners have this usual rate, with which the defaults go on as ever."""
+    """Tuners have this usual rate, with which the defaults go on as ever."""
+    from featherweight.methods.lora import LoRA
     from featherweight.methods.peft.tuner import Tuner
 
     def rates(tuner: Any, width: int) -> dict[str, tuple[float, str]]:
-        return {"learning_rate": (rate or tuner.rate, "the study's")}
+        return {"learning_rate": (rate, "the study's")}
 
-    with mock.patch.object(Tuner, "rates", rates):
+    with ExitStack() as patched:
+        for tuner in (Tuner, LoRA) if rate else ():
+            patched.enter_context(mock.patch.object(tuner, "rates", rates))
         yield
 
 

@@ -33,7 +33,7 @@ class AdaLoRA(Tuner):
     Options = AdaLoRAOptions
     config = "AdaLoraConfig"
     trains = "low-rank updates, whose ranks go to the layers where they help"
-    rate = 2e-3
+    rate = 5e-3
 
     def made(self, given: Mapping[str, Any]) -> dict[str, Any]:
         return {"total_step": given["tinit"] + given["tfinal"] + 1}  # until the run says how many it has
@@ -168,7 +168,7 @@ class IA3(Tuner):
     Options = options.IA3Options
     config = "IA3Config"
     trains = "a scale of each key, value and feed-forward activation"
-    rate = 5e-3
+    rate = 3e-2
 
     def require_targets(self, model: Any) -> None:
         _require_known(model, self, "IA3")
@@ -183,6 +183,7 @@ class LNTuning(Tuner):
     Options = options.LNTuningOptions
     config = "LNTuningConfig"
     trains = "the norms"
+    rate = 1e-2
 
     def require_targets(self, model: Any) -> None:
         """Every model that is known has norms."""
@@ -278,7 +279,7 @@ class PromptTuning(_Prompts):
     Options = options.PromptTuningOptions
     config = "PromptTuningConfig"
     trains = "embeddings before every text"
-    rate = 1e-2
+    rate = 3e-2
 
 
 class PTuning(_Prompts):
