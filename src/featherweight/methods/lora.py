@@ -21,6 +21,8 @@ from featherweight.sources.trial_texts import replies
 
 # The rate grows less than the width shrinks (a fit over model sizes, Thinking Machines, 2025); see docs/defaults.md.
 _RATE, _WIDTH, _EXPONENT = 2e-3, 384, 0.78
+# Factors of a weight's own directions are large from the first step, and so is what a step moves (benchmarks/LOG.md).
+_OF_LARGE_FACTORS = 0.5
 
 
 # Of PEFT's options those that do nothing for a model with a head, or want what a run does not have.
@@ -119,8 +121,10 @@ class LoRA(Tuner):
         """Updates that are scaled by alpha / r take a rate that much smaller, wider models a smaller one."""
         options = self.options
         scale = options.lora_alpha / (math.sqrt(options.r) if options.use_rslora else options.r)
-        rate = float(f"{_RATE * (_WIDTH / width) ** _EXPONENT / scale:.1e}")
-        return {"learning_rate": (rate, f"for LoRA of scale {scale:g} in layers {width} wide")}
+        begins = f" that begins at {options.init_lora_weights}" if self.converts else ""
+        share = _OF_LARGE_FACTORS if begins else 1.0
+        rate = float(f"{share * _RATE * (_WIDTH / width) ** _EXPONENT / scale:.1e}")
+        return {"learning_rate": (rate, f"for LoRA of scale {scale:g}{begins} in layers {width} wide")}
 
     def worth_trying(self) -> dict[str, list[Any]]:
         """More rank at the same ``lora_alpha``: updates are then scaled by alpha / r, and want the same rate."""
