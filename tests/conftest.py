@@ -27,10 +27,12 @@ os.environ["TRANSFORMERS_VERBOSITY"] = "error"
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 
 
-# Files of which few tests take long: they begin first, so that no processor waits for the last of them.
+# Files that take long begin first, so that no processor waits for the last of them.
 LONG = [
-    "test_readme", "test_reliability", "test_tuners", "test_embedded", "test_defaults", "test_notebook",
-    "test_contracts", "test_golden", "test_run", "test_hub", "test_many_classes", "test_faults_archives",
+    "test_ray", "test_readme", "test_reliability", "test_contracts", "test_fleet", "test_defaults", "test_embedded",
+    "test_hub", "test_cli", "test_optimizers", "test_notebook", "test_run", "test_server_page", "test_serving",
+    "test_export", "test_golden", "test_sweep", "test_tables", "test_many_classes", "test_held", "test_architectures",
+    "test_seeds", "test_token_classification", "test_learning_curve", "test_tuners",
 ]  # fmt: skip
 
 

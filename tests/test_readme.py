@@ -28,7 +28,7 @@ from warm import Warm
 from featherweight import recipe as recipes
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-FEWER = {"max_train_samples": 96, "max_eval_samples": 64}
+FEWER = {"data": {"max_train_samples": 96, "max_eval_samples": 64}, "training": {"num_train_epochs": 2}}
 PROGRAMS = ("featherweight", "make", "curl", "python", "pip")
 # Not for a test: the test suite itself, and what needs another machine.
 LEFT_OUT = ("make test", "make benchmark", "podman", "docker", "sudo", "systemctl", "conda")
@@ -77,8 +77,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("checkout")
     shutil.copytree(ROOT / "recipes", folder / "recipes")
     demo = folder / "recipes" / "demo.toml"
-    fewer = "".join(f"{key} = {value}\n" for key, value in FEWER.items())
-    demo.write_text(demo.read_text(encoding="utf-8").replace("[data]\n", f"[data]\n{fewer}"), encoding="utf-8")
+    demo.write_text(recipes.dump(recipes.load(demo, FEWER), {}, demo.parent), encoding="utf-8")
     tiny.save_model(folder / "openai-community" / "gpt2", "gpt2")
     tiny.save_csv(folder / "new.csv", tiny.rows(20, labels=("NEGATIVE", "POSITIVE")))
     for name, rows in (("reviews", 60), ("train", 60), ("validation", 20)):

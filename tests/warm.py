@@ -23,8 +23,11 @@ from pathlib import Path
 from typing import Any, TextIO
 
 # What does not say how libraries are imported: our own variables, what says which test runs, what is read of the terminal
-# when something is printed, and what the libraries that a test imports set themselves.
-_FREE = ("FEATHERWEIGHT_", "PYTEST_", "COLUMNS", "KMP_", "TORCHINDUCTOR_")
+# when something is printed, what libraries set themselves when a test imports them, and what the command sets for them.
+_FREE = (
+    "FEATHERWEIGHT_", "PYTEST_", "COLUMNS", "KMP_", "TORCHINDUCTOR_", "RAY_", "TUNE_", "GOMP_SPINCOUNT", "TOKENIZERS_PARALLELISM", "TQDM_DISABLE",
+    "HF_DATASETS_DISABLE_PROGRESS_BARS",
+)  # fmt: skip
 _FILES = ("stdin", "stdout", "stderr")
 
 
@@ -39,7 +42,12 @@ class Warm:
 
     def fits(self, environment: Mapping[str, str] | None = None) -> bool:
         """Whether an environment, that of now if none is given, is the one that libraries were imported in."""
-        return _bound(os.environ if environment is None else environment) == _bound(self._environment)
+        return not self.unlike(environment)
+
+    def unlike(self, environment: Mapping[str, str] | None = None) -> set[str]:
+        """The variables that are not as they were then."""
+        now, then = (_bound(one) for one in (os.environ if environment is None else environment, self._environment))
+        return {name for name, _ in now.items() ^ then.items()}
 
     def run(
         self,
