@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -300,19 +301,20 @@ class TestAuto:
             assert same_bytes(tmp_path / "whole", tmp_path / "resumed", name)
 
     @pytest.mark.parametrize(
-        ("has", "gains", "broken", "said"),
+        ("has", "gains", "factor", "said"),
         [
-            (False, True, False, "this processor has no bf16 instructions"),
-            (True, False, False, "no faster here: "),
-            (True, True, True, "not shown to be no worse: on 250 rows accuracy changes by"),
+            (False, True, None, "this processor has no bf16 instructions"),
+            (True, False, None, "no faster here: "),
+            (True, True, -1.0, "not shown to be no worse: on 250 rows accuracy changes by"),
+            (True, True, math.nan, "some answers in bf16 are not numbers"),
         ],
-        ids=["no instructions", "no gain", "worse answers"],
+        ids=["no instructions", "no gain", "worse answers", "no answers"],
     )
     def test_else_it_is_the_run_in_fp32(
         self,
         has: bool,
         gains: bool,
-        broken: bool,
+        factor: float | None,
         said: str,
         models: Models,
         many: Path,
@@ -320,8 +322,8 @@ class TestAuto:
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         self.be(monkeypatch, has=has, gains=gains)
-        if broken:
-            monkeypatch.setattr(linear, "product_in_bf16", lambda states, weight, *_: -states @ weight)
+        if factor is not None:
+            monkeypatch.setattr(linear, "product_in_bf16", lambda states, weight, *_: factor * states @ weight)
         found = self.run(models, many, tmp_path / "auto")
         plain = self.run(models, many, tmp_path / "plain", bf16=False)
         for name in (ADAPTER, "predictions/tuned-validation.parquet"):

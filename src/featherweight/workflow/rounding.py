@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from featherweight.errors import DivergedError
 from featherweight.process.signals import Stop
 from featherweight.records.answers import Answers
 from featherweight.report.console import Console
@@ -73,7 +74,11 @@ def _compared(prepared: Prepared, model: Any, console: Console, stop: Stop) -> t
         prepared.execution.fleet.announce("measure", split=SELECTION_SPLIT)
         return measure(prepared, model, f"answering in {precision}", console, stop).answers
 
-    pair = answered("fp32"), answered("bf16")
+    exact = answered("fp32")
+    try:
+        pair = exact, answered("bf16")
+    except DivergedError:
+        return False, "some answers in bf16 are not numbers"
     kind, examples, column = prepared.task.answer, prepared.examples[SELECTION_SPLIT], prepared.recipe.data.group
     likeness, groups = kind.likeness(*pair), examples.groups(column) if column else None
     evidence = equivalence.measure(kind, *pair, examples.truth, likeness, groups)
