@@ -315,12 +315,11 @@ def _rate(rate: float | None) -> Iterator[None]:
     from featherweight.methods.lora import LoRA
     from featherweight.methods.peft.tuner import Tuner
 
-    def rates(tuner: Any, width: int) -> dict[str, tuple[float, str]]:
-        return {"learning_rate": (rate, "the study's")}
-
     with ExitStack() as patched:
-        for tuner in (Tuner, LoRA) if rate else ():
-            patched.enter_context(mock.patch.object(tuner, "rates", rates))
+        if rate is not None:
+            rates = {"learning_rate": (rate, "the study's")}
+            for tuner in (Tuner, LoRA):
+                patched.enter_context(mock.patch.object(tuner, "rates", lambda *_: dict(rates)))
         yield
 
 
