@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,16 @@ def _one_thread() -> None:
 def _cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["FEATHERWEIGHT_CACHE"] = str(tmp_path_factory.mktemp("cache"))
     os.environ["HF_HOME"] = str(tmp_path_factory.mktemp("hf"))
+
+
+@pytest.fixture(autouse=True)
+def _environment(_warm: Warm) -> Iterator[None]:
+    """Libraries leave variables behind (PEFT's BOFT says which compiler it used), and commands of later tests would have
+    to import everything again."""
+    before = set(os.environ)
+    yield
+    for name in os.environ.keys() - before:
+        del os.environ[name]
 
 
 @pytest.fixture(scope="session")
