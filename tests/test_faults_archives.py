@@ -238,8 +238,8 @@ def test_row_55_a_size_that_lies(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "write"), [("x.zip", as_zip), ("x.tar", as_tar)])
 @pytest.mark.usefixtures("nothing_escapes")
-def test_row_55_ten_times_the_entries_that_may_be(name: str, write: Callable[..., Path], tmp_path: Path) -> None:
-    refused(write(tmp_path / name, ((f"{index:07}", b"") for index in range(10 * archives.MAX_ENTRIES))), "entries")
+def test_row_55_a_million_entries(name: str, write: Callable[..., Path], tmp_path: Path) -> None:
+    refused(write(tmp_path / name, ((f"{index:07}", b"") for index in range(10**6))), "entries")
 
 
 @pytest.mark.parametrize(

@@ -25,8 +25,8 @@ from typing import Any, TextIO
 # What does not say how libraries are imported: our own variables, what says which test runs, what is read of the terminal
 # when something is printed, what libraries set themselves when a test imports them, and what the command sets for them.
 _FREE = (
-    "FEATHERWEIGHT_", "PYTEST_", "COLUMNS", "KMP_", "TORCHINDUCTOR_", "RAY_", "TUNE_", "GOMP_SPINCOUNT", "TOKENIZERS_PARALLELISM", "TQDM_DISABLE",
-    "HF_DATASETS_DISABLE_PROGRESS_BARS",
+    "FEATHERWEIGHT_", "PYTEST_", "COLUMNS", "KMP_", "TORCHINDUCTOR_", "RAY_", "TUNE_", "GOMP_SPINCOUNT",
+    "TOKENIZERS_PARALLELISM", "TQDM_DISABLE", "HF_DATASETS_DISABLE_PROGRESS_BARS",
 )  # fmt: skip
 _FILES = ("stdin", "stdout", "stderr")
 

@@ -91,14 +91,14 @@ def is_no_worse(evidence: dict[str, Any], likeness: Likeness) -> bool:
     return not_inferior(gain, evidence["margin"] * likeness.scale) and likeness.agreement >= evidence["min_agreement"]
 
 
-def in_words(evidence: dict[str, Any], likeness: Likeness) -> str:
-    """What :func:`is_no_worse` goes by."""
+def in_words(evidence: dict[str, Any], likeness: Likeness, option: str = "") -> str:
+    """What :func:`is_no_worse` goes by; ``option`` stands before the names of what was asked for."""
     low, high = evidence["comparison"]["confidence_interval"]
     by, metric = evidence["comparison"]["difference"], headline_of(evidence).title
     return (
-        f"on {evidence['n']:,} rows {metric} changes by {by:+.4f} (95% interval {low:+.4f} to {high:+.4f}, margin "
-        f"{evidence['margin']:g}) and {likeness.agreement:.2%} of the {likeness.decisions} are the same (at least "
-        f"{evidence['min_agreement']:.4g} wanted)"
+        f"on {evidence['n']:,} rows {metric} changes by {by:+.4f} (95% interval {low:+.4f} to {high:+.4f}, "
+        f"{option}margin {evidence['margin']:g}) and {likeness.agreement:.2%} of the {likeness.decisions} are the same "
+        f"({option}min-agreement {evidence['min_agreement']:g})"
     )
 
 
@@ -106,6 +106,6 @@ def require_no_worse(evidence: dict[str, Any], likeness: Likeness) -> None:
     """Raises UnprovenError unless :func:`is_no_worse`."""
     if not is_no_worse(evidence, likeness):
         raise UnprovenError(
-            f"export refused: {in_words(evidence, likeness)}; nothing was published; see --margin and --min-agreement, "
-            "export onnx, or measure on more validation rows"
+            f"export refused: {in_words(evidence, likeness, '--')}; nothing was published; export onnx, or measure on "
+            "more validation rows"
         )

@@ -119,7 +119,7 @@ def _probed(recipe: Recipe, seeds: int, console: Console) -> Iterator[Point]:
             frozen_part(prepared, name, console, stop).all_features() for name in ("train", prepared.evaluated_split)
         )
         probe: type[Probe] = BASELINES[kind.probe]
-        groups = train.groups(prepared.recipe.data.group) if prepared.recipe.data.group else None
+        groups = prepared.groups_of(train)
         for fraction in curves.FRACTIONS:
             for seed in range(seeds):
                 if stop():

@@ -132,6 +132,11 @@ class Prepared:
         """The splits that models are measured on, the evaluated one last."""
         return list(dict.fromkeys([SELECTION_SPLIT, self.evaluated_split]))
 
+    def groups_of(self, examples: Examples) -> list[str | None] | None:
+        """What each row belongs to; None where the recipe names no group."""
+        group = self.recipe.data.group
+        return examples.groups(group) if group else None
+
     def encoding_of(self, split: str) -> Encoding:
         """A split, or :data:`WITH_SUSPECTS`, as the engine sees it."""
         if split != WITH_SUSPECTS:

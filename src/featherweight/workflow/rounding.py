@@ -11,7 +11,8 @@ from featherweight.process.signals import Stop
 from featherweight.records.answers import Answers
 from featherweight.report.console import Console
 from featherweight.runs.directory import RunDirectory
-from featherweight.workflow.preparing import SELECTION_SPLIT, Prepared, measure
+from featherweight.workflow.preparing import SELECTION_SPLIT, Prepared
+from featherweight.workflow.rungs import measure_together
 
 EVENT = "precision"
 
@@ -71,17 +72,16 @@ def _compared(prepared: Prepared, model: Any, console: Console, stop: Stop) -> t
 
     def answered(precision: str) -> Answers:
         multiply_in(prepared, precision)
-        prepared.execution.fleet.announce("measure", split=SELECTION_SPLIT)
-        return measure(prepared, model, f"answering in {precision}", console, stop).answers
+        return measure_together(prepared, model, f"answering in {precision}", console, stop, SELECTION_SPLIT).answers
 
     exact = answered("fp32")
     try:
         pair = exact, answered("bf16")
     except DivergedError:
         return False, "some answers in bf16 are not numbers"
-    kind, examples, column = prepared.task.answer, prepared.examples[SELECTION_SPLIT], prepared.recipe.data.group
-    likeness, groups = kind.likeness(*pair), examples.groups(column) if column else None
-    evidence = equivalence.measure(kind, *pair, examples.truth, likeness, groups)
+    kind, examples = prepared.task.answer, prepared.examples[SELECTION_SPLIT]
+    likeness = kind.likeness(*pair)
+    evidence = equivalence.measure(kind, *pair, examples.truth, likeness, prepared.groups_of(examples))
     evidence |= {"margin": equivalence.MARGIN, "min_agreement": equivalence.AGREEMENT}
     no_worse = equivalence.is_no_worse(evidence, likeness)
     verdict = "no worse" if no_worse else "not shown to be no worse"

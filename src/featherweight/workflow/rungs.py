@@ -91,10 +91,15 @@ def measure_model(
     """Run the model over every measured split and keep its answers as those of ``name``."""
     found = {}
     for split in prepared.measured_splits:
-        prepared.execution.fleet.announce("measure", split=split)
-        found[split] = measure(prepared, model, f"evaluating the {name} model", console, stop, split)
+        found[split] = measure_together(prepared, model, f"evaluating the {name} model", console, stop, split)
         _keep(prepared, directory, name, split, found[split].answers)
     return found
+
+
+def measure_together(prepared: Prepared, model: Any, what: str, console: Console, stop: Stop, split: str) -> Evaluation:
+    """Run the model over a split, which the other processes of the run are asked to take part in."""
+    prepared.execution.fleet.announce("measure", split=split)
+    return measure(prepared, model, what, console, stop, split)
 
 
 def frozen_part(prepared: Prepared, split: str, console: Console, stop: Stop) -> Part:
@@ -169,9 +174,7 @@ def keep(
     prepared: Prepared, directory: RunDirectory, name: str, examples: Examples, answers: Answers, truth: Any
 ) -> None:
     """Put the answers of ``name`` to rows of a split into the run's folder, beside what is true."""
-    group = prepared.recipe.data.group
-    groups = examples.groups(group) if group else None
-    kept = Predictions(examples.ids, prepared.task.answer, answers, truth, groups)
+    kept = Predictions(examples.ids, prepared.task.answer, answers, truth, prepared.groups_of(examples))
     directory.write_predictions(name, examples.name, kept)
 
 

@@ -39,8 +39,7 @@ def without_suspects(prepared: Prepared, console: Console, stop: Stop) -> dict[s
     console.begin("measuring what the suspected labels do")
     kind, examples = prepared.task.answer, prepared.examples[prepared.evaluated_split]
     rows, pair = _fitted(prepared, suspects, console, stop)
-    group = prepared.recipe.data.group
-    asked = examples.truth, examples.groups(group) if group else None, prepared.recipe.training.seed
+    asked = examples.truth, prepared.groups_of(examples), prepared.recipe.training.seed
 
     def measured(answers: Answers) -> Figures:
         return cast(Figures, {**figures(kind, answers, examples.truth), **interval(kind, answers, examples.truth)})
