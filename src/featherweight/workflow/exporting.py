@@ -106,8 +106,7 @@ class _Job:
         return self.directory.path / artefact
 
     def groups(self, examples: Examples) -> list[str | None] | None:
-        column = self.recipe.data.group
-        return examples.groups(column) if column else None
+        return examples.groups(self.recipe.data.group)
 
 
 def _step(console: Console, stop: Stop, what: str) -> None:

@@ -134,8 +134,7 @@ class Prepared:
 
     def groups_of(self, examples: Examples) -> list[str | None] | None:
         """What each row belongs to; None where the recipe names no group."""
-        group = self.recipe.data.group
-        return examples.groups(group) if group else None
+        return examples.groups(self.recipe.data.group)
 
     def encoding_of(self, split: str) -> Encoding:
         """A split, or :data:`WITH_SUSPECTS`, as the engine sees it."""

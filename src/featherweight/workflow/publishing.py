@@ -156,6 +156,6 @@ def _evidence(case: Case, prepared: Prepared, directory: RunDirectory, base: Map
     split, checked = prepared.evaluated_split, base["data_checks"]
     rivals = {name: directory.read_predictions(name, split).answers for name in base["baselines"]}
     known = {"without_twins": np.isin(case.examples.ids, checked["twins"][split]["ids"])}
-    if prepared.recipe.data.group:
+    if prepared.recipe.data.group is not None:
         known["without_shared_groups"] = np.isin(case.examples.ids, checked["shared_groups"][split]["ids"])
     return assess(case, rivals, known)

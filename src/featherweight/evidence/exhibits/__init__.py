@@ -96,7 +96,7 @@ class Case:
 
     @cached_property
     def groups(self) -> list[str | None] | None:
-        return self.examples.groups(self.group_column) if self.group_column else None
+        return self.examples.groups(self.group_column)
 
     @cached_property
     def fitted(self) -> dict[str, dict[str, Any]]:

@@ -44,8 +44,7 @@ class WrittenAnswers:
             return {}
         kind = Written(writing.statistics)
         every = {name: measured(one, writing.truth, writing.pattern) for name, one in writing.answers.items()}
-        groups = writing.examples.groups(case.group_column) if case.group_column else None
-        asked = writing.truth, groups, case.seed
+        asked = writing.truth, writing.examples.groups(case.group_column), case.seed
         pair = every["base"], every["tuned"]
         rungs = {
             name: by_headline(kind, (one, every["tuned"]), *asked) for name, one in every.items() if name not in MODELS
