@@ -124,6 +124,8 @@ def test_the_rate_goes_with_the_scale_of_the_updates_and_the_width_of_the_model(
     assert rate(r=16, lora_alpha=16) == pytest.approx(rate())
     assert rate(r=16, lora_alpha=16, use_rslora=True) == pytest.approx(rate() / 4)
     assert rate(width=4096) < rate(width=768) < rate()
+    assert rate(name="full") == 5e-5
+    assert 1e-5 > rate(width=4096, name="full") < rate(width=768, name="full") < rate(name="full")
 
 
 @pytest.mark.parametrize(("classes", "width"), [(2, 5), (7, 5), (3, 40)])

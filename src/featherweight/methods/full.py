@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from featherweight.methods import Adapted, Fit, Method
+from featherweight.methods.widths import rate_at
 from featherweight.recipe import MethodOptions
+
+_RATE = 5e-5  # in layers 384 wide: the smallest of those that did as well (benchmarks/LOG.md)
 
 
 class FullOptions(MethodOptions):
@@ -32,7 +35,7 @@ class Full(Method):
         return None
 
     def rates(self, width: int) -> dict[str, tuple[float, str]]:
-        return {"learning_rate": (2e-5, "usual for full fine-tuning")}
+        return {"learning_rate": (rate_at(width, _RATE), f"for all weights of layers {width} wide")}
 
     def require_targets(self, model: Any) -> None:
         """Every model has what is tuned."""

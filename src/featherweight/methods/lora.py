@@ -15,12 +15,12 @@ from featherweight.methods import Adapted, Fit
 from featherweight.methods.peft import initial
 from featherweight.methods.peft.targets import is_transposed, linear_layers
 from featherweight.methods.peft.tuner import Found, Tuner
+from featherweight.methods.widths import rate_at
 from featherweight.recipe import MethodOptions
 from featherweight.recipe.values import PositiveInt
 from featherweight.sources.trial_texts import replies
 
-# The rate grows less than the width shrinks (a fit over model sizes, Thinking Machines, 2025); see docs/defaults.md.
-_RATE, _WIDTH, _EXPONENT = 2e-3, 384, 0.78
+_RATE = 2e-3  # of updates that are not scaled, in layers 384 wide
 # Factors of a weight's own directions are large from the first step, and so is what a step moves (benchmarks/LOG.md).
 _OF_LARGE_FACTORS = 0.5
 
@@ -123,7 +123,7 @@ class LoRA(Tuner):
         scale = options.lora_alpha / (math.sqrt(options.r) if options.use_rslora else options.r)
         begins = f" that begins at {options.init_lora_weights}" if self.converts else ""
         share = _OF_LARGE_FACTORS if begins else 1.0
-        rate = float(f"{share * _RATE * (_WIDTH / width) ** _EXPONENT / scale:.1e}")
+        rate = rate_at(width, share * _RATE / scale)
         return {"learning_rate": (rate, f"for LoRA of scale {scale:g}{begins} in layers {width} wide")}
 
     def worth_trying(self) -> dict[str, list[Any]]:
