@@ -105,9 +105,6 @@ class _Job:
         artefact: str = METHODS[self.recipe.method.name].artefact
         return self.directory.path / artefact
 
-    def groups(self, examples: Examples) -> list[str | None] | None:
-        return examples.groups(self.recipe.data.group)
-
 
 def _step(console: Console, stop: Stop, what: str) -> None:
     if stop():
@@ -180,7 +177,9 @@ def _write(job: _Job, folder: Path) -> dict[str, Any]:
 def _prove(job: _Job, examples: Examples, answers: _Answers, exported: _Answers) -> dict[str, Any]:
     pair = answers.answers, exported.answers
     likeness = answers.kind.likeness(*pair)
-    evidence = equivalence.measure(answers.kind, *pair, examples.truth, likeness, job.groups(examples))
+    evidence = equivalence.measure(
+        answers.kind, *pair, examples.truth, likeness, examples.groups(job.recipe.data.group)
+    )
     if job.exporter.is_exact:
         equivalence.require_equal(evidence, likeness)
     else:
@@ -191,7 +190,7 @@ def _prove(job: _Job, examples: Examples, answers: _Answers, exported: _Answers)
 
 def _own_fit(job: _Job, examples: Examples, exported: _Answers) -> dict[str, Any]:
     """Rounding moves answers, so what the run fitted to its own is fitted to these anew."""
-    asked = exported.answers, examples.truth, job.recipe.training.seed, job.groups(examples)
+    asked = exported.answers, examples.truth, job.recipe.training.seed, examples.groups(job.recipe.data.group)
     return travels(exported.kind, fit_on_half(exported.kind, *asked, job.recipe.evidence))
 
 
