@@ -251,6 +251,30 @@ def test_a_stopped_run_resumes_to_the_same_bytes(
         assert same_bytes(tmp_path / "whole", tmp_path / "resumed", name)
 
 
+def test_what_is_written_is_held_to_what_was_measured_in_the_precision_of_measuring(
+    models: Models, train_csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model whose answers depend on the precision more than a gate could let pass, here by rounding that is coarser."""
+
+    def coarse(one: torch.Tensor) -> torch.Tensor:
+        mantissa, exponent = torch.frexp(one.float())
+        return torch.ldexp((mantissa * 8).round() / 8, exponent)
+
+    def product(states: torch.Tensor, weight: torch.Tensor, bias: Any = None, added: Any = None) -> torch.Tensor:
+        found = coarse(states) @ coarse(weight)
+        found = found if bias is None else found + bias
+        return found if added is None else added.add_to(found)
+
+    monkeypatch.setattr(hardware, "has_bf16", lambda: True)
+    monkeypatch.setattr(linear, "product_in_bf16", product)
+    recipe = recipes.parse(content(models, train_csv))
+    workflow.run(recipe, tmp_path / "run", progress=False)
+    gate = RunDirectory(tmp_path / "run").read_metrics()["reliability"]["gate"]
+    assert gate["largest_difference_as_measured"] < 1e-5
+    assert gate["largest_difference"] > 0.05
+    assert "in fp32, and within" in (tmp_path / "run" / "report.html").read_text()
+
+
 @pytest.fixture(scope="module")
 def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Rows enough to rule a loss out."""

@@ -47,6 +47,25 @@ def test_row_56_names_of_runs(name: str, cli: Callable[..., Any], tmp_path: Path
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("paths", "called"),
+    [
+        (["runs/a", "runs/b"], ["a", "b"]),
+        (["/x/runs/one/a", "/x/runs/two/a"], ["one/a", "two/a"]),
+        (["a", "b"], ["a", "b"]),
+        (["runs/a", "other/a"], ["runs/a", "other/a"]),
+        (["runs/a", "runs/ab/"], ["a", "ab"]),
+        (["runs/a", "runs/a/seed-1"], ["runs/a", "runs/a/seed-1"]),
+        (["runs/a", "/x/b"], ["runs/a", "/x/b"]),
+        (["../a", "../b"], ["a", "b"]),
+        (["./a", "b"], ["a", "b"]),
+        (["runs/a"], ["runs/a"]),
+    ],
+)
+def test_runs_are_told_apart_by_what_their_paths_do_not_share(paths: list[str], called: list[str]) -> None:
+    assert names.apart(paths) == called
+
+
 def test_row_56_names_with_dots_and_dashes_are_fine() -> None:
     for name in ("demo", "a..b", "v1.0-rc_2", "COM", "console", "A" * 64):
         recipes.parse({"name": name, "model": {"name": "m"}, "data": {"train_file": "t.csv"}})

@@ -13,7 +13,7 @@ from conftest import ROOT
 
 from featherweight import recipe as recipes
 from featherweight.errors import ConfigError
-from featherweight.registry import METHODS, elsewhere
+from featherweight.registry import METHODS, TASKS, elsewhere
 
 MINIMAL = {"model": {"name": "m"}, "data": {"name": "d"}}
 
@@ -105,6 +105,17 @@ def test_every_problem_is_named_at_once_with_its_key() -> None:
 def test_wrong_values_are_refused(change: dict[str, object], named: str) -> None:
     with pytest.raises(ConfigError, match=named.replace("?", r"\?").replace(".", r"\.")):
         recipes.parse({**MINIMAL, **change})
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_an_empty_text_is_refused_wherever_it_means_nothing(task: str) -> None:
+    """It would be looked for: a column, a file, an adapter of no name."""
+    recipe = recipes.parse({**MINIMAL, "task": task})
+    for name in ("model", "data", "evaluation", "evidence"):
+        for key in set(type(getattr(recipe, name)).model_fields) - {"source_prefix", "labels"}:
+            for empty in ("", [""], {"": "x"}):
+                with pytest.raises(ConfigError, match=key):
+                    recipes.parse({**MINIMAL, "task": task, name: {**MINIMAL.get(name, {}), key: empty}})
 
 
 def test_set_reads_toml_and_plain_text() -> None:

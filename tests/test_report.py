@@ -131,6 +131,7 @@ def test_several_runs_side_by_side(pair: list[str], tmp_path: Path) -> None:
     target = workflow.report(pair, tmp_path / "both.html")
     html = target.read_text(encoding="utf-8")
     assert html.count("seed-1") >= 3
+    assert str(Path(pair[0]).parent) not in html
     assert "2 runs differ only in their seed" in html
     found = workflow.compare(pair, margin=0.5)
     (seeds,) = found["seeds"]

@@ -13,6 +13,7 @@ from featherweight.recipe.schedules import Polynomial, Schedule, schedule_of
 from featherweight.recipe.section import Section
 from featherweight.recipe.sweeping import SweepSection
 from featherweight.recipe.values import (
+    ColumnName,
     Delimiter,
     Duration,
     Encoding,
@@ -52,7 +53,9 @@ class ModelSection(Section):
     name: str = Field(description="hub id, folder, .gguf file, or package:NAME/PATH", min_length=1)
     revision: Revision | None = Field(None, description="branch, tag or commit of a hub model")
     adapter: str | None = Field(
-        None, description="run or adapter of this model to go on from: it is measured as it is, and trained further"
+        None,
+        description="run or adapter of this model to go on from: it is measured as it is, and trained further",
+        min_length=1,
     )
     dtype: Dtype = Field(
         "float32",
@@ -91,7 +94,7 @@ class DataSection(Section):
     longest: ClassVar[int] = LONGEST
 
     name: str | None = Field(None, description="hub id, folder, zip file, or package:NAME/PATH", min_length=1)
-    config: str | None = Field(None, description="configuration of a hub data set")
+    config: str | None = Field(None, description="configuration of a hub data set", min_length=1)
     revision: Revision | None = Field(None, description="branch, tag or commit of a hub data set")
     train_file: Files | None = Field(None, description=_FILES)
     validation_file: Files | None = Field(None, description=_FILES)
@@ -105,10 +108,10 @@ class DataSection(Section):
     text: Texts = Field(
         "text", description="column that holds the text, or a list of two that hold pairs; known names are found"
     )
-    label: str = Field("label", description="column that holds the truth about the text")
-    slices: list[str] = Field([], description="columns whose values the evidence looks at one by one")
+    label: ColumnName = Field("label", description="column that holds the truth about the text")
+    slices: list[ColumnName] = Field([], description="columns whose values the evidence looks at one by one")
     keywords: list[str] = Field([], description="words; the evidence looks at the rows that hold each of them")
-    group: str | None = Field(
+    group: ColumnName | None = Field(
         None,
         description="column whose equal values mark rows that are not independent, such as one document's; splits and "
         "samples are drawn by whole groups",
@@ -121,7 +124,9 @@ class DataSection(Section):
     skip_bad_rows: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.0, description="share of a file's rows that may be left out because they can't be read; 0 refuses the first"
     )
-    filter: dict[str, str] = Field({}, description="keep only the rows where each of these columns has this value")
+    filter: dict[ColumnName, str] = Field(
+        {}, description="keep only the rows where each of these columns has this value"
+    )
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = Field(
         0.1, description="share of train to hold out, stratified and seeded, where there is no validation split"
     )
@@ -418,6 +423,7 @@ class EvaluationSection(Section):
         None,
         description="text file, a blank line between texts, on which it is measured what tuning made the model forget; "
         "a page of general knowledge if unset",
+        min_length=1,
     )
 
     @model_validator(mode="after")

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 PositiveInt = Annotated[int, Field(ge=1)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 NonNegativeFloat = Annotated[float, Field(ge=0)]
+ColumnName = Annotated[str, Field(min_length=1)]
 # Becomes part of a path in the hub's cache.
 Revision = Annotated[str, Field(pattern=r"^[A-Za-z0-9](\.?[A-Za-z0-9_/-])*$", max_length=255)]
 

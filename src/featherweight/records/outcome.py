@@ -276,7 +276,11 @@ class Gate(TypedDict):
     of: str
     """What differs by ``largest_difference``, such as a probability."""
     largest_difference: float
-    """The largest difference between their answers, in that unit."""
+    """The largest difference between their answers, in that unit; the published model answers in fp32."""
+    precision: NotRequired[str]
+    """In which the tuned model was measured, where that is not fp32."""
+    largest_difference_as_measured: NotRequired[float]
+    """The same where the published model answers in ``precision``, too, by which it is judged."""
 
 
 class Resume(TypedDict):

@@ -112,10 +112,15 @@ def _survived(found: Mapping[str, Any] | None) -> dict[str, str]:
         rows[f"resumed ({index})"] = f"after step {one['step']}" + (f", not bit-exact: {changed}" if changed else "")
     if failed := found.get("failed_observers"):
         rows["observers that failed"] = ", ".join(failed)
-    if "largest_difference" in found["gate"]:
+    gate = found["gate"]
+    if "largest_difference" in gate:
         rows["read back before publishing"] = (
-            f"{found['gate']['rows']} rows answered by what was written, a {found['gate'].get('of', 'probability')} "
-            f"within {found['gate']['largest_difference']:.1e}"
+            f"{gate['rows']} rows answered by what was written, a {gate.get('of', 'probability')} within "
+            f"{gate['largest_difference']:.1e}"
+        )
+    if "largest_difference_as_measured" in gate:
+        rows["read back before publishing"] += (
+            f" in fp32, and within {gate['largest_difference_as_measured']:.1e} in {gate['precision']}, as measured"
         )
     return rows
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
 
@@ -30,22 +30,20 @@ def one_run(run: RunDirectory, metrics: Mapping[str, Any]) -> str:
     )
 
 
-def several_runs(
-    runs: Sequence[RunDirectory], metrics: Mapping[str, Mapping[str, Any]], together: Mapping[str, Any]
-) -> str:
+def several_runs(metrics: Mapping[str, Mapping[str, Any]], together: Mapping[str, Any]) -> str:
     """The page of several runs side by side.
 
     Args:
-        metrics: content of ``metrics.json`` for each run, by path.
+        metrics: content of ``metrics.json`` for each run, by the run's name.
         together: what :func:`featherweight.workflow.compare` gave for them.
     """
     rows, kind = together["comparisons"], kind_of(next(iter(metrics.values())))
     return _render(
-        title=f"{len(runs)} runs",
+        title=f"{len(metrics)} runs",
         verdict=of_several(rows[0]["against"], rows, kind),
         lead=[tables.seeds(one, kind) for one in together["seeds"]],
         care=[],
-        sections=sections.of_several(runs, metrics, together),
+        sections=sections.of_several(metrics, together),
     )
 
 

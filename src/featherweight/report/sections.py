@@ -35,28 +35,21 @@ def of_run(run: RunDirectory, metrics: Mapping[str, Any]) -> list[dict[str, Any]
     return [parts.section(title, content) for title, content in made if content]
 
 
-def of_several(
-    runs: Sequence[RunDirectory], metrics: Mapping[str, Mapping[str, Any]], together: Mapping[str, Any]
-) -> list[dict[str, Any]]:
-    """Sections of several runs side by side."""
-    first, *_ = (metrics[str(run.path)] for run in runs)
+def of_several(metrics: Mapping[str, Mapping[str, Any]], together: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Sections of several runs side by side, each with its name."""
+    first, *_ = metrics.values()
     shown = [one for one in statistics_of(kind_of(first)) if one.in_evaluations]
-    rungs = [(str(run.path), metrics[str(run.path)]["tuned"]) for run in runs]
+    rungs = [(name, found["tuned"]) for name, found in metrics.items()]
     figures = [
         parts.row(one["run"], *(f"{one[f'eval_{of.name}']:.4f}" for of in shown), f"{one['trainable_parameters']:,}")
         for one in together["runs"]
     ]
-    every = together["pairs"] if len(runs) > 2 else together["comparisons"]
+    every = together["pairs"] if len(metrics) > 2 else together["comparisons"]
     curves = [
-        Series(
-            str(run.path),
-            [(one["epoch"], one["eval_loss"]) for one in metrics[str(run.path)]["epochs"]],
-            index % 3 + 1,
-            True,
-        )
-        for index, run in enumerate(runs)
+        Series(name, [(one["epoch"], one["eval_loss"]) for one in found["epochs"]], index % 3 + 1, True)
+        for index, (name, found) in enumerate(metrics.items())
     ]
-    loss = Lines("Validation loss", f"Validation loss by epoch of {len(runs)} runs.", curves, "epoch", "loss")
+    loss = Lines("Validation loss", f"Validation loss by epoch of {len(metrics)} runs.", curves, "epoch", "loss")
     columns = ["run", *(one.title for one in shown), "trainable"]
     return [
         parts.section(

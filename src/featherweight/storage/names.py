@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import unicodedata
+from collections.abc import Sequence
 from pathlib import Path
 
 _RESERVED = {"con", "prn", "aux", "nul", *(f"{device}{digit}" for device in ("com", "lpt") for digit in range(1, 10))}
@@ -30,6 +32,17 @@ def path_problem(path: str) -> str | None:
 def folded(path: str) -> str:
     """What a file system that knows neither case nor Unicode's forms takes for the same path."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", path).casefold())
+
+
+def apart(paths: Sequence[str]) -> list[str]:
+    """Different paths without the folders that lead to all of them; as they are where one lies within another, or where
+    not all are relative."""
+    try:
+        shared = os.path.commonpath(paths)
+    except ValueError:
+        return list(paths)
+    found = [os.path.relpath(path, shared or os.curdir) for path in paths]
+    return list(paths) if os.curdir in found else found
 
 
 def printable(text: str) -> str:

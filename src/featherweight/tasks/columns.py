@@ -12,7 +12,7 @@ from pydantic import AliasChoices, ConfigDict, Field, model_validator
 
 from featherweight.recipe import DataSection
 from featherweight.recipe.sections import Usual
-from featherweight.recipe.values import PositiveInt
+from featherweight.recipe.values import ColumnName, PositiveInt
 from featherweight.records.cutting import Cutting, LongTexts, Pool
 
 _PAIRS = (  # as the hub's data sets have them: NLI, GLUE, STS, SICK
@@ -61,7 +61,7 @@ class LabelColumns(WholeTexts):
         (("question1", "question2"), "is_duplicate"),
         (("sentence_A", "sentence_B"), "entailment_label"),
     )
-    label: str = Field("label", description="column that holds the label; known names are found")
+    label: ColumnName = Field("label", description="column that holds the label; known names are found")
     labels: list[str] | None = Field(
         None,
         description="label names, in the order of the model's outputs; where none of them is an integer, labels may be "
@@ -81,11 +81,11 @@ class LabelSetColumns(LabelColumns):
 
     lists: ClassVar[frozenset[str]] = frozenset({"label"})
     usual: ClassVar[Usual] = tuple((texts, label) for texts in _TEXTS for label in ("labels", "label", "intents"))
-    label: str = Field("labels", description="column that holds each row's labels; known names are found")
+    label: ColumnName = Field("labels", description="column that holds each row's labels; known names are found")
     label_separator: str | None = Field(
         None, description="what stands between labels where a text holds several, such as ','", min_length=1
     )
-    labels_columns: list[str] | None = Field(
+    labels_columns: list[ColumnName] | None = Field(
         None, description="columns of 0 and 1 that are named after a label each, instead of data.label", min_length=2
     )
 
@@ -118,7 +118,7 @@ class NumberColumns(WholeTexts):
         *((texts, label) for texts in _TEXTS for label in ("label", "score", "similarity_score")),
         (("sentence_A", "sentence_B"), "relatedness_score"),
     )
-    label: str = Field("label", description="column that holds the number; known names are found")
+    label: ColumnName = Field("label", description="column that holds the number; known names are found")
 
 
 class TagColumns(DataSection):
@@ -134,8 +134,8 @@ class TagColumns(DataSection):
         ("text", "spans"),
         ("text", "label"),
     )
-    text: str = Field("tokens", description="column that holds the words, or the text; known names are found")
-    label: str = Field(
+    text: ColumnName = Field("tokens", description="column that holds the words, or the text; known names are found")
+    label: ColumnName = Field(
         "ner_tags", description="column that holds the words' tags, or entities by their characters; likewise"
     )
     labels: list[str] | None = Field(
@@ -162,8 +162,10 @@ class DialogueColumns(DataSection):
         ("text", "text"),
     )
     longest: ClassVar[int] = 1024  # TRL's
-    text: str = Field("prompt", description="column that holds the prompt, or the messages; known names are found")
-    label: str = Field(
+    text: ColumnName = Field(
+        "prompt", description="column that holds the prompt, or the messages; known names are found"
+    )
+    label: ColumnName = Field(
         "completion", description="column that holds the completion; that of the messages, or of a text, itself"
     )
     completion_only_loss: bool = Field(True, description="learn the completion alone, and not its prompt")
@@ -201,8 +203,8 @@ class ReplyColumns(DataSection):
         ("translation", "translation"),
     )
     longest: ClassVar[int] = 1024  # that of transformers' scripts
-    text: str = Field("text", description="column that holds the text; known names are found")
-    label: str = Field(
+    text: ColumnName = Field("text", description="column that holds the text; known names are found")
+    label: ColumnName = Field(
         "summary",
         description="column that holds what is written in reply to it; the same, where one column holds a text in each "
         "language",
@@ -247,13 +249,13 @@ class PreferenceColumns(DataSection):
         ("chosen", "chosen"),
     )
     longest: ClassVar[int] = 1024  # TRL's
-    text: str = Field(
+    text: ColumnName = Field(
         "prompt",
         description="column that holds the prompt, or the messages; known names are found. That of the chosen answers "
         "where both answers begin with the prompt",
     )
-    label: str = Field("chosen", description="column that holds the better answer")
-    rejected: str = Field("rejected", description="column that holds the worse answer", min_length=1)
+    label: ColumnName = Field("chosen", description="column that holds the better answer")
+    rejected: ColumnName = Field("rejected", description="column that holds the worse answer")
     chat: bool = Field(
         False, description="take prompts and answers that are texts as a user's message and the assistant's"
     )

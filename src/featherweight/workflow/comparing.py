@@ -10,6 +10,7 @@ from featherweight.report import tables
 from featherweight.report.console import Console
 from featherweight.runs.directory import RunDirectory
 from featherweight.sources import archives
+from featherweight.storage.names import apart
 
 
 def compare(
@@ -30,18 +31,23 @@ def compare(
     Raises:
         DataError: the runs were not measured on the same rows.
     """
+    console = console or Console(quiet=True)
+    return _compared([(name, RunDirectory(archives.unpacked(name))) for name in runs], margin, console)
+
+
+def _compared(
+    runs: Sequence[tuple[str, RunDirectory]], margin: float | None, console: Console
+) -> dict[str, list[dict[str, Any]]]:
+    """:func:`compare`, of runs with the names that they are to have in it."""
     from featherweight.evidence import several
 
-    console = console or Console(quiet=True)
-    directories = {name: RunDirectory(archives.unpacked(name)) for name in runs}
-    metrics = {name: directory.read_metrics() for name, directory in directories.items()}
-    sides = [(name, directories[name].read_predictions("tuned", metrics[name]["evaluated_split"])) for name in runs]
-    if len(runs) == 1:
-        sides.insert(
-            0, ("its base model", directories[runs[0]].read_predictions("base", metrics[runs[0]]["evaluated_split"]))
-        )
-    identities = {name: directory.read_environment()["identity"] for name, directory in directories.items()}
-    seed = identities[runs[0]].get(several.SEED, 0) if len(runs) == 1 else 0  # alone, a run says what its report says
+    (name, first), *others = runs
+    metrics = {name: run.read_metrics() for name, run in runs}
+    sides = [(name, run.read_predictions("tuned", metrics[name]["evaluated_split"])) for name, run in runs]
+    if not others:
+        sides.insert(0, ("its base model", first.read_predictions("base", metrics[name]["evaluated_split"])))
+    identities = {name: run.read_environment()["identity"] for name, run in runs}
+    seed = 0 if others else identities[name].get(several.SEED, 0)  # alone, a run says what its report says
     rows = several.against_first(sides, margin, seed)
     pairs = several.every_pair(sides)
     figures = several.table(sides, metrics)
@@ -57,6 +63,8 @@ def compare(
 def report(runs: Sequence[str], output: str | Path | None = None, *, console: Console | None = None) -> Path:
     """Write ``report.html`` of a finished run again, or of several side by side, from their files alone.
 
+    Several are called by their paths without the folders that lead to all of them.
+
     Args:
         output: where to; the run's own ``report.html`` if None, or ``report.html`` here for several runs or an archive.
 
@@ -67,11 +75,12 @@ def report(runs: Sequence[str], output: str | Path | None = None, *, console: Co
     from featherweight.report import page
 
     console = console or Console(quiet=True)
-    first, *others = (RunDirectory(archives.unpacked(name)) for name in runs)
+    called = [(name, RunDirectory(archives.unpacked(path))) for name, path in zip(apart(runs), runs, strict=True)]
+    (_, first), *others = called
     one_folder = not others and not archives.is_archive(runs[0])
     if others:
-        metrics = {str(directory.path): directory.read_metrics() for directory in (first, *others)}
-        html = page.several_runs([first, *others], metrics, compare([str(one.path) for one in (first, *others)]))
+        metrics = {name: run.read_metrics() for name, run in called}
+        html = page.several_runs(metrics, _compared(called, None, Console(quiet=True)))
     else:
         html = page.one_run(first, first.read_metrics())
     target = Path(output) if output else first.report if one_folder else Path("report.html")

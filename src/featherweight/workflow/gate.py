@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from featherweight.inference.loading import LoadedModel
 
 ROWS = 64
-_EXACT, _ROUNDED = 1e-3, 5e-2  # of a probability, measured in fp32, and with a model or its trunk's cache in 16 bits
+_EXACT, _ROUNDED = 1e-3, 5e-2  # of a probability, in fp32, and with products or the trunk's cache in 16 bits
 
 
 def fingerprints(model: Any) -> dict[str, str]:
@@ -141,7 +141,7 @@ def require_other_answers(base: Answers, tuned: Answers) -> None:
 
 
 def require_same_answers(
-    folder: Path, encoding: Encoding, kept: Answers, rounded: bool = False, on_processor: bool = False
+    folder: Path, encoding: Encoding, kept: Answers, precision: str, half_trunk: bool, accelerator: Any | None
 ) -> Gate:
     """Load what was written as a user will, and hold its answers to those of the model in memory.
 
@@ -149,47 +149,60 @@ def require_same_answers(
         folder: the artefact, complete but not yet published.
         encoding: the rows that were measured on; the first :data:`ROWS` are answered again.
         kept: answers of the model in memory, to all rows.
-        rounded: they were measured in 16 bits somewhere; what was written is read in fp32.
-        on_processor: the model does not fit the device.
+        precision: of the products that they were found by, and so of those that they are held to.
+        half_trunk: they were found by a cache in fp16, which what was written does without.
+        accelerator: whose device and precision the model had; None where it does not fit the device.
 
     Returns:
-        The rows answered and the largest difference, for the report.
+        The rows answered and the largest difference, for the report. Where ``precision`` is not fp32 there are two: of
+        what was written as it is loaded, in fp32, which says what the precision does to this model; and in
+        ``precision``, by which alone it is judged.
 
     Raises:
         DivergedError: a number in a file is not finite, or the answers differ.
     """
     from featherweight.inference.loading import load
 
-    for name in _not_finite(folder):
-        raise DivergedError(f"{name} is not finite in what was written, so nothing is published")
+    _require_finite(folder)
     rows = np.arange(min(ROWS, len(encoding)))
     try:
         loaded = load(str(folder))
-        answers = _answers(loaded, encoding, rows, on_processor)
+        found = _answers(loaded, encoding, rows, precision, accelerator)
     except ModelError as error:
         raise DivergedError(f"what was written can't be loaded, so nothing is published: {error}") from error
-    likeness = loaded.task.answer.likeness(kept.select(rows), answers)
-    difference = likeness.largest_difference
-    if not difference <= (_ROUNDED if rounded else _EXACT):
+    apart = {each: loaded.task.answer.likeness(kept.select(rows), answers) for each, answers in found.items()}
+    of, difference = apart[precision].of, apart[precision].largest_difference
+    if not difference <= (_EXACT if precision == "fp32" and not half_trunk else _ROUNDED):
         raise DivergedError(
-            f"what was written answers differently from the tuned model in memory (a {likeness.of} by "
-            f"{difference:.3g}), so nothing is published"
+            f"what was written answers differently from the tuned model in memory (a {of} by {difference:.3g}), so "
+            "nothing is published"
         )
-    return {"rows": len(rows), "of": likeness.of, "largest_difference": difference}
+    gate: Gate = {"rows": len(rows), "of": of, "largest_difference": apart["fp32"].largest_difference}
+    as_measured: Gate = {**gate, "precision": precision, "largest_difference_as_measured": difference}
+    return gate if precision == "fp32" else as_measured
 
 
-def _answers(loaded: LoadedModel, encoding: Encoding, rows: NDArray[np.int64], on_processor: bool) -> Answers:
-    import torch
-
+def _answers(
+    loaded: LoadedModel, encoding: Encoding, rows: NDArray[np.int64], precision: str, accelerator: Any | None
+) -> dict[str, Answers]:
+    """In fp32, and in ``precision`` where that is another."""
     from featherweight.engine.running.evaluate import answers
     from featherweight.inference.loading import execution_of
 
-    if torch.cuda.is_available() and not on_processor:
-        loaded.model.to("cuda")
-    return answers(loaded.model, loaded.task.answer, encoding, rows, execution=execution_of(loaded))
+    model, kind = loaded.model, loaded.task.answer
+    if accelerator is not None:
+        model.to(accelerator.device)
+    execution = execution_of(loaded)
+    found = {"fp32": answers(model, kind, encoding, rows, execution=execution)}
+    if precision != "fp32":
+        execution.multiply_in(precision)
+        if accelerator is not None:
+            model = accelerator.prepare_model(model, evaluation_mode=True)
+        found[precision] = answers(model, kind, encoding, rows, execution=execution)
+    return found
 
 
-def _not_finite(folder: Path) -> Iterator[str]:
+def _require_finite(folder: Path) -> None:
     import torch
     from safetensors import safe_open
 
@@ -198,4 +211,4 @@ def _not_finite(folder: Path) -> Iterator[str]:
             for name in file.keys():  # noqa: SIM118
                 value = file.get_tensor(name)
                 if value.is_floating_point() and not torch.isfinite(value).all():
-                    yield name
+                    raise DivergedError(f"{name} is not finite in what was written, so nothing is published")

@@ -96,7 +96,7 @@ def _publish_artefact(
 
     fitted = travels(case.kind, case.fitted["tuned"])
     half = prepared.trunk is not None and prepared.trunk["dtype"] == "fp16"
-    rounded, in_parts = half or prepared.execution.precision != "fp32", prepared.recipe.training.fsdp
+    accelerator = None if prepared.recipe.training.fsdp else prepared.accelerator
     passed: list[Gate] = []
 
     def fill(folder: Path) -> None:
@@ -105,7 +105,8 @@ def _publish_artefact(
         card = model_card(prepared.recipe, prepared.source, prepared.task, found, artefact, head)
         (folder / "README.md").write_text(card, encoding="utf-8")
         encoding = prepared.encodings[prepared.evaluated_split]
-        passed.append(gate.require_same_answers(folder, encoding, case.tuned, rounded, on_processor=in_parts))
+        precision = prepared.execution.precision
+        passed.append(gate.require_same_answers(folder, encoding, case.tuned, precision, half, accelerator))
 
     directory.publish_folder(prepared.method.artefact, fill)
     return passed[-1]
