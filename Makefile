@@ -22,7 +22,6 @@ VENV     ?= .venv
 BIN      := $(VENV)/bin
 PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
-export PIP_NO_COMPILE := 1# each module is compiled when it is first imported, and most never are
 
 .PHONY: help demo demo-decoder demo-chat test check browser architectures methods docs lock benchmark gpu torture torture-inputs torture-server reliability audit clean
 help:
