@@ -226,9 +226,10 @@ def defaults() -> str:
         "| model | set | rows | classes | TF-IDF | probe | before | **defaults** (seeds) | interval | best tried |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for (model, name), arms in found.items():
-        if "default" not in arms:
-            continue
+    shown = {key: arms for key, arms in found.items() if "default" in arms}
+    by_size = sorted(shown, key=lambda key: (key[0], shown[key]["default"][0]["rows"]["train"]))
+    for model, name in by_size:
+        arms = shown[model, name]
         ours = [_accuracy(one) for one in arms["default"]]
         first, rivals = arms["default"][0], arms.get("rivals", [{}])[0]
         rows = first["rows"]["test"]
