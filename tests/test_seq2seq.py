@@ -327,15 +327,13 @@ class TestRuns:
         words = [*tiny.GOOD, *tiny.BAD, *tiny.PLAIN]
         texts = [row["source"] for row in SAMPLE.rows(40)]
         texts += [" ".join(draw.choices(words, k=1 + count % 6)) for count in range(40)]
-        replies = set()
         for beams in (1, 3):
             how = {"max_new_tokens": 7, "num_beams": beams}
             found = load_predictor(run, generation=how).predict(texts)
             expected = stock_replies(run, [f"the {text}" for text in texts], **how)
             assert [one["text"] for one in found] == expected
             assert {one["finish_reason"] for one in found} <= {"stop", "length"}
-            replies |= set(expected)
-        assert len(replies) > 2  # there was something to compare
+        assert len(set(expected)) > 2  # there was something to compare
 
     def test_what_is_written_is_measured_beside_rivals(self, run: Path) -> None:
         metrics = RunDirectory(run).read_metrics()

@@ -171,14 +171,14 @@ def require_same_answers(
     except ModelError as error:
         raise DivergedError(f"what was written can't be loaded, so nothing is published: {error}") from error
     apart = {each: loaded.task.answer.likeness(kept.select(rows), answers) for each, answers in found.items()}
-    of, difference = apart[precision].of, apart[precision].largest_difference
-    if not difference <= (_EXACT if precision == "fp32" and not half_trunk else _ROUNDED):
+    of, judged = apart[precision].of, apart[precision].largest_difference
+    if not judged <= (_EXACT if precision == "fp32" and not half_trunk else _ROUNDED):
         raise DivergedError(
-            f"what was written answers differently from the tuned model in memory (a {of} by {difference:.3g}), so "
+            f"what was written answers differently from the tuned model in memory (a {of} by {judged:.3g}), so "
             "nothing is published"
         )
     gate: Gate = {"rows": len(rows), "of": of, "largest_difference": apart["fp32"].largest_difference}
-    as_measured: Gate = {**gate, "precision": precision, "largest_difference_as_measured": difference}
+    as_measured: Gate = {**gate, "precision": precision, "largest_difference_as_measured": judged}
     return gate if precision == "fp32" else as_measured
 
 
