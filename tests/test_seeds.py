@@ -17,6 +17,7 @@ from featherweight import recipe as recipes
 from featherweight import workflow
 from featherweight.engine.training.train import Trainer
 from featherweight.errors import ConfigError, Interrupted
+from featherweight.evidence import several
 from featherweight.runs.directory import RunDirectory
 from featherweight.statistics import resampling
 from featherweight.statistics.additive import Additive, mean_of
@@ -90,6 +91,23 @@ def test_each_seed_is_the_run_that_it_is_alone(made: Path, models: Models, train
     )
     ids = [RunDirectory(path).read_predictions("tuned", "validation").ids.tolist() for path in made.glob("seed-*")]
     assert ids[0] == ids[1] == ids[2], "measured on the same rows"
+
+
+def test_what_each_chooses_for_its_own_sample_of_the_rows_keeps_none_out(models: Models, tmp_path: Path) -> None:
+    """The head's rate is found from rows of train, of which each seed has others. All were trained, then refused."""
+    train = tiny.save_csv(tmp_path / "train.csv", tiny.rows(240))
+    content = tiny.recipe(models("bert"), train, data={"max_train_samples": 60}, training={"max_steps": 4})
+    content["training"] = {"max_steps": 4}
+    workflow.run_seeds(recipes.parse(content), [42, 43], tmp_path / "open")
+    environments = {path.name: RunDirectory(path).read_environment() for path in (tmp_path / "open").glob("seed-*")}
+    rate = "training.head_learning_rate"
+    assert len({one["identity"][rate] for one in environments.values()}) == 2, "or nothing is tested here"
+    assert all(rate in one["chosen"] and "training.max_steps" not in one["chosen"] for one in environments.values())
+    found = RunDirectory(tmp_path / "open" / "seed-42").read_predictions("tuned", "validation")
+    rows = several.table([(name, found) for name in environments], {})
+    assert [one["runs"] for one in several.over_seeds(rows, environments, found.kind)] == [list(environments)]
+    environments["seed-43"]["chosen"].remove(rate)
+    assert not several.over_seeds(rows, environments, found.kind), "negative control: a rate that was given"
 
 
 def test_what_they_show_together(made: Path) -> None:

@@ -70,23 +70,22 @@ def table(sides: Sequence[tuple[str, Predictions]], runs: Mapping[str, Mapping[s
 
 
 def over_seeds(
-    rows: Sequence[Mapping[str, Any]], identities: Mapping[str, Mapping[str, Any]], kind: Answer
+    rows: Sequence[Mapping[str, Any]], environments: Mapping[str, Mapping[str, Any]], kind: Answer
 ) -> list[dict[str, Any]]:
     """Mean, standard deviation (n - 1) and range over runs that differ in nothing but their seed, if there are several.
 
+    What they chose for themselves may differ: they see other samples of the rows, and so find other rates.
+
     Args:
         rows: from :func:`table`.
-        identities: what decides each run's outcome, by run.
+        environments: content of each run's ``environment.json``, by run.
         kind: of their answers.
     """
-    alike: dict[str, list[str]] = {}
-    for name, identity in identities.items():
-        key = repr(sorted((key, repr(value)) for key, value in identity.items() if key != SEED))
-        alike.setdefault(key, []).append(name)
+    identities = {name: one["identity"] for name, one in environments.items()}
     by_run = {row["run"]: row for row in rows}
     names = [f"eval_{one.name}" for one in statistics_of(kind) if one.in_evaluations]
     found = []
-    for members in alike.values():
+    for members in _alike(environments):
         if len({identities[name].get(SEED) for name in members}) > 1:
             values = {one: [by_run[name][one] for name in members] for one in names}
             found.append(
@@ -99,6 +98,22 @@ def over_seeds(
                 }
             )
     return found
+
+
+def _alike(environments: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
+    """Runs that are alike but for their seed, in what decides their outcome or in what they were asked for."""
+    groups: list[tuple[set[str], list[str]]] = []
+    for name, environment in environments.items():
+        identity, chosen = {**environment["identity"], SEED: None}, environment.get("chosen", [])
+        keys = {_key(identity), _key(identity | dict.fromkeys(chosen, "chosen"))}
+        same = [group for group in groups if group[0] & keys]
+        groups = [group for group in groups if group not in same]
+        groups.append((keys.union(*(one for one, _ in same)), [*(run for _, runs in same for run in runs), name]))
+    return [names for _, names in groups]
+
+
+def _key(facts: Mapping[str, Any]) -> str:
+    return repr(sorted((key, repr(value)) for key, value in facts.items()))
 
 
 def pooled(base: Sequence[Predictions], tuned: Sequence[Predictions], seed: int = 0) -> dict[str, Any]:

@@ -46,13 +46,14 @@ def _compared(
     sides = [(name, run.read_predictions("tuned", metrics[name]["evaluated_split"])) for name, run in runs]
     if not others:
         sides.insert(0, ("its base model", first.read_predictions("base", metrics[name]["evaluated_split"])))
-    identities = {name: run.read_environment()["identity"] for name, run in runs}
-    seed = 0 if others else identities[name].get(several.SEED, 0)  # alone, a run says what its report says
+    environments = {name: run.read_environment() for name, run in runs}
+    # Alone, a run says what its report says.
+    seed = 0 if others else environments[name]["identity"].get(several.SEED, 0)
     rows = several.against_first(sides, margin, seed)
     pairs = several.every_pair(sides)
     figures = several.table(sides, metrics)
     kind = sides[0][1].kind
-    seeds = several.over_seeds(figures, identities, kind)
+    seeds = several.over_seeds(figures, environments, kind)
     console.show(tables.runs(figures, kind), tables.comparisons(rows))
     if len(sides) > 2:
         console.show(tables.comparisons(pairs, "Every pair"))

@@ -86,6 +86,7 @@ class Prepared:
 
     recipe: Recipe
     reasons: dict[str, str]
+    asked: Recipe
     task: Task
     method: Any
     source: ModelSource
@@ -200,7 +201,13 @@ class Prepared:
             },
             "started_from": self.start.describe() if self.start else None,
             "data": {name: {"rows": len(one), "fingerprint": one.fingerprint} for name, one in self.examples.items()},
+            "chosen": sorted(key for key in self.reasons if _left_open(self.asked, key)),
         }
+
+
+def _left_open(recipe: Recipe, key: str) -> bool:
+    section, _, name = key.partition(".")
+    return name not in getattr(recipe, section).model_fields_set
 
 
 def read_rows(recipe: Recipe, console: Console, once: Once) -> tuple[DataSection, reading.Rows]:
@@ -221,7 +228,7 @@ def _of_rows(recipe: Recipe) -> tuple[str, ...]:
 
 def prepare(recipe: Recipe, console: Console, once: Once | None = None) -> Prepared:
     """Read the data, tokenise (both ``once``), load the model; what the recipe left open is chosen, with its reason."""
-    once, reasons = once or Once(), dict[str, str]()
+    asked, once, reasons = recipe, once or Once(), dict[str, str]()
     source = models.find(recipe.model.name, recipe.model.revision)
     start = Start.of(recipe, source)
     if start is not None:
@@ -245,6 +252,7 @@ def prepare(recipe: Recipe, console: Console, once: Once | None = None) -> Prepa
     return Prepared(
         recipe=recipe.model_copy(update={"data": section}),
         reasons=reasons,
+        asked=asked,
         task=task,
         method=method,
         source=source,

@@ -97,12 +97,12 @@ def _together(name: str, folders: Mapping[int, Path]) -> dict[str, Any]:
 
     runs = {str(folder): RunDirectory(folder) for folder in folders.values()}
     metrics = {one: directory.read_metrics() for one, directory in runs.items()}
-    identities = {one: directory.read_environment()["identity"] for one, directory in runs.items()}
+    environments = {one: directory.read_environment() for one, directory in runs.items()}
     first = next(iter(metrics.values()))
     split, metric = first["evaluated_split"], headline_of(first).name
     base, tuned = ([one.read_predictions(model, split) for one in runs.values()] for model in ("base", "tuned"))
     figures = several.table(list(zip(runs, tuned, strict=True)), metrics)
-    groups = several.over_seeds(figures, identities, tuned[0].kind)
+    groups = several.over_seeds(figures, environments, tuned[0].kind)
     if len(groups) != 1 or len(groups[0]["runs"]) != len(runs):
         raise ConfigError(f"{next(iter(folders.values())).parent}: holds runs that differ in more than their seed")
     found = {
