@@ -21,7 +21,7 @@ from test_trainer_equivalence import largest_difference, train_ours, trained
 from featherweight.engine.fast import kernels, linear
 from featherweight.engine.fast.dropout import Mask, Masks, drop
 from featherweight.engine.fast.exchanges import Activation, RmsNorm, activate
-from featherweight.engine.fast.lora import Frozen, _LoRALinear
+from featherweight.engine.fast.lora import _LoRALinear
 from featherweight.engine.fast.products import PRODUCTS, works
 from featherweight.engine.running import attention as packed_attention
 from featherweight.engine.running.attention import Run
@@ -656,11 +656,14 @@ class TestKernels:
             torch.randn(*shape, generator=generator) for shape in ((19, width), (r, width), (6, r), (width, 6))
         )
         mask = Masks(5).draw(rate) if rate else None
+        base = torch.nn.Linear(width, 6, bias=False).requires_grad_(False)
+        base.weight.data = w.t()
+        linear.speed_up(base)
 
         def work() -> list[torch.Tensor]:
             states, one, other = (part.clone().requires_grad_() for part in (x, a, b))
             states.requires_grad_(with_states)
-            result = _LoRALinear.apply(states, one, other, Frozen(lambda: w, None, linear.product), 0.5, mask)  # type: ignore[no-untyped-call]
+            result = _LoRALinear.apply(states, one, other, base, 0.5, mask)  # type: ignore[no-untyped-call]
             result.square().sum().backward()
             return [result.detach(), *(part.grad for part in (states, one, other) if part.grad is not None)]
 

@@ -9,6 +9,7 @@ many were asked for before it in that step, so a resumed run drops the same elem
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -69,6 +70,7 @@ class Mask:
         stays = self.numbers(shape.numel(), start) >= self.threshold
         return torch.from_numpy(stays).view(shape).to(like.dtype).mul_(self.boost)
 
+    @cached_property
     def compiled(self) -> kernels.Dropout:
         """What the compiled kernels take."""
         return kernels.Dropout(self.first, self.second, self.threshold, self.boost, 1)
@@ -110,7 +112,7 @@ def apply(states: torch.Tensor, mask: Mask) -> torch.Tensor:
     """``states`` with what the mask drops 0 and the others boosted."""
     compiled = kernels.usable(states)
     if compiled is not None:
-        return compiled.drop(states.contiguous(), mask.compiled())
+        return compiled.drop(states.contiguous(), mask.compiled)
     return states * mask.factors(states.shape, states)
 
 

@@ -39,6 +39,22 @@ _MAX_SAID = 64 << 10  # bytes of what a compiler says that are looked at
 
 ACTIVATIONS = ("gelu", "gelu_tanh", "silu")  # the C side's numbers for them
 
+# What the functions of ``csrc`` take: whole numbers (n), fp32 ones (f), and where something lies in memory (p).
+_TAKE = {
+    "attention_forward": "p" * 9,
+    "attention_backward": "p" * 13,
+    "multiplies_bf16": "",
+    "product_in_bf16": "nnnppnnnpnpppn",
+    "drop": "npppn",
+    "lora_forward": "nnnppppn",
+    "lora_backward": "nnnnppppfpppppn",
+    "activate": "nnpppn",
+    "activate_backward": "nnpppppn",
+    "rms_norm": "nnppfppn",
+    "rms_norm_backward": "nnpppppn",
+}
+_KINDS = {"n": ctypes.c_int64, "f": ctypes.c_float, "p": ctypes.c_void_p}
+
 
 class Dropout(ctypes.Structure):
     """The C side's ``Dropout``, field for field."""
@@ -91,7 +107,7 @@ class PackedRow:
 
     def given(self) -> tuple[Any, ...]:
         """The library's first arguments."""
-        return ctypes.byref(self.shape), *map(_pointer, (self.starts, self.firsts, self.reads, *self.states))
+        return ctypes.byref(self.shape), *map(_address, (self.starts, self.firsts, self.reads, *self.states))
 
 
 @dataclass(frozen=True)
@@ -103,7 +119,7 @@ class Kernels:
     def attention_forward(self, row: PackedRow) -> tuple[torch.Tensor, torch.Tensor]:
         """The output (tokens, heads, size) and the logarithms of the weights' sums (heads, tokens)."""
         out, sums = row.result(), torch.empty(row.shape.heads, row.tokens)
-        _check(self.library.attention_forward(*row.given(), *map(_pointer, (out, sums))))
+        _check(self.library.attention_forward(*row.given(), out.data_ptr(), sums.data_ptr()))
         return out, sums
 
     def attention_backward(
@@ -118,7 +134,7 @@ class Kernels:
         kv_heads = row.shape.heads // row.shape.groups
         d_q = row.result()
         d_k, d_v = (torch.empty(row.tokens, kv_heads, row.shape.size) for _ in range(2))
-        _check(self.library.attention_backward(*row.given(), *map(_pointer, (out, sums, gradient, d_q, d_k, d_v))))
+        _check(self.library.attention_backward(*row.given(), *map(_address, (out, sums, gradient, d_q, d_k, d_v))))
         return d_q, d_k, d_v
 
     def multiplies_bf16(self) -> bool:
@@ -141,51 +157,68 @@ class Kernels:
             bias: b (out,).
             thin, up: t (rows, r) and U (r, out).
         """
-        out = torch.empty(len(states), weight.shape[1])
+        (rows, depth), width = states.shape, weight.shape[1]
+        out = torch.empty(rows, width)
         _check(self.library.product_in_bf16(
-            *map(_size, (*states.shape, weight.shape[1])), _pointer(states), _pointer(weight),
-            *map(_size, (*weight.stride(), weight.dtype == torch.bfloat16)), _pointer(bias),
-            _size(0 if thin is None else thin.shape[1]), _pointer(thin), _pointer(up), _pointer(out), _threads(),
+            rows, depth, width, states.data_ptr(), weight.data_ptr(), *weight.stride(), weight.dtype == torch.bfloat16,
+            _address(bias), 0 if thin is None else thin.shape[1], _address(thin), _address(up), out.data_ptr(),
+            torch.get_num_threads(),
         ))  # fmt: skip
         return out
 
     def drop(self, states: torch.Tensor, dropout: Dropout) -> torch.Tensor:
         """``states`` after dropout."""
         out = torch.empty_like(states)
-        self.library.drop(_size(states.numel()), _pointer(states), ctypes.byref(dropout), _pointer(out), _threads())
+        self.library.drop(
+            states.numel(), states.data_ptr(), ctypes.byref(dropout), out.data_ptr(), torch.get_num_threads()
+        )
         return out
 
     def lora_forward(self, states: torch.Tensor, a: torch.Tensor, dropout: Dropout) -> torch.Tensor:
         """dropout(states) A'; states (tokens, in), a (r, in), result (tokens, r)."""
-        thin = torch.empty(len(states), len(a))
+        (tokens, width), ranks = states.shape, a.shape[0]
+        thin = torch.empty(tokens, ranks)
         self.library.lora_forward(
-            *map(_size, (*states.shape, len(a))), _pointer(states), _pointer(a), ctypes.byref(dropout), _pointer(thin),
-            _threads(),
+            tokens, width, ranks, states.data_ptr(), a.data_ptr(), ctypes.byref(dropout), thin.data_ptr(),
+            torch.get_num_threads(),
         )  # fmt: skip
         return thin
 
     def lora_backward(
         self,
+        gradient: torch.Tensor,
         states: torch.Tensor,
+        thin: torch.Tensor,
         a: torch.Tensor,
+        b: torch.Tensor,
+        scale: float,
         dropout: Dropout,
-        d_thin: torch.Tensor,
         d_states: torch.Tensor | None,
-    ) -> torch.Tensor:
-        """Gradient of ``a`` (r, in) from that of the thin product; adds the states' share to ``d_states``."""
-        d_a = torch.zeros_like(a)
-        self.library.lora_backward(
-            *map(_size, (*states.shape, len(a))), _pointer(states), _pointer(a), ctypes.byref(dropout),
-            _pointer(d_thin), _pointer(d_a), _pointer(d_states), _threads(),
-        )  # fmt: skip
-        return d_a
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Gradients of ``a`` (r, in) and ``b`` (out, r) in scale (dropout(states) A') B'; adds the states' share to
+        ``d_states``.
+
+        Args:
+            gradient: of the result, (tokens, out).
+            states: (tokens, in).
+            thin: what :meth:`lora_forward` gave.
+        """
+        (tokens, width), (up, ranks) = states.shape, b.shape
+        d_a, d_b = torch.empty(ranks, width), torch.empty(up, ranks)
+        _check(self.library.lora_backward(
+            tokens, width, up, ranks, states.data_ptr(), thin.data_ptr(), a.data_ptr(), b.data_ptr(), scale,
+            ctypes.byref(dropout), gradient.data_ptr(), d_a.data_ptr(), d_b.data_ptr(), _address(d_states),
+            torch.get_num_threads(),
+        ))  # fmt: skip
+        return d_a, d_b
 
     def activate(self, kind: str, states: torch.Tensor, gate: torch.Tensor | None = None) -> torch.Tensor:
         """f(states), times ``gate`` where there is one."""
         out = torch.empty_like(states)
         self.library.activate(
-            _size(ACTIVATIONS.index(kind)), _size(states.numel()), *map(_pointer, (states, gate, out)), _threads()
-        )
+            ACTIVATIONS.index(kind), states.numel(), states.data_ptr(), _address(gate), out.data_ptr(),
+            torch.get_num_threads(),
+        )  # fmt: skip
         return out
 
     def activate_backward(
@@ -194,17 +227,19 @@ class Kernels:
         """Gradients of the states and, where there is one, of the gate."""
         d_states, d_gate = torch.empty_like(states), None if gate is None else torch.empty_like(gate)
         self.library.activate_backward(
-            _size(ACTIVATIONS.index(kind)), _size(states.numel()),
-            *map(_pointer, (states, gate, gradient, d_states, d_gate)), _threads(),
+            ACTIVATIONS.index(kind), states.numel(), *map(_address, (states, gate, gradient, d_states, d_gate)),
+            torch.get_num_threads(),
         )  # fmt: skip
         return d_states, d_gate
 
     def rms_norm(self, states: torch.Tensor, weight: torch.Tensor, epsilon: float) -> tuple[torch.Tensor, torch.Tensor]:
         """Root-mean-square norm of the last dimension, and what each row was multiplied by."""
-        out, scales = torch.empty_like(states), torch.empty(states.numel() // len(weight))
+        width = weight.shape[0]
+        rows = states.numel() // width
+        out, scales = torch.empty_like(states), torch.empty(rows)
         self.library.rms_norm(
-            _size(len(scales)), _size(len(weight)), _pointer(states), _pointer(weight), ctypes.c_float(epsilon),
-            _pointer(out), _pointer(scales), _threads(),
+            rows, width, states.data_ptr(), weight.data_ptr(), epsilon, out.data_ptr(), scales.data_ptr(),
+            torch.get_num_threads(),
         )  # fmt: skip
         return out, scales
 
@@ -214,8 +249,8 @@ class Kernels:
         """Gradient of the states; the weight is frozen."""
         d_states = torch.empty_like(states)
         self.library.rms_norm_backward(
-            _size(len(scales)), _size(len(weight)),
-            *map(_pointer, (states, weight, scales, gradient, d_states)), _threads(),
+            scales.shape[0], weight.shape[0], *map(_address, (states, weight, scales, gradient, d_states)),
+            torch.get_num_threads(),
         )  # fmt: skip
         return d_states
 
@@ -227,8 +262,10 @@ def usable(*tensors: torch.Tensor) -> Kernels | None:
 
 def plain(*tensors: torch.Tensor) -> bool:
     """Whether they are fp32 on the processor, outside of autocast."""
-    same = all(one.device.type == "cpu" and one.dtype == torch.float32 for one in tensors)
-    return same and not torch.is_autocast_enabled("cpu")
+    for one in tensors:  # asked hundreds of times a step, and ``all`` takes three times as long
+        if not one.is_cpu or one.dtype != torch.float32:
+            return False
+    return not torch.is_autocast_enabled("cpu")
 
 
 @cache
@@ -283,9 +320,8 @@ def _is_whole(folder: Path) -> bool:
 def _open(path: Path) -> Any:
     try:
         library = ctypes.CDLL(str(path))
-        for name in vars(Kernels):
-            if not name.startswith("_"):
-                getattr(library, name)
+        for name, kinds in _TAKE.items():
+            getattr(library, name).argtypes = [_KINDS[kind] for kind in kinds]
     except (OSError, AttributeError) as error:
         raise _CompilerError(f"what it wrote is not the library: {error}") from error
     return library
@@ -334,16 +370,8 @@ def _result(reads: torch.Tensor | None, *shape: int) -> torch.Tensor:
     return torch.empty(shape) if reads is None else torch.zeros(shape)
 
 
-def _pointer(tensor: torch.Tensor | None) -> ctypes.c_void_p:
-    return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
-
-
-def _size(number: int) -> ctypes.c_int64:
-    return ctypes.c_int64(number)
-
-
-def _threads() -> ctypes.c_int64:
-    return ctypes.c_int64(torch.get_num_threads())
+def _address(tensor: torch.Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()
 
 
 def _check(failed: int) -> None:

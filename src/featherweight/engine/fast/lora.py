@@ -7,18 +7,19 @@ PEFT's own.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
 from featherweight.engine.fast import kernels
 from featherweight.engine.fast.dropout import Mask, Masks, apply
 from featherweight.engine.fast.linear import weight_of
-from featherweight.engine.fast.products import LowRank, Multiply
+from featherweight.engine.fast.products import LowRank
 from featherweight.methods.peft.targets import is_linear
 from featherweight.sources.held import Held
+
+_NO_DROPOUT = kernels.Dropout(boost=1.0)
 
 
 def fuse(layer: Any, masks: Masks) -> bool:
@@ -61,7 +62,7 @@ def thin_product(states: torch.Tensor, a: torch.Tensor) -> torch.Tensor:
     compiled = kernels.usable(states, a)
     if compiled is None:
         return torch.mm(states, a.t())
-    return compiled.lora_forward(states.contiguous(), a.contiguous(), _compiled(None))
+    return compiled.lora_forward(states.contiguous(), a.contiguous(), _NO_DROPOUT)
 
 
 def _forward(
@@ -76,21 +77,8 @@ def _forward(
         result = kept(flat, base.bias)
     else:
         mask = masks.draw(rate) if rate > 0 and layer.training and masks.fast else None
-        frozen = Frozen(partial(weight_of, base), base.bias, base.multiply)
-        result = _LoRALinear.apply(flat, a, b, frozen, scale, mask)  # type: ignore[no-untyped-call]
+        result = _LoRALinear.apply(flat, a, b, base, scale, mask)  # type: ignore[no-untyped-call]
     return result.view(*states.shape[:-1], -1)  # type: ignore[no-any-return]
-
-
-class Frozen(NamedTuple):
-    """The layer that LoRA is around.
-
-    Attributes:
-        weight: gives it as (in, out).
-    """
-
-    weight: Callable[[], torch.Tensor]
-    bias: torch.Tensor | None
-    multiply: Multiply
 
 
 class _LoRALinear(torch.autograd.Function):
@@ -100,44 +88,38 @@ class _LoRALinear(torch.autograd.Function):
         states: torch.Tensor,
         a: torch.Tensor,
         b: torch.Tensor,
-        base: Frozen,
+        base: Any,
         scale: float,
         mask: Mask | None,
     ) -> torch.Tensor:
-        """states (tokens, in), a (r, in), b (out, r); result (tokens, out)."""
-        states = states.contiguous()
+        """states (tokens, in), a (r, in), b (out, r), base a frozen linear layer; result (tokens, out)."""
+        states, a, b = states.contiguous(), a.contiguous(), b.contiguous()
         compiled = kernels.usable(states, a)
         if compiled is not None:
             dropped = states  # dropped again wherever it is needed
-            thin = compiled.lora_forward(states, a.contiguous(), _compiled(mask))
+            thin = compiled.lora_forward(states, a, _NO_DROPOUT if mask is None else mask.compiled)
         else:
             dropped = states if mask is None else apply(states, mask)
             thin = dropped @ a.t()
-        result = base.multiply(states, base.weight(), base.bias, LowRank(thin, b.t(), scale))
+        result: torch.Tensor = base.multiply(states, weight_of(base), base.bias, LowRank(thin, b.t(), scale))
         ctx.save_for_backward(dropped, thin, a, b)
-        ctx.base, ctx.scale, ctx.mask, ctx.compiled = base, scale, mask, compiled
+        ctx.base, ctx.multiply, ctx.scale, ctx.mask, ctx.compiled = base, base.multiply, scale, mask, compiled
         return result
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[Any, ...]:
         dropped, thin, a, b = ctx.saved_tensors
-        gradient = gradient.contiguous()
-        d_states = ctx.base.multiply(gradient, ctx.base.weight().t(), None, None) if ctx.needs_input_grad[0] else None
+        gradient, scale, mask = gradient.contiguous(), ctx.scale, ctx.mask
+        d_states = ctx.multiply(gradient, weight_of(ctx.base).t(), None, None) if ctx.needs_input_grad[0] else None
         if ctx.compiled is not None:
-            b_rows = b.t().contiguous()  # the same thin products, seen from the result
-            d_thin = ctx.compiled.lora_forward(gradient, b_rows, _compiled(None)).mul_(ctx.scale)
-            d_a = ctx.compiled.lora_backward(dropped, a.contiguous(), _compiled(ctx.mask), d_thin, d_states)
-            d_b = ctx.compiled.lora_backward(gradient, b_rows, _compiled(None), thin, None).t().mul(ctx.scale)
+            dropout = _NO_DROPOUT if mask is None else mask.compiled
+            d_a, d_b = ctx.compiled.lora_backward(gradient, dropped, thin, a, b, scale, dropout, d_states)
         else:
-            d_thin = (gradient @ b).mul_(ctx.scale)
+            d_thin = (gradient @ b).mul_(scale)
             d_a = d_thin.t() @ dropped
-            if d_states is not None and ctx.mask is None:
+            if d_states is not None and mask is None:
                 d_states.addmm_(d_thin, a)
             elif d_states is not None:
-                d_states.add_(apply(d_thin @ a, ctx.mask))
-            d_b = (gradient.t() @ thin).mul_(ctx.scale)
+                d_states.add_(apply(d_thin @ a, mask))
+            d_b = (gradient.t() @ thin).mul_(scale)
         return d_states, d_a, d_b, *(None,) * 3
-
-
-def _compiled(mask: Mask | None) -> kernels.Dropout:
-    return kernels.Dropout(boost=1.0) if mask is None else mask.compiled()

@@ -273,7 +273,7 @@ class _CompiledAttention(torch.autograd.Function):
             k_token=states[1].stride(2), k_head=states[1].stride(1), v_token=states[2].stride(2),
             v_head=states[2].stride(1), causal=settings.causal, window=settings.window,
             threads=torch.get_num_threads(), scale=settings.scaling,
-            dropout=settings.mask.compiled() if settings.mask else kernels.Dropout(),
+            dropout=settings.mask.compiled if settings.mask else kernels.Dropout(),
         )  # fmt: skip
         out, sums = compiled.attention_forward(kernels.PackedRow(shape, starts, firsts, queries, states))
         ctx.save_for_backward(*states, starts, firsts, out, sums)

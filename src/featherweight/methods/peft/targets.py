@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Set
+from functools import cache
 from typing import Any
 
 from featherweight.errors import ConfigError
@@ -73,7 +74,12 @@ def is_linear(module: Any) -> bool:
 
 def is_transposed(layer: Any) -> bool:
     """Whether a layer keeps its weight as (in, out): transformers' ``Conv1D``."""
-    return any(one.__name__ == "Conv1D" for one in type(layer).__mro__)
+    return _is_conv1d(type(layer))  # type: ignore[arg-type]  # a class, which can be hashed
+
+
+@cache
+def _is_conv1d(kind: type) -> bool:
+    return any(one.__name__ == "Conv1D" for one in kind.__mro__)
 
 
 def _computes_linear(module: Any) -> bool:

@@ -81,10 +81,11 @@ INLINE void backward_rows(const int n, const int with_states, int64_t i, int64_t
     }
 }
 
-/* d_a (ranks, width), 0 before, gains d_thin' dropout(x); d_x (rows, width), where not null, gains dropout(d_thin a).
+/* d_a (ranks, width) is d_thin' dropout(x); d_x (rows, width), where not null, gains dropout(d_thin a).
  * Each thread has columns of its own, so that no sum is shared. */
-void lora_backward(int64_t rows, int64_t width, int64_t ranks, const float *x, const float *a, const Dropout *d,
-                   const float *d_thin, float *d_a, float *d_x, int64_t threads) {
+static void thin_backward(int64_t rows, int64_t width, int64_t ranks, const float *x, const float *a, const Dropout *d,
+                          const float *d_thin, float *d_a, float *d_x, int64_t threads) {
+    memset(d_a, 0, ranks * width * sizeof(float));
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t left = 0; left < width; left += TILE) {
         int64_t right = left + TILE < width ? left + TILE : width, i = 0;
@@ -93,4 +94,26 @@ void lora_backward(int64_t rows, int64_t width, int64_t ranks, const float *x, c
         for (; i + BLOCK_ROWS <= rows; i += BLOCK_ROWS) d_x ? ROWS_OF(BLOCK_ROWS, 1) : ROWS_OF(BLOCK_ROWS, 0);
         for (; i < rows; i++) d_x ? ROWS_OF(1, 1) : ROWS_OF(1, 0);
     }
+}
+
+/* Gradients of y = ... + scale dropout(x) a' b', thin (rows, ranks) being dropout(x) a' and d (rows, up) that of y: d_a
+ * (ranks, width), d_b (up, ranks), and d_x (rows, width), where not null, gains what comes this way. 0 if it worked. */
+int lora_backward(int64_t rows, int64_t width, int64_t up, int64_t ranks, const float *x, const float *thin,
+                  const float *a, const float *b, float scale, const Dropout *dropout, const float *d, float *d_a,
+                  float *d_b, float *d_x, int64_t threads) {
+    const Dropout none = {.boost = 1};
+    float *across = malloc((2 * ranks * up + rows * ranks) * sizeof(float));
+    if (!across) return -1;
+    float *d_across = across + ranks * up, *d_thin = d_across + ranks * up;
+    for (int64_t r = 0; r < ranks; r++)
+        for (int64_t j = 0; j < up; j++) across[r * up + j] = b[j * ranks + r];
+    /* The same thin products, seen from the result. */
+    lora_forward(rows, up, ranks, d, across, &none, d_thin, threads);
+    for (int64_t i = 0; i < rows * ranks; i++) d_thin[i] *= scale;
+    thin_backward(rows, up, ranks, d, across, &none, thin, d_across, NULL, threads);
+    for (int64_t j = 0; j < up; j++)
+        for (int64_t r = 0; r < ranks; r++) d_b[j * ranks + r] = scale * d_across[r * up + j];
+    thin_backward(rows, width, ranks, x, a, dropout, d_thin, d_a, d_x, threads);
+    free(across);
+    return 0;
 }
