@@ -22,6 +22,8 @@ VENV     ?= .venv
 BIN      := $(VENV)/bin
 PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Python compiles what is imported, when it is; all that is installed would take a minute more.
+export PIP_NO_COMPILE := 1
 
 .PHONY: help demo demo-decoder demo-chat test check browser architectures methods docs lock benchmark gpu torture torture-inputs torture-server reliability audit clean
 help:

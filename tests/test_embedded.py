@@ -37,7 +37,7 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     name: str = request.param
     if importlib.util.find_spec(PACKAGES[name]) is None:
         pytest.skip(f"{PACKAGES[name]} is not installed (make demo, make demo-decoder)")
-    fewer = ["data.max_train_samples=48", "data.max_eval_samples=32", "training.per_device_train_batch_size=8"]
+    fewer = ["data.max_train_samples=32", "data.max_eval_samples=24", "training.per_device_train_batch_size=8"]
     fewer += ["training.num_train_epochs=1", "training.warmup_ratio=0.0"]
     folder = tmp_path_factory.mktemp(name) / "run"
     workflow.run(recipes.load(ROOT / "recipes" / f"{name}.toml", recipes.parse_set(fewer)), folder)

@@ -207,7 +207,7 @@ def save_real_size_gpt2(folder: Path) -> Path:
 def test_the_reference_recipe_end_to_end_at_gpt2s_real_size(tmp_path: Path) -> None:
     with LoopbackHub() as hub:
         hub.add("models", "openai-community/gpt2", save_real_size_gpt2(tmp_path / "gpt2"))
-        data = save_dataset(tmp_path / "sst2", {"train": 96, "validation": 32, "test": 8})
+        data = save_dataset(tmp_path / "sst2", {"train": 64, "validation": 24, "test": 8})
         hub.add("datasets", "stanfordnlp/sst2", data)
         home = tmp_path / "home"
         command = [

@@ -240,7 +240,7 @@ def test_evaluations_have_the_plain_loss_and_the_rare_label_comes_first(models: 
     train = tiny.save_csv(tmp_path / "t.csv", rows)
     found = {}
     for name, more in {"plain": {}, "weighted": {"class_weights": "auto"}}.items():
-        training = {"num_train_epochs": 8, "learning_rate": 5e-3, **more}
+        training = {"num_train_epochs": 8, "learning_rate": 1e-2, "per_device_train_batch_size": 16, **more}
         content = tiny.recipe(models("bert"), train, data={"validation_fraction": 0.4}, training=training)
         workflow.run(recipes.parse(content), tmp_path / name, progress=False)
         found[name] = RunDirectory(tmp_path / name).read_metrics()

@@ -309,7 +309,7 @@ def test_steps_of_more_than_six_digits(tmp_path: Path) -> None:
 
 
 _PRODUCTS_WITHOUT_ROOM = """
-import resource, sys, torch
+import os, resource, sys, torch
 from featherweight.engine.memory import is_out_of_memory
 from featherweight.engine.fast.products import PRODUCTS, works
 
@@ -318,25 +318,29 @@ def used():
 
 names = [name for name in PRODUCTS if works(name)]
 states, weights = torch.ones(1000, 4096), (torch.ones(4096, 4096), torch.ones(4096, 4096).t())
-limit = used() + int(sys.argv[1]) * 1_000_000
-resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-for name in names:
-    for weight in weights:
-        try:
-            PRODUCTS[name](states, weight, None)
-        except RuntimeError as error:
-            print(is_out_of_memory(error), error)
+for megabytes in map(int, sys.argv[1:]):
+    if os.fork():
+        assert os.wait()[1] == 0
+        continue
+    limit = used() + megabytes * 1_000_000
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    for name in names:
+        for weight in weights:
+            try:
+                PRODUCTS[name](states, weight, None)
+            except RuntimeError as error:
+                print(is_out_of_memory(error), error)
+    sys.stdout.flush()
+    os._exit(0)
 """
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").is_file(), reason="limits memory as Linux does")
 def test_a_product_without_room_is_known_as_the_end_of_the_memory() -> None:
     """In whichever library, for the result or for its own code: so that the step is made again in smaller parts."""
-    lines: list[str] = []
-    for megabytes in (4, 12, 17, 18):  # the result takes 16
-        ended = subprocess.run(
-            [sys.executable, "-c", _PRODUCTS_WITHOUT_ROOM, str(megabytes)], capture_output=True, text=True, check=True
-        )
-        lines += [line for line in ended.stdout.splitlines() if line.startswith(("True", "False"))]
+    megabytes = map(str, (4, 12, 17, 18))  # the result takes 16
+    command = [sys.executable, "-c", _PRODUCTS_WITHOUT_ROOM, *megabytes]
+    ended = subprocess.run(command, capture_output=True, text=True, check=True)
+    lines = [line for line in ended.stdout.splitlines() if line.startswith(("True", "False"))]
     assert lines
     assert not [line for line in lines if line.startswith("False")]

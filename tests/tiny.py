@@ -133,10 +133,10 @@ def replying(kind: str, dropout: float = 0.0, **more: Any) -> Any:
 
 
 def save_model(
-    folder: Path, kind: str, *, head: Sequence[str] | None = None, dropout: float = 0.0, seed: int = 0
+    folder: Path, kind: str, *, head: Sequence[str] | None = None, dropout: float = 0.0, seed: int = 0, **more: Any
 ) -> Path:
     """A model folder as a hub has it: an encoder without a head, a classifier where ``head`` names its labels, or what
-    continues texts, or replies to them, where the kind ends with ``-lm``."""
+    continues texts, or replies to them, where the kind ends with ``-lm``; ``more`` is for the first of them."""
     import torch
     from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSequenceClassification
 
@@ -149,7 +149,7 @@ def save_model(
         ends = {"bos_token_id": None, "eos_token_id": words["<|endoftext|>"], "pad_token_id": words["[PAD]"]}
         model = AutoModelForCausalLM.from_config(config(kind, dropout, initializer_range=0.3, **ends))
     elif head is None:
-        model = AutoModel.from_config(config(kind, dropout, initializer_range=0.3))
+        model = AutoModel.from_config(config(kind, dropout, initializer_range=0.3, **more))
     else:
         labels = {"id2label": dict(enumerate(head)), "label2id": {name: index for index, name in enumerate(head)}}
         model = AutoModelForSequenceClassification.from_config(
