@@ -29,7 +29,7 @@ from featherweight.evidence.assess import text_to_try
 from featherweight.records.parts import Lines, Series
 from featherweight.report import svg, tables
 from featherweight.report.model_card import model_card
-from featherweight.report.page import one_sweep
+from featherweight.report.page import one_sweep, several_runs
 from featherweight.runs.directory import RunDirectory
 from featherweight.sources.models import ModelSource
 from featherweight.tasks.sequence_classification import SequenceClassification
@@ -144,6 +144,16 @@ def test_several_runs_side_by_side(pair: list[str], tmp_path: Path) -> None:
     assert row["p_value_holm"] == row["p_value"], "a family of one"
     (itself,) = workflow.compare([pair[0], pair[0]], margin=0.01)["comparisons"]
     assert {one["p_value"] for one in itself["paired"].values()} == {1.0}
+
+
+def test_each_of_several_runs_has_a_line_of_its_own_kind_and_the_same_in_both_plots(run: Path) -> None:
+    metrics = json.loads((run / "metrics.json").read_text())
+    html = several_runs(dict.fromkeys("abc", metrics), workflow.compare([str(run)] * 3))
+    figures = {title: re.findall(r'class="line (k\d)"', figure) for figure in html.split("<figure>")[1:]
+               for title in re.findall(r"<figcaption>(.*?)</figcaption>", figure)}  # fmt: skip
+    (intervals,) = (kinds for title, kinds in figures.items() if "intervals" in title)
+    assert intervals == ["k1", "k2", "k3"]
+    assert figures["Validation loss"][:3] == intervals
 
 
 def test_groups_and_slices_reach_the_figures(run: Path) -> None:

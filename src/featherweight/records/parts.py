@@ -42,11 +42,17 @@ class Lines:
 
 @dataclass(frozen=True)
 class Intervals:
-    """A point and its interval for each row: name, value, lower end, upper end."""
+    """A point and its interval for each row.
+
+    Attributes:
+        rows: name, value, lower end, upper end.
+        kinds: of line, from 1 to 3, one a row.
+    """
 
     title: str
     description: str
     rows: Sequence[tuple[str, float, float, float]]
+    kinds: Sequence[int]
     x: str
 
 

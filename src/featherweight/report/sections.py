@@ -39,22 +39,26 @@ def of_several(metrics: Mapping[str, Mapping[str, Any]], together: Mapping[str, 
     """Sections of several runs side by side, each with its name."""
     first, *_ = metrics.values()
     shown = [one for one in statistics_of(kind_of(first)) if one.in_evaluations]
-    rungs = [(name, found["tuned"]) for name, found in metrics.items()]
+    rungs = {name: found["tuned"] for name, found in metrics.items()}
+    kinds = [index % 3 + 1 for index in range(len(metrics))]
     figures = [
         parts.row(one["run"], *(f"{one[f'eval_{of.name}']:.4f}" for of in shown), f"{one['trainable_parameters']:,}")
         for one in together["runs"]
     ]
     every = together["pairs"] if len(metrics) > 2 else together["comparisons"]
     curves = [
-        Series(name, [(one["epoch"], one["eval_loss"]) for one in found["epochs"]], index % 3 + 1, True)
-        for index, (name, found) in enumerate(metrics.items())
+        Series(name, [(one["epoch"], one["eval_loss"]) for one in found["epochs"]], kind, True)
+        for kind, (name, found) in zip(kinds, metrics.items(), strict=True)
     ]
     loss = Lines("Validation loss", f"Validation loss by epoch of {len(metrics)} runs.", curves, "epoch", "loss")
     columns = ["run", *(one.title for one in shown), "trainable"]
     return [
         parts.section(
             "Results",
-            [parts.table("Each run on the same rows", columns, figures), parts.plots(_headline_plot(rungs, first))],
+            [
+                parts.table("Each run on the same rows", columns, figures),
+                parts.plots(_headline_plot(rungs, kinds, first)),
+            ],
         ),
         parts.section(
             "Paired comparison",
@@ -160,7 +164,7 @@ def _ladder(metrics: Mapping[str, Any]) -> list[Part]:
         parts.text(tables.selection(metrics)),
         *map(parts.text, tables.scatter(metrics)),
         parts.table(f"On {metrics['evaluated_split']}, cheapest first", [*columns, "tuned gains (p)"], rows),
-        parts.plots(_headline_plot(list(rungs.items()), metrics)),
+        parts.plots(_headline_plot(rungs, [*[1] * (len(rungs) - 1), 2], metrics)),
         parts.text(
             "Time is that of fitting and answering; for the tuned model, of training with its evaluations. Memory "
             f"is what each added at its highest to what was resident before it.{probe}"
@@ -266,8 +270,10 @@ def _training(run: RunDirectory, metrics: Mapping[str, Any]) -> list[Part]:
     ]
 
 
-def _headline_plot(rungs: Sequence[tuple[str, Mapping[str, Any]]], metrics: Mapping[str, Any]) -> Intervals:
+def _headline_plot(
+    rungs: Mapping[str, Mapping[str, Any]], kinds: Sequence[int], metrics: Mapping[str, Any]
+) -> Intervals:
     first = headline_of(metrics)
-    rows = [(name, one[f"eval_{first.name}"], *one[f"eval_{first.name}_interval"]) for name, one in rungs]
+    rows = [(name, one[f"eval_{first.name}"], *one[f"eval_{first.name}_interval"]) for name, one in rungs.items()]
     description = "; ".join(f"{name} {value:.4f} ({low:.4f} to {high:.4f})" for name, value, low, high in rows)
-    return Intervals(f"{first.heading} with 95 % intervals", f"{description}.", rows, first.title)
+    return Intervals(f"{first.heading} with 95 % intervals", f"{description}.", rows, kinds, first.title)

@@ -57,9 +57,8 @@ def _intervals(plot: Intervals) -> Markup:
         across = scale.at((tick, 0))[0]
         parts.append(_tag('<line class="grid" x1="{0}" x2="{0}" y1="{1}" y2="{2}"/>', across, _TOP, height - _BOTTOM))
         parts.append(_tag('<text x="{}" y="{}" text-anchor="middle">{}</text>', across, height - 31, f"{tick:g}"))
-    for index, (_, value, below, above) in enumerate(rows):
+    for index, ((_, value, below, above), kind) in enumerate(zip(rows, plot.kinds, strict=True)):
         up = _TOP + _ROW * (index + 0.5)
-        kind = 2 if index == len(rows) - 1 else 1
         ends = [scale.at((end, 0))[0] for end in (below, above, value)]
         label = '<text class="name" x="{}" y="{}" text-anchor="end">{}</text>'
         parts.append(_tag(label, left - 10, up + 4, names[index]))

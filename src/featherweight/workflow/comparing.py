@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,17 +32,20 @@ def compare(
         DataError: the runs were not measured on the same rows.
     """
     console = console or Console(quiet=True)
-    return _compared([(name, RunDirectory(archives.unpacked(name))) for name in runs], margin, console)
+    named = [(name, RunDirectory(archives.unpacked(name))) for name in runs]
+    return _compared(named, _metrics_of(named), margin, console)
 
 
 def _compared(
-    runs: Sequence[tuple[str, RunDirectory]], margin: float | None, console: Console
+    runs: Sequence[tuple[str, RunDirectory]],
+    metrics: Mapping[str, Mapping[str, Any]],
+    margin: float | None,
+    console: Console,
 ) -> dict[str, list[dict[str, Any]]]:
     """:func:`compare`, of runs with the names that they are to have in it."""
     from featherweight.evidence import several
 
     (name, first), *others = runs
-    metrics = {name: run.read_metrics() for name, run in runs}
     sides = [(name, run.read_predictions("tuned", metrics[name]["evaluated_split"])) for name, run in runs]
     if not others:
         sides.insert(0, ("its base model", first.read_predictions("base", metrics[name]["evaluated_split"])))
@@ -59,6 +62,10 @@ def _compared(
         console.show(tables.comparisons(pairs, "Every pair"))
     console.show(*(tables.seeds(one, kind) for one in seeds))
     return {"comparisons": rows, "pairs": pairs, "runs": figures, "seeds": seeds}
+
+
+def _metrics_of(runs: Sequence[tuple[str, RunDirectory]]) -> dict[str, dict[str, Any]]:
+    return {name: run.read_metrics() for name, run in runs}
 
 
 def report(runs: Sequence[str], output: str | Path | None = None, *, console: Console | None = None) -> Path:
@@ -78,12 +85,13 @@ def report(runs: Sequence[str], output: str | Path | None = None, *, console: Co
     console = console or Console(quiet=True)
     called = [(name, RunDirectory(archives.unpacked(path))) for name, path in zip(apart(runs), runs, strict=True)]
     (_, first), *others = called
+    metrics = _metrics_of(called)
     one_folder = not others and not archives.is_archive(runs[0])
     if others:
-        metrics = {name: run.read_metrics() for name, run in called}
-        html = page.several_runs(metrics, _compared(called, None, Console(quiet=True)))
+        html = page.several_runs(metrics, _compared(called, metrics, None, Console(quiet=True)))
     else:
-        html = page.one_run(first, first.read_metrics())
+        (of_first,) = metrics.values()
+        html = page.one_run(first, of_first)
     target = Path(output) if output else first.report if one_folder else Path("report.html")
     first.write_text(target, html)
     console.say(f"{target}: written")
