@@ -231,8 +231,7 @@ def prepare(recipe: Recipe, console: Console, once: Once | None = None) -> Prepa
     asked, once, reasons = recipe, once or Once(), dict[str, str]()
     source = models.find(recipe.model.name, recipe.model.revision)
     start = Start.of(recipe, source)
-    if start is not None:
-        recipe = start.settle(recipe, reasons)
+    recipe = recipe if start is None else start.settle(recipe, reasons)
     recipe = settling.held(recipe, source, reasons)
     given, (found, rows) = recipe, read_rows(recipe, console, once)
     recipe = recipe.model_copy(update={"data": found})
