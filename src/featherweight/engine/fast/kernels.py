@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -77,6 +77,20 @@ class Shape(ctypes.Structure):
         ("scale", ctypes.c_float),
         ("dropout", Dropout),
     ]  # fmt: skip
+
+
+class LoRA(NamedTuple):
+    """What LoRA adds, scale (dropout(x) A') B'.
+
+    Attributes:
+        a: A (r, in).
+        b: B (out, r).
+    """
+
+    a: torch.Tensor
+    b: torch.Tensor
+    scale: float
+    dropout: Dropout
 
 
 @dataclass(frozen=True)
@@ -186,29 +200,24 @@ class Kernels:
 
     def lora_backward(
         self,
-        gradient: torch.Tensor,
+        lora: LoRA,
         states: torch.Tensor,
         thin: torch.Tensor,
-        a: torch.Tensor,
-        b: torch.Tensor,
-        scale: float,
-        dropout: Dropout,
+        gradient: torch.Tensor,
         d_states: torch.Tensor | None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Gradients of ``a`` (r, in) and ``b`` (out, r) in scale (dropout(states) A') B'; adds the states' share to
-        ``d_states``.
+        """Gradients of A and B; adds the states' share to ``d_states``.
 
         Args:
-            gradient: of the result, (tokens, out).
             states: (tokens, in).
             thin: what :meth:`lora_forward` gave.
+            gradient: of the result, (tokens, out).
         """
-        (tokens, width), (up, ranks) = states.shape, b.shape
+        (tokens, width), (up, ranks) = states.shape, lora.b.shape
         d_a, d_b = torch.empty(ranks, width), torch.empty(up, ranks)
         _check(self.library.lora_backward(
-            tokens, width, up, ranks, states.data_ptr(), thin.data_ptr(), a.data_ptr(), b.data_ptr(), scale,
-            ctypes.byref(dropout), gradient.data_ptr(), d_a.data_ptr(), d_b.data_ptr(), _address(d_states),
-            torch.get_num_threads(),
+            tokens, width, up, ranks, *map(_address, (states, thin, lora.a, lora.b)), lora.scale,
+            ctypes.byref(lora.dropout), *map(_address, (gradient, d_a, d_b, d_states)), torch.get_num_threads(),
         ))  # fmt: skip
         return d_a, d_b
 

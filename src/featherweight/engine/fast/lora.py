@@ -113,7 +113,8 @@ class _LoRALinear(torch.autograd.Function):
         d_states = ctx.multiply(gradient, weight_of(ctx.base).t(), None, None) if ctx.needs_input_grad[0] else None
         if ctx.compiled is not None:
             dropout = _NO_DROPOUT if mask is None else mask.compiled
-            d_a, d_b = ctx.compiled.lora_backward(gradient, dropped, thin, a, b, scale, dropout, d_states)
+            lora = kernels.LoRA(a, b, scale, dropout)
+            d_a, d_b = ctx.compiled.lora_backward(lora, dropped, thin, gradient, d_states)
         else:
             d_thin = (gradient @ b).mul_(scale)
             d_a = d_thin.t() @ dropped
