@@ -255,7 +255,7 @@ def numbered_zip(path: Path, count: int) -> Path:
     local, central = (np.frombuffer(part, np.uint8) for part in (one[: ends[0]], one[slice(*ends)]))
     locals_, centrals = (np.tile(part, (count, 1)) for part in (local, central))
     locals_[:, 30:37] = centrals[:, 46:53] = _numerals(np.arange(count), 10, 7)
-    centrals[:, 42:46] = (np.arange(count, dtype="<u4") * len(local)).astype("<u4")[:, None].view(np.uint8)
+    centrals[:, 42:46] = (np.arange(count) * len(local)).astype("<u4")[:, None].view(np.uint8)
     size, start = centrals.size, locals_.size
     end = b"PK\x06\x06" + struct.pack("<QHHIIQQQQ", 44, 45, 45, 0, 0, count, count, size, start)
     end += b"PK\x06\x07" + struct.pack("<IQI", 0, start + size, 1)

@@ -97,7 +97,7 @@ class _LoRALinear(torch.autograd.Function):
         compiled = kernels.usable(states, a)
         if compiled is not None:
             dropped = states  # dropped again wherever it is needed
-            thin = compiled.lora_forward(states, a, _NO_DROPOUT if mask is None else mask.compiled)
+            thin = compiled.lora_forward(states, a, _compiled(mask))
         else:
             dropped = states if mask is None else apply(states, mask)
             thin = dropped @ a.t()
@@ -112,8 +112,7 @@ class _LoRALinear(torch.autograd.Function):
         gradient, scale, mask = gradient.contiguous(), ctx.scale, ctx.mask
         d_states = ctx.multiply(gradient, weight_of(ctx.base).t(), None, None) if ctx.needs_input_grad[0] else None
         if ctx.compiled is not None:
-            dropout = _NO_DROPOUT if mask is None else mask.compiled
-            lora = kernels.LoRA(a, b, scale, dropout)
+            lora = kernels.LoRA(a, b, scale, _compiled(mask))
             d_a, d_b = ctx.compiled.lora_backward(lora, dropped, thin, gradient, d_states)
         else:
             d_thin = (gradient @ b).mul_(scale)
@@ -124,3 +123,7 @@ class _LoRALinear(torch.autograd.Function):
                 d_states.add_(apply(d_thin @ a, mask))
             d_b = (gradient.t() @ thin).mul_(scale)
         return d_states, d_a, d_b, *(None,) * 3
+
+
+def _compiled(mask: Mask | None) -> kernels.Dropout:
+    return _NO_DROPOUT if mask is None else mask.compiled
